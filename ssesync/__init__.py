@@ -1,0 +1,3 @@
+"""Server-Sent Events for synchronous Python."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,154 @@
+"""Every error that ssesync raises on its own account, and the reasons a stream can end for.
+
+::
+
+    SSEError
+    ├── EventError (ValueError)        a field that no event stream can carry
+    ├── EventTooLarge                  the decoder's limit was passed
+    ├── SettingsError (ValueError)     an option that does not exist or makes no sense
+    ├── StreamClosed                   writing to a stream that is over; says why it is
+    └── ReadError                      reading a stream failed
+        ├── ResponseError              the answer is not an event stream; keeps the response
+        │   ├── StatusError            ... because of its status
+        │   └── ContentTypeError       ... because of its media type
+        ├── IdleTimeout (TimeoutError)       not one byte for too long
+        ├── ConnectionLost (ConnectionError) the connection broke in the middle
+        └── IncompleteStream           the stream ended before the event that should end it
+
+Wrong types raise the built-in ``TypeError``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "CloseReason",
+    "ConnectionLost",
+    "ContentTypeError",
+    "EventError",
+    "EventTooLarge",
+    "IdleTimeout",
+    "IncompleteStream",
+    "ReadError",
+    "ResponseError",
+    "SSEError",
+    "SettingsError",
+    "StatusError",
+    "StreamClosed",
+]
+
+
+class CloseReason(str, Enum):
+    """Why a stream ended. Each member equals its own name as a string: ``reason == "client_gone"``."""
+
+    DONE = "done"
+    """The producer came to its end, or called ``close()`` or ``finish()``."""
+    CLIENT_GONE = "client_gone"
+    """The client left: its connection is closed or broken."""
+    STALLED = "stalled"
+    """The client stopped reading for longer than it may."""
+    OVERFLOW = "overflow"
+    """A subscriber fell further behind than its buffer holds."""
+    LIFETIME = "lifetime"
+    """The stream reached its longest lifetime; the client is expected back."""
+    SHUTDOWN = "shutdown"
+    """The process is stopping."""
+    CANCELLED = "cancelled"
+    """Someone called ``cancel()``, or the stream was dropped without being served."""
+    ERROR = "error"
+    """The producer raised."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def excerpt(value: object, limit: int = 60) -> str:
+    """``repr(value)``, cut to about ``limit`` characters so that an error message stays readable."""
+    if isinstance(value, (str, bytes)) and len(value) > limit:
+        return f"{value[:limit]!r}… ({len(value):,} in all)"
+    text = repr(value)
+    return text if len(text) <= limit + 20 else f"{text[:limit]}…"
+
+
+class SSEError(Exception):
+    """The base of all errors of this library. Never raised itself."""
+
+
+class EventError(SSEError, ValueError):
+    """A field's value can't be written to, or read from, an event stream.
+
+    ``field`` is the field's name (``"data"``, ``"id"``, …) and ``value`` what was given.
+    """
+
+    def __init__(self, field: str, value: object, why: str) -> None:
+        super().__init__(f"event field {field!r} {why}, got {excerpt(value)}")
+        self.field = field
+        self.value = value
+
+
+class EventTooLarge(SSEError):
+    """An event is larger than the decoder may hold. ``size`` and ``limit`` are in bytes.
+
+    ``size`` is what had arrived when the limit was passed: the event itself may be larger still.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"an event of at least {size:,} bytes passes max_event_size={limit:,}; "
+            "raise max_event_size if events of this size are expected"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class SettingsError(SSEError, ValueError):
+    """A setting is unknown, or its value can't work. The message names both and the remedy."""
+
+
+class StreamClosed(SSEError):
+    """The stream is over: nothing written to it can reach the client any more.
+
+    ``reason`` is a :class:`CloseReason`. Let it end the producer; there is no need to catch it.
+    """
+
+    def __init__(self, reason: CloseReason | str) -> None:
+        self.reason = CloseReason(reason)
+        super().__init__(f"the stream is closed: {self.reason}")
+
+
+class ReadError(SSEError):
+    """Reading an event stream failed. The cause, where there is one, is chained."""
+
+
+class ResponseError(ReadError):
+    """The answer to a request is not an event stream.
+
+    ``response`` is that answer (closed); ``body`` holds the first 64 kB of its body at most.
+    """
+
+    def __init__(self, message: str, response: Any, body: bytes) -> None:
+        super().__init__(message)
+        self.response = response
+        self.body = body
+
+
+class StatusError(ResponseError):
+    """The answer's status is not 200."""
+
+
+class ContentTypeError(ResponseError):
+    """The answer's media type is not ``text/event-stream``."""
+
+
+class IdleTimeout(ReadError, TimeoutError):
+    """Not one byte, comments included, arrived within the idle timeout."""
+
+
+class ConnectionLost(ReadError, ConnectionError):
+    """The connection broke before the stream's end."""
+
+
+class IncompleteStream(ReadError):
+    """The stream ended before the event that ``until`` waits for."""

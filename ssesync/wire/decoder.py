@@ -1,0 +1,270 @@
+"""Bytes to events, however the bytes are cut (HTML standard, "Server-sent events", "Interpreting an event stream").
+
+The law of this file: a result never depends on where the chunks were cut, and time is linear in the input.
+
+How: line ends are made LF as they come in. All up to the last blank line is decoded at once and tiled by one
+regular expression, into whole blocks of the shape that nearly all have and into single lines for the rest.
+What follows the last blank line is taken line by line with its size counted, and the unfinished last line
+waits as a list of fragments that is joined once. UTF-8 may be decoded in pieces because a piece always ends at
+a line end, which is no part of any longer sequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from ..errors import EventTooLarge
+from ..event import Draft, Event
+
+__all__ = ["Decoder"]
+
+BOM = b"\xef\xbb\xbf"
+MAX_EVENT_SIZE = 16 * 1024 * 1024
+_KEPT = (b"data", b"id", b"event")
+_KNOWN = (*_KEPT, b"retry")
+# Past six bytes without a colon a line is no field: the longest names have five.
+_NAME_ROOM = 6
+# int() refuses more than 4,300 digits; a delay of 10**18 ms is past every clamp.
+_RETRY_DIGITS = 18
+# A tile is a block that has an id and a type, each or none, before its data, or else one line. So every text
+# that ends in a blank line is tiled without a gap. An empty id is left to the line rules, where "" differs from
+# none; 64 lines of data bound the stack that the repetition takes.
+_TILES = re.compile(
+    r"(?:(?:id: ?([^ \n].*)|event: ?([^ \n].*))\n){0,2}data: ?(.*(?:\ndata: .*){0,63})\n\n|(.*\n)"
+).findall
+# Regular expressions, split and count step character by character (20 to 55 us for 64 kB), find of one byte does
+# not (0.7 us): where no line ends between these two places, lines are found one by one.
+_LOOK_FROM, _LOOK_TO = 256, 1024
+
+
+class Decoder:
+    """An incremental decoder: feed it bytes, it gives events.
+
+    A decoded event has ``type`` (``"message"`` where the stream names none), ``data``, and as
+    ``id`` the last event ID in force, ``None`` until the stream has set one.
+
+    :param last_event_id: the ID that a resumed stream starts with.
+    :param max_event_size: the bytes that one unfinished event may hold: its ``data``, ``id`` and
+        ``event`` lines and the line that is still incomplete. 16 MiB by default; may be changed at
+        any time. Comments and unknown fields are skipped without being kept and do not count.
+    :param comments: give comments too, in their place among the events, as events with nothing
+        but ``comment`` set, as soon as their line is complete.
+
+    Not thread-safe. After :class:`EventTooLarge` the decoder is of no further use.
+    """
+
+    def __init__(
+        self, last_event_id: str | None = None, *, max_event_size: int = MAX_EVENT_SIZE, comments: bool = False
+    ) -> None:
+        self.max_event_size = max_event_size
+        #: The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did.
+        self.retry: int | None = None
+        self._comments = comments
+        self._data: list[str] = []
+        self._type = ""
+        self._id: str | None = last_event_id
+        self._committed_id: str | None = last_event_id
+        self._clear = False  # nothing is pending: the next chunk starts a block
+        self._started = False
+        self._after_cr = False
+        self._partial: list[bytes] = []
+        self._partial_size = 0
+        self._partial_name = b""  # of the unfinished line: a known field, b":" a wanted comment, b"" not yet seen
+        self._skipping = False
+        self._held = 0
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event ID in force after all that was fed, ``""`` if there is none."""
+        return self._committed_id or ""
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes of the stream; the events that they complete, often none.
+
+        :raises EventTooLarge: an event passes ``max_event_size``.
+        """
+        out: list[Event] = []
+        if self._clear and chunk.endswith(b"\n\n") and len(chunk) <= _LOOK_TO <= self.max_event_size:
+            if chunk.find(b"\n") == len(chunk) - 2 and chunk.startswith(b"data: ") and b"\r" not in chunk:
+                # One event a chunk, as it comes live: 0.9 us where the general way takes 1.5.
+                event = Draft(chunk[6:-2].decode("utf-8", "replace"), "message", self._id)
+                event.__class__ = Event  # type: ignore[assignment]
+                return [event]  # type: ignore[list-item]
+            if b"\r" not in chunk:
+                self._take_tiles(chunk.decode("utf-8", "replace"), out)
+                return out
+        if not self._started:
+            chunk = self._without_bom(chunk)
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_lf(chunk)
+        if self._partial or self._skipping:
+            chunk = self._finish_line(chunk, out)
+        last = chunk.rfind(b"\n") + 1
+        if last:
+            # From the last line end backwards: looking for two bytes costs 55 us per 64 kB that hold none.
+            end = chunk.rfind(b"\n\n", 0, last) + 2
+            if end > 1 and self._held + end <= self.max_event_size:
+                if end > _LOOK_TO and chunk.find(b"\n", _LOOK_FROM, _LOOK_TO) < 0:
+                    self._take(_long_lines(chunk, end), out)
+                else:
+                    self._take_tiles((chunk if end == len(chunk) else chunk[:end]).decode("utf-8", "replace"), out)
+                self._held = 0
+            else:
+                end = 0
+            if end < last:
+                for line in chunk[end : last - 1].split(b"\n"):
+                    self._take_counting(line, out)
+            chunk = chunk[last:]
+        if chunk:
+            self._keep_partial(chunk)
+        self._clear = (
+            not (self._partial or self._skipping or self._after_cr or self._held or self._type or self._data)
+            and self._started
+        )
+        return out
+
+    def _take_tiles(self, text: str, out: list[Event]) -> None:
+        """Take text that ends in a blank line: the standard's rules, for the usual block at a stroke."""
+        pending = bool(self._data or self._type)
+        event_id = self._id
+        for new_id, kind, data, line in _TILES(text):
+            if line:
+                self._id = event_id
+                self._take((line[:-1],), out)
+                event_id = self._id
+                pending = bool(self._data or self._type)
+                continue
+            if "\n" in data:
+                data = data.replace("\ndata: ", "\n")
+            if new_id and "\0" not in new_id:
+                event_id = new_id
+            if pending:
+                self._id = event_id
+                self._type = kind or self._type
+                self._data.append(data)
+                self._take(("",), out)
+                pending = False
+                continue
+            event = Draft(data, kind or "message", event_id)
+            event.__class__ = Event  # type: ignore[assignment]
+            out.append(event)  # type: ignore[arg-type]
+        self._id = self._committed_id = event_id
+
+    def _take(self, lines: Iterable[str], out: list[Event]) -> None:
+        """Run lines, without their ends, through the standard's field rules."""
+        data = self._data
+        for line in lines:
+            if not line:
+                self._committed_id = self._id
+                if data:
+                    event = Draft("\n".join(data), self._type or "message", self._id)
+                    event.__class__ = Event  # type: ignore[assignment]
+                    out.append(event)  # type: ignore[arg-type]
+                    data.clear()
+                self._type = ""
+                continue
+            if line.startswith("data: "):
+                data.append(line[6:])
+                continue
+            name, _, value = line.partition(":")
+            if value.startswith(" "):
+                value = value[1:]
+            if name == "data":
+                data.append(value)
+            elif name == "id":
+                if "\0" not in value:
+                    self._id = value
+            elif name == "event":
+                self._type = value
+            elif name == "retry":
+                if value.isascii() and value.isdigit():
+                    digits = value.lstrip("0")
+                    self.retry = int(digits or "0") if len(digits) <= _RETRY_DIGITS else 10**_RETRY_DIGITS
+            elif not name and self._comments:
+                out.append(Event(comment=value))
+
+    def _take_counting(self, line: bytes, out: list[Event]) -> None:
+        """Take one line, holding what is kept against the limit."""
+        if not line:
+            self._held = 0
+        else:
+            name = line[:_NAME_ROOM].partition(b":")[0]
+            if name in _KNOWN:
+                self._check(self._held + len(line))
+                if name in _KEPT:
+                    self._held += len(line)
+            elif name or not self._comments or len(line) > self.max_event_size:
+                return
+        self._take((line.decode("utf-8", "replace"),), out)
+
+    def _keep_partial(self, piece: bytes) -> None:
+        if self._skipping or not piece:
+            return
+        self._partial.append(piece)
+        self._partial_size += len(piece)
+        if not self._partial_name:
+            head = b"".join(self._partial[:_NAME_ROOM])[:_NAME_ROOM]
+            name, colon, _ = head.partition(b":")
+            if not colon and len(head) < _NAME_ROOM:
+                return
+            self._partial_name = name if name in _KNOWN else b":" if not name and self._comments else b"?"
+        if self._partial_name in _KNOWN:
+            self._check(self._held + self._partial_size)
+        elif self._partial_name == b"?" or self._partial_size > self.max_event_size:
+            self._forget_partial()
+            self._skipping = True
+
+    def _finish_line(self, chunk: bytes, out: list[Event]) -> bytes:
+        """End the unfinished line with the chunk's first; what follows. Joined alone: both may be long."""
+        end = chunk.find(b"\n") + 1
+        if not end:
+            self._keep_partial(chunk)
+            return b""
+        if self._skipping:
+            self._skipping = False
+        else:
+            self._partial.append(chunk[: end - 1])
+            line = b"".join(self._partial)
+            self._forget_partial()
+            self._take_counting(line, out)
+        return chunk[end:]
+
+    def _forget_partial(self) -> None:
+        self._partial.clear()
+        self._partial_size = 0
+        self._partial_name = b""
+
+    def _check(self, size: int) -> None:
+        if size > self.max_event_size:
+            raise EventTooLarge(size, self.max_event_size)
+
+    def _without_bom(self, chunk: bytes) -> bytes:
+        head = b"".join(self._partial) + chunk
+        self._partial.clear()
+        if len(head) < len(BOM) and BOM.startswith(head):
+            self._partial.append(head)
+            return b""
+        self._started = True
+        return head[len(BOM) :] if head.startswith(BOM) else head
+
+    def _with_lf(self, chunk: bytes) -> bytes:
+        """CR LF and CR become LF. A CR at the end counts at once and swallows an LF that comes next."""
+        if not chunk:
+            return chunk
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+            self._after_cr = False
+            if not chunk:
+                return chunk
+        self._after_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _long_lines(chunk: bytes, end: int) -> Iterator[str]:
+    start = 0
+    with memoryview(chunk) as view:
+        while start < end:
+            stop = chunk.find(b"\n", start)
+            yield str(view[start:stop], "utf-8", "replace")
+            start = stop + 1

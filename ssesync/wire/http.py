@@ -1,0 +1,159 @@
+"""The HTTP around an event stream: headers both ways (HTML standard, "Server-sent events"; PEP 3333)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from ..errors import EventError, excerpt
+
+__all__ = [
+    "MEDIA_TYPE",
+    "add_accept_mime",
+    "get_last_event_id",
+    "is_event_stream",
+    "response_headers",
+    "set_last_event_id",
+]
+
+logger = logging.getLogger("ssesync")
+
+MEDIA_TYPE = "text/event-stream"
+
+#: no-transform keeps compressing and rewriting proxies away (RFC 9111, section 5.2.2.6);
+#: X-Accel-Buffering is how nginx is told not to collect the answer.
+_DEFAULTS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+#: They belong to one connection, which is the server's: PEP 3333 forbids them and wsgiref answers 500.
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+#: Servers take header lines of 8 kB; an ID of half of that was made by no one who means well.
+_LONGEST_ID = 4096
+
+
+def response_headers(
+    extra: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+) -> list[tuple[str, str]]:
+    """The headers an event stream is answered with, as WSGI takes them.
+
+    A header in ``extra`` replaces the one of the same name. Hop-by-hop headers and
+    ``Content-Length`` are left out, with a debug log line.
+    """
+    pairs = list(extra.items() if isinstance(extra, Mapping) else extra or ())
+    given = {name.lower() for name, _ in pairs}
+    headers = [(name, value) for name, value in _DEFAULTS.items() if name.lower() not in given]
+    for name, value in pairs:
+        if name.lower() in _HOP_BY_HOP or name.lower() == "content-length":
+            logger.debug("left out the header %s: it is not for an application to set on an event stream", name)
+        else:
+            headers.append((name, value))
+    return headers
+
+
+def is_event_stream(content_type: str | None) -> bool:
+    """Whether a ``Content-Type`` value is an event stream's: the essence decides, whatever its case and parameters."""
+    return (content_type or "").partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
+def get_last_event_id(request: Any) -> str:
+    """The last event ID that a client sends when it reconnects, ``""`` if there is none.
+
+    :param request: a WSGI environ, a Flask or Django request, or a ``requests`` one.
+
+    The header is read as UTF-8. Polyfills that can't set it send ``?lastEventId=``, which is read
+    where the header is missing. A client's word is not to be trusted: a value with a control
+    character or of more than 4,096 characters counts as none.
+    """
+    environ = _environ(request)
+    if environ is not None:
+        value = _utf8(environ.get("HTTP_LAST_EVENT_ID", ""))
+        if not value:
+            value = parse_qs(environ.get("QUERY_STRING", "")).get("lastEventId", [""])[0]
+    else:
+        value = _utf8(_headers(request).get("Last-Event-ID", ""))
+    if len(value) > _LONGEST_ID or any(ord(c) < 32 or c == "\x7f" for c in value):
+        return ""
+    return value
+
+
+def set_last_event_id(request: Any, last_event_id: str) -> None:
+    """Put ``Last-Event-ID`` into a request that is to be sent; an empty ID removes it.
+
+    :param request: headers (any mutable mapping), something with ``.headers`` (a ``requests``
+        request or session), or a WSGI environ.
+    :raises EventError: the ID holds CR, LF or NUL.
+
+    Header values travel as Latin-1, the ID as UTF-8 (HTML standard): so the value is the ID's
+    UTF-8 bytes, each as one character.
+    """
+    if any(c in last_event_id for c in "\r\n\0"):
+        raise EventError("id", last_event_id, "can't be sent as Last-Event-ID: it holds CR, LF or NUL")
+    value = last_event_id.encode("utf-8").decode("latin-1")
+    environ = _environ(request)
+    if environ is not None:
+        headers, name = environ, "HTTP_LAST_EVENT_ID"
+    else:
+        headers, name = _headers(request), "Last-Event-ID"
+    if value:
+        headers[name] = value
+    else:
+        headers.pop(name, None)
+
+
+def add_accept_mime(request: Any) -> None:
+    """Add ``text/event-stream`` to the types that a request accepts, unless it is among them.
+
+    :param request: as for :func:`set_last_event_id`. An ``Accept`` of ``*/*``, which ``requests``
+        sends unasked, is replaced.
+    """
+    environ = _environ(request)
+    if environ is not None:
+        headers, name = environ, "HTTP_ACCEPT"
+    else:
+        headers, name = _headers(request), "Accept"
+    accept = headers.get(name) or ""
+    if isinstance(accept, bytes):
+        accept = accept.decode("latin-1")
+    types = [item.strip() for item in accept.split(",") if item.strip()]
+    if not any(is_event_stream(item) for item in types):
+        headers[name] = MEDIA_TYPE if types in ([], ["*/*"]) else ", ".join([*types, MEDIA_TYPE])
+
+
+def _utf8(value: str | bytes) -> str:
+    return (value if isinstance(value, bytes) else value.encode("latin-1", "replace")).decode("utf-8", "replace")
+
+
+def _environ(request: Any) -> MutableMapping[str, Any] | None:
+    """A WSGI environ, given as such or by a Flask (``environ``) or Django (``META``) request."""
+    for candidate in (request, getattr(request, "environ", None), getattr(request, "META", None)):
+        if isinstance(candidate, MutableMapping) and "REQUEST_METHOD" in candidate:
+            return candidate
+    return None
+
+
+def _headers(request: Any) -> MutableMapping[str, Any]:
+    headers = getattr(request, "headers", request)
+    if headers is None and hasattr(request, "prepare_headers"):
+        headers = request.headers = {}
+    if not hasattr(headers, "get") or not hasattr(headers, "__setitem__"):
+        raise TypeError(
+            f"expected headers, a WSGI environ or a request that has one of them, got {type(request).__name__} "
+            f"{excerpt(request)}"
+        )
+    return headers  # type: ignore[no-any-return]

@@ -1,3 +1,80 @@
-"""Server-Sent Events for synchronous Python."""
+"""Server-Sent Events for synchronous Python.
+
+Importing this package loads only the standard library; what needs ``requests`` is imported when it
+is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import wire
+from .cancel import CancelToken
+from .errors import (
+    CloseReason,
+    ConnectionLost,
+    ContentTypeError,
+    EventError,
+    EventTooLarge,
+    IdleTimeout,
+    IncompleteStream,
+    ReadError,
+    ResponseError,
+    SettingsError,
+    SSEError,
+    StatusError,
+    StreamClosed,
+)
+from .event import Event
+from .server.stream import EventStream, StreamStats
+from .server.writer import Writer
+from .settings import Settings
+from .wire import add_accept_mime, get_last_event_id, set_last_event_id
+
+if TYPE_CHECKING:
+    from .client.reader import Reader
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CancelToken",
+    "CloseReason",
+    "ConnectionLost",
+    "ContentTypeError",
+    "Event",
+    "EventError",
+    "EventStream",
+    "EventTooLarge",
+    "IdleTimeout",
+    "IncompleteStream",
+    "ReadError",
+    "Reader",
+    "ResponseError",
+    "SSEError",
+    "Settings",
+    "SettingsError",
+    "StatusError",
+    "StreamClosed",
+    "StreamStats",
+    "Writer",
+    "add_accept_mime",
+    "get_last_event_id",
+    "set_last_event_id",
+    "wire",
+]
+
+_LAZY = {"Reader": "ssesync.client.reader"}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: import what lies behind a lazy name the first time it is asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

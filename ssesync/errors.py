@@ -21,7 +21,10 @@ Wrong types raise the built-in ``TypeError``.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .event import Event
 
 __all__ = [
     "CloseReason",
@@ -68,12 +71,23 @@ def excerpt(value: object, limit: int = 60) -> str:
     """``repr(value)``, cut to about ``limit`` characters so that an error message stays readable."""
     if isinstance(value, (str, bytes)) and len(value) > limit:
         return f"{value[:limit]!r}… ({len(value):,} in all)"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits has none
+        text = object.__repr__(value)
     return text if len(text) <= limit + 20 else f"{text[:limit]}…"
 
 
 class SSEError(Exception):
-    """The base of all errors of this library. Never raised itself."""
+    """The base of all errors of this library. Never raised itself. All of them can be pickled and copied."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(cls: type[SSEError], args: tuple[Any, ...]) -> SSEError:
+    # Not through __init__: it takes other arguments than those it hands to Exception.
+    return cls.__new__(cls, *args)
 
 
 class EventError(SSEError, ValueError):
@@ -92,15 +106,17 @@ class EventTooLarge(SSEError):
     """An event is larger than the decoder may hold. ``size`` and ``limit`` are in bytes.
 
     ``size`` is what had arrived when the limit was passed: the event itself may be larger still.
+    ``events`` are those that the same chunk completed before it, so that none of them is lost.
     """
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int, limit: int, events: list[Event] | None = None) -> None:
         super().__init__(
             f"an event of at least {size:,} bytes passes max_event_size={limit:,}; "
             "raise max_event_size if events of this size are expected"
         )
         self.size = size
         self.limit = limit
+        self.events = events or []
 
 
 class SettingsError(SSEError, ValueError):

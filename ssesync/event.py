@@ -54,13 +54,15 @@ class Event:
         put(self, "data", _text("data", data))
         put(self, "type", None if type is None else _one_line("type", type))
         if isinstance(id, int) and not isinstance(id, bool):
-            id = str(id)
+            id = _decimal("id", int(id))
         put(self, "id", None if id is None else _one_line("id", id))
         if retry is not None:
             if not isinstance(retry, int) or isinstance(retry, bool):
                 raise TypeError(f"event field 'retry' takes whole milliseconds, got {excerpt(retry)}")
             if retry < 0:
                 raise EventError("retry", retry, "can't be negative (milliseconds)")
+            retry = int(retry)
+            _decimal("retry", retry)
         put(self, "retry", retry)
         put(self, "comment", _text("comment", comment))
 
@@ -128,6 +130,7 @@ def _text(field: str, value: str | bytes | None) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
+        value = str.__str__(value)  # an Enum member or another subclass may format as something else
         if not value.isascii():
             _refuse_surrogates(field, value)
         return value
@@ -145,6 +148,7 @@ def _text(field: str, value: str | bytes | None) -> str | None:
 def _one_line(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"event field {field!r} takes text, got {type(value).__name__} {excerpt(value)}")
+    value = str.__str__(value)
     if "\n" in value or "\r" in value:
         raise EventError(field, value, "can't hold a line end")
     if field == "id" and "\0" in value:
@@ -152,6 +156,13 @@ def _one_line(field: str, value: object) -> str:
     if not value.isascii():
         _refuse_surrogates(field, value)
     return value
+
+
+def _decimal(field: str, value: int) -> str:
+    try:
+        return str(value)
+    except ValueError as error:  # sys.get_int_max_str_digits()
+        raise EventError(field, value, "has too many digits") from error
 
 
 def _refuse_surrogates(field: str, value: str) -> None:

@@ -1,0 +1,6 @@
+"""Server-Sent Events for Django under WSGI."""
+
+from .response import EventStreamResponse
+from .views import event_stream, event_writer
+
+__all__ = ["EventStreamResponse", "event_stream", "event_writer"]

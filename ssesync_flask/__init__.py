@@ -1,0 +1,7 @@
+"""Server-Sent Events for Flask."""
+
+from .extension import SSE
+from .response import EventStreamResponse
+from .views import event_stream, event_writer
+
+__all__ = ["SSE", "EventStreamResponse", "event_stream", "event_writer"]

@@ -86,7 +86,8 @@ def get_last_event_id(request: Any) -> str:
         if not value:
             value = parse_qs(environ.get("QUERY_STRING", "")).get("lastEventId", [""])[0]
     else:
-        value = _utf8(_headers(request).get("Last-Event-ID", ""))
+        headers = _headers(request)
+        value = _utf8(headers.get(_key(headers, "Last-Event-ID")) or "")
     if len(value) > _LONGEST_ID or any(ord(c) < 32 or c == "\x7f" for c in value):
         return ""
     return value
@@ -97,19 +98,23 @@ def set_last_event_id(request: Any, last_event_id: str) -> None:
 
     :param request: headers (any mutable mapping), something with ``.headers`` (a ``requests``
         request or session), or a WSGI environ.
-    :raises EventError: the ID holds CR, LF or NUL.
+    :raises EventError: the ID holds CR, LF, NUL or a lone surrogate.
 
     Header values travel as Latin-1, the ID as UTF-8 (HTML standard): so the value is the ID's
     UTF-8 bytes, each as one character.
     """
     if any(c in last_event_id for c in "\r\n\0"):
         raise EventError("id", last_event_id, "can't be sent as Last-Event-ID: it holds CR, LF or NUL")
-    value = last_event_id.encode("utf-8").decode("latin-1")
+    try:
+        value = last_event_id.encode("utf-8").decode("latin-1")
+    except UnicodeEncodeError as error:
+        raise EventError("id", last_event_id, "can't be sent as Last-Event-ID: it holds a lone surrogate") from error
     environ = _environ(request)
     if environ is not None:
         headers, name = environ, "HTTP_LAST_EVENT_ID"
     else:
-        headers, name = _headers(request), "Last-Event-ID"
+        headers = _headers(request)
+        name = _key(headers, "Last-Event-ID")
     if value:
         headers[name] = value
     else:
@@ -126,7 +131,8 @@ def add_accept_mime(request: Any) -> None:
     if environ is not None:
         headers, name = environ, "HTTP_ACCEPT"
     else:
-        headers, name = _headers(request), "Accept"
+        headers = _headers(request)
+        name = _key(headers, "Accept")
     accept = headers.get(name) or ""
     if isinstance(accept, bytes):
         accept = accept.decode("latin-1")
@@ -157,3 +163,10 @@ def _headers(request: Any) -> MutableMapping[str, Any]:
             f"{excerpt(request)}"
         )
     return headers  # type: ignore[no-any-return]
+
+
+def _key(headers: MutableMapping[str, Any], name: str) -> str:
+    """The name as the headers spell it: case means nothing in a header's name, in a plain dict's key it does."""
+    if isinstance(headers, dict):
+        return next((key for key in headers if isinstance(key, str) and key.lower() == name.lower()), name)
+    return name

@@ -1,0 +1,1 @@
+"""Reading event streams over requests."""

@@ -1,0 +1,279 @@
+"""Body: the bytes of a response as they arrive, whatever its framing, and a way to stop from another thread.
+
+What requests offers for this waits: ``iter_lines``, ``iter_content(n)`` and ``raw.stream`` deliver nothing until
+the end where the body is close-delimited or a chunk trickles. ``raw.read1`` is prompt on every framing, at 4 to
+5 us a chunk; taking the chunks apart over the connection's own reader is several times faster on small ones.
+
+A blocked read can't be ended by closing the response: that waits for the reader's lock until the server speaks
+again. So a duplicate of the socket's descriptor is kept while the body lasts, and cancelling shuts the
+connection through it, which wakes the reader on http and https alike. The thread that reads closes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from urllib3.exceptions import ReadTimeoutError
+
+from ..errors import ConnectionLost, IdleTimeout, ReadError
+
+__all__ = ["Body"]
+
+_READ_SIZE = 65536
+# A chunk-size line with its extensions; urllib3 allows as much.
+_LONGEST_LINE = 65536
+
+
+class Body:
+    """The body of a response, in pieces as they arrive. One thread reads; any thread may cancel or close.
+
+    :param source: a ``requests`` response got with ``stream=True`` (or a ``urllib3`` one), or any
+        iterable of bytes. An iterable can't be woken: cancelling it takes effect at its next piece.
+    :param idle_timeout: seconds without a byte after which :meth:`read` raises ``IdleTimeout``;
+        ``None`` leaves the read timeout that the request was made with.
+    """
+
+    def __init__(self, source: Any, *, idle_timeout: float | None = None) -> None:
+        self._source = source
+        #: Whether :meth:`cancel` or :meth:`close` was called before the end. Looked at for every event.
+        self.cancelled = False
+        self._ended = False
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._handle: socket.socket | None = None
+        raw = getattr(source, "raw", source)
+        if getattr(source, "_content_consumed", False):
+            self._next = _from_iterable([source.content])
+        elif hasattr(raw, "read_chunked"):
+            self._handle = _duplicate(raw)
+            if idle_timeout is not None:
+                _set_timeout(raw, idle_timeout)
+            self._next = _from_urllib3(raw, self._drop_handle)
+        elif hasattr(source, "iter_content"):
+            self._next = _from_iterable(source.iter_content(1))
+        else:
+            self._next = _from_iterable(source)
+
+    def read(self) -> bytes:
+        """The next bytes, as soon as there are any; ``b""`` at the end and after a cancel.
+
+        :raises IdleTimeout: no byte came within the read timeout.
+        :raises ConnectionLost: the connection broke, or ended before the framing says so.
+        :raises ReadError: the bytes can't be decompressed or are not proper chunks.
+        """
+        with self._reading:
+            if self._ended or self.cancelled:
+                return self._end(b"")
+            try:
+                data = self._next()
+            except Exception as error:
+                self._end(b"")
+                if self.cancelled:
+                    return b""
+                translated = _translated(error)
+                if translated is error:
+                    raise
+                raise translated from error
+            if not data or self.cancelled:
+                return self._end(b"")
+            return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.read():
+            yield data
+
+    def cancel(self) -> None:
+        """Stop: a read that is blocked, or the next one, returns ``b""`` at once. Never blocks."""
+        with self._lock:
+            self.cancelled = self.cancelled or not self._ended
+            if self._handle is not None:
+                try:
+                    self._handle.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the peer was faster
+
+    def close(self) -> None:
+        """Stop, and give the connection up. A thread that is reading does the latter as it wakes."""
+        self.cancel()
+        if self._reading.acquire(blocking=False):
+            try:
+                self._end(b"")
+            finally:
+                self._reading.release()
+
+    def _end(self, result: bytes) -> bytes:
+        if not self._ended:
+            self._ended = True
+            self._drop_handle()
+            close = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+        return result
+
+    def _drop_handle(self) -> None:
+        """To be called before the connection is back in its pool, where a late cancel would cut another's request."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+
+def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:
+    pieces = iter(source)
+
+    def read() -> bytes:
+        # An empty piece is not the end.
+        return next((piece for piece in pieces if piece), b"")
+
+    return read
+
+
+def _from_urllib3(raw: Any, drop_handle: Callable[[], None]) -> Callable[[], bytes]:
+    encoding = raw.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        reader = getattr(getattr(raw, "_fp", None), "fp", None)
+        untouched = getattr(raw._fp, "chunk_left", 0) is None and getattr(raw, "chunk_left", 0) is None
+        if getattr(raw, "chunked", False) and untouched and hasattr(reader, "read1"):
+            return _Chunks(raw, reader, drop_handle).read
+
+    def read() -> bytes:
+        data: bytes = raw.read1(_READ_SIZE, decode_content=True)
+        if raw._connection is None:
+            drop_handle()  # urllib3 gave the connection back with the last bytes
+        return data
+
+    return read
+
+
+class _Chunks:
+    """Chunked transfer coding (RFC 9112, section 7.1) taken apart, over the reader that http.client reads from."""
+
+    def __init__(self, raw: Any, reader: Any, drop_handle: Callable[[], None]) -> None:
+        self._raw = raw
+        self._drop_handle = drop_handle
+        self._reader = reader
+        self._rest = b""  # of a chunk-size line, or of the line end after a chunk
+        self._left = 0  # of the chunk's data
+        self._line_end = 0  # bytes of the CR LF behind a chunk that are still to come
+        self._last = False  # the last chunk was seen: trailer lines follow
+        self._done = False
+
+    def read(self) -> bytes:
+        while not self._done:
+            data = self._reader.read1(_READ_SIZE)
+            if not data:
+                raise ConnectionLost("the connection ended before the last chunk of the body")
+            pieces = self._take(self._rest + data if self._rest else data)
+            if self._done:
+                self._release()
+            if pieces:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b""
+
+    def _take(self, data: bytes) -> list[bytes]:
+        pieces: list[bytes] = []
+        at, end = 0, len(data)
+        self._rest = b""
+        while at < end and not self._done:
+            if self._left:
+                piece = data[at : at + self._left] if at or self._left < end else data
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                self._line_end = 0 if self._left else 2
+            elif self._line_end:
+                step = min(self._line_end, end - at)
+                if data[at : at + step] != b"\r\n"[2 - self._line_end :][:step]:
+                    raise ReadError(f"a chunk of the body is longer than its size says: {data[at : at + 20]!r}")
+                at += step
+                self._line_end -= step
+            else:
+                stop = data.find(b"\r\n", at)
+                if stop < 0:
+                    self._rest = data[at:]
+                    if len(self._rest) > _LONGEST_LINE:
+                        raise ReadError("a chunk-size line of the body is too long")
+                    return pieces
+                if self._last:
+                    self._done = stop == at
+                    at = stop + 2
+                else:
+                    size = _chunk_size(data[at:stop])
+                    if 0 < size * 8 < end - at:
+                        many = _equal_parts(data[at:])
+                        if many is not None:
+                            pieces += many[0]
+                            at = end - many[1]
+                            continue
+                    at = stop + 2
+                    self._left = size
+                    self._last = not size
+        self._rest = self._rest or data[at:]
+        return pieces
+
+    def _release(self) -> None:
+        self._drop_handle()
+        if self._rest:
+            self._raw.close()  # bytes behind the end: this connection is not to be used again
+        elif self._raw._original_response is not None:
+            self._raw._original_response.close()
+            self._raw.release_conn()
+
+
+def _equal_parts(data: bytes) -> tuple[list[bytes], int] | None:
+    """Take many small chunks apart at a stroke: their data, and how many bytes at the end are no whole chunk.
+
+    Cut at every CR LF, sizes and data alternate, unless some data holds a CR LF: then a size does not match the
+    length of what follows it, and the answer is None. 0.2 us a chunk, where one by one it is 1 us.
+    """
+    parts = data.split(b"\r\n")
+    whole = (len(parts) - 1) & ~1
+    pieces = parts[1:whole:2]
+    try:
+        sizes = [int(size, 16) for size in parts[:whole:2]]
+    except ValueError:
+        return None
+    if 0 in sizes or sizes != list(map(len, pieces)):
+        return None
+    return pieces, len(b"\r\n".join(parts[whole:]))
+
+
+def _chunk_size(line: bytes) -> int:
+    size = line.partition(b";")[0].strip()
+    try:
+        if not size.isalnum():
+            raise ValueError
+        return int(size, 16)
+    except ValueError:
+        raise ReadError(f"not a chunk size: {line[:40]!r}") from None
+
+
+def _duplicate(raw: Any) -> socket.socket | None:
+    """A handle of our own on the response's connection, None where there is none (a mock, a body already read)."""
+    try:
+        return socket.socket(fileno=os.dup(raw.fileno()))
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+
+
+def _set_timeout(raw: Any, seconds: float) -> None:
+    reader = getattr(getattr(raw, "_fp", None), "fp", None)
+    sock = getattr(getattr(reader, "raw", None), "_sock", None) or getattr(
+        getattr(raw, "_connection", None), "sock", None
+    )
+    if sock is not None:
+        sock.settimeout(seconds)
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, ReadError):
+        return error
+    if isinstance(error, (TimeoutError, ReadTimeoutError)):
+        return IdleTimeout("no byte arrived within the read timeout")
+    if isinstance(error, OSError) or type(error).__module__.startswith(("urllib3", "http.client", "requests")):
+        return ConnectionLost(f"the connection broke: {error}")
+    return error

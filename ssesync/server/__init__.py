@@ -1,0 +1,1 @@
+"""A stream that lives well under WSGI."""

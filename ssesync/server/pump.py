@@ -1,0 +1,298 @@
+"""Sources: what runs a producer and holds its output for the thread that serves the client.
+
+``Pump`` runs it in a thread of its own, so that the server's thread is free at once when the client leaves or
+the process stops, although the producer may sit in a slow call until its next step. ``Inline`` runs it in the
+server's thread, step by step. Both close a generator on the thread that ran it and carry exceptions over: into the
+view before the first event, into the log and an ``error`` event after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ..errors import CloseReason, StreamClosed
+from ..event import Event
+from ..settings import Settings
+from ..wire.encoder import encode
+from .writer import Writer
+
+__all__ = ["Inline", "Producer", "Pump", "Scope", "Source"]
+
+logger = logging.getLogger("ssesync")
+
+#: Says that something failed and nothing of what: the reason is in the log, not for the client.
+ERROR_EVENT = encode(Event('{"message":"The stream ended because of an error on the server."}', type="error"))
+
+#: Entered on the producer's thread round all that it does (framework contexts, database connections).
+Scope = Callable[[], AbstractContextManager[Any]]
+
+#: A producer, given the stream's writer: a generator's items are still to be written, a function's writes were made.
+Producer = Callable[[Writer], "Iterator[Any] | None"]
+
+
+class Source(Protocol):
+    """What a stream drains. Its methods may be called from any thread."""
+
+    def take(self, timeout: float | None) -> list[bytes] | None:
+        """Wait up to ``timeout`` seconds for bytes. ``[]``: none came; ``None``: the end, see ``reason``."""
+
+    def cancel(self, reason: CloseReason | str) -> None:
+        """End at once and wake whoever waits. Any number of times."""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the source ended, ``None`` while it has not."""
+
+
+def from_iterable(source: Iterable[Any] | Callable[[], Iterable[Any]]) -> Producer:
+    """The producer that gives an iterable's items; a callable is called for it first, on the producer's thread.
+
+    :raises TypeError: it is nothing that yields events.
+    """
+    if callable(source):
+        check_function(source)
+    else:
+        check_iterable(source)
+
+    def produce(writer: Writer) -> Iterator[Any]:
+        items = source() if callable(source) else source
+        check_iterable(items)
+        return iter(items)
+
+    return produce
+
+
+def from_function(function: Callable[[Writer], object]) -> Producer:
+    """The producer that calls ``function`` with the writer.
+
+    What it returns has no meaning, but for a generator or coroutine: then nothing of it was run.
+
+    :raises TypeError: it is a coroutine function.
+    """
+    check_function(function)
+
+    def produce(writer: Writer) -> None:
+        result = function(writer)
+        if inspect.isgenerator(result) or inspect.iscoroutine(result):
+            result.close()
+            kind = "yields" if inspect.isgenerator(result) else "is asynchronous"
+            raise TypeError(f"{function!r} {kind}, but a function that is given a writer writes to it")
+
+    return produce
+
+
+def check_function(function: Any) -> None:
+    """Refuse coroutine and asynchronous generator functions with a ``TypeError``."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(f"an event stream needs a synchronous producer, got {inner!r}: use def instead of async def")
+
+
+def check_iterable(items: Any) -> None:
+    """Refuse, with a ``TypeError`` that names the remedy, what can't be iterated over as events."""
+    kind = type(items).__name__
+    if hasattr(items, "__aiter__") or hasattr(items, "__await__"):
+        raise TypeError(f"an event stream needs a synchronous producer, got {kind}: use def instead of async def")
+    if isinstance(items, (str, bytes, Mapping, Event)) or not isinstance(items, Iterable):
+        raise TypeError(f"an event stream needs something that gives events, got {kind}: yield them, or give a list")
+
+
+class Pump:
+    """Runs a producer in a thread, with a copy of the context it was made in."""
+
+    def __init__(self, produce: Producer, writer: Writer, scope: Scope | None, name: str) -> None:
+        self._produce = produce
+        #: Where the producer's output waits.
+        self.writer = writer
+        self._scope = scope or contextlib.nullcontext
+        self._name = name
+        self._context = contextvars.copy_context()
+        self._lock = threading.Lock()
+        self._committed = False
+        self._error: BaseException | None = None
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """See :class:`Source`."""
+        return self.writer.reason
+
+    def open(self, timeout: float) -> None:
+        """Start the producer, wait up to ``timeout`` seconds for its first event, raise what it raised before."""
+        # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
+        threading.Thread(target=self._context.run, args=(self._run,), name=f"ssesync-{self._name}", daemon=True).start()
+        if timeout:
+            self.writer.wait(timeout)
+        with self._lock:
+            self._committed = True
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def take(self, timeout: float | None) -> list[bytes] | None:
+        """See :class:`Source`."""
+        return self.writer.take(timeout)
+
+    def cancel(self, reason: CloseReason | str) -> None:
+        """See :class:`Source`."""
+        self.writer.cancel(reason)
+
+    def close(self) -> None:
+        """The producer's own thread cleans up; it was told by :meth:`cancel`."""
+
+    def _run(self) -> None:
+        try:
+            with self._scope():
+                items = self._produce(self.writer)
+                if items is not None:
+                    _write_all(items, self.writer)
+        except BaseException as error:
+            if not _is_own_end(error, self.writer):
+                self._failed(error)
+        finally:
+            self.writer.close()
+
+    def _failed(self, error: BaseException) -> None:
+        with self._lock:
+            if not self._committed and not self.writer.events:
+                self._error = error
+                self.writer.fail()
+                return
+        log_failure(self._name, error)
+        self.writer.fail(ERROR_EVENT)
+
+
+class Inline:
+    """Runs a producer in the thread that takes, in a copy of the context it was made in.
+
+    A generator makes one step for each take. A function runs to its end first, and what it wrote is kept: so it
+    may write no more than ``LIMIT`` events.
+    """
+
+    #: An imperative view that is run in a test without a thread can't wait for its client, which is the same thread.
+    LIMIT = 10_000
+
+    def __init__(self, produce: Producer, writer: Writer, scope: Scope | None, name: str) -> None:
+        self._produce = produce
+        #: Where the producer's output waits.
+        self.writer = writer
+        self._scope = scope or contextlib.nullcontext
+        self._name = name
+        self._context = contextvars.copy_context()
+        self._steps: Generator[None, None, None] | None = None
+        self._open = False
+        self._ready: list[bytes] | None = []
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """See :class:`Source`."""
+        return self.writer.reason
+
+    def open(self, timeout: float) -> None:
+        """Make the first step, unless ``timeout`` is 0; raise what it raises. Nothing can bound the time it takes."""
+        if timeout:
+            self._ready = self.take(None)
+        self._open = True
+
+    def take(self, timeout: float | None) -> list[bytes] | None:
+        """Step until there are bytes; ``timeout`` has no say."""
+        if self._ready is None or self._ready:
+            ready, self._ready = self._ready, []
+            return ready
+        if self._steps is None:
+            self._steps = self._run()
+        while self.writer.reason is None:
+            if not self._step():
+                break
+            if items := self.writer.take(0):
+                return items
+        return self.writer.take(0)
+
+    def cancel(self, reason: CloseReason | str) -> None:
+        """See :class:`Source`."""
+        self.writer.cancel(reason)
+
+    def close(self) -> None:
+        """Close the generator, on the thread that ran it: the one that serves the client."""
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            try:
+                self._context.run(steps.close)
+            except Exception as error:
+                log_failure(self._name, error)
+
+    def _step(self) -> bool:
+        assert self._steps is not None
+        try:
+            self._context.run(next, self._steps)
+            return True
+        except StopIteration:
+            self.writer.close()
+        except Exception as error:
+            if not _is_own_end(error, self.writer):
+                if not self._open and not self.writer.events:
+                    self.writer.fail()
+                    raise
+                log_failure(self._name, error)
+                self.writer.fail(ERROR_EVENT)
+        return False
+
+    def _run(self) -> Generator[None, None, None]:
+        with self._scope():
+            items = self._produce(self.writer)
+            if items is None:
+                return
+            try:
+                for item in items:
+                    self.writer.write(item)
+                    yield
+            finally:
+                _close(items)
+
+
+class Collecting(Writer):
+    """The writer of a function that runs in the thread which would have to make room for it."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(settings.replace(max_pending_events=Inline.LIMIT), **options)
+
+    def _put(self, data: bytes, events: int) -> None:
+        if not self.closed and self._mailbox.pending[0] >= Inline.LIMIT:
+            raise RuntimeError(
+                f"the view wrote {Inline.LIMIT:,} times without a thread of its own, where all of it is kept until "
+                "it returns (this is so under the frameworks' test clients); run it under a live server instead"
+            )
+        super()._put(data, events)
+
+
+def log_failure(name: str, error: BaseException) -> None:
+    """Log what a producer raised when it was too late for an error response."""
+    logger.error("the producer of the event stream %s failed", name, exc_info=error)
+
+
+def _write_all(items: Iterator[Any], writer: Writer) -> None:
+    try:
+        for item in items:
+            writer.write(item)
+    finally:
+        _close(items)
+
+
+def _close(items: Iterator[Any]) -> None:
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()
+
+
+def _is_own_end(error: BaseException, writer: Writer) -> bool:
+    """Whether this is only how a producer learns that its own stream is over."""
+    return isinstance(error, StreamClosed) and writer.closed

@@ -1,0 +1,284 @@
+"""EventStream: the WSGI iterable that every view returns, and a WSGI application by itself (PEP 3333)."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from ..cancel import CancelToken
+from ..errors import CloseReason
+from ..settings import Settings
+from ..wire.encoder import KEEP_ALIVE
+from ..wire.http import get_last_event_id, response_headers
+from .pump import Collecting, Inline, Producer, Pump, Scope, Source, from_function, from_iterable
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["EventStream", "StreamStats"]
+
+logger = logging.getLogger("ssesync")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """What a stream came to, given to ``on_close``."""
+
+    events: int
+    """Events that the producer wrote."""
+    bytes: int
+    """Bytes handed to the server."""
+    keep_alives: int
+    """Keep-alives among them that the stream sent by itself."""
+    seconds: float
+    """From the stream's making to its end."""
+
+
+class EventStream:
+    """An event stream on its way to one client.
+
+    As a WSGI application, or called by one, headers and all::
+
+        def app(environ, start_response):
+            return EventStream(ticks())(environ, start_response)
+
+    The server calls ``next()`` and ``close()`` on one thread; :meth:`cancel` may be called from any.
+
+    :param source: what is to be sent: an iterable of events, a function without arguments that returns one
+        (a generator function, say, which is called on the producer's thread), or a :class:`Writer` that threads of
+        your own write to. See :meth:`from_writer` for a function that is given a writer. With a function, the object
+        can be served many times, each time with a new stream: ``application = EventStream(ticks)``.
+    :param environ: the WSGI environ, where the stream is returned to the server without being called with it.
+    :param headers: more response headers, or others instead of the default ones of the same name.
+    :param finished: asked with the last event ID whether this client has all it will ever get. If so the answer is
+        204, on which a browser stops coming back (HTML standard, "Server-sent events", section "Processing model").
+    :param on_close: called once with the :class:`CloseReason` and the :class:`StreamStats` when a stream that was
+        begun has ended, on the server's thread. The producer may still be busy with its last step. What it raises is
+        logged.
+    :param settings: the options; single ones may also be given by name (``keep_alive=5``).
+    :param dumps: the JSON encoder for items that are neither :class:`Event` nor text.
+    :param scope: a function whose context manager is entered on the producer's thread round all that it does.
+    :param on_start: called on the server's thread before the first byte is handed to it.
+    :param name: what log lines and the producer's thread call this stream.
+    :raises SettingsError: an unknown option or a value that can't work.
+    :raises TypeError: ``source`` is nothing that gives events.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any] | Callable[[], Iterable[Any]] | Writer | Source,
+        *,
+        environ: WSGIEnvironment | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        finished: Callable[[str], object] | None = None,
+        on_close: Callable[[CloseReason, StreamStats], object] | None = None,
+        settings: Settings | None = None,
+        dumps: Callable[[Any], str | bytes] | None = None,
+        scope: Scope | None = None,
+        on_start: Callable[[], object] | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = (settings or Settings()).replace(**options)
+        #: The response headers, as WSGI takes them.
+        self.headers = response_headers(headers)
+        #: What log lines and the producer's thread call this stream.
+        self.name = name or _name(source)
+        #: Set with the reason as soon as the stream ends before its producer does. ``cancelled.wait(seconds)`` is a
+        #: sleep that ends when the client leaves.
+        self.cancelled = source.cancelled if isinstance(source, Writer) else CancelToken()
+        self._source = source
+        self._produce = _producer(source)
+        self._copy = functools.partial(
+            EventStream, source, headers=headers, finished=finished, on_close=on_close, settings=self.settings,
+            dumps=dumps, scope=scope, on_start=on_start, name=name,
+        )  # fmt: skip
+        self._finished = finished
+        self._on_close = on_close
+        self._on_start = on_start
+        self._dumps = dumps
+        self._scope = scope
+        self._environ = environ
+        self._context = contextvars.copy_context()
+        self._lock = threading.Lock()
+        self._driver: Source | None = None
+        self._started = self._ended = False
+        self._bytes = self._keep_alives = 0
+        self._born = time.monotonic()
+
+    @classmethod
+    def from_writer(cls, function: Callable[[Writer], object], **options: Any) -> EventStream:
+        """A stream that ``function`` writes to: it is called with a :class:`Writer`, and its return ends the stream.
+
+        The options are those of the class.
+        """
+        return cls(cast(Any, _WriterFunction(function)), **options)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request (PEP 3333). HEAD gets the headers alone and runs no producer.
+
+        :raises Exception: what the producer raises before its first event.
+        """
+        stream = self._copy() if callable(self._source) or isinstance(self._source, _WriterFunction) else self
+        status = stream.open(environ)
+        start_response(status, [] if status.startswith("204") else stream.headers)
+        return stream
+
+    def open(self, environ: WSGIEnvironment | None = None) -> str:
+        """Start the producer and give it ``first_event_timeout`` seconds for its first event.
+
+        The answer is the status line: ``204 No Content`` where ``finished`` says so, else ``200 OK``. On 204 and
+        on HEAD nothing is started.
+        Needed only by those who don't call the stream as an application. Once only.
+
+        :raises Exception: what the producer raised before its first event.
+        :raises RuntimeError: the stream was opened before.
+        """
+        if self._driver is not None or self._ended:
+            raise RuntimeError(
+                f"the event stream {self.name} was served already; give EventStream a function that makes the "
+                "iterable, then it can be served again"
+            )
+        self._environ = environ = environ or self._environ or {}
+        if self._finished is not None and self._finished(get_last_event_id(environ)):
+            self._end(CloseReason.DONE)
+            return "204 No Content"
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            self._end(CloseReason.DONE)
+            return "200 OK"
+        if self._produce is None:
+            self._driver = cast(Source, self._source)
+            return "200 OK"
+        threaded = self.settings.threaded
+        make = Collecting if not threaded and isinstance(self._source, _WriterFunction) else Writer
+        writer = make(self.settings, dumps=self._dumps, last_event_id=get_last_event_id(environ))
+        writer.cancelled = self.cancelled
+        driver = (Pump if threaded else Inline)(self._produce, writer, self._scope, self.name)
+        self._driver = driver
+        try:
+            driver.open(self.settings.first_event_timeout)
+        except BaseException:
+            self._end(CloseReason.ERROR)
+            raise
+        return "200 OK"
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._driver is None and not self._ended:
+            self.open()
+        driver = self._driver
+        if self._ended or driver is None:
+            raise StopIteration
+        if not self._started:
+            self._started = True
+            if self._on_start is not None:
+                self._on_start()
+            return self._count(_opening(self.settings))
+        pieces = driver.take(self.settings.keep_alive)
+        if pieces is None:
+            self._end(driver.reason or CloseReason.DONE)
+            raise StopIteration
+        if not pieces:
+            self._keep_alives += 1
+            return self._count(KEEP_ALIVE)
+        return self._count(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream has ended."""
+        return self._ended
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the stream ended or is ending, ``None`` while it is not."""
+        return None if self._driver is None else self._driver.reason
+
+    @property
+    def stats(self) -> StreamStats:
+        """What the stream came to so far."""
+        events = getattr(getattr(self._driver, "writer", self._driver), "events", 0)
+        return StreamStats(events, self._bytes, self._keep_alives, time.monotonic() - self._born)
+
+    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
+        """End the stream at once, from any thread: what waits is dropped, its producer gets ``StreamClosed``."""
+        if not self._ended:
+            self._cancel(CloseReason(reason))
+
+    def close(self) -> None:
+        """What every server calls when it is done with the answer, early if the client left. Any number of times."""
+        if self._ended:
+            return
+        # A server that closes before the end could not send: its client is gone.
+        reason = CloseReason.CLIENT_GONE if self._started else CloseReason.CANCELLED
+        self._end((self._driver.reason if self._driver is not None else None) or reason)
+
+    def _end(self, reason: CloseReason) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        if reason is not CloseReason.DONE:
+            self._cancel(reason)
+        # What was given to us and never run, a generator or an upstream, is ours to close all the same.
+        if isinstance(self._driver, (Pump, Inline)):
+            self._driver.close()
+        elif self._produce is None:
+            cast(Source, self._source).cancel(CloseReason.CANCELLED)
+        elif hasattr(self._source, "close"):
+            self._source.close()
+        if self._on_close is not None and self._driver is not None:
+            try:
+                self._context.run(self._on_close, reason, self.stats)
+            except Exception:
+                logger.exception("on_close of the event stream %s failed", self.name)
+
+    def _cancel(self, reason: CloseReason) -> None:
+        if self._driver is not None:
+            self._driver.cancel(reason)
+        self.cancelled.set(reason)
+
+    def _count(self, data: bytes) -> bytes:
+        self._bytes += len(data)
+        return data
+
+    def __del__(self) -> None:
+        # Made, and then dropped by whoever should have served it: the producer must not wait for ever.
+        if not getattr(self, "_ended", True) and (self._driver is not None or self._produce is None):
+            self.close()
+
+
+class _WriterFunction:
+    def __init__(self, function: Callable[[Writer], object]) -> None:
+        if not callable(function):
+            raise TypeError(f"from_writer takes a function that is given a Writer, got {type(function).__name__}")
+        self.function = function
+
+
+def _producer(source: Any) -> Producer | None:
+    """How to run ``source``; None for a source that runs by itself."""
+    if isinstance(source, _WriterFunction):
+        return from_function(source.function)
+    if hasattr(source, "take") and hasattr(source, "cancel"):
+        return None
+    return from_iterable(source)
+
+
+def _opening(settings: Settings) -> bytes:
+    """The first chunk. Headers leave with it, so it can't wait for an event. No blank line: see KEEP_ALIVE."""
+    opening = b":ok\n" if settings.retry is None else b"retry: %d\n" % settings.retry
+    return b":%s\n%s" % (b" " * settings.padding, opening) if settings.padding else opening
+
+
+def _name(source: Any) -> str:
+    source = getattr(source, "function", source)
+    source = getattr(source, "func", source)  # functools.partial
+    return getattr(source, "__qualname__", None) or type(source).__name__

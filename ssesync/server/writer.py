@@ -1,0 +1,196 @@
+"""Writer: the imperative way into a stream; and what a view may hand over as an event."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..cancel import CancelToken
+from ..errors import CloseReason, StreamClosed
+from ..event import Event, dump_json
+from ..settings import Settings
+from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
+from .mailbox import Mailbox
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """Writes events into a stream; its methods wait while the client is slow.
+
+    A view that is run with a writer gets one made for it. To write from threads of your own, make one and give it to
+    the stream: ``writer = Writer()``, ``EventStream(writer)``.
+
+    Every method may be called from several threads at once; each write reaches the client whole.
+
+    :param settings: bounds of what may wait for a slow client.
+    :param dumps: the JSON encoder for values that are neither :class:`Event` nor text.
+    :param last_event_id: what the client sent as its last event ID.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        dumps: Callable[[Any], str | bytes] | None = None,
+        last_event_id: str = "",
+    ) -> None:
+        settings = settings or Settings()
+        #: The last event ID that the client sent when it (re)connected, ``""`` if none: where to resume.
+        self.last_event_id = last_event_id
+        #: Set as soon as the stream is over for another reason than :meth:`close`; ``cancelled.wait(seconds)`` is a
+        #: sleep that ends when the client leaves.
+        self.cancelled = CancelToken()
+        self._dumps = dumps or dump_json
+        self._mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
+        self._batch_bytes = settings.max_pending_bytes
+        self._batches = threading.local()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is over."""
+        return self._mailbox.reason is not None
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the stream is over, ``None`` while it is not."""
+        return self._mailbox.reason
+
+    @property
+    def events(self) -> int:
+        """How many events were written so far."""
+        return self._mailbox.events
+
+    def write_event(
+        self,
+        data: Any = None,
+        *,
+        type: str | None = None,
+        id: str | int | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Write one event. ``data`` is text, or anything that JSON can hold; the rest is as for :class:`Event`.
+
+        :raises StreamClosed: the stream is over; ``reason`` says why.
+        :raises EventError, TypeError: the event can't be written. Nothing was.
+        """
+        if data is not None and not isinstance(data, (str, bytes, bytearray)):
+            data = _to_json(data, self._dumps)
+        self.write(Event(data, type=type, id=id, retry=retry, comment=comment))
+
+    def write(self, item: Any) -> None:
+        """Write an :class:`Event`, or what a generator view may yield: text, UTF-8 bytes, JSON values.
+
+        :raises StreamClosed: the stream is over.
+        :raises TypeError: the item is nothing that can be sent; its type is named.
+        """
+        event = to_event(item, self._dumps)
+        self._put(encode(event), int(event.data is not None))
+
+    def write_comment(self, text: str) -> None:
+        """Write a comment, which clients ignore.
+
+        :raises StreamClosed: the stream is over.
+        """
+        self._put(encode_comment(text), 0)
+
+    def write_keep_alive(self) -> None:
+        """Write a keep-alive now. The stream sends them by itself as well (``Settings.keep_alive``).
+
+        :raises StreamClosed: the stream is over.
+        """
+        self._put(KEEP_ALIVE, 0)
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """``with writer.batch():`` collects what this thread writes and sends it as one write at the end.
+
+        A batch that outgrows ``max_pending_bytes`` goes out in several. What was written before an exception is sent.
+
+        :raises StreamClosed: the stream is over.
+        """
+        if getattr(self._batches, "pieces", None) is not None:
+            yield  # a batch within a batch goes out with the outer one
+            return
+        self._batches.pieces = []
+        self._batches.size = self._batches.events = 0
+        try:
+            yield
+        finally:
+            pieces, self._batches.pieces = self._batches.pieces, None
+            if pieces:
+                self._mailbox.put(b"".join(pieces), events=self._batches.events)
+
+    def finish(self, data: Any = "", *, type: str = "done", id: str | int | None = None) -> None:
+        """Send a last event and end the stream.
+
+        A browser comes back nonetheless: answer it 204 then (``finished=`` of the stream), or have the page close its
+        ``EventSource`` on this event.
+
+        :raises StreamClosed: the stream is over already.
+        """
+        self.write_event(data, type=type, id=id)
+        self.close()
+
+    def close(self) -> None:
+        """End the stream after what is written. Does nothing if it is over."""
+        self._mailbox.close(CloseReason.DONE)
+
+    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
+        """End the stream at once: nothing that waits is sent, whoever writes gets :class:`StreamClosed`."""
+        reason = CloseReason(reason)
+        self._mailbox.close(reason, discard=True)
+        self.cancelled.set(reason)
+
+    def take(self, timeout: float | None) -> list[bytes] | None:
+        """What waits to be sent; see :meth:`Mailbox.take`. For the stream alone."""
+        return self._mailbox.take(timeout)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until something was written or the stream is over. For the stream alone."""
+        return self._mailbox.wait(timeout)
+
+    def fail(self, last: bytes = b"") -> None:
+        """End the stream because its producer raised, after a last write. For the stream alone."""
+        self._mailbox.close(CloseReason.ERROR, last=last)
+
+    def _put(self, data: bytes, events: int) -> None:
+        pieces = getattr(self._batches, "pieces", None)
+        if pieces is None:
+            self._mailbox.put(data, events=events)
+            return
+        if self._mailbox.reason is not None:
+            raise StreamClosed(self._mailbox.reason)
+        pieces.append(data)
+        self._batches.size += len(data)
+        self._batches.events += events
+        if self._batches.size >= self._batch_bytes:
+            self._mailbox.put(b"".join(pieces), events=self._batches.events)
+            pieces.clear()
+            self._batches.size = self._batches.events = 0
+
+
+def to_event(item: Any, dumps: Callable[[Any], str | bytes]) -> Event:
+    """What a view yields, as an event: an :class:`Event` as it is, text and bytes as data, the rest as JSON."""
+    if isinstance(item, Event):
+        return item
+    if isinstance(item, (str, bytes, bytearray)):
+        return Event(bytes(item) if isinstance(item, bytearray) else item)
+    return Event(_to_json(item, dumps))
+
+
+def _to_json(item: Any, dumps: Callable[[Any], str | bytes]) -> str | bytes:
+    why: Exception | None = None
+    if item is not None:
+        try:
+            return dumps(item)
+        except TypeError as error:
+            why = error
+    kind = type(item).__name__
+    raise TypeError(
+        f"an event stream can't send {kind!r}{f' ({why})' if why else ''}: give it an Event, str, bytes or "
+        "something that JSON can hold"
+    ) from why

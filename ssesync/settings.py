@@ -1,0 +1,104 @@
+"""Settings: every option of a served stream, in one frozen place with its default and the reason for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import SettingsError, excerpt
+
+__all__ = ["Settings"]
+
+# A wait of more seconds than this overflows the operating system's timers.
+_TOO_MUCH = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of a served stream. Frozen; :meth:`replace` makes a variation.
+
+    :raises SettingsError: a value that can't work. The message names it and what would.
+    """
+
+    keep_alive: float | None = 15.0
+    """Seconds of silence after which a comment is sent, so that neither proxies (nginx gives up after 60 s, some
+    load balancers after 30) nor clients take the stream for dead. Any event starts the wait anew. ``None``: never."""
+
+    retry: int | None = None
+    """The reconnection time in milliseconds that each stream opens with. ``None`` leaves it to the client
+    (browsers: 2 to 5 seconds)."""
+
+    padding: int = 0
+    """Bytes of comment to open with, for a middlebox that holds back an answer's first bytes (2,048 satisfies those
+    that are known)."""
+
+    first_event_timeout: float = 0.25
+    """Seconds that the view waits for the producer's first event before the answer begins. What the producer raises
+    within them becomes the framework's normal error response with its real status; later it becomes an ``error``
+    event. An event that comes at once is not delayed by it. ``0`` begins at once."""
+
+    max_pending_events: int = 256
+    """Writes that may wait for a slow client before its producer waits."""
+
+    max_pending_bytes: int = 1024 * 1024
+    """Bytes that may wait for a slow client before its producer waits. One write larger than that still goes, alone."""
+
+    threaded: bool = True
+    """Run the producer in a thread of its own. ``False`` runs it in the server's thread, one step for each write:
+    without keep-alives while it blocks, and with nothing to wake it when the client leaves. The frameworks' test
+    clients get that in any case, as a test's transaction and thread-locals must be visible to the view."""
+
+    def __post_init__(self) -> None:
+        _number("keep_alive", self.keep_alive, above=0, optional=True)
+        _number("retry", self.retry, least=0, whole=True, optional=True)
+        _number("padding", self.padding, least=0, whole=True)
+        _number("first_event_timeout", self.first_event_timeout, least=0)
+        _number("max_pending_events", self.max_pending_events, least=1, whole=True)
+        _number("max_pending_bytes", self.max_pending_bytes, least=1, whole=True)
+        if not isinstance(self.threaded, bool):
+            raise SettingsError(f"threaded takes True or False, got {excerpt(self.threaded)}")
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any]) -> Settings:
+        """Settings from names and values; names in any case, as Django's are written in capitals.
+
+        :raises SettingsError: a name that is no option (the nearest one is named), or a value that can't work.
+        """
+        return cls().replace(**options)
+
+    def replace(self, **options: Any) -> Settings:
+        """These settings with some of them changed. Names and errors are as for :meth:`from_mapping`."""
+        if not options:
+            return self
+        known = [field.name for field in dataclasses.fields(self)]
+        changes = {}
+        for name, value in options.items():
+            if name.lower() not in known:
+                near = difflib.get_close_matches(name.lower(), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+                raise SettingsError(f"unknown option {name!r}: {hint}")
+            changes[name.lower()] = value
+        return dataclasses.replace(self, **changes)
+
+
+def _number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    whole: bool = False,
+    optional: bool = False,
+) -> None:
+    if value is None and optional:
+        return
+    kinds = int if whole else (int, float)
+    wrong = isinstance(value, bool) or not isinstance(value, kinds)
+    if wrong or not ((above is None or value > above) and (least is None or value >= least) and value < _TOO_MUCH):
+        kind = "a whole number" if whole else "a number"
+        bound = f"above {above}" if above is not None else f"of at least {least}"
+        alternative = " or None" if optional else ""
+        raise SettingsError(f"{name} takes {kind} {bound}{alternative}, got {excerpt(value)}")

@@ -1,0 +1,56 @@
+"""The app's configuration, and where its settings are kept."""
+
+from __future__ import annotations
+
+import functools
+from contextvars import ContextVar
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.signals import request_started, setting_changed
+
+from ssesync import Settings
+
+__all__ = ["SSESyncConfig", "app_settings", "current_environ"]
+
+_environ: ContextVar[dict[str, Any] | None] = ContextVar("ssesync_django.environ", default=None)
+
+
+class SSESyncConfig(AppConfig):
+    """``"ssesync_django"`` in ``INSTALLED_APPS``: checks ``SSESYNC``, and lets responses find their request."""
+
+    name = "ssesync_django"
+    verbose_name = "Server-Sent Events"
+
+    def ready(self) -> None:
+        """Register the check and the signals."""
+        from .checks import check_settings
+
+        checks.register(check_settings)
+        request_started.connect(_keep_environ, dispatch_uid="ssesync_django.environ")
+        setting_changed.connect(_forget_settings, dispatch_uid="ssesync_django.settings")
+
+
+@functools.cache
+def app_settings() -> Settings:
+    """``settings.SSESYNC``, a mapping of :class:`ssesync.Settings`' options in small or capital letters, read once.
+
+    :raises ssesync.SettingsError: an unknown option or a value that can't work.
+    """
+    return Settings.from_mapping(getattr(settings, "SSESYNC", {}))
+
+
+def current_environ() -> dict[str, Any] | None:
+    """The WSGI environ of the request that this thread serves, ``None`` outside of one and under ASGI."""
+    return _environ.get()
+
+
+def _keep_environ(*, environ: dict[str, Any] | None = None, **_: Any) -> None:
+    _environ.set(environ)
+
+
+def _forget_settings(*, setting: str, **_: Any) -> None:
+    if setting == "SSESYNC":
+        app_settings.cache_clear()

@@ -1,0 +1,111 @@
+"""EventStreamResponse: an event stream as a Django response."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connections
+from django.http import HttpRequest, StreamingHttpResponse
+from django.utils.functional import Promise
+
+from ssesync import EventStream, Writer
+
+from .apps import app_settings, current_environ
+
+__all__ = ["EventStreamResponse"]
+
+
+class EventStreamResponse(StreamingHttpResponse):
+    """Streams events from ``source``; made within a view.
+
+    :param source: what :class:`ssesync.EventStream` takes: an iterable of events, a generator function, a
+        :class:`ssesync.Writer`; or an ``EventStream`` itself.
+    :param request: the request that this answers. May be left out with ``ssesync_django`` in ``INSTALLED_APPS``.
+    :param headers: more headers, or others instead of the default ones.
+    :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
+    :raises Exception: what the producer raises before its first event, so that ``Http404`` in it is a 404.
+
+    Under ASGI the stream is served one event at a time, by a thread of its own.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any] | Callable[[], Iterable[Any]] | Writer | EventStream | Any,
+        *,
+        request: HttpRequest | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> None:
+        environ = current_environ() if request is None else request.META
+        if not isinstance(source, EventStream):
+            source = make_stream(source, environ, headers=headers, **options)
+        #: The stream itself.
+        self.event_stream = source
+        status = source.open(environ)
+        if environ is None or "wsgi.input" not in environ:
+            # Under ASGI the view's connections are another thread's by the time that the stream begins.
+            release_connections()
+        no_content = status.startswith("204")
+        super().__init__(() if no_content else source, status=int(status[:3]), headers=dict(source.headers))
+        if no_content:
+            for name in list(self.headers):
+                del self.headers[name]
+        else:
+            # GZipMiddleware would hold the stream back; it leaves alone what has an encoding already.
+            self.headers.setdefault("Content-Encoding", "identity")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """What Django's ASGI handler iterates over, instead of reading the whole stream first."""
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="ssesync-asgi")
+        chunks = iter(self)
+        try:
+            while (chunk := await loop.run_in_executor(executor, next, chunks, None)) is not None:
+                yield chunk
+        finally:
+            self.event_stream.close()
+            executor.shutdown(wait=False)
+
+
+def make_stream(
+    source: Any, environ: Mapping[str, Any] | None, *, imperative: bool = False, **options: Any
+) -> EventStream:
+    """The core's stream with the project's settings and Django's JSON, letting go of database connections."""
+    options.setdefault("settings", app_settings())
+    options.setdefault("dumps", _dumps)
+    options.setdefault("scope", _scope)
+    options.setdefault("on_start", release_connections)
+    if environ is not None:
+        options.setdefault("name", environ.get("PATH_INFO"))
+        # The request of Django's test client or request factory: there the view must run where the test does.
+        if type(environ.get("wsgi.input")).__module__ == "django.test.client":
+            options.setdefault("threaded", False)
+    make = EventStream.from_writer if imperative else EventStream
+    return make(source, **options)
+
+
+def release_connections() -> None:
+    """Close this thread's database connections, but for those that an atomic block holds. Django reopens on use."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
+@contextlib.contextmanager
+def _scope() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        release_connections()
+
+
+def _dumps(value: Any) -> str:
+    if isinstance(value, Promise):
+        return str(value)  # a lazy translation is text
+    return json.dumps(value, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

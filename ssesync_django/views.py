@@ -1,0 +1,95 @@
+"""View decorators: a generator view, and an imperative one that is given a writer. For functions and for methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, overload
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from .response import EventStreamResponse, make_stream
+
+__all__ = ["event_stream", "event_writer"]
+
+View = Callable[..., Any]
+
+
+@overload
+def event_stream(view: View, /) -> View: ...
+@overload
+def event_stream(**options: Any) -> Callable[[View], View]: ...
+def event_stream(view: View | None = None, /, **options: Any) -> Any:
+    """Make a view of a generator function (or of a view class's method): what it yields is streamed.
+
+    ::
+
+        @event_stream
+        def clock(request):
+            while True:
+                yield {"now": time.time()}
+                time.sleep(1)
+
+    It may yield :class:`ssesync.Event`, text, UTF-8 bytes, and what ``DjangoJSONEncoder`` encodes. It runs in a thread
+    of its own, and is closed there, with that thread's database connections, when the client leaves. A function that
+    returns an iterable instead is called within the request; if it returns a response, that is the answer.
+
+    ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. What the
+    generator raises before its first event, ``Http404`` or ``PermissionDenied`` say, is answered as in any other view.
+    """
+    if view is None:
+        return functools.partial(event_stream, **options)
+    generates = inspect.isgeneratorfunction(view)
+
+    @functools.wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        _, request = _find_request(args)
+        source = functools.partial(view, *args, **kwargs) if generates else view(*args, **kwargs)
+        if isinstance(source, HttpResponseBase):
+            return source
+        return EventStreamResponse(source, request=request, **options)
+
+    return wrapper
+
+
+@overload
+def event_writer(view: View, /) -> View: ...
+@overload
+def event_writer(**options: Any) -> Callable[[View], View]: ...
+def event_writer(view: View | None = None, /, **options: Any) -> Any:
+    """Make a view of a function that is given a :class:`ssesync.Writer` after the request.
+
+    ::
+
+        @event_writer
+        def job(request, w, job_id):
+            for percent in run(job_id):
+                w.write_event(str(percent), type="progress", id=percent)
+
+    The stream ends when it returns. In all else it is as :func:`event_stream`.
+    """
+    if view is None:
+        return functools.partial(event_writer, **options)
+
+    @functools.wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        place, request = _find_request(args)
+
+        def produce(writer: Any) -> Any:
+            return view(*args[: place + 1], writer, *args[place + 1 :], **kwargs)
+
+        stream = make_stream(produce, request.META, imperative=True, **options)
+        return EventStreamResponse(stream, request=request)
+
+    return wrapper
+
+
+def _find_request(args: tuple[Any, ...]) -> tuple[int, HttpRequest]:
+    """Where the request is among a view's arguments: first in a function, second in a method. DRF wraps it."""
+    for place, argument in enumerate(args[:2]):
+        request = getattr(argument, "_request", argument)
+        if isinstance(request, HttpRequest):
+            return place, request
+    raise TypeError(f"an event stream view takes the request first, got {args[:2]!r}")

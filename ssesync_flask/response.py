@@ -1,0 +1,105 @@
+"""EventStreamResponse: an event stream as a Flask response."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, current_app, has_request_context, request
+from flask.globals import app_ctx, request_ctx
+from flask.json.provider import DefaultJSONProvider, JSONProvider
+from werkzeug.wsgi import ClosingIterator
+
+from ssesync import EventStream, Writer
+
+from .extension import app_settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["EventStreamResponse"]
+
+
+class EventStreamResponse(Response):
+    """Streams events from ``source``; made within a request.
+
+    :param source: what :class:`ssesync.EventStream` takes: an iterable of events, a generator function, a
+        :class:`ssesync.Writer`; or an ``EventStream`` itself. Its producer runs with the request's context.
+    :param headers: more headers, or others instead of the default ones.
+    :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
+    :raises Exception: what the producer raises before its first event, so that ``abort(403)`` in it is a 403.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any] | Callable[[], Iterable[Any]] | Writer | EventStream | Any,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> None:
+        #: The stream itself.
+        self.event_stream = stream = (
+            source if isinstance(source, EventStream) else make_stream(source, headers=headers, **options)
+        )
+        status = stream.open(request.environ if has_request_context() else None)
+        no_content = status.startswith("204")
+        super().__init__(
+            () if no_content else stream,
+            status=status,
+            headers=None if no_content else stream.headers,
+            # Extensions that rewrite bodies, Flask-Compress among them, leave such responses alone.
+            direct_passthrough=True,
+        )
+        if no_content:
+            del self.headers["Content-Type"]
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
+        """Give the server the stream in a wrapper that runs ``call_on_close`` callbacks too, HEAD and 204 nothing."""
+        if environ["REQUEST_METHOD"] == "HEAD" or self.status_code == 204:
+            return ClosingIterator((), self.close)
+        return ClosingIterator(self.event_stream, self.close)
+
+
+def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> EventStream:
+    """The core's stream, with the application's settings and JSON encoder, its producer in the request's context."""
+    options.setdefault("settings", app_settings())
+    options.setdefault("dumps", functools.partial(_dumps, current_app.json))
+    if has_request_context():
+        options.setdefault("name", request.path)
+        options.setdefault("scope", _Scope())
+        # The test client's request, or test_request_context's: there the view must run where the test does. No server
+        # that is worth the name hands over a BytesIO without telling its own name.
+        if isinstance(request.environ.get("wsgi.input"), io.BytesIO) and "SERVER_SOFTWARE" not in request.environ:
+            options.setdefault("threaded", False)
+    make = EventStream.from_writer if imperative else EventStream
+    return make(source, **options)
+
+
+class _Scope:
+    """Pushes the request's contexts round its producer and pops them when it ends, on the same thread.
+
+    The view's own are popped, with their teardown, when the view returns. So the producer gets its own: the same
+    request and session, the same ``flask.g`` values, a teardown of its own.
+    """
+
+    def __init__(self) -> None:
+        self._app = current_app._get_current_object()  # type: ignore[attr-defined]
+        self._request = request_ctx.copy()
+        self._g = app_ctx.g
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._app.app_context() as context:
+            context.g.__dict__.update(self._g.__dict__)
+            with self._request:
+                yield
+
+
+def _dumps(provider: JSONProvider, value: Any) -> str:
+    """JSON through the application's own provider. NaN is no JSON, and Flask's default provider would let it pass."""
+    if isinstance(provider, DefaultJSONProvider):
+        return provider.dumps(value, allow_nan=False, indent=None, separators=(",", ":"))
+    return provider.dumps(value)

@@ -12,6 +12,8 @@ from typing import Any
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
+from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+from django.utils import timezone, translation
 from django.utils.functional import Promise
 
 from ssesync import EventStream, Writer
@@ -43,16 +45,20 @@ class EventStreamResponse(StreamingHttpResponse):
         **options: Any,
     ) -> None:
         environ = current_environ() if request is None else request.META
-        if not isinstance(source, EventStream):
-            source = make_stream(source, environ, headers=headers, **options)
+        if isinstance(source, EventStream):
+            if headers or options:
+                raise TypeError("give headers and options to the EventStream, not to the response that is made of it")
+            stream = source
+        else:
+            stream = make_stream(source, environ, headers=headers, **options)
         #: The stream itself.
-        self.event_stream = source
-        status = source.open(environ)
+        self.event_stream = stream
+        status = stream.open(environ)
         if environ is None or "wsgi.input" not in environ:
             # Under ASGI the view's connections are another thread's by the time that the stream begins.
             release_connections()
         no_content = status.startswith("204")
-        super().__init__(() if no_content else source, status=int(status[:3]), headers=dict(source.headers))
+        super().__init__(() if no_content else stream, status=int(status[:3]), headers=dict(stream.headers))
         if no_content:
             for name in list(self.headers):
                 del self.headers[name]
@@ -79,7 +85,7 @@ def make_stream(
     """The core's stream with the project's settings and Django's JSON, letting go of database connections."""
     options.setdefault("settings", app_settings())
     options.setdefault("dumps", _dumps)
-    options.setdefault("scope", _scope)
+    options.setdefault("scope", _Scope())
     options.setdefault("on_start", release_connections)
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
@@ -97,12 +103,28 @@ def release_connections() -> None:
             connection.close()
 
 
-@contextlib.contextmanager
-def _scope() -> Iterator[None]:
-    try:
-        yield
-    finally:
-        release_connections()
+class _Scope:
+    """Gives the producer's thread what Django keeps for each thread, and lets go of its connections in the end.
+
+    The language, time zone, URL configuration and script prefix lie in asgiref's ``Local``, which since 3.10 shows
+    them to the thread that set them alone, whatever context another thread runs in.
+    """
+
+    def __init__(self) -> None:
+        self._language = translation.get_language()
+        self._timezone = timezone.get_current_timezone()
+        self._urlconf = get_urlconf()
+        self._prefix = get_script_prefix()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with translation.override(self._language), timezone.override(self._timezone):
+            set_urlconf(self._urlconf)
+            set_script_prefix(self._prefix)
+            try:
+                yield
+            finally:
+                release_connections()
 
 
 def _dumps(value: Any) -> str:

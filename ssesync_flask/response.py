@@ -40,10 +40,14 @@ class EventStreamResponse(Response):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(source, EventStream):
+            if headers or options:
+                raise TypeError("give headers and options to the EventStream, not to the response that is made of it")
+            stream = source
+        else:
+            stream = make_stream(source, headers=headers, **options)
         #: The stream itself.
-        self.event_stream = stream = (
-            source if isinstance(source, EventStream) else make_stream(source, headers=headers, **options)
-        )
+        self.event_stream = stream
         status = stream.open(request.environ if has_request_context() else None)
         no_content = status.startswith("204")
         super().__init__(

@@ -26,6 +26,8 @@ __all__ = ["Body"]
 _READ_SIZE = 65536
 # A chunk-size line with its extensions; urllib3 allows as much.
 _LONGEST_LINE = 65536
+# int() takes signs, "0x" and underscores besides.
+_HEX = b"0123456789abcdefABCDEF"
 
 
 class Body:
@@ -177,6 +179,7 @@ class _Chunks:
     def _take(self, data: bytes) -> list[bytes]:
         pieces: list[bytes] = []
         at, end = 0, len(data)
+        at_a_stroke = True
         self._rest = b""
         while at < end and not self._done:
             if self._left:
@@ -203,8 +206,9 @@ class _Chunks:
                     at = stop + 2
                 else:
                     size = _chunk_size(data[at:stop])
-                    if 0 < size * 8 < end - at:
+                    if at_a_stroke and 0 < size * 8 < end - at:
                         many = _equal_parts(data[at:])
+                        at_a_stroke = False  # a second try would cost as much again for every chunk
                         if many is not None:
                             pieces += many[0]
                             at = end - many[1]
@@ -232,9 +236,11 @@ def _equal_parts(data: bytes) -> tuple[list[bytes], int] | None:
     """
     parts = data.split(b"\r\n")
     whole = (len(parts) - 1) & ~1
-    pieces = parts[1:whole:2]
+    names, pieces = parts[:whole:2], parts[1:whole:2]
+    if b"".join(names).translate(None, _HEX):
+        return None
     try:
-        sizes = [int(size, 16) for size in parts[:whole:2]]
+        sizes = [int(size, 16) for size in names]
     except ValueError:
         return None
     if 0 in sizes or sizes != list(map(len, pieces)):
@@ -243,13 +249,10 @@ def _equal_parts(data: bytes) -> tuple[list[bytes], int] | None:
 
 
 def _chunk_size(line: bytes) -> int:
-    size = line.partition(b";")[0].strip()
-    try:
-        if not size.isalnum():
-            raise ValueError
-        return int(size, 16)
-    except ValueError:
-        raise ReadError(f"not a chunk size: {line[:40]!r}") from None
+    size = line.partition(b";")[0].strip(b" \t")
+    if not size or size.translate(None, _HEX):
+        raise ReadError(f"not a chunk size: {line[:40]!r}")
+    return int(size, 16)
 
 
 def _duplicate(raw: Any) -> socket.socket | None:

@@ -75,7 +75,8 @@ class Writer:
         """Write one event. ``data`` is text, or anything that JSON can hold; the rest is as for :class:`Event`.
 
         :raises StreamClosed: the stream is over; ``reason`` says why.
-        :raises EventError, TypeError: the event can't be written. Nothing was.
+        :raises EventError: a field's value can't be written. Nothing was.
+        :raises TypeError: a field is of a wrong type. Nothing was written.
         """
         if data is not None and not isinstance(data, (str, bytes, bytearray)):
             data = _to_json(data, self._dumps)

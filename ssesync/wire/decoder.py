@@ -53,7 +53,7 @@ class Decoder:
     :param comments: give comments too, in their place among the events, as events with nothing
         but ``comment`` set, as soon as their line is complete.
 
-    Not thread-safe. After :class:`EventTooLarge` the decoder is of no further use.
+    Not thread-safe. After :class:`ssesync.EventTooLarge` the decoder is of no further use.
     """
 
     def __init__(

@@ -1,0 +1,190 @@
+"""The mailbox: bounds, order, and that nobody stays blocked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ssesync import CloseReason, StreamClosed
+from ssesync.server.mailbox import Mailbox
+
+
+class Running:
+    """A call in a thread, with its result or error."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._call()
+        except BaseException as error:
+            self.error = error
+
+    def blocked(self) -> bool:
+        """Whether it is still running after a moment. Only ever used to see that something does wait."""
+        self._thread.join(0.05)
+        return self._thread.is_alive()
+
+    def join(self) -> Any:
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "still blocked"
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def test_take_gives_all_that_waits_in_order() -> None:
+    box = Mailbox()
+    for data in (b"a", b"b", b"c"):
+        box.put(data)
+    assert box.pending == (3, 3)
+    assert box.take(0) == [b"a", b"b", b"c"]
+    assert box.pending == (0, 0)
+
+
+def test_take_says_with_an_empty_list_that_the_time_is_over() -> None:
+    assert Mailbox().take(0.01) == []
+    assert Mailbox().take(0) == []
+
+
+def test_take_waits_without_end_for_a_write() -> None:
+    box = Mailbox()
+    taking = Running(lambda: box.take(None))
+    assert taking.blocked()
+    box.put(b"x")
+    assert taking.join() == [b"x"]
+
+
+def test_put_waits_for_room_by_count_and_goes_on_when_there_is() -> None:
+    box = Mailbox(max_items=2)
+    box.put(b"1")
+    box.put(b"2")
+    putting = Running(lambda: box.put(b"3"))
+    assert putting.blocked()
+    assert box.take(0) == [b"1", b"2"]
+    putting.join()
+    assert box.take(0) == [b"3"]
+
+
+def test_put_waits_for_room_by_bytes() -> None:
+    box = Mailbox(max_bytes=10)
+    box.put(b"123456")
+    putting = Running(lambda: box.put(b"78901"))
+    assert putting.blocked()
+    box.take(0)
+    putting.join()
+
+
+def test_a_write_larger_than_the_bound_goes_alone() -> None:
+    box = Mailbox(max_bytes=10)
+    box.put(b"x" * 100)
+    assert not box.offer(b"y")
+    assert box.take(0) == [b"x" * 100]
+
+
+def test_offer_says_whether_there_was_room_and_never_waits() -> None:
+    box = Mailbox(max_items=1)
+    assert box.offer(b"1")
+    assert not box.offer(b"2")
+    assert box.take(0) == [b"1"]
+
+
+def test_close_delivers_what_waits_and_then_ends() -> None:
+    box = Mailbox()
+    box.put(b"x")
+    assert box.close(CloseReason.DONE)
+    assert box.take(None) == [b"x"]
+    assert box.take(None) is None
+    assert box.reason == "done"
+
+
+def test_close_can_add_a_last_write_even_to_a_full_mailbox() -> None:
+    box = Mailbox(max_items=1)
+    box.put(b"x")
+    box.close(CloseReason.SHUTDOWN, last=b"bye")
+    assert box.take(0) == [b"x", b"bye"]
+
+
+def test_close_can_drop_what_waits() -> None:
+    box = Mailbox()
+    box.put(b"x")
+    box.close(CloseReason.CLIENT_GONE, discard=True)
+    assert box.take(0) is None
+
+
+def test_a_cancel_after_an_ordinary_close_drops_what_waits_but_keeps_the_reason() -> None:
+    box = Mailbox()
+    box.put(b"x")
+    box.close(CloseReason.DONE)
+    assert not box.close(CloseReason.CLIENT_GONE, discard=True)
+    assert box.take(0) is None
+    assert box.reason == "done"
+
+
+@pytest.mark.parametrize("call", ["put", "offer"])
+def test_writing_to_a_closed_mailbox_raises_with_the_reason(call: str) -> None:
+    box = Mailbox()
+    box.close(CloseReason.OVERFLOW)
+    with pytest.raises(StreamClosed) as caught:
+        getattr(box, call)(b"x")
+    assert caught.value.reason == "overflow"
+
+
+def test_close_wakes_a_producer_that_waits_for_room() -> None:
+    box = Mailbox(max_items=1)
+    box.put(b"1")
+    putting = Running(lambda: box.put(b"2"))
+    assert putting.blocked()
+    box.close(CloseReason.CLIENT_GONE, discard=True)
+    with pytest.raises(StreamClosed, match="client_gone"):
+        putting.join()
+
+
+def test_close_wakes_a_server_that_waits_for_something_to_send() -> None:
+    box = Mailbox()
+    taking = Running(lambda: box.take(None))
+    assert taking.blocked()
+    box.close(CloseReason.DONE)
+    assert taking.join() is None
+
+
+def test_wait_ends_on_a_write_on_close_and_when_the_time_is_over() -> None:
+    box = Mailbox()
+    assert not box.wait(0.01)
+    waiting = Running(lambda: box.wait(30))
+    box.put(b"x")
+    assert waiting.join() is True
+    box.take(0)
+    box.close(CloseReason.DONE)
+    assert box.wait(30)
+
+
+def test_many_producers_and_one_taker_lose_and_reorder_nothing() -> None:
+    box = Mailbox(max_items=7, max_bytes=50)
+    count = 500
+
+    def produce(name: int) -> None:
+        for number in range(count):
+            box.put(b"%d:%d " % (name, number))
+
+    producers = [Running(lambda name=name: produce(name)) for name in range(4)]  # type: ignore[misc]
+    seen: dict[bytes, list[int]] = {b"%d" % name: [] for name in range(4)}
+    while sum(map(len, seen.values())) < 4 * count:
+        items = box.take(10)
+        assert items, "a write got lost"
+        assert len(items) <= 7
+        for item in items:
+            name, _, number = item.strip().partition(b":")
+            seen[name].append(int(number))
+    for producer in producers:
+        producer.join()
+    assert all(numbers == list(range(count)) for numbers in seen.values())
+    assert box.events == 4 * count

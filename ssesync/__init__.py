@@ -26,6 +26,8 @@ from .errors import (
     StreamClosed,
 )
 from .event import Event
+from .server.admission import streams
+from .server.shutdown import drain, drain_on_signal
 from .server.stream import EventStream, StreamStats
 from .server.writer import Writer
 from .settings import Settings
@@ -33,6 +35,7 @@ from .wire import add_accept_mime, get_last_event_id, set_last_event_id
 
 if TYPE_CHECKING:
     from .client.reader import Reader
+    from .client.relay import Relay, relay_request
 
 __version__ = "0.1.0"
 
@@ -49,6 +52,7 @@ __all__ = [
     "IncompleteStream",
     "ReadError",
     "Reader",
+    "Relay",
     "ResponseError",
     "SSEError",
     "Settings",
@@ -58,12 +62,20 @@ __all__ = [
     "StreamStats",
     "Writer",
     "add_accept_mime",
+    "drain",
+    "drain_on_signal",
     "get_last_event_id",
+    "relay_request",
     "set_last_event_id",
+    "streams",
     "wire",
 ]
 
-_LAZY = {"Reader": "ssesync.client.reader"}
+_LAZY = {
+    "Reader": "ssesync.client.reader",
+    "Relay": "ssesync.client.relay",
+    "relay_request": "ssesync.client.relay",
+}
 
 
 def __getattr__(name: str) -> Any:

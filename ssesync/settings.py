@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .errors import SettingsError, excerpt
 
@@ -51,6 +51,39 @@ class Settings:
     without keep-alives while it blocks, and with nothing to wake it when the client leaves. The frameworks' test
     clients get that in any case, as a test's transaction and thread-locals must be visible to the view."""
 
+    sense_disconnect: bool = True
+    """Notice that the client has left without writing to it, on servers whose socket can be reached."""
+
+    half_close_is_gone: bool = True
+    """Take a client that only stopped sending for gone, as Go's and asyncio's servers do."""
+
+    send_timeout: float | None = 30.0
+    """Seconds that a client may take to accept 64 kB, keep-alives included, before it is cut off as stalled and its
+    thread is free again. Works where the server's socket can be reached. ``None``: a client may stall for ever."""
+
+    max_lifetime: float | None = None
+    """Seconds, give or take a tenth by chance, after which a stream ends cleanly and its client is expected back.
+    Off by default. Under gunicorn's sync worker set it below ``--timeout``, which kills the worker otherwise."""
+
+    max_streams: int | Literal["auto"] | None = "auto"
+    """Streams that this process may hold at once; over that the answer is 503 with ``Retry-After``. ``"auto"`` leaves
+    one of gunicorn's threads free for ordinary requests, and sets no limit on servers whose threads are not known."""
+
+    max_streams_per_key: int | None = None
+    """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
+
+    drain: Literal["end", "finish"] = "end"
+    """What a stream does when its process stops: end at once, cleanly; or go on to its own end, for answers that
+    can't be resumed, for up to ``drain_timeout``."""
+
+    drain_timeout: float = 20.0
+    """Seconds that streams with ``drain="finish"`` get. gunicorn's ``--graceful-timeout`` (30) must be longer."""
+
+    release_db: Literal["step", "start"] | None = "step"
+    """When the skins let go of database connections that no atomic block holds (Django's, Flask-SQLAlchemy's session):
+    before the first byte and after each of the producer's writes; ``"start"``, only before the first byte, for
+    producers that iterate over an open cursor (``QuerySet.iterator()``); ``None``, only when the producer has ended."""
+
     def __post_init__(self) -> None:
         _number("keep_alive", self.keep_alive, above=0, optional=True)
         _number("retry", self.retry, least=0, whole=True, optional=True)
@@ -58,8 +91,19 @@ class Settings:
         _number("first_event_timeout", self.first_event_timeout, least=0)
         _number("max_pending_events", self.max_pending_events, least=1, whole=True)
         _number("max_pending_bytes", self.max_pending_bytes, least=1, whole=True)
-        if not isinstance(self.threaded, bool):
-            raise SettingsError(f"threaded takes True or False, got {excerpt(self.threaded)}")
+        _number("send_timeout", self.send_timeout, above=0, optional=True)
+        _number("max_lifetime", self.max_lifetime, above=0, optional=True)
+        if self.max_streams != "auto":
+            _number("max_streams", self.max_streams, least=1, whole=True, optional=True)
+        _number("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
+        _number("drain_timeout", self.drain_timeout, least=0)
+        for name in ("threaded", "sense_disconnect", "half_close_is_gone"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} takes True or False, got {excerpt(getattr(self, name))}")
+        if self.release_db not in ("step", "start", None):
+            raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")
+        if self.drain not in ("end", "finish"):
+            raise SettingsError(f"drain takes 'end' or 'finish', got {excerpt(self.drain)}")
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Settings:

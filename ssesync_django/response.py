@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +23,9 @@ from ssesync import EventStream, Writer
 from .apps import app_settings, current_environ
 
 __all__ = ["EventStreamResponse"]
+
+logger = logging.getLogger("ssesync")
+_warned = threading.Event()
 
 
 class EventStreamResponse(StreamingHttpResponse):
@@ -50,19 +55,17 @@ class EventStreamResponse(StreamingHttpResponse):
                 raise TypeError("give headers and options to the EventStream, not to the response that is made of it")
             stream = source
         else:
-            stream = make_stream(source, environ, headers=headers, **options)
+            stream = make_stream(source, environ, request, headers=headers, **options)
         #: The stream itself.
         self.event_stream = stream
         status = stream.open(environ)
         if environ is None or "wsgi.input" not in environ:
             # Under ASGI the view's connections are another thread's by the time that the stream begins.
             release_connections()
-        no_content = status.startswith("204")
-        super().__init__(() if no_content else stream, status=int(status[:3]), headers=dict(stream.headers))
-        if no_content:
-            for name in list(self.headers):
-                del self.headers[name]
-        else:
+        super().__init__(stream, status=int(status[:3]), headers=dict(stream.headers))
+        if "content-type" not in {name.lower() for name, _ in stream.headers}:
+            del self.headers["Content-Type"]
+        if self.status_code == 200:
             # GZipMiddleware would hold the stream back; it leaves alone what has an encoding already.
             self.headers.setdefault("Content-Encoding", "identity")
 
@@ -80,13 +83,25 @@ class EventStreamResponse(StreamingHttpResponse):
 
 
 def make_stream(
-    source: Any, environ: Mapping[str, Any] | None, *, imperative: bool = False, **options: Any
+    source: Any,
+    environ: Mapping[str, Any] | None,
+    request: HttpRequest | None = None,
+    *,
+    imperative: bool = False,
+    **options: Any,
 ) -> EventStream:
     """The core's stream with the project's settings and Django's JSON, letting go of database connections."""
-    options.setdefault("settings", app_settings())
+    settings = options.setdefault("settings", app_settings())
     options.setdefault("dumps", _dumps)
     options.setdefault("scope", _Scope())
-    options.setdefault("on_start", release_connections)
+    release = options.get("release_db", settings.release_db)
+    if release is not None:
+        options.setdefault("on_start", _release_before_streaming)
+    if release == "step":
+        options.setdefault("after_step", release_connections)
+    user = getattr(request, "user", None)
+    if options.get("max_streams_per_key", settings.max_streams_per_key) and user is not None and user.is_authenticated:
+        options.setdefault("key", f"user {user.pk}")
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
         # The request of Django's test client or request factory: there the view must run where the test does.
@@ -96,11 +111,29 @@ def make_stream(
     return make(source, **options)
 
 
-def release_connections() -> None:
-    """Close this thread's database connections, but for those that an atomic block holds. Django reopens on use."""
+def release_connections() -> list[str]:
+    """Close this thread's database connections, but for those that an atomic block holds: their aliases are returned.
+
+    Django opens a connection again on its next use.
+    """
+    held = []
     for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
+        if connection.in_atomic_block:
+            held.append(connection.alias)
+        else:
             connection.close()
+    return held
+
+
+def _release_before_streaming() -> None:
+    held = release_connections()
+    if held and not _warned.is_set():
+        _warned.set()
+        logger.warning(
+            "a transaction (ATOMIC_REQUESTS or a middleware's) holds the database connection %s for as long as an "
+            "event stream lasts; leave streaming views out of it with @transaction.non_atomic_requests",
+            ", ".join(held),
+        )
 
 
 class _Scope:

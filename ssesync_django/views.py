@@ -80,7 +80,7 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
         def produce(writer: Any) -> Any:
             return view(*args[: place + 1], writer, *args[place + 1 :], **kwargs)
 
-        stream = make_stream(produce, request.META, imperative=True, **options)
+        stream = make_stream(produce, request.META, request, imperative=True, **options)
         return EventStreamResponse(stream, request=request)
 
     return wrapper

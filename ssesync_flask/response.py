@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, current_app, has_request_context, request
+from flask import Flask, Response, current_app, has_request_context, request
 from flask.globals import app_ctx, request_ctx
 from flask.json.provider import DefaultJSONProvider, JSONProvider
 from werkzeug.wsgi import ClosingIterator
@@ -49,15 +49,9 @@ class EventStreamResponse(Response):
         #: The stream itself.
         self.event_stream = stream
         status = stream.open(request.environ if has_request_context() else None)
-        no_content = status.startswith("204")
-        super().__init__(
-            () if no_content else stream,
-            status=status,
-            headers=None if no_content else stream.headers,
-            # Extensions that rewrite bodies, Flask-Compress among them, leave such responses alone.
-            direct_passthrough=True,
-        )
-        if no_content:
+        # Extensions that rewrite bodies, Flask-Compress among them, leave alone what is passed through.
+        super().__init__(stream, status=status, headers=stream.headers, direct_passthrough=True)
+        if "content-type" not in {name.lower() for name, _ in stream.headers}:
             del self.headers["Content-Type"]
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
@@ -71,6 +65,7 @@ def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> Eve
     """The core's stream, with the application's settings and JSON encoder, its producer in the request's context."""
     options.setdefault("settings", app_settings())
     options.setdefault("dumps", functools.partial(_dumps, current_app.json))
+    options.setdefault("after_step", _after_step(current_app, options))
     if has_request_context():
         options.setdefault("name", request.path)
         options.setdefault("scope", _Scope())
@@ -100,6 +95,13 @@ class _Scope:
             context.g.__dict__.update(self._g.__dict__)
             with self._request:
                 yield
+
+
+def _after_step(app: Flask, options: Mapping[str, Any]) -> Callable[[], object] | None:
+    """Let go of Flask-SQLAlchemy's session after each write, where the extension is there. Ours ends it in the end."""
+    session = getattr(app.extensions.get("sqlalchemy"), "session", None)
+    release = options.get("release_db", options["settings"].release_db)
+    return session.remove if session is not None and release == "step" else None
 
 
 def _dumps(provider: JSONProvider, value: Any) -> str:

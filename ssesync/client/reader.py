@@ -17,7 +17,7 @@ from .body import Body
 __all__ = ["Reader"]
 
 # How much of an answer that is no event stream goes into the error, and how long it may take to arrive.
-_EXCERPT_SIZE = 65536
+EXCERPT_SIZE = 65536
 _EXCERPT_SECONDS = 5.0
 # How often a foreign cancel event, which can't call back, is looked at.
 _POLL_SECONDS = 0.1
@@ -195,30 +195,31 @@ class Reader:
         content_type = response.headers.get("Content-Type")
         if status == 204 or (status == 200 and is_event_stream(content_type)):
             return
-        body = self._excerpt()
+        body = excerpt_of(self._body)
         if status != 200:
             raise StatusError(f"status {status} instead of 200: {excerpt(body, 200)}", response, body)
         raise ContentTypeError(
             f"media type {content_type!r} instead of text/event-stream: {excerpt(body, 200)}", response, body
         )
 
-    def _excerpt(self) -> bytes:
-        """The beginning of an answer that is no event stream. It may never end, so a timer ends the wait for it."""
-        pieces: list[bytes] = []
-        size = 0
-        timer = threading.Timer(_EXCERPT_SECONDS, self._body.cancel)
-        timer.daemon = True
-        timer.start()
-        try:
-            while size < _EXCERPT_SIZE and (piece := self._body.read()):
-                pieces.append(piece)
-                size += len(piece)
-        except ReadError:
-            pass  # what came is told; the status is the error
-        finally:
-            timer.cancel()
-            self.close()
-        return b"".join(pieces)[:_EXCERPT_SIZE]
+
+def excerpt_of(body: Body) -> bytes:
+    """The beginning of an answer that is no event stream; it is closed. It may never end, so a timer ends the wait."""
+    pieces: list[bytes] = []
+    size = 0
+    timer = threading.Timer(_EXCERPT_SECONDS, body.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        while size < EXCERPT_SIZE and (piece := body.read()):
+            pieces.append(piece)
+            size += len(piece)
+    except ReadError:
+        pass  # what came is told; the status is the error
+    finally:
+        timer.cancel()
+        body.close()
+    return b"".join(pieces)[:EXCERPT_SIZE]
 
 
 def _link(cancel: Any, callback: Callable[[], None]) -> Callable[[], None]:

@@ -38,6 +38,16 @@ Scope = Callable[[], AbstractContextManager[Any]]
 Producer = Callable[[Writer], "Iterator[Any] | None"]
 
 
+class Produces(Protocol):
+    """Something from another room that writes by itself, a relay for one."""
+
+    def produce(self, writer: Writer) -> None:
+        """Write until the end, on a thread of the stream's."""
+
+    def close(self) -> None:
+        """Let go of what it reads from. Any thread, any number of times."""
+
+
 class Source(Protocol):
     """What a stream drains. Its methods may be called from any thread."""
 
@@ -46,6 +56,9 @@ class Source(Protocol):
 
     def cancel(self, reason: CloseReason | str) -> None:
         """End at once and wake whoever waits. Any number of times."""
+
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """End cleanly: give what waits, then ``last``."""
 
     @property
     def reason(self) -> CloseReason | None:
@@ -146,10 +159,15 @@ class Pump:
         """See :class:`Source`."""
         self.writer.cancel(reason)
 
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """See :class:`Source`."""
+        self.writer.stop(reason, last)
+
     def close(self) -> None:
         """The producer's own thread cleans up; it was told by :meth:`cancel`."""
 
     def _run(self) -> None:
+        self.writer.producer = threading.get_ident()
         try:
             with self._scope():
                 items = self._produce(self.writer)
@@ -221,6 +239,10 @@ class Inline:
         """See :class:`Source`."""
         self.writer.cancel(reason)
 
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """See :class:`Source`."""
+        self.writer.stop(reason, last)
+
     def close(self) -> None:
         """Close the generator, on the thread that ran it: the one that serves the client."""
         steps, self._steps = self._steps, None
@@ -232,6 +254,7 @@ class Inline:
 
     def _step(self) -> bool:
         assert self._steps is not None
+        self.writer.producer = threading.get_ident()
         try:
             self._context.run(next, self._steps)
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from ..errors import CloseReason
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
+from .admission import streams
+from .guard import Guard
 from .pump import Collecting, Inline, Producer, Pump, Scope, Source, from_function, from_iterable
 from .writer import Writer
 
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["EventStream", "StreamStats"]
 
 logger = logging.getLogger("ssesync")
+
+# What a client is given send_timeout for at a time: at 30 s, 2 kB/s is enough.
+_PIECE = 65536
+# Milliseconds that clients of an ended stream are told to wait, where the stream has no reconnection time of its own.
+_COME_BACK = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,9 @@ class EventStream:
     :param dumps: the JSON encoder for items that are neither :class:`Event` nor text.
     :param scope: a function whose context manager is entered on the producer's thread round all that it does.
     :param on_start: called on the server's thread before the first byte is handed to it.
+    :param after_step: called on the producer's thread after each of its writes.
+    :param key: whose stream this is, for ``max_streams_per_key``; a function of the environ, or the key itself. The
+        client's address without it.
     :param name: what log lines and the producer's thread call this stream.
     :raises SettingsError: an unknown option or a value that can't work.
     :raises TypeError: ``source`` is nothing that gives events.
@@ -83,6 +94,8 @@ class EventStream:
         dumps: Callable[[Any], str | bytes] | None = None,
         scope: Scope | None = None,
         on_start: Callable[[], object] | None = None,
+        after_step: Callable[[], object] | None = None,
+        key: str | Callable[[WSGIEnvironment], str] | None = None,
         name: str | None = None,
         **options: Any,
     ) -> None:
@@ -98,19 +111,25 @@ class EventStream:
         self._produce = _producer(source)
         self._copy = functools.partial(
             EventStream, source, headers=headers, finished=finished, on_close=on_close, settings=self.settings,
-            dumps=dumps, scope=scope, on_start=on_start, name=name,
+            dumps=dumps, scope=scope, on_start=on_start, after_step=after_step, key=key, name=name,
         )  # fmt: skip
         self._finished = finished
         self._on_close = on_close
         self._on_start = on_start
+        self._after_step = after_step
+        self._key = key
         self._dumps = dumps
         self._scope = scope
         self._environ = environ
         self._context = contextvars.copy_context()
         self._lock = threading.Lock()
         self._driver: Source | None = None
+        self._guard: Guard | None = None
+        self._admitted: str | None = None
+        self._rest = b""
         self._started = self._ended = False
         self._bytes = self._keep_alives = 0
+        self._last_write: float | None = None
         self._born = time.monotonic()
 
     @classmethod
@@ -127,15 +146,17 @@ class EventStream:
         :raises Exception: what the producer raises before its first event.
         """
         stream = self._copy() if callable(self._source) or isinstance(self._source, _WriterFunction) else self
-        status = stream.open(environ)
-        start_response(status, [] if status.startswith("204") else stream.headers)
+        start_response(stream.open(environ), stream.headers)
         return stream
 
     def open(self, environ: WSGIEnvironment | None = None) -> str:
         """Start the producer and give it ``first_event_timeout`` seconds for its first event.
 
-        The answer is the status line: ``204 No Content`` where ``finished`` says so, else ``200 OK``. On 204 and
-        on HEAD nothing is started.
+        The result is the status line to answer; ``headers`` are those of that answer, and what is to be sent comes
+        from iterating in any case. It is ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable``
+        where a limit is reached or the process is stopping, what a source that can't be streamed says, else
+        ``200 OK``. Only on 200, and not on HEAD, was a producer started.
+
         Needed only by those who don't call the stream as an application. Once only.
 
         :raises Exception: what the producer raised before its first event.
@@ -148,26 +169,44 @@ class EventStream:
             )
         self._environ = environ = environ or self._environ or {}
         if self._finished is not None and self._finished(get_last_event_id(environ)):
-            self._end(CloseReason.DONE)
-            return "204 No Content"
+            return self._answer("204 No Content", [])
+        answer = getattr(self._source, "answer", None)
+        if answer is not None:
+            return self._answer(*answer)
         if environ.get("REQUEST_METHOD") == "HEAD":
-            self._end(CloseReason.DONE)
-            return "200 OK"
+            return self._answer("200 OK", self.headers)
+        key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
+        if not streams.admit(self, key):
+            return self._answer("503 Service Unavailable", streams.refusal(), b"too many event streams\n")
+        self._admitted = key
+        streams.warn_once(environ)
+        try:
+            self._start(environ)
+        except BaseException:
+            self._end(CloseReason.ERROR)
+            raise
+        self._guard = Guard(self, environ, self.settings)
+        return "200 OK"
+
+    def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes = b"") -> str:
+        """Answer without a stream."""
+        self.headers = headers
+        self._rest = b"" if (self._environ or {}).get("REQUEST_METHOD") == "HEAD" else body
+        self._end(CloseReason.DONE)
+        return status
+
+    def _start(self, environ: WSGIEnvironment) -> None:
         if self._produce is None:
             self._driver = cast(Source, self._source)
-            return "200 OK"
+            return
         threaded = self.settings.threaded
         make = Collecting if not threaded and isinstance(self._source, _WriterFunction) else Writer
         writer = make(self.settings, dumps=self._dumps, last_event_id=get_last_event_id(environ))
         writer.cancelled = self.cancelled
+        writer.after_write = self._after_step
         driver = (Pump if threaded else Inline)(self._produce, writer, self._scope, self.name)
         self._driver = driver
-        try:
-            driver.open(self.settings.first_event_timeout)
-        except BaseException:
-            self._end(CloseReason.ERROR)
-            raise
-        return "200 OK"
+        driver.open(self.settings.first_event_timeout)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -175,6 +214,10 @@ class EventStream:
     def __next__(self) -> bytes:
         if self._driver is None and not self._ended:
             self.open()
+        if self._guard is not None:
+            self._guard.sent()
+        if self._rest:
+            return self._send(self._rest)
         driver = self._driver
         if self._ended or driver is None:
             raise StopIteration
@@ -182,15 +225,27 @@ class EventStream:
             self._started = True
             if self._on_start is not None:
                 self._on_start()
-            return self._count(_opening(self.settings))
+            return self._send(_opening(self.settings))
         pieces = driver.take(self.settings.keep_alive)
         if pieces is None:
             self._end(driver.reason or CloseReason.DONE)
             raise StopIteration
         if not pieces:
             self._keep_alives += 1
-            return self._count(KEEP_ALIVE)
-        return self._count(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            return self._send(KEEP_ALIVE)
+        return self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _send(self, data: bytes) -> bytes:
+        # In pieces that a slow client can take within send_timeout: it is judged by each, not by all that waits.
+        if len(data) > _PIECE:
+            data, self._rest = data[:_PIECE], data[_PIECE:]
+        else:
+            self._rest = b""
+        self._bytes += len(data)
+        self._last_write = time.monotonic()
+        if self._guard is not None:
+            self._guard.sending(self._last_write)
+        return data
 
     @property
     def closed(self) -> bool:
@@ -203,6 +258,11 @@ class EventStream:
         return None if self._driver is None else self._driver.reason
 
     @property
+    def senses_disconnect(self) -> bool:
+        """Whether a client that leaves is noticed at once; else by failing keep-alives."""
+        return self._guard is not None and self._guard.senses
+
+    @property
     def stats(self) -> StreamStats:
         """What the stream came to so far."""
         events = getattr(getattr(self._driver, "writer", self._driver), "events", 0)
@@ -212,6 +272,40 @@ class EventStream:
         """End the stream at once, from any thread: what waits is dropped, its producer gets ``StreamClosed``."""
         if not self._ended:
             self._cancel(CloseReason(reason))
+
+    def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
+        """End the stream cleanly, from any thread: what waits is sent, then ``last``, then a reconnection time.
+
+        The reconnection time is the stream's, and up to twice that by chance, so that clients which are ended
+        together don't come back together. The producer gets ``StreamClosed``.
+        """
+        if self._driver is not None and not self._ended:
+            base = self.settings.retry or _COME_BACK
+            self._driver.stop(CloseReason(reason), last + b"retry: %d\n" % random.randint(base, 2 * base))
+            self.cancelled.set(CloseReason(reason))
+
+    def tick(self, now: float) -> None:
+        """Look at lifetime and stalling. For the watcher alone."""
+        if self._guard is not None:
+            self._guard.tick(now)
+
+    def describe(self) -> dict[str, Any]:
+        """What :meth:`Streams.snapshot` tells of this stream."""
+        now = time.monotonic()
+        events, size = getattr(getattr(self._driver, "writer", self._driver), "pending", (0, 0))
+        stats = self.stats
+        return {
+            "id": id(self),
+            "name": self.name,
+            "age": round(now - self._born, 3),
+            "events": stats.events,
+            "bytes": stats.bytes,
+            "pending_events": events,
+            "pending_bytes": size,
+            "last_write": None if self._last_write is None else round(now - self._last_write, 3),
+            "tier": "served",
+            "senses_disconnect": self.senses_disconnect,
+        }
 
     def close(self) -> None:
         """What every server calls when it is done with the answer, early if the client left. Any number of times."""
@@ -226,15 +320,19 @@ class EventStream:
             if self._ended:
                 return
             self._ended = True
+        if self._guard is not None:
+            self._guard.end()
         if reason is not CloseReason.DONE:
             self._cancel(reason)
-        # What was given to us and never run, a generator or an upstream, is ours to close all the same.
         if isinstance(self._driver, (Pump, Inline)):
             self._driver.close()
-        elif self._produce is None:
+        if self._produce is None:
             cast(Source, self._source).cancel(CloseReason.CANCELLED)
-        elif hasattr(self._source, "close"):
+        elif (self._driver is None or hasattr(self._source, "produce")) and hasattr(self._source, "close"):
+            # An upstream, or a generator that was never run, which is ours to close all the same.
             self._source.close()
+        if self._admitted is not None:
+            streams.leave(self, self._admitted, reason)
         if self._on_close is not None and self._driver is not None:
             try:
                 self._context.run(self._on_close, reason, self.stats)
@@ -242,13 +340,10 @@ class EventStream:
                 logger.exception("on_close of the event stream %s failed", self.name)
 
     def _cancel(self, reason: CloseReason) -> None:
+        self._rest = b""
         if self._driver is not None:
             self._driver.cancel(reason)
         self.cancelled.set(reason)
-
-    def _count(self, data: bytes) -> bytes:
-        self._bytes += len(data)
-        return data
 
     def __del__(self) -> None:
         # Made, and then dropped by whoever should have served it: the producer must not wait for ever.
@@ -267,6 +362,8 @@ def _producer(source: Any) -> Producer | None:
     """How to run ``source``; None for a source that runs by itself."""
     if isinstance(source, _WriterFunction):
         return from_function(source.function)
+    if hasattr(source, "produce"):
+        return cast(Producer, source.produce)
     if hasattr(source, "take") and hasattr(source, "cancel"):
         return None
     return from_iterable(source)

@@ -47,6 +47,9 @@ class Writer:
         self._mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
         self._batch_bytes = settings.max_pending_bytes
         self._batches = threading.local()
+        #: Called after each write of the thread whose identifier ``producer`` is. For the stream alone.
+        self.after_write: Callable[[], object] | None = None
+        self.producer: int | None = None
 
     @property
     def closed(self) -> bool:
@@ -90,6 +93,14 @@ class Writer:
         """
         event = to_event(item, self._dumps)
         self._put(encode(event), int(event.data is not None))
+
+    def write_raw(self, data: bytes, *, events: int) -> None:
+        """Write bytes as they are: whole blocks of an event stream, which nothing here checks. For relays.
+
+        :param events: how many events they hold, for the statistics.
+        :raises StreamClosed: the stream is over.
+        """
+        self._put(data, events)
 
     def write_comment(self, text: str) -> None:
         """Write a comment, which clients ignore.
@@ -146,6 +157,17 @@ class Writer:
         self._mailbox.close(reason, discard=True)
         self.cancelled.set(reason)
 
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """End the stream cleanly: what waits is sent, then ``last``. Whoever writes gets :class:`StreamClosed`."""
+        reason = CloseReason(reason)
+        self._mailbox.close(reason, last=last)
+        self.cancelled.set(reason)
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many writes and bytes wait for the client."""
+        return self._mailbox.pending
+
     def take(self, timeout: float | None) -> list[bytes] | None:
         """What waits to be sent; see :meth:`Mailbox.take`. For the stream alone."""
         return self._mailbox.take(timeout)
@@ -162,6 +184,8 @@ class Writer:
         pieces = getattr(self._batches, "pieces", None)
         if pieces is None:
             self._mailbox.put(data, events=events)
+            if self.after_write is not None and self.producer == threading.get_ident():
+                self.after_write()
             return
         if self._mailbox.reason is not None:
             raise StreamClosed(self._mailbox.reason)

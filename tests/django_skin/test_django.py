@@ -154,7 +154,7 @@ def test_connections_are_let_go_before_the_first_byte_unless_an_atomic_block_hol
 ) -> None:
     closed: list[str] = []
     monkeypatch.setattr(connection, "close", lambda: closed.append("closed"))
-    stream = EventStreamResponse(["a"], request=RequestFactory().get("/"))
+    stream = EventStreamResponse(["a"], request=RequestFactory().get("/"), release_db="start")
     assert closed == []
     next(iter(stream))
     assert closed == ["closed"]

@@ -1,0 +1,40 @@
+"""The counters of :data:`ssesync.streams` for Prometheus, through ``prometheus_client`` (the extra ``prometheus``).
+
+``prometheus_client.REGISTRY.register(StreamsCollector())`` once in each process that serves. With several workers
+each counts its own, as with everything else that ``prometheus_client`` collects by a collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .server.admission import streams
+
+__all__ = ["StreamsCollector"]
+
+
+class StreamsCollector(Collector):
+    """Reads the process's streams each time that metrics are collected; keeps nothing itself."""
+
+    def collect(self) -> Iterator[Metric]:
+        """``ssesync_streams_open``, ``ssesync_pending_bytes``, and counters of what was opened, refused and closed."""
+        snapshot = streams.snapshot()
+        current = snapshot["streams"]
+        yield GaugeMetricFamily("ssesync_streams_open", "Event streams open now.", value=len(current))
+        yield GaugeMetricFamily(
+            "ssesync_pending_bytes",
+            "Bytes that wait for slow clients.",
+            value=sum(stream["pending_bytes"] for stream in current),
+        )
+        yield CounterMetricFamily("ssesync_streams_opened", "Event streams opened.", value=snapshot["opened"])
+        yield CounterMetricFamily("ssesync_streams_refused", "Requests answered 503.", value=snapshot["refused"])
+        closed = CounterMetricFamily("ssesync_streams_closed", "Event streams closed, by reason.", labels=["reason"])
+        for reason, count in snapshot["closed"].items():
+            closed.add_metric([reason], count)
+        yield closed
+        for name in ("events", "bytes", "keep_alives"):
+            total = snapshot[name] + sum(stream.get(name, 0) for stream in current)
+            yield CounterMetricFamily(f"ssesync_{name}", f"{name.replace('_', '-').capitalize()} sent.", value=total)

@@ -1,0 +1,180 @@
+"""Which streams this process holds, how many it may, and what became of the others.
+
+One place counts: so what is opened is what is open or closed for a reason, the limits hold, and a process that stops
+knows whom to tell. The counters outlive the streams; nothing here keeps one alive that its server has let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CloseReason
+from .watcher import watcher
+
+if TYPE_CHECKING:
+    from .stream import EventStream
+
+__all__ = ["Streams", "streams"]
+
+logger = logging.getLogger("ssesync")
+
+# Refused clients come back between these many seconds, spread so that they don't in lock-step.
+_RETRY_AFTER = (2, 10)
+
+
+class Streams:
+    """The streams of this process. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[int, weakref.ref[EventStream]] = {}
+        self._keys: Counter[str] = Counter()
+        self._opened = 0
+        self._refused = 0
+        self._closed: Counter[str] = Counter()
+        self._totals: Counter[str] = Counter()
+        self._warned = False
+        #: Set while the process stops: then no stream is admitted.
+        self.stopping = False
+        #: Called on the watcher's thread twice a second while streams are open.
+        self.on_tick: Callable[[], object] | None = None
+
+    def admit(self, stream: EventStream, key: str) -> bool:
+        """Count a stream in, if there is room for it; whether there was."""
+        settings = stream.settings
+        limit = _server_limit() if settings.max_streams == "auto" else settings.max_streams
+        with self._lock:
+            full = limit is not None and len(self._open) >= limit
+            per_key = settings.max_streams_per_key
+            if full or self.stopping or (per_key is not None and self._keys[key] >= per_key):
+                self._refused += 1
+                return False
+            self._open[id(stream)] = weakref.ref(stream)
+            self._keys[key] += 1
+            self._opened += 1
+        watcher().every_tick(self._tick)
+        return True
+
+    def leave(self, stream: EventStream, key: str, reason: CloseReason) -> None:
+        """Count a stream out again, and log the one line that is said of it."""
+        stats = stream.stats
+        with self._lock:
+            if self._open.pop(id(stream), None) is None:
+                return
+            self._keys[key] -= 1
+            if not self._keys[key]:
+                del self._keys[key]
+            self._closed[reason.value] += 1
+            self._totals.update(events=stats.events, bytes=stats.bytes, keep_alives=stats.keep_alives)
+        fields = {
+            "stream": stream.name,
+            "reason": reason.value,
+            "events": stats.events,
+            "bytes": stats.bytes,
+            "keep_alives": stats.keep_alives,
+            "seconds": round(stats.seconds, 3),
+        }
+        logger.info(
+            "event stream closed: %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra=fields
+        )
+
+    def all(self) -> list[EventStream]:
+        """The streams that are open now."""
+        with self._lock:
+            references = list(self._open.values())
+        return [stream for reference in references if (stream := reference()) is not None]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What this process holds and has held, as plain values.
+
+        ``streams`` lists the open ones: ``id``, ``name`` (the path, in the skins), ``age`` in seconds, ``events``,
+        ``bytes``, ``pending_events`` and ``pending_bytes`` that wait for the client, ``last_write`` in seconds ago,
+        ``tier``, ``senses_disconnect``. ``opened``, ``refused``, ``closed`` by reason, and the totals ``events``,
+        ``bytes``, ``keep_alives`` of the closed ones count from the process's start. Events' data is in none of it.
+        """
+        with self._lock:
+            counters = {
+                "opened": self._opened,
+                "refused": self._refused,
+                "closed": dict(self._closed),
+                **{name: self._totals[name] for name in ("events", "bytes", "keep_alives")},
+            }
+        return {"pid": os.getpid(), "streams": [stream.describe() for stream in self.all()], **counters}
+
+    def refusal(self) -> list[tuple[str, str]]:
+        """The headers of the 503 that a refused client gets."""
+        return [
+            ("Retry-After", str(random.randint(*_RETRY_AFTER))),
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Cache-Control", "no-store"),
+        ]
+
+    def warn_once(self, environ: Mapping[str, Any]) -> None:
+        """Say, once in a process, that this server can't serve streams well, and what would."""
+        if self._warned:
+            return
+        advice = _advice(environ)
+        if advice is not None:
+            self._warned = True
+            logger.warning(advice)
+
+    def _tick(self) -> bool:
+        if self.on_tick is not None:
+            self.on_tick()
+        now = time.monotonic()
+        for stream in self.all():
+            stream.tick(now)
+        with self._lock:
+            return bool(self._open)
+
+
+def gunicorn_worker() -> Any:
+    """The gunicorn worker that this process is, None elsewhere. Its SIGTERM handler is a method of it."""
+    if "gunicorn" not in sys.modules:
+        return None
+    handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGTERM)
+    handler = getattr(handler, "previous", handler)  # ours, in front of gunicorn's
+    worker = getattr(handler, "__self__", None)
+    return worker if hasattr(worker, "cfg") and hasattr(worker, "alive") else None
+
+
+def _server_limit() -> int | None:
+    worker = gunicorn_worker()
+    if worker is None or not type(worker).__module__.endswith("gthread"):
+        return None
+    return max(1, int(worker.cfg.threads) - 1)
+
+
+def _advice(environ: Mapping[str, Any]) -> str | None:
+    worker = gunicorn_worker()
+    kind = type(worker).__module__.rpartition(".")[2] if worker is not None else ""
+    if kind == "sync":
+        return (
+            "gunicorn's sync worker serves one stream and nothing else, and is killed after --timeout "
+            f"({worker.cfg.timeout} s); run it with threads: gunicorn -k gthread --threads 32"
+        )
+    if kind == "gthread" and worker.cfg.threads < 2:
+        return "gunicorn has a single thread: one stream takes all of it; use gunicorn -k gthread --threads 32"
+    if "werkzeug.socket" in environ and not environ.get("wsgi.multithread"):
+        return "the development server runs without threads: one stream takes all of it; run it with threaded=True"
+    return None
+
+
+#: The streams of this process.
+streams = Streams()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=streams._reset)

@@ -1,0 +1,86 @@
+"""Guard: watches over one stream while it is served: whether its client is there and reads, how long it lives."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CloseReason
+from ..settings import Settings
+from .sockets import find_socket
+from .watcher import watcher
+
+if TYPE_CHECKING:
+    from .stream import EventStream
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """Looks after one stream from its opening to its end.
+
+    The descriptor is the server's and may be another connection's as soon as the stream has ended: so it is only ever
+    touched under the lock that :meth:`end` takes, and every server calls ``close()`` before it closes the socket. The
+    stream is held weakly, since the watcher holds this: a stream that nobody serves must go.
+    """
+
+    def __init__(self, stream: EventStream, environ: Mapping[str, Any], settings: Settings) -> None:
+        self._stream = weakref.ref(stream)
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._ended = False
+        self._sending_since: float | None = None
+        self._dies_at: float | None = None
+        if settings.max_lifetime is not None:
+            # Give or take a tenth, so that streams that began together don't end together.
+            self._dies_at = time.monotonic() + settings.max_lifetime * random.uniform(0.9, 1.1)
+        self._socket = find_socket(environ)
+        #: Whether a client that leaves is noticed without writing to it.
+        self.senses = False
+        if self._socket is not None:
+            # Later than send_timeout: the kernel's verdict reads as a client that left, ours as one that stalled.
+            self._socket.expect_loss(None if settings.send_timeout is None else settings.send_timeout + 10)
+            if settings.sense_disconnect:
+                self.senses = watcher().watch(self._socket.fd, self._gone, half_close=settings.half_close_is_gone)
+
+    def sending(self, now: float) -> None:
+        """The server has bytes to send from now on."""
+        self._sending_since = now
+
+    def sent(self) -> None:
+        """The server is back for more."""
+        self._sending_since = None
+
+    def tick(self, now: float) -> None:
+        """Look whether the stream has lived long enough, or its client does not read."""
+        if self._dies_at is not None and now >= self._dies_at:
+            self._dies_at = None
+            stream = self._stream()
+            if stream is not None:
+                stream.stop(CloseReason.LIFETIME)
+        timeout, since = self._settings.send_timeout, self._sending_since
+        if timeout is not None and since is not None and now - since > timeout and self._socket is not None:
+            with self._lock:
+                if self._ended or self._sending_since != since:
+                    return
+                self._cancel(CloseReason.STALLED)
+                self._socket.shut()
+
+    def end(self) -> None:
+        """The stream is over: touch the descriptor no more. Any number of times."""
+        with self._lock:
+            self._ended = True
+            if self.senses and self._socket is not None:
+                watcher().forget(self._socket.fd, self._gone)
+
+    def _gone(self) -> None:
+        self._cancel(CloseReason.CLIENT_GONE)
+
+    def _cancel(self, reason: CloseReason) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.cancel(reason)

@@ -1,0 +1,117 @@
+"""The client's socket, from what a WSGI server puts into the environ: one small function a server.
+
+The law of this file: nothing here may fail. Each function looks for exactly what one server offers, by attribute,
+and gives None where that is missing or has changed; then a client that leaves is noticed by failing writes.
+Where each server keeps its socket was read in its source and tried; see docs/design.md.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["ClientSocket", "find_socket"]
+
+
+class ClientSocket:
+    """The connection to one client. It is the server's: this looks at it, and cuts it, but never reads or writes."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def shut(self) -> None:
+        """Cut the connection both ways, which ends a send that is blocked on it. TLS and all; never blocks."""
+        try:
+            with _duplicate(self.fd) as handle:
+                handle.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was cut already
+
+    def expect_loss(self, seconds: float | None) -> None:
+        """Have the kernel give up a peer that vanished without a word (RFC 5482), where it can be told to."""
+        try:
+            with _duplicate(self.fd) as handle:
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                if seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+                    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+        except OSError:
+            pass  # a unix socket, or a system without the option: failing writes will tell
+
+
+def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
+    """The client's socket, ``None`` where the server is unknown, hides it, or shares it between streams (HTTP/2)."""
+    if environ.get("HTTP_VERSION") == "2":
+        return None
+    for find in _FINDERS:
+        try:
+            fd = find(environ)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError):
+            continue
+        if isinstance(fd, int) and fd >= 0:
+            return ClientSocket(fd) if _is_socket(fd) else None
+    return None
+
+
+def _gunicorn(environ: Mapping[str, Any]) -> Any:
+    return environ["gunicorn.socket"].fileno()
+
+
+def _gunicorn_pywsgi(environ: Mapping[str, Any]) -> Any:
+    # The gevent_pywsgi worker spells the key otherwise.
+    return environ["gunicorn.sock"].fileno()
+
+
+def _werkzeug(environ: Mapping[str, Any]) -> Any:
+    return environ["werkzeug.socket"].fileno()
+
+
+def _waitress(environ: Mapping[str, Any]) -> Any:
+    # A method of the connection's channel; asking it is blind behind one pipelined byte, the socket is not.
+    return environ["waitress.client_disconnected"].__self__.socket.fileno()
+
+
+def _uwsgi(environ: Mapping[str, Any]) -> Any:
+    # Only ever imported by uWSGI itself.
+    return sys.modules["uwsgi"].connection_fd() if "uwsgi.version" in environ else None
+
+
+def _cheroot_or_gevent(environ: Mapping[str, Any]) -> Any:
+    return environ["wsgi.input"].rfile.fileno()
+
+
+def _runserver(environ: Mapping[str, Any]) -> Any:
+    # Django wraps the connection's file in a LimitedStream, which keeps its read method.
+    return environ["wsgi.input"]._read.__self__.fileno()
+
+
+def _wsgiref(environ: Mapping[str, Any]) -> Any:
+    return environ["wsgi.input"].fileno()
+
+
+_FINDERS: tuple[Callable[[Mapping[str, Any]], Any], ...] = (
+    _gunicorn,
+    _gunicorn_pywsgi,
+    _werkzeug,
+    _waitress,
+    _uwsgi,
+    _cheroot_or_gevent,
+    _runserver,
+    _wsgiref,
+)
+
+
+def _duplicate(fd: int) -> socket.socket:
+    return socket.socket(fileno=os.dup(fd))
+
+
+def _is_socket(fd: int) -> bool:
+    # wsgi.input may be a file: under CGI, in a test, behind a middleware that buffers the request.
+    try:
+        with _duplicate(fd) as handle:
+            handle.getpeername()
+    except OSError:
+        return False
+    return True

@@ -105,20 +105,19 @@ class Event:
 
 
 class Draft:
-    """An event in the making, unchecked: fill it, then ``draft.__class__ = Event``. For the decoder alone.
+    """An event in the making, unchecked: fill every slot, then ``draft.__class__ = Event``. For the decoder alone.
 
     A frozen dataclass sets its fields one by one through ``object.__setattr__``; a draft with the same
-    slots that turns into an event takes half the time (220 ns against 390), on every event decoded.
+    slots that turns into an event takes a third of the time (120 ns against 390), on every event decoded.
     """
 
     __slots__ = ("comment", "data", "id", "retry", "type")
 
-    def __init__(self, data: str, type: str, id: str | None) -> None:
-        self.data = data
-        self.type = type
-        self.id = id
-        self.retry = None
-        self.comment = None
+    data: str
+    type: str
+    id: str | None
+    retry: int | None
+    comment: str | None
 
 
 def dump_json(obj: Any) -> str:

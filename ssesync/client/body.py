@@ -11,13 +11,14 @@ connection through it, which wakes the reader on http and https alike. The threa
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import DecodeError, ReadTimeoutError
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError
 
@@ -50,11 +51,15 @@ class Body:
         raw = getattr(source, "raw", source)
         if getattr(source, "_content_consumed", False):
             self._next = _from_iterable([source.content])
+        elif getattr(raw, "_body", None):
+            self._next = _from_iterable([raw.data])  # urllib3 reads it at once unless told not to
         elif hasattr(raw, "read_chunked"):
             self._handle = _duplicate(raw)
             if idle_timeout is not None:
                 _set_timeout(raw, idle_timeout)
-            self._next = _from_urllib3(raw, self._drop_handle)
+            _before(raw, "release_conn", self._drop_handle)
+            _before(raw, "close", self._closed_by_caller)
+            self._next = _from_urllib3(raw)
         elif hasattr(source, "iter_content"):
             self._next = _from_iterable(source.iter_content(1))
         else:
@@ -111,10 +116,17 @@ class Body:
         if not self._ended:
             self._ended = True
             self._drop_handle()
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
+            # urllib3's close() keeps the connection's place in the pool, which the next request may wait for.
+            for name in ("close", "release_conn"):
+                method = getattr(self._source, name, None)
+                if method is not None:
+                    method()
         return result
+
+    def _closed_by_caller(self) -> None:
+        # From another thread, closing alone would wait for the reader; on this one, the body may be forgotten.
+        self.cancel()
+        self._drop_handle()
 
     def _drop_handle(self) -> None:
         """To be called before the connection is back in its pool, where a late cancel would cut another's request."""
@@ -134,29 +146,34 @@ def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:
     return read
 
 
-def _from_urllib3(raw: Any, drop_handle: Callable[[], None]) -> Callable[[], bytes]:
+def _from_urllib3(raw: Any) -> Callable[[], bytes]:
     encoding = raw.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
-        reader = getattr(getattr(raw, "_fp", None), "fp", None)
-        untouched = getattr(raw._fp, "chunk_left", 0) is None and getattr(raw, "chunk_left", 0) is None
+        inner = getattr(raw, "_fp", None)
+        reader = getattr(inner, "fp", None)
+        untouched = getattr(inner, "chunk_left", 0) is None and getattr(raw, "chunk_left", 0) is None
         if getattr(raw, "chunked", False) and untouched and hasattr(reader, "read1"):
-            return _Chunks(raw, reader, drop_handle).read
+            return _Chunks(raw, reader).read
+    return functools.partial(raw.read1, _READ_SIZE, decode_content=True)
 
-    def read() -> bytes:
-        data: bytes = raw.read1(_READ_SIZE, decode_content=True)
-        if raw._connection is None:
-            drop_handle()  # urllib3 gave the connection back with the last bytes
-        return data
 
-    return read
+def _before(raw: Any, name: str, action: Callable[[], None]) -> None:
+    """Have ``action`` called before the method of that name, which urllib3 and the caller call too."""
+    method = getattr(raw, name)
+
+    def call() -> None:
+        vars(raw).pop(name, None)  # or the response would keep itself alive
+        action()
+        method()
+
+    setattr(raw, name, call)
 
 
 class _Chunks:
     """Chunked transfer coding (RFC 9112, section 7.1) taken apart, over the reader that http.client reads from."""
 
-    def __init__(self, raw: Any, reader: Any, drop_handle: Callable[[], None]) -> None:
+    def __init__(self, raw: Any, reader: Any) -> None:
         self._raw = raw
-        self._drop_handle = drop_handle
         self._reader = reader
         self._rest = b""  # of a chunk-size line, or of the line end after a chunk
         self._left = 0  # of the chunk's data
@@ -220,10 +237,8 @@ class _Chunks:
         return pieces
 
     def _release(self) -> None:
-        self._drop_handle()
-        if self._rest:
-            self._raw.close()  # bytes behind the end: this connection is not to be used again
-        elif self._raw._original_response is not None:
+        # With bytes behind the end the connection is not to be used again: the body closes it.
+        if not self._rest and getattr(self._raw, "_original_response", None) is not None:
             self._raw._original_response.close()
             self._raw.release_conn()
 
@@ -277,6 +292,8 @@ def _translated(error: Exception) -> Exception:
         return error
     if isinstance(error, (TimeoutError, ReadTimeoutError)):
         return IdleTimeout("no byte arrived within the read timeout")
+    if isinstance(error, DecodeError):
+        return ReadError(f"the body can't be decompressed: {error}")
     if isinstance(error, OSError) or type(error).__module__.startswith(("urllib3", "http.client", "requests")):
         return ConnectionLost(f"the connection broke: {error}")
     return error

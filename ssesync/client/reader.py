@@ -67,6 +67,8 @@ class Reader:
         on_comment: Callable[[str], object] | None = None,
         check: bool = True,
     ) -> None:
+        if cancel is not None:
+            _signal(cancel)  # refused before anything is open
         #: The response, with its status and headers; ``None`` over an iterable of bytes.
         self.response: Any = source if hasattr(source, "headers") else None
         self._body = Body(source, idle_timeout=idle_timeout)
@@ -75,10 +77,9 @@ class Reader:
         self._until = until
         self._until_required = until_required
         self._on_comment = on_comment
-        self._unlink: Callable[[], None] | None = None
+        self._unlink: Callable[[], None] | None = None if cancel is None else _link(cancel, self.cancel)
         if check and self.response is not None:
             self._check()
-        self._unlink = None if cancel is None else _link(cancel, self.cancel)
         self._events = self._read_events()
 
     @property
@@ -169,9 +170,9 @@ class Reader:
                     if event.data is None:
                         self._comment(event)
                         continue
-                    self._last_event_id = event.id or ""
                     if self._until is not None and self._is_last(event):
                         return
+                    self._last_event_id = event.id or ""
                     yield event
                 # A block that only sets the ID dispatches nothing; all before it has been handed out by now.
                 self._last_event_id = decoder.last_event_id
@@ -224,24 +225,32 @@ def excerpt_of(body: Body) -> bytes:
 
 def _link(cancel: Any, callback: Callable[[], None]) -> Callable[[], None]:
     """Have ``callback`` called when ``cancel`` says stop; what undoes that is returned."""
-    token = getattr(cancel, "cancelled", cancel)
-    if isinstance(token, CancelToken):
-        token.add_callback(callback)
-        return lambda: token.remove_callback(callback)
-    if not callable(getattr(cancel, "wait", None)):
-        raise TypeError(
-            f"cancel= takes a CancelToken, an EventStream or a threading.Event, got {type(cancel).__name__}"
-        )
-    if cancel.is_set():
+    signal = _signal(cancel)
+    if isinstance(signal, CancelToken):
+        signal.add_callback(callback)
+        return lambda: signal.remove_callback(callback)
+    if signal.is_set():
         callback()
         return lambda: None
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
-            if cancel.wait(_POLL_SECONDS):
+            if signal.wait(_POLL_SECONDS):
                 callback()
                 return
 
     threading.Thread(target=watch, name="ssesync-cancel", daemon=True).start()
     return done.set
+
+
+def _signal(cancel: Any) -> Any:
+    """The token of ``cancel``, or itself where it is something like a ``threading.Event``."""
+    token = getattr(cancel, "cancelled", cancel)
+    if isinstance(token, CancelToken):
+        return token
+    if not all(callable(getattr(cancel, name, None)) for name in ("is_set", "wait")):
+        raise TypeError(
+            f"cancel= takes a CancelToken, an EventStream or a threading.Event, got {type(cancel).__name__}"
+        )
+    return cancel

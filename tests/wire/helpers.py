@@ -34,13 +34,12 @@ def decode(chunks: Iterable[bytes], last_event_id: str | None = None, **options:
     decoder = Decoder(last_event_id, **options)  # type: ignore[arg-type]
     events: list[Event] = []
     too_large = False
-    for chunk in chunks:
-        try:
+    try:
+        for chunk in chunks:
             events += decoder.feed(chunk)
-        except EventTooLarge as error:
-            events += error.events
-            too_large = error.size > error.limit == decoder.max_event_size
-            break
+    except EventTooLarge as error:
+        events += error.events
+        too_large = error.size > error.limit == decoder.max_event_size
     return Outcome(events, decoder.retry, decoder.last_event_id, too_large)
 
 
@@ -128,7 +127,7 @@ def whatwg_utf8(raw: bytes) -> str:
     return "".join(out)
 
 
-def every_cut(stream: bytes, three_way_up_to: int = 40) -> Iterator[list[bytes]]:
+def every_cut(stream: bytes, three_way_up_to: int = 28) -> Iterator[list[bytes]]:
     """The stream whole, byte by byte, in every two pieces and, when it is short, in every three."""
     yield [stream]
     yield [stream[i : i + 1] for i in range(len(stream))]

@@ -1,0 +1,48 @@
+# Everything runs in a virtual environment of its own, .venv, made by whatever interpreter PYTHON names.
+#   make demo [PORT=8000] [EVENTS=20]   the example under gunicorn, followed in this terminal
+#   make test [ARGS="-k decoder"]       everything the tests need, and the tests
+#   make check | docs | bench | clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+# The demo reads them from its environment.
+export PORT EVENTS
+
+.PHONY: demo test check docs bench clean
+
+demo: $(VENV)/demo.installed
+	@$(BIN)/python example_projects/flask_live/demo.py
+
+test: $(VENV)/dev.installed
+	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/dev.installed
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/bench.installed
+	@$(BIN)/python -m benchmarks.codec
+	@$(BIN)/python -m benchmarks.reader
+
+clean:
+	rm -rf $(VENV) docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed again when the dependencies change; the sources are used where they are.
+$(VENV)/%.installed: setup.cfg pyproject.toml | $(VENV)/made
+	@echo "Installing into $(VENV): ssesync[$*]"
+	@$(PIP) install --editable ".[$*]"
+	@touch $@
+
+# Debian's Python comes without venv, and a half-made environment must not look like a whole one.
+$(VENV)/made:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: PYTHON=python3.x')"
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || tests/system_packages.sh "no venv:python3-venv"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,1 @@
+"""What the library costs, beside what else there is. See docs/benchmarks.md."""

@@ -1,0 +1,158 @@
+"""The views."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.views import View
+
+from ssesync import Event, Writer
+from ssesync_django import EventStreamResponse, event_stream, event_writer
+
+from .. import facts, producers
+
+Answer = Callable[[HttpRequest], HttpResponseBase]
+
+_opened: weakref.WeakSet[BaseDatabaseWrapper] = weakref.WeakSet()
+
+
+@receiver(connection_created)
+def _keep(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    _opened.add(connection)
+
+
+def open_connections() -> dict[str, Any]:
+    """Database connections that this process holds, by Django's book and by the kernel's."""
+    database = Path(connections["default"].settings_dict["NAME"]).resolve()
+    files = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            files += descriptor.resolve() == database
+        except OSError:
+            pass  # gone since the listing
+    return {"connections": sum(wrapper.connection is not None for wrapper in list(_opened)), "files": files}
+
+
+def query_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def set_cookie(get_response: Answer) -> Answer:
+    """A middleware."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        response.set_cookie("visited", "yes")
+        return response
+
+    return middleware
+
+
+def cors(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    @functools.wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = view(*args, **kwargs)
+        response["Access-Control-Allow-Origin"] = "https://example.org"
+        return response
+
+    return wrapper
+
+
+def line_and_key(request: HttpRequest) -> tuple[int, str]:
+    return int(request.GET["line"]), request.GET.get("key", "")
+
+
+@cors
+@event_stream
+def gate(request: HttpRequest) -> Iterator[Event]:
+    return producers.gate(*line_and_key(request))
+
+
+class Writing(View):
+    """A view in a class, where the request is the second argument."""
+
+    @event_writer
+    def get(self, request: HttpRequest, w: Writer) -> None:
+        producers.gate_writer(w, *line_and_key(request))
+
+
+def leave(request: HttpRequest) -> EventStreamResponse:
+    line, key = line_and_key(request)
+    return EventStreamResponse(
+        lambda: producers.gate(line, key), request=request, keep_alive=0.1, on_close=producers.report_close(line, key)
+    )
+
+
+@event_stream(keep_alive=None)
+def flood(request: HttpRequest) -> Iterator[Event]:
+    return producers.flood(*(int(request.GET[name]) for name in ("line", "count", "size")))
+
+
+@event_stream(first_event_timeout=20)
+def failing(request: HttpRequest) -> Iterator[Event]:
+    yield from producers.failing()
+
+
+@event_stream(first_event_timeout=20)
+def forbidden(request: HttpRequest) -> Iterator[Event]:
+    raise PermissionDenied
+    yield Event("never")
+
+
+@event_stream(first_event_timeout=20)
+def missing(request: HttpRequest) -> Iterator[Event]:
+    raise Http404
+    yield Event("never")
+
+
+def crowd(request: HttpRequest) -> EventStreamResponse:
+    return EventStreamResponse(producers.crowd(Writer()))
+
+
+@event_stream(finished=lambda last_event_id: last_event_id == "2")
+def finished(request: HttpRequest) -> Iterator[Event]:
+    facts.note(request.GET.get("key", ""), "started")
+    yield from producers.ticks()
+
+
+@event_stream
+def ticks(request: HttpRequest) -> Iterator[Event]:
+    yield from producers.ticks()
+
+
+def database(request: HttpRequest) -> EventStreamResponse:
+    """Uses the database in the view, and in the producer when told to."""
+    query_database()
+    line, key = line_and_key(request)
+    facts.note(key, "in_view", open_connections())
+
+    def query() -> dict[str, Any]:
+        query_database()
+        return open_connections()
+
+    answers = {"count": open_connections, "query": query}
+    return EventStreamResponse(lambda: producers.gate(line, key, answers))
+
+
+def count_connections(request: HttpRequest) -> JsonResponse:
+    return JsonResponse(open_connections())
+
+
+def plain(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("plain")
+
+
+def told(request: HttpRequest) -> JsonResponse:
+    return JsonResponse(facts.of(request.GET["of"]))

@@ -1,0 +1,1 @@
+"""The example projects in a real browser."""

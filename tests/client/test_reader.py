@@ -1,0 +1,320 @@
+"""What a Reader gives and what it tells: reading, iterating, IDs, retry, comments, sizes, sentinels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import islice
+
+import pytest
+import requests
+
+from ssesync import Event, EventTooLarge, IncompleteStream, Reader
+
+from .background import Background, Reading
+from .raw_server import CHUNKED, HOLD, LAST_CHUNK, PATIENCE, RawServer, Step, chunk, chunked, head
+
+
+def event(data: str, id: str | None = None, type: str = "message") -> Event:
+    return Event(data, id=id, type=type)
+
+
+def letters(*names: str) -> list[bytes | threading.Event | threading.Semaphore | Step]:
+    return [head(CHUNKED), *(chunk(f"data: {name}\n\n".encode()) for name in names), LAST_CHUNK]
+
+
+def test_read_gives_one_event_after_the_other_then_none(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve(letters("a", "b"))))
+    assert [reader.read() for _ in range(5)] == [event("a"), event("b"), None, None, None]
+
+
+def test_iteration_gives_all_events_and_ends(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve(letters("a", "b"))))
+    assert list(reader) == [event("a"), event("b")]
+    assert list(reader) == []
+
+
+def test_reading_and_iterating_may_be_mixed(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve(letters("a", "b", "c", "d", "e"))))
+    assert reader.read() == event("a")
+    events = iter(reader)
+    assert next(events) == event("b")
+    assert reader.read() == event("c")
+    assert list(events) == [event("d"), event("e")]
+    assert reader.read() is None
+
+
+def test_nothing_is_given_once_a_loop_was_left(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve(letters("a", "b", "c"))))
+    for _ in reader:
+        break
+    assert reader.read() is None
+    assert reader.cancelled
+
+
+def test_for_each_calls_with_every_event(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    seen: list[Event] = []
+    Reader(get(serve(letters("a", "b")))).for_each(seen.append)
+    assert seen == [event("a"), event("b")]
+
+
+def test_a_with_block_closes_the_response(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve([*letters("a")[:2], HOLD])
+    with Reader(get(server)) as reader:
+        assert reader.read() == event("a")
+    assert server.client_left.acquire(timeout=PATIENCE)
+    assert reader.read() is None
+
+
+def test_the_response_is_there_to_be_looked_at(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    response = get(serve(letters("a")))
+    assert Reader(response).response is response
+
+
+def test_the_last_event_id_is_that_of_the_last_event_given_not_of_one_that_waits(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    stream = b"id: 1\ndata: a\n\ndata: b\n\nid: 3\ndata: c\n\nid\ndata: d\n\nid: 5\ndata: e\n\n"
+    reader = Reader(get(serve([head(CHUNKED), chunk(stream), LAST_CHUNK])))
+    assert reader.last_event_id == ""
+    assert [(given.data, given.id, reader.last_event_id) for given in reader] == [
+        ("a", "1", "1"),
+        ("b", "1", "1"),
+        ("c", "3", "3"),
+        ("d", "", ""),
+        ("e", "5", "5"),
+    ]
+    assert reader.last_event_id == "5"
+
+
+def test_the_last_event_id_stays_where_the_loop_was_left(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    stream = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n"
+    reader = Reader(get(serve([head(CHUNKED), chunk(stream), LAST_CHUNK])))
+    for _ in reader:
+        break
+    assert reader.last_event_id == "1"
+
+
+def test_a_block_with_only_an_id_counts_once_the_events_before_it_were_given(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    go = threading.Event()
+    stream = b"id: 1\ndata: a\n\nid: 2\n\n"
+    reader = Reader(get(serve([head(CHUNKED), chunk(stream), go, chunk(b"data: b\n\n"), LAST_CHUNK])))
+    assert reader.read() == event("a", "1")
+    assert reader.last_event_id == "1"
+    reading = Background(reader.read).wait_until_it_reads()
+    assert reader.last_event_id == "2"
+    go.set()
+    assert reading.result() == event("b", "2")
+
+
+def test_an_id_without_its_blank_line_does_not_count(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve([head(CHUNKED), chunk(b"id: 1\ndata: a\n\nid: 2\n"), LAST_CHUNK])))
+    assert list(reader) == [event("a", "1")]
+    assert reader.last_event_id == "1"
+
+
+def test_events_carry_the_given_last_event_id_until_the_stream_sets_one(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve([head(CHUNKED), chunk(b"data: a\n\nid: 8\ndata: b\n\n"), LAST_CHUNK])), last_event_id="7")
+    assert reader.last_event_id == "7"
+    assert list(reader) == [event("a", "7"), event("b", "8")]
+
+
+def test_the_reconnection_time_is_the_last_that_the_stream_asked_for(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    go = threading.Event()
+    reader = Reader(
+        get(serve([head(CHUNKED), chunk(b"retry: 10\ndata: a\n\n"), go, chunk(b"retry: 20\nretry: -1\n"), LAST_CHUNK]))
+    )
+    assert reader.retry is None
+    assert reader.read() == event("a")
+    assert reader.retry == 10
+    go.set()
+    assert reader.read() is None
+    assert reader.retry == 20
+
+
+def test_comments_are_told_in_their_place_among_the_events() -> None:
+    told: list[str] = []
+    reader = Reader(
+        [b": one\n:two\n\ndata: a\n\n:\n", b": \xc3\xbc\n:", b"tail\ndata: b\n: in\n\n"], on_comment=told.append
+    )
+    assert reader.read() == event("a")
+    assert told == ["one", "two"]
+    assert reader.read() == event("b")
+    assert told == ["one", "two", "", "ü", "tail", "in"]
+
+
+def test_an_error_in_on_comment_closes_the_response_and_goes_on(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve([head(CHUNKED), chunk(b": stop\n"), HOLD])
+
+    def on_comment(text: str) -> None:
+        raise KeyError(text)
+
+    reader = Reader(get(server), on_comment=on_comment)
+    with pytest.raises(KeyError, match="stop"):
+        reader.read()
+    assert server.client_left.acquire(timeout=PATIENCE)
+
+
+def test_events_complete_before_one_that_is_too_large_are_given_first(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    stream = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\ndata: " + b"c" * 200 + b"\n\ndata: d\n\n"
+    server = serve([head(CHUNKED), chunk(stream), HOLD])
+    reader = Reader(get(server), max_event_size=100)
+    assert reader.read() == event("a", "1")
+    assert reader.last_event_id == "1"
+    assert reader.read() == event("b", "2")
+    with pytest.raises(EventTooLarge, match="100") as caught:
+        reader.read()
+    assert caught.value.size > caught.value.limit == 100
+    assert reader.last_event_id == "2"
+    assert reader.read() is None
+    assert server.client_left.acquire(timeout=PATIENCE)
+
+
+def test_an_endless_line_is_refused_while_it_still_arrives(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve([head(CHUNKED), chunk(b"data: "), *[chunk(b"x" * 1000)] * 20, HOLD])
+    with pytest.raises(EventTooLarge):
+        Reader(get(server), max_event_size=10_000).read()
+    assert server.client_left.acquire(timeout=PATIENCE)
+
+
+def test_the_limit_may_be_changed_in_mid_stream(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    go = threading.Semaphore(0)
+    large = b"data: " + b"x" * 200 + b"\n\n"
+    server = serve([head(CHUNKED), chunk(b"data: a\n\n"), go, chunk(large), go, chunk(large), HOLD])
+    reader = Reader(get(server), max_event_size=100)
+    assert reader.max_event_size == 100
+    assert reader.read() == event("a")
+    reader.max_event_size = 1000
+    go.release()
+    assert reader.read() == event("x" * 200)
+    reader.max_event_size = 50
+    go.release()
+    with pytest.raises(EventTooLarge) as caught:
+        reader.read()
+    assert caught.value.limit == 50
+
+
+@pytest.mark.parametrize("until", ["[DONE]", lambda event: event.type == "end"])
+@pytest.mark.parametrize("required", [True, False])
+def test_the_sentinel_ends_the_stream_though_the_server_holds_it(
+    until: str | Callable[[Event], object],
+    required: bool,
+    serve_both: Callable[..., RawServer],
+    get: Callable[..., requests.Response],
+) -> None:
+    stream = b"id: 1\ndata: a\n\nid: 2\nevent: end\ndata: [DONE]\n\ndata: b\n\n"
+    server = serve_both([head(CHUNKED), chunk(stream), HOLD])
+    reader = Reader(get(server), until=until, until_required=required)
+    assert list(reader) == [event("a", "1")]
+    assert server.client_left.acquire(timeout=PATIENCE)
+    assert reader.read() is None
+    assert reader.last_event_id == "1"
+
+
+def test_the_sentinel_is_the_whole_data_and_nothing_less() -> None:
+    stream = [b"data: [DONE] \n\ndata: [done]\n\ndata: [DONE]\ndata: \n\ndata: [DONE]\n\ndata: x\n\n"]
+    assert list(Reader(stream, until="[DONE]")) == [event("[DONE] "), event("[done]"), event("[DONE]\n")]
+
+
+def test_what_until_raises_closes_the_response_and_goes_on(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve([head(CHUNKED), chunk(b"data: x\n\n"), HOLD])
+
+    def until(event: Event) -> bool:
+        raise KeyError(event.data)
+
+    with pytest.raises(KeyError, match="x"):
+        Reader(get(server), until=until).read()
+    assert server.client_left.acquire(timeout=PATIENCE)
+
+
+def test_an_end_without_the_sentinel_is_an_error_only_where_it_is_required(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve(letters("a", "b"))
+    assert list(Reader(get(server), until="[DONE]")) == [event("a"), event("b")]
+    reader = Reader(get(server), until="[DONE]", until_required=True)
+    assert list(islice(reader, 2)) == [event("a"), event("b")]
+    seen: list[Event] = []
+    with pytest.raises(IncompleteStream, match=r"\[DONE\]"):
+        Reader(get(server), until="[DONE]", until_required=True).for_each(seen.append)
+    assert seen == [event("a"), event("b")]
+
+
+def test_a_stream_without_a_single_event_lacks_its_sentinel(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve([head(CHUNKED), LAST_CHUNK])), until="[DONE]", until_required=True)
+    with pytest.raises(IncompleteStream):
+        reader.read()
+
+
+def test_a_block_that_the_end_cuts_is_dropped_and_the_sentinel_in_it_does_not_count(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve([head(CHUNKED), chunk(b"data: a\n\ndata: [DONE]\n"), LAST_CHUNK])
+    assert list(Reader(get(server))) == [event("a")]
+    with pytest.raises(IncompleteStream):
+        list(Reader(get(server), until="[DONE]", until_required=True))
+
+
+@pytest.mark.parametrize(
+    "charset", ["", "; charset=utf-8", "; charset=ISO-8859-1", ";charset=utf-16", "; charset=nonsense"]
+)
+def test_events_are_utf_8_whatever_the_response_says(
+    charset: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    stream = "data: é☃\n\n".encode()
+    response = get(serve([head(CHUNKED, content_type="text/event-stream" + charset), chunked(stream)]))
+    response.encoding = "latin-1"
+    assert list(Reader(response)) == [event("é☃")]
+
+
+def test_malformed_utf_8_is_replaced_and_ends_nothing(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    server = serve([head(CHUNKED), chunk(b"data: \xff\xe2\x82"), chunk(b"\xac \xe2\x82\n\n"), LAST_CHUNK])
+    assert list(Reader(get(server))) == [event("\ufffd€ \ufffd")]
+
+
+def test_a_reader_reads_on_one_thread_while_others_look_at_it(
+    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+) -> None:
+    reader = Reader(get(serve([head(CHUNKED), chunk(b"retry: 5\nid: 1\ndata: a\n\n"), HOLD])))
+    reading = Reading(reader).wait_for_next(1)
+    assert (reader.last_event_id, reader.retry, reader.cancelled) == ("1", 5, False)
+    reader.close()
+    assert reading.result() == [event("a", "1")]

@@ -1,0 +1,1 @@
+"""Each example project under a real server."""

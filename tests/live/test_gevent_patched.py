@@ -1,0 +1,25 @@
+"""The unit tests pass again where gevent has replaced threads, locks and sockets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .servers import ROOT
+
+#: Folders of tests that start no servers.
+FOLDERS = ("wire", "core", "server", "client", "flask_skin", "django_skin")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_unit_tests_pass_after_monkey_patching(folder: str, tmp_path: Path):
+    tests = ROOT / "tests" / folder
+    if not list(tests.glob("**/test_*.py")):
+        pytest.skip(f"there are no tests in {folder}")
+    command = [sys.executable, "-m", "tests.live.under_gevent", "-q", "-p", "no:cacheprovider", str(tests)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, f"{run.stdout[-20_000:]}\n{run.stderr[-5_000:]}"

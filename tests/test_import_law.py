@@ -1,0 +1,141 @@
+"""Who may import whom.
+
+::
+
+    errors <- event <- wire <- {server, client, channels}
+
+The three rooms never import one another, except that ``channels`` may use ``server.mailbox`` and ``server.loop``.
+Below them all lie two leaves that know nothing of the rest: ``cancel`` and, on ``errors`` alone, ``settings``. The
+skins use public names of ``ssesync`` only, and never each other.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ssesync
+
+ROOT = Path(ssesync.__file__).parent.parent
+SOURCES = sorted(
+    path for package in ("ssesync", "ssesync_flask", "ssesync_django") for path in ROOT.glob(f"{package}/**/*.py")
+)
+
+# What each part may import, besides itself.
+MAY = {
+    "errors": {"event"},  # for type checkers only, see below
+    "cancel": set(),
+    "event": {"errors"},
+    "settings": {"errors"},
+    "wire": {"errors", "event"},
+    "server": {"errors", "event", "wire", "cancel", "settings"},
+    "client": {"errors", "event", "wire", "cancel", "settings"},
+    "channels": {"errors", "event", "wire", "cancel", "settings", "server.mailbox", "server.loop"},
+}
+# Doors of the house, which open on all rooms.
+DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.testing", "ssesync.__main__"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, *, type_checking: bool) -> Iterator[tuple[str, str]]:
+    """Every module that is imported, wherever in the file, with the name taken from it ("" for the module itself)."""
+    module = module_name(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    if not type_checking:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                skipped |= {id(inner) for statement in node.body for inner in ast.walk(statement)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield base, alias.name
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def imported_modules(path: Path, *, type_checking: bool = True) -> Iterator[str]:
+    for base, name in imports(path, type_checking=type_checking):
+        yield f"{base}.{name}" if name and is_module(f"{base}.{name}") else base
+
+
+CORE = [path for path in SOURCES if module_name(path).startswith("ssesync.") and module_name(path) not in DOORS]
+
+
+@pytest.mark.parametrize("path", CORE, ids=module_name)
+def test_a_part_of_the_core_imports_only_what_lies_below_it(path: Path) -> None:
+    part = module_name(path).split(".")[1]
+    for imported in imported_modules(path):
+        package, _, rest = imported.partition(".")
+        assert not package.startswith("ssesync_"), f"the core imports the skin {imported}"
+        if package != "ssesync":
+            continue
+        assert rest, f"{module_name(path)} imports the front door"
+        allowed = rest in MAY[part] or rest.split(".")[0] in {part} | MAY[part]
+        assert allowed, f"{part} may not import {imported}"
+
+
+def test_every_part_of_the_core_has_its_place_in_the_law() -> None:
+    assert {module_name(path).split(".")[1] for path in CORE} <= set(MAY)
+
+
+def test_errors_know_events_only_as_a_type() -> None:
+    path = ROOT / "ssesync" / "errors.py"
+    assert not [name for name in imported_modules(path, type_checking=False) if name.startswith("ssesync")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in CORE if not module_name(path).startswith(("ssesync.client", "ssesync.channels"))],
+    ids=module_name,
+)
+def test_what_serves_and_what_is_pure_needs_only_the_standard_library(path: Path) -> None:
+    for imported in imported_modules(path, type_checking=False):
+        assert imported.split(".")[0] in {"ssesync", *sys_names()}, imported
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if ".wire" in module_name(path)], ids=module_name)
+def test_the_wire_is_pure(path: Path) -> None:
+    impure = {"asyncio", "os", "queue", "select", "selectors", "socket", "ssl", "threading", "time"}
+    assert not impure & {name.split(".")[0] for name in imported_modules(path)}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] != "ssesync"], ids=module_name
+)
+def test_a_skin_uses_public_names_only_and_never_another_skin(path: Path) -> None:
+    skin = path.relative_to(ROOT).parts[0]
+    for base, name in imports(path, type_checking=True):
+        package = base.split(".")[0]
+        if package == "ssesync":
+            assert base in ("ssesync", "ssesync.wire"), f"{base} is not public"
+            public = ssesync.__all__ if base == "ssesync" else ssesync.wire.__all__
+            assert not name or name in public, f"{base}.{name} is not public"
+        elif package.startswith("ssesync_"):
+            assert package == skin
+
+
+def sys_names() -> set[str]:
+    import sys
+
+    return set(sys.stdlib_module_names)

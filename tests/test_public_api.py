@@ -1,0 +1,150 @@
+"""The names that users may rely on, and what importing them costs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+import ssesync
+import ssesync_django
+import ssesync_flask
+
+PUBLIC = {
+    "ssesync": {
+        "CancelToken",
+        "CloseReason",
+        "ConnectionLost",
+        "ContentTypeError",
+        "Event",
+        "EventError",
+        "EventStream",
+        "EventTooLarge",
+        "IdleTimeout",
+        "IncompleteStream",
+        "ReadError",
+        "Reader",
+        "ResponseError",
+        "SSEError",
+        "Settings",
+        "SettingsError",
+        "StatusError",
+        "StreamClosed",
+        "StreamStats",
+        "Writer",
+        "add_accept_mime",
+        "get_last_event_id",
+        "set_last_event_id",
+        "wire",
+    },
+    "ssesync.wire": {
+        "Decoder",
+        "KEEP_ALIVE",
+        "MEDIA_TYPE",
+        "add_accept_mime",
+        "encode",
+        "encode_comment",
+        "get_last_event_id",
+        "is_event_stream",
+        "response_headers",
+        "set_last_event_id",
+    },
+    "ssesync_django": {"EventStreamResponse", "event_stream", "event_writer"},
+    "ssesync_flask": {"EventStreamResponse", "SSE", "event_stream", "event_writer"},
+}
+
+
+def modules() -> Iterator[ModuleType]:
+    for package in (ssesync, ssesync_django, ssesync_flask):
+        yield package
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if not info.name.endswith("__main__"):
+                yield importlib.import_module(info.name)
+
+
+MODULES = {module.__name__: module for module in modules()}
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions, as ruff sorts them too."""
+    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_public_names_are_these_and_no_others(package: str) -> None:
+    assert set(MODULES[package].__all__) == PUBLIC[package]
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_can_be_imported_and_is_listed_by_dir(package: str) -> None:
+    module = MODULES[package]
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    assert set(module.__all__) <= set(dir(module))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_offers_once_in_order_and_truly(name: str) -> None:
+    module = MODULES[name]
+    if name in ("ssesync.client", "ssesync.server"):
+        assert not hasattr(module, "__all__")  # a room; its modules are what there is
+        return
+    offered = module.__all__
+    assert len(offered) == len(set(offered))
+    assert [key for key in sorted(offered, key=in_order) if key != "SSE"] == [key for key in offered if key != "SSE"]
+    for key in offered:
+        assert getattr(module, key) is not None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_and_everything_it_offers_is_told_in_words(name: str) -> None:
+    module = MODULES[name]
+    assert module.__doc__
+    for key in getattr(module, "__all__", ()):
+        thing = getattr(module, key)
+        if callable(thing):
+            assert thing.__doc__, f"{name}.{key}"
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_only_the_standard_library() -> None:
+    # -c puts the working directory on the path; what the interpreter's start loads (.pth files) was there before.
+    code = """
+import sys
+before = set(sys.modules)
+import ssesync
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(loaded - set(sys.stdlib_module_names) - {"ssesync"}))
+"""
+    assert run(code) == "[]"
+
+
+def test_the_reader_is_imported_when_it_is_first_asked_for() -> None:
+    code = """
+import sys
+import ssesync
+assert "ssesync.client.reader" not in sys.modules and "urllib3" not in sys.modules
+from ssesync import Reader
+assert Reader is ssesync.Reader and "ssesync.client.reader" in sys.modules
+print(Reader.__name__)
+"""
+    assert run(code) == "Reader"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Raeder'"):
+        ssesync.Raeder  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_packages_carry_the_marker_of_typed_packages() -> None:
+    for package in (ssesync, ssesync_django, ssesync_flask):
+        assert pkgutil.get_data(package.__name__, "py.typed") is not None

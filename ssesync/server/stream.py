@@ -290,7 +290,7 @@ class EventStream:
             self._guard.tick(now)
 
     def describe(self) -> dict[str, Any]:
-        """What :meth:`Streams.snapshot` tells of this stream."""
+        """What ``streams.snapshot()`` tells of this stream."""
         now = time.monotonic()
         events, size = getattr(getattr(self._driver, "writer", self._driver), "pending", (0, 0))
         stats = self.stats

@@ -24,7 +24,7 @@ from ..settings import Settings
 from ..wire.encoder import encode
 from .writer import Writer
 
-__all__ = ["Inline", "Producer", "Pump", "Scope", "Source"]
+__all__ = ["Inline", "Pump", "Source"]
 
 logger = logging.getLogger("ssesync")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .server.shutdown import drain, drain_on_signal
 
-__all__ = ["post_worker_init", "worker_exit", "worker_int"]
+__all__ = ["post_worker_init", "worker_exit"]
 
 
 def post_worker_init(worker: Any) -> None:
@@ -19,11 +19,6 @@ def post_worker_init(worker: Any) -> None:
     drain_on_signal()
 
 
-def worker_int(worker: Any) -> None:
-    """In a worker that was told to quit."""
-    drain()
-
-
 def worker_exit(server: Any, worker: Any) -> None:
-    """In a worker that ends for whatever reason."""
+    """In a worker that ends for whatever reason: its threads are waited for, and so must not sit in streams."""
     drain()

@@ -6,6 +6,7 @@ the rest, and then hands on to the handler that was there before.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from .admission import gunicorn_worker, streams
 from .watcher import watcher, watcher_if_any
 
 __all__ = ["drain", "drain_on_signal"]
+
+logger = logging.getLogger("ssesync")
 
 
 def drain(farewell: Event | None = None) -> None:
@@ -46,7 +49,7 @@ def drain(farewell: Event | None = None) -> None:
         watcher().every_tick(end_those_due)
 
 
-def drain_on_signal(*signals: int, farewell: Event | None = None) -> None:
+def drain_on_signal(*signals: int, farewell: Event | None = None) -> bool:
     """End all streams cleanly when one of the signals comes, before what else it does.
 
     Call it where the application is made, in the process that serves. With gunicorn's ``--preload`` that is too
@@ -54,17 +57,18 @@ def drain_on_signal(*signals: int, farewell: Event | None = None) -> None:
 
     :param signals: SIGTERM, SIGINT and SIGQUIT without any.
     :param farewell: an event that each client gets before the end.
-    :raises RuntimeError: this is not the main thread, where alone Python sets signal handlers.
+    :return: whether the handlers are set. They are not outside of the main thread, where Python sets none: under Django's
+        reloader for one, which does not wait for streams.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            "drain_on_signal() has to be called in the main thread: Python sets signal handlers there only"
-        )
+        logger.debug("drain_on_signal() has no effect outside of the main thread")
+        return False
     for signum in signals or (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         if not isinstance(signal.getsignal(signum), _Handler):
             signal.signal(signum, _Handler(signum, farewell))
     # Under max_requests a gunicorn worker ends without a signal.
     streams.on_tick = lambda: _drain_with_worker(farewell)
+    return True
 
 
 class _Handler:

@@ -96,9 +96,9 @@ def make_stream(
     options.setdefault("scope", _Scope())
     release = options.get("release_db", settings.release_db)
     if release is not None:
-        options.setdefault("on_start", _release_before_streaming)
+        options.setdefault("on_start", _release_and_warn)
     if release == "step":
-        options.setdefault("after_step", release_connections)
+        options.setdefault("after_step", _release_and_warn)
     user = getattr(request, "user", None)
     if options.get("max_streams_per_key", settings.max_streams_per_key) and user is not None and user.is_authenticated:
         options.setdefault("key", f"user {user.pk}")
@@ -125,13 +125,13 @@ def release_connections() -> list[str]:
     return held
 
 
-def _release_before_streaming() -> None:
+def _release_and_warn() -> None:
     held = release_connections()
     if held and not _warned.is_set():
         _warned.set()
         logger.warning(
-            "a transaction (ATOMIC_REQUESTS or a middleware's) holds the database connection %s for as long as an "
-            "event stream lasts; leave streaming views out of it with @transaction.non_atomic_requests",
+            "a transaction holds the database connection %s while an event stream waits; let no atomic block, be it "
+            "the producer's or a middleware's, last from one event to the next",
             ", ".join(held),
         )
 

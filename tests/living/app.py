@@ -90,10 +90,10 @@ def chaos(w: Writer, query: Query, tell: Tell) -> None:
         if what < 0.05:
             raise RuntimeError("chaos")
         if what < 0.3:
-            w.write_event("x" * dice.randrange(200_000))
+            w.write_event("x" * dice.randrange(400_000))
         elif what < 0.9:
             w.write_event("y")
-        if w.cancelled.wait(dice.choice([0, 0, 0.01, 0.1])):
+        if w.cancelled.wait(dice.choice([0, 0, 0.005, 0.03])):
             return
 
 

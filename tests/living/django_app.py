@@ -78,23 +78,21 @@ def plain(request: HttpRequest) -> HttpResponse:
 urlpatterns = [path("stream", stream), path("count", count), path("plain", plain)]
 
 
-def in_a_transaction(application: Any) -> Any:
-    """A middleware that holds a transaction for as long as an answer lasts."""
+def in_a_transaction(get_response: Any) -> Any:
+    """A middleware that can hold a transaction for as long as an answer lasts."""
 
-    def middleware(environ: Any, start_response: Any) -> Iterator[bytes]:
-        with transaction.atomic():
-            answer = application(environ, start_response)
-            try:
-                yield from answer
-            finally:
-                answer.close()
+    def middleware(request: HttpRequest) -> Any:
+        if "atomic" not in request.GET:
+            return get_response(request)
+        block = transaction.atomic()
+        block.__enter__()
+        response = get_response(request)
+        response._resource_closers.append(lambda: block.__exit__(None, None, None))
+        return response
 
-    def choose(environ: Any, start_response: Any) -> Any:
-        return (middleware if "atomic" in environ["QUERY_STRING"] else application)(environ, start_response)
-
-    return choose
+    return middleware
 
 
-if __name__ != "__main__" and os.environ.get("TESTS_DJANGO"):
+if os.environ.get("TESTS_DJANGO"):
     django.setup()
-    application = in_a_transaction(get_wsgi_application())
+    application = get_wsgi_application()

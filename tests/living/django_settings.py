@@ -5,7 +5,7 @@ import os
 SECRET_KEY = "for tests only"
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = ["ssesync_django"]
-MIDDLEWARE: list[str] = []
+MIDDLEWARE = ["tests.living.django_app.in_a_transaction"]
 ROOT_URLCONF = "tests.living.django_app"
 WSGI_APPLICATION = "tests.living.app.application"
 DATABASES = {

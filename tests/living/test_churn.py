@@ -90,11 +90,11 @@ class Client(threading.Thread):
         with wire:
             if self._dice.random() < 0.1:
                 # Gone before there is an answer.
-                wire.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                wire.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 self._leave(wire)
                 return
             # 500 where the producer failed before the answer had begun.
-            assert wire.get(target).status in (200, 500)
+            assert wire.get(target, Connection="close").status in (200, 500)
             what = self._dice.random()
             if what < 0.3:
                 self._read(wire, pause=0)

@@ -44,6 +44,8 @@ class Body:
         self._source = source
         #: Whether :meth:`cancel` or :meth:`close` was called before the end. Looked at for every event.
         self.cancelled = False
+        #: Whether the body was read to its own end.
+        self.complete = False
         self._ended = False
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -86,6 +88,7 @@ class Body:
                     raise
                 raise translated from error
             if not data or self.cancelled:
+                self.complete = not self.cancelled
                 return self._end(b"")
             return data
 

@@ -212,7 +212,7 @@ def excerpt_of(body: Body) -> bytes:
     timer.daemon = True
     timer.start()
     try:
-        while size < EXCERPT_SIZE and (piece := body.read()):
+        while size <= EXCERPT_SIZE and (piece := body.read()):
             pieces.append(piece)
             size += len(piece)
     except ReadError:

@@ -6,24 +6,31 @@ shuts the upstream's connection at once; that is its client's leaving for the ne
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import requests
 
 from ..cancel import CancelToken
 from ..errors import EventTooLarge, ReadError
 from ..event import Event
-from ..wire.decoder import MAX_EVENT_SIZE, Decoder
+from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
 from .body import Body
-from .reader import EXCERPT_SIZE, excerpt_of
+from .reader import excerpt_of
 
 __all__ = ["Relay", "relay_request"]
 
-# Between two blocks, where a keep-alive of ours can stand: two line ends of any kind, or a comment behind such.
-_BLANK = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
+# A line end, and two of them: an event ends there.
+_EOL = rb"(?:\r\n|\r(?!\n)|\n)"
+_BLANK = re.compile(_EOL + b"{2}")
+# What stands alone where a block begins: comments, reconnection times, more blank lines. They take effect at once, so
+# they must not wait for the event behind them.
+_ALONE = re.compile(rb"(?:(?:(?::|retry:)[^\r\n]*)?" + _EOL + b")*")
 _FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
 # Of the answer of an upstream that is no event stream, these say something about its body or what to do next.
 _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
@@ -48,15 +55,17 @@ class Relay:
 
         return EventStreamResponse(Relay(requests.post(LLM, json=request.json, stream=True)))
 
-    Bytes go through untouched: ids, comments and reconnection times as they are. Keep-alives of the stream's own are
-    put in while the upstream is silent, between events only. An upstream whose status is not 200 or that sends
-    another media type is answered as an ordinary response, with its status and the first 64 kB of its body. One that
-    breaks off ends the stream with an ``error`` event; the reason is logged.
+    Bytes go through untouched, but for a byte order mark: ids, comments and reconnection times as they are. Keep-alives
+    of the stream's own are put in while the upstream is silent, between events only. An upstream whose status is not
+    200 or that sends another media type is answered as an ordinary response, with its status and the first 64 kB of
+    its body; where that would be a part of a good answer, with 502. One that breaks off ends the stream with an
+    ``error`` event; the reason is logged.
 
     :param upstream: a ``requests`` response got with ``stream=True``. It is closed when the stream ends.
     :param transform: called with each event, gives what is sent instead: an event, several (any iterable), or
         ``None`` for none. Events are then decoded and encoded anew, and comments are not passed on.
-    :param max_event_size: the bytes that one event may hold (16 MiB).
+    :param max_event_size: the bytes of an unfinished event that are held (16 MiB); with more the stream ends as if
+        the upstream had broken off.
     """
 
     def __init__(
@@ -97,37 +106,43 @@ class Relay:
         self._body.close()
 
     def _pass_bytes(self, writer: Target) -> None:
-        held = b""
+        blocks = _Blocks()
         for chunk in self._body:
-            data = held + chunk if held else chunk
-            end = _safe_end(data)
-            if not end:
-                held = data
-                if len(held) > self._max_event_size:
-                    raise EventTooLarge(len(held), self._max_event_size)
-                continue
-            held = data[end:]
-            writer.write_raw(data[:end], events=data.count(b"\n\n", 0, end) or 1)
-        # What is left of a block without its end is no event; nobody would dispatch it.
+            data, events = blocks.feed(chunk)
+            if data:
+                writer.write_raw(data, events=events)
+            if blocks.size > self._max_event_size:
+                raise EventTooLarge(blocks.size, self._max_event_size)
+        if blocks.size and self._body.complete:
+            # No event, as it lacks its end. The client is to decide that; after a break it would spoil our last words.
+            writer.write_raw(blocks.rest(), events=0)
 
     def _pass_events(self, writer: Target, transform: Callable[[Event], Any]) -> None:
         decoder = Decoder(max_event_size=self._max_event_size)
+        retry = None
         for chunk in self._body:
-            for event in decoder.feed(chunk):
-                result = transform(event)
-                if result is None:
-                    continue
-                for item in [result] if isinstance(result, (Event, str, bytes, Mapping)) else result:
+            too_large = None
+            try:
+                events = decoder.feed(chunk)
+            except EventTooLarge as error:
+                too_large, events = error, error.events
+            if decoder.retry != retry:
+                retry = decoder.retry
+                writer.write(Event(retry=retry))
+            for event in events:
+                for item in _items(transform(event)):
                     writer.write(item)
+            if too_large is not None:
+                raise too_large
 
     def _ordinary_answer(self) -> tuple[str, list[tuple[str, str]], bytes]:
         upstream = self._upstream
         body = excerpt_of(self._body)
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         status = upstream.status_code
-        if status == 200 and len(body) >= EXCERPT_SIZE:
+        if status < 300 and not self._body.complete:
             # A piece of an error's body tells enough; a piece of a good answer is a wrong answer.
-            text = b"the upstream sent no event stream, and more than can be passed on\n"
+            text = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
             return "502 Bad Gateway", [("Content-Type", "text/plain; charset=utf-8")], text
         return f"{status} {upstream.reason or 'Unknown'}", headers, body
 
@@ -152,25 +167,53 @@ def relay_request(
     """
     environ = request if isinstance(request, Mapping) else getattr(request, "environ", None) or request.META
     headers = {}
-    for name in forward:
+    for name in _allowed(forward, environ, options):
         key = name.upper().replace("-", "_")
-        value = environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
-        if value and name.lower() not in _NEVER:
+        value = environ.get(key if key == "CONTENT_TYPE" else f"HTTP_{key}")
+        if value:
             headers[name] = value
     headers["Accept"] = MEDIA_TYPE
     headers["Accept-Encoding"] = "identity"
     headers["Cache-Control"] = "no-cache"
-    set_last_event_id(headers, get_last_event_id(environ))
+    # A header can't begin with a space; an ID from the query can.
+    set_last_event_id(headers, get_last_event_id(environ).strip(" "))
     headers.update(options.pop("headers", None) or {})
-    if "data" not in options and "json" not in options:
+    if not any(name in options for name in _BODIES):
         options["data"] = _request_body(request, environ) or None
-    options.setdefault("params", environ.get("QUERY_STRING") or None)
+    # As it was asked, each byte above ASCII (which some clients send as it is) as such.
+    options.setdefault("params", quote(environ.get("QUERY_STRING", ""), safe=_PRINTABLE, encoding="latin-1") or None)
     options.setdefault("stream", True)
     send = requests.request if session is None else session.request
     return send(options.pop("method", environ["REQUEST_METHOD"]), url, headers=headers, **options)
 
 
-_NEVER = frozenset(("connection", "cookie", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"))
+_BODIES = ("data", "json", "files")
+_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
+# Hop-by-hop or about the connection (RFC 9110, section 7.6.1), about the body's transfer, or the client's secret.
+_NEVER = frozenset(
+    (
+        "connection",
+        "content-length",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+
+def _allowed(forward: Iterable[str], environ: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """The names of those headers that may go along."""
+    never = _NEVER | {name.strip().lower() for name in environ.get("HTTP_CONNECTION", "").split(",")}
+    if "json" in options or "files" in options or not isinstance(options.get("data", b""), (str, bytes, type(None))):
+        never |= {"content-type"}  # it was said of another body
+    return [name for name in forward if name.lower() not in never]
 
 
 def _request_body(request: Any, environ: Mapping[str, Any]) -> bytes:
@@ -180,17 +223,85 @@ def _request_body(request: Any, environ: Mapping[str, Any]) -> bytes:
     if hasattr(request, "body"):
         return bytes(request.body)
     length = int(environ.get("CONTENT_LENGTH") or 0)
+    if not length and environ.get("wsgi.input_terminated"):
+        return bytes(environ["wsgi.input"].read())  # chunked, with an end that the server sees to
     return bytes(environ["wsgi.input"].read(length)) if length else b""
 
 
-def _safe_end(data: bytes) -> int:
-    """Where the last whole block ends, comments behind it included; 0 if none does."""
-    end = data.rfind(b"\n\n") + 2 if b"\r" not in data else max((m.end() for m in _BLANK.finditer(data)), default=1)
-    end = end if end > 1 else 0
-    # Comment lines after a block stand alone, and a keep-alive must not wait for the next event to come.
-    while data[end : end + 1] == b":":
-        line_end = data.find(b"\n", end) + 1
-        if not line_end:
-            break
-        end = line_end
-    return end
+def _items(result: Any) -> Iterator[Any]:
+    """What a transform gave, one by one."""
+    if result is None:
+        return
+    for item in [result] if isinstance(result, (Event, str, bytes, bytearray, Mapping)) else result:
+        # The decoder names the type of events that name none; they should go as they came.
+        yield dataclasses.replace(item, type=None) if isinstance(item, Event) and item.type == "message" else item
+
+
+class _Blocks:
+    """Finds the places in a stream where a keep-alive of ours can stand: behind a blank line, behind a comment there.
+
+    The bytes of an unfinished block are held back, and joined once, however many pieces it comes in.
+    """
+
+    def __init__(self) -> None:
+        #: Bytes held back.
+        self.size = 0
+        self._held: list[bytes] = []
+        self._alone = False  # what is held may become a line that stands alone
+        self._started = False
+        self._has_lf = False
+
+    def feed(self, chunk: bytes) -> tuple[bytes, int]:
+        """Take the next bytes; those that can go, and how many blocks end in them."""
+        if not self._started:
+            chunk = self._without_bom(chunk)
+        self._has_lf = self._has_lf or b"\n" in chunk
+        tail = b"".join(self._held[-3:])[-3:]
+        window = tail + chunk
+        end, blocks = self._last_blank(window)
+        if not end and self._held and not (self._alone and (b"\n" in chunk or b"\r" in chunk)):
+            self._hold(chunk)
+            return b"", 0
+        data = b"".join([*self._held, chunk])
+        if end:
+            end += len(data) - len(window)
+        alone = _ALONE.match(data, end, self._limit(data))
+        end = alone.end() if alone is not None else end
+        self._held.clear()
+        self.size = 0
+        rest = data[end:]
+        self._alone = rest.startswith((b":", b"retry:")) or b"retry:".startswith(rest)
+        self._hold(rest)
+        return data[:end], blocks
+
+    def rest(self) -> bytes:
+        """What is held back, at the stream's end."""
+        return b"".join(self._held)
+
+    def _hold(self, data: bytes) -> None:
+        if data:
+            self._held.append(data)
+            self.size += len(data)
+
+    def _last_blank(self, window: bytes) -> tuple[int, int]:
+        """Where the last blank line ends, 0 without any, and how many there are."""
+        if b"\r" not in window:
+            end = window.rfind(b"\n\n") + 2
+            return (end, window.count(b"\n\n")) if end > 1 else (0, 0)
+        ends = [match.end() for match in _BLANK.finditer(window, 0, self._limit(window))]
+        return (ends[-1], len(ends)) if ends else (0, 0)
+
+    def _limit(self, data: bytes) -> int:
+        """Up to where line ends are certain: in a stream of CR LF, a CR at the end is half of one."""
+        return len(data) - (self._has_lf and data.endswith(b"\r"))
+
+    def _without_bom(self, chunk: bytes) -> bytes:
+        """Ours are the stream's first bytes, and elsewhere it would spoil the first line."""
+        head = self.rest() + chunk
+        self._held.clear()
+        self.size = 0
+        if len(head) < len(BOM) and BOM.startswith(head):
+            self._hold(head)
+            return b""
+        self._started = True
+        return head[len(BOM) :] if head.startswith(BOM) else head

@@ -1,0 +1,1 @@
+"""Relay: from bytes to chains of real gateways."""

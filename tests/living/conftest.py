@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import trustme
 
 from tests.live.switchboard import Switchboard
 
-from .servers import Kind, Server, running
+from .servers import KINDS, Kind, Server, running
 
 STARTED = pytest.StashKey[list[Server]]()
 
@@ -36,9 +36,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     issued.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    return Certificate(
-        ["--certfile", str(folder / "certificate.pem"), "--keyfile", str(folder / "key.pem")], context
-    )
+    return Certificate(["--certfile", str(folder / "certificate.pem"), "--keyfile", str(folder / "key.pem")], context)
 
 
 class Fleet:
@@ -63,6 +61,16 @@ class Fleet:
 def fleet(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Fleet]:
     with contextlib.ExitStack() as stack:
         yield Fleet(tmp_path_factory.mktemp("fleet"), stack, certificate)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, fleet: Fleet, certificate: Certificate) -> Server:
+    """The server that an indirect parameter names."""
+    kind = KINDS[request.param]
+    if kind.transport == "tls":
+        plain = kind.command
+        kind = replace(kind, command=lambda *where: [*plain(*where)[:-1], *certificate.options, plain(*where)[-1]])
+    return fleet(kind)
 
 
 @pytest.fixture

@@ -72,6 +72,27 @@ def uwsgi(descriptor: int, port: int) -> list[str]:
     ]  # fmt: skip
 
 
+#: Every server, as it can serve a stream.
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("sync", gunicorn("--worker-class", "sync"), concurrent=False),
+        Kind("gthread", gunicorn("--worker-class", "gthread", "--threads", "4")),
+        Kind("gthread_unix", gunicorn("--worker-class", "gthread", "--threads", "4"), transport="unix"),
+        Kind("gthread_tls", gunicorn("--worker-class", "gthread", "--threads", "4"), transport="tls"),
+        Kind("gevent", gunicorn("--worker-class", "gevent")),
+        Kind("gevent_pywsgi", gunicorn("--worker-class", "gevent_pywsgi")),
+        Kind("werkzeug", launch("werkzeug")),
+        Kind("runserver", runserver, inherits=False),
+        Kind("wsgiref", launch("wsgiref"), concurrent=False),
+        Kind("waitress", launch("waitress")),
+        Kind("uwsgi", uwsgi, inherits=False),
+        Kind("cheroot", launch("cheroot")),
+        Kind("pywsgi", launch("pywsgi")),
+    )
+}
+
+
 class Wire(Connection):
     """A connection over whatever socket, with the ways of leaving it."""
 
@@ -106,7 +127,9 @@ class Wire(Connection):
         return bool(self.received)
 
 
-def path(place: str = "/stream", *, line: int | None = None, options: dict[str, Any] | None = None, **query: Any) -> str:
+def path(
+    place: str = "/stream", *, line: int | None = None, options: dict[str, Any] | None = None, **query: Any
+) -> str:
     """The path of a stream with options."""
     if line is not None:
         query["line"] = line
@@ -252,9 +275,7 @@ def eventually(condition: Callable[[], object], within: float = PATIENCE) -> boo
 
 
 @contextlib.contextmanager
-def running(
-    kind: Kind, folder: Path, tls: ssl.SSLContext | None = None, **sockopts: int
-) -> Iterator[Server]:
+def running(kind: Kind, folder: Path, tls: ssl.SSLContext | None = None, **sockopts: int) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
     server = Server(kind, folder, tls, **sockopts)
     try:

@@ -8,45 +8,17 @@ import pytest
 
 from tests.live.switchboard import Switchboard
 
-from .conftest import Certificate, Fleet
-from .servers import FIRST, OPENING, Kind, Server, Wire, gunicorn, launch, path, runserver, uwsgi
+from .conftest import Fleet
+from .servers import FIRST, KINDS, OPENING, Server, Wire, path
 
 #: Nothing is written by itself for as long as any of these tests takes.
 SILENT = {"keep_alive": 60, "max_streams": None, "send_timeout": 20}
-
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("sync", gunicorn("--worker-class", "sync"), concurrent=False),
-        Kind("gthread", gunicorn("--worker-class", "gthread", "--threads", "4")),
-        Kind("gthread_unix", gunicorn("--worker-class", "gthread", "--threads", "4"), transport="unix"),
-        Kind("gthread_tls", gunicorn("--worker-class", "gthread", "--threads", "4"), transport="tls"),
-        Kind("gevent", gunicorn("--worker-class", "gevent")),
-        Kind("gevent_pywsgi", gunicorn("--worker-class", "gevent_pywsgi")),
-        Kind("werkzeug", launch("werkzeug")),
-        Kind("runserver", runserver, inherits=False),
-        Kind("wsgiref", launch("wsgiref"), concurrent=False),
-        Kind("waitress", launch("waitress")),
-        Kind("uwsgi", uwsgi, inherits=False),
-        Kind("cheroot", launch("cheroot")),
-        Kind("pywsgi", launch("pywsgi")),
-    )
-}
 
 LEAVE: dict[str, Callable[[Wire], None]] = {
     "FIN": Wire.fin,
     "RST": Wire.rst,
     "half-close": Wire.half_close,
 }
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest, fleet: Fleet, certificate: Certificate) -> Server:
-    kind = KINDS[request.param]
-    if kind.transport == "tls":
-        plain = kind.command
-        kind = Kind(kind.name, lambda *where: [*plain(*where)[:-1], *certificate.options, plain(*where)[-1]], "tls")
-    return fleet(kind)
 
 
 @pytest.mark.parametrize("bytes_behind", [b"", b"GET /pipe"], ids=["", "behind pipelined bytes"])

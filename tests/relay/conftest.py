@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -13,12 +14,12 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 from django.urls import path
 from flask import Flask, request
+from werkzeug.serving import make_server
 
 import ssesync_django
 import ssesync_flask
 from ssesync import EventStream
 from tests.client.raw_server import RawServer
-from tests.docs.feed import serving
 
 #: What every stream opens with.
 OPENING = b":ok\n"
@@ -47,6 +48,21 @@ def ask(session: requests.Session) -> Iterator[Callable[..., requests.Response]]
             return stack.enter_context(session.get(server.url, stream=True, timeout=(10, None), **options))
 
         yield get
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = True
+    # Asked often whether to end: there are many tests.
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
 
 
 def bare_gateway(make: Callable[[Any], Any], **options: Any) -> Any:
@@ -90,6 +106,6 @@ def gateway() -> Iterator[Callable[..., str]]:
             if isinstance(app, tuple):
                 settings, app = app
                 stack.enter_context(settings)
-            return f"{stack.enter_context(serving(app))}/"
+            return stack.enter_context(serving(app))
 
         yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import re
@@ -268,7 +269,7 @@ def cut_streams(draw: st.DrawFn) -> list[bytes]:
     text = b"".join(draw(LINES) + (one or draw(LINE_ENDS)) for _ in range(draw(st.integers(0, 15))))
     text += draw(LINES)
     cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=12)) | {0, len(text)})
-    return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 @given(cut_streams())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from ssesync import EventStream, Reader, Relay, StreamClosed, Writer, relay_request, streams
+from ssesync import EventStream, Reader, Relay, Writer, relay_request, streams
 from tests.client.raw_server import CHUNKED, HOLD, PATIENCE, RawServer, chunk, framings, head
 
 Ask = Callable[..., Any]
@@ -117,10 +117,8 @@ def test_a_relay_to_a_stream_that_is_over_reads_nothing(upstream: Upstream, ask:
     server = upstream(SILENT)
     writer = Writer()
     writer.cancel("client_gone")
-    try:
-        Relay(ask(server)).produce(writer)
-    except StreamClosed as closed:
-        assert closed.reason == "client_gone"
+    Relay(ask(server)).produce(writer)
+    assert writer.events == 0
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
@@ -147,7 +145,7 @@ def test_200_clients_that_open_and_leave_leave_no_connection_thread_or_descripto
             wait_until(lambda: not [t for t in threading.enumerate() if t.name in ("ssesync-/", "ssesync-Relay")])
             wait_until(lambda: sum("process_request_thread" in t.name for t in threading.enumerate()) == 0)
             gc.collect()
-            return len(os.listdir("/proc/self/fd")), threading.active_count()
+            return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
         cycle(5)
         before = cycle(1)

@@ -48,7 +48,7 @@ def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
     for find in _FINDERS:
         try:
             fd = find(environ)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        except Exception:
             continue
         if isinstance(fd, int) and fd >= 0:
             return ClientSocket(fd) if _is_socket(fd) else None

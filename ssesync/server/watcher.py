@@ -28,6 +28,9 @@ TICK = 0.5
 
 Callback = Callable[[], object]
 
+# EPOLLRDHUP, which gevent's patch takes from the select module.
+_RDHUP = 0x2000
+
 
 class Poller(Protocol):
     """One-shot readiness: of hang-ups on clients' descriptors, of anything on the wake-up pipe."""
@@ -44,6 +47,9 @@ class Poller(Protocol):
     def wait(self, timeout: float | None) -> list[int]:
         """Wait up to ``timeout`` seconds; the descriptors there is something of."""
 
+    def is_hung_up(self, fd: int, half_close: bool) -> bool:
+        """Whether what :meth:`watch` reports is so now."""
+
 
 class EpollPoller:
     """Linux. Under gevent the native class, as the patch takes ``select.epoll`` away."""
@@ -53,7 +59,7 @@ class EpollPoller:
         self._wait_read = _gevent_wait()
 
     def watch(self, fd: int, half_close: bool) -> None:
-        self._epoll.register(fd, (0x2000 if half_close else 0) | 1 << 30)  # EPOLLRDHUP, EPOLLONESHOT
+        self._epoll.register(fd, (_RDHUP if half_close else 0) | 1 << 30)  # EPOLLONESHOT
 
     def watch_pipe(self, fd: int) -> None:
         self._epoll.register(fd, 1)  # EPOLLIN
@@ -66,6 +72,11 @@ class EpollPoller:
             self._wait_read(self._epoll.fileno(), timeout)
             timeout = 0
         return [fd for fd, _ in self._epoll.poll(timeout)]
+
+    def is_hung_up(self, fd: int, half_close: bool) -> bool:
+        poll = _native("poll")()
+        poll.register(fd, _RDHUP if half_close else 0)  # POLLRDHUP is the same bit
+        return bool(poll.poll(0))
 
 
 class KqueuePoller:
@@ -94,6 +105,9 @@ class KqueuePoller:
         eof = self._module.KQ_EV_EOF
         return [event.ident for event in events if event.ident == self._pipe or event.flags & eof]
 
+    def is_hung_up(self, fd: int, half_close: bool) -> bool:
+        return True
+
     def _change(self, fd: int, flags: int) -> None:
         self._kqueue.control([self._module.kevent(fd, self._module.KQ_FILTER_READ, flags)], 0, 0)
 
@@ -104,7 +118,7 @@ class Watcher:
     def __init__(self) -> None:
         self._poller: Poller | None = _make_poller()
         self._lock = threading.Lock()
-        self._hang_ups: dict[int, Callback] = {}
+        self._hang_ups: dict[int, tuple[Callback, bool]] = {}
         self._ticks: list[Callable[[], bool]] = []
         self._signalled: list[Callback] = []
         self._wake_out, self._wake_in = os.pipe()
@@ -124,7 +138,7 @@ class Watcher:
         if self._poller is None:
             return False
         with self._lock:
-            self._hang_ups[fd] = callback
+            self._hang_ups[fd] = callback, half_close
             try:
                 self._poller.watch(fd, half_close)
             except FileExistsError:
@@ -139,7 +153,7 @@ class Watcher:
     def forget(self, fd: int, callback: Callback) -> None:
         """Take :meth:`watch` back, before the descriptor is closed. Not an error if it has called back."""
         with self._lock:
-            if self._hang_ups.get(fd) is not callback:
+            if self._hang_ups.get(fd, (None,))[0] != callback:
                 return
             del self._hang_ups[fd]
             try:
@@ -208,9 +222,12 @@ class Watcher:
 
     def _hung_up(self, fd: int) -> None:
         with self._lock:
-            callback = self._hang_ups.get(fd)
-        if callback is not None:
-            self._call(callback)
+            callback, half_close = self._hang_ups.get(fd, (None, True))
+            # Since the report, the descriptor may have been forgotten, closed, and given to the next connection. Under
+            # the lock it can't be.
+            if callback is None or self._poller is None or not self._poller.is_hung_up(fd, half_close):
+                return
+        self._call(callback)
 
     def _tick(self) -> None:
         # Taken out first: a callback that is added again while it answers False must not get lost.

@@ -68,3 +68,65 @@ def test_a_value_that_can_not_work_is_refused_with_its_name_and_value(name: str,
     with pytest.raises(SettingsError, match=name) as caught:
         Settings(**{name: value})
     assert repr(value) in str(caught.value)
+
+
+def test_the_defaults_of_living_streams() -> None:
+    settings = Settings()
+    assert settings.sense_disconnect
+    assert settings.half_close_is_gone
+    assert settings.send_timeout == 30
+    assert settings.max_lifetime is None
+    assert settings.max_streams == "auto"
+    assert settings.max_streams_per_key is None
+    assert (settings.drain, settings.drain_timeout) == ("end", 20)
+    assert settings.release_db == "step"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sense_disconnect", 0),
+        ("half_close_is_gone", None),
+        ("send_timeout", 0),
+        ("send_timeout", True),
+        ("max_lifetime", -1),
+        ("max_lifetime", 0),
+        ("max_streams", 0),
+        ("max_streams", 1.5),
+        ("max_streams", "all"),
+        ("max_streams_per_key", 0),
+        ("max_streams_per_key", "auto"),
+        ("drain", "later"),
+        ("drain", None),
+        ("drain_timeout", -1),
+        ("drain_timeout", None),
+        ("release_db", "never"),
+        ("release_db", True),
+        ("release_db", []),
+    ],
+)
+def test_a_living_streams_option_that_can_not_work_is_refused_with_its_name_and_value(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=name) as caught:
+        Settings(**{name: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"send_timeout": None},
+        {"send_timeout": 0.1},
+        {"max_lifetime": 3600},
+        {"max_streams": None},
+        {"max_streams": "auto"},
+        {"max_streams": 1},
+        {"max_streams_per_key": 3},
+        {"drain": "finish", "drain_timeout": 0},
+        {"release_db": None},
+        {"release_db": "start"},
+    ],
+)
+def test_a_living_streams_option_that_can_work_is_taken(options: dict[str, Any]) -> None:
+    settings = Settings(**options)
+    for name, value in options.items():
+        assert getattr(settings, name) == value

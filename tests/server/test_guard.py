@@ -1,0 +1,156 @@
+"""A guard over one stream: lifetime, stalling, and that it touches no descriptor after the end."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ssesync import CloseReason, Settings
+from ssesync.server.guard import Guard
+from ssesync.server.watcher import watcher
+
+from .test_watcher import make_tcp, pass_through
+
+
+class Stream:
+    """What a guard knows of a stream."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, CloseReason]] = []
+
+    def cancel(self, reason: CloseReason) -> None:
+        self.calls.append(("cancel", reason))
+
+    def stop(self, reason: CloseReason) -> None:
+        self.calls.append(("stop", reason))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = make_tcp()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def guard(stream: Any, sock: socket.socket | None, **options: Any) -> Guard:
+    environ = {} if sock is None else {"gunicorn.socket": sock}
+    return Guard(stream, environ, Settings(**options))
+
+
+def test_a_client_that_leaves_cancels_the_stream(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = Stream()
+    watching = guard(stream, pair[0])
+    assert watching.senses
+    pair[1].close()
+    pass_through()
+    assert stream.calls == [("cancel", "client_gone")]
+    watching.end()
+
+
+def test_after_the_end_a_client_that_leaves_is_nothing_to_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = Stream()
+    watching = guard(stream, pair[0])
+    watching.end()
+    watching.end()
+    pair[1].close()
+    pass_through()
+    assert stream.calls == []
+    assert pair[0].fileno() not in watcher()._hang_ups
+
+
+def test_without_a_socket_or_without_leave_it_does_not_sense(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = Stream()
+    assert not guard(stream, None).senses
+    blind = guard(stream, pair[0], sense_disconnect=False)
+    assert not blind.senses
+    pair[1].close()
+    pass_through()
+    blind.end()
+    assert stream.calls == []
+
+
+def test_the_kernel_is_told_to_give_a_lost_peer_up_later_than_a_stalled_one(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    guard(Stream(), pair[0], send_timeout=5).end()
+    assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+
+
+def test_a_send_that_takes_too_long_cuts_the_client_off(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = Stream()
+    watching = guard(stream, pair[0], send_timeout=5, sense_disconnect=False)
+    watching.sending(100.0)
+    watching.tick(105.0)
+    assert stream.calls == []
+    watching.tick(105.1)
+    assert stream.calls == [("cancel", "stalled")]
+    assert pair[1].recv(1) == b""
+    watching.end()
+
+
+def test_a_send_that_is_done_is_not_counted_any_more(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = Stream()
+    watching = guard(stream, pair[0], send_timeout=5)
+    watching.sending(100.0)
+    watching.sent()
+    watching.tick(1000.0)
+    watching.sending(1000.0)
+    watching.tick(1004.0)
+    assert stream.calls == []
+    watching.end()
+
+
+@pytest.mark.parametrize("options", [{"send_timeout": None}, {"send_timeout": 5}])
+def test_without_a_timeout_or_a_socket_nobody_is_stalled(options: dict[str, Any]) -> None:
+    stream = Stream()
+    watching = guard(stream, None, **options)
+    watching.sending(0.0)
+    watching.tick(1e6)
+    assert stream.calls == []
+
+
+def test_after_the_end_nobody_is_cut_off(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The descriptor may be another connection's by then."""
+    stream = Stream()
+    watching = guard(stream, pair[0], send_timeout=5)
+    watching.sending(100.0)
+    watching.end()
+    watching.tick(1000.0)
+    assert stream.calls == []
+    pair[0].sendall(b"x")
+    assert pair[1].recv(1) == b"x"
+
+
+def test_lifetime_stops_the_stream_once_a_tenth_earlier_or_later() -> None:
+    stream = Stream()
+    born = time.monotonic()
+    watching = guard(stream, None, max_lifetime=100)
+    watching.tick(born + 89)
+    assert stream.calls == []
+    watching.tick(time.monotonic() + 111)
+    watching.tick(time.monotonic() + 112)
+    assert stream.calls == [("stop", "lifetime")]
+
+
+def test_lifetimes_differ_so_that_clients_do_not_come_back_together() -> None:
+    ends = {guard(Stream(), None, max_lifetime=100)._dies_at for _ in range(5)}
+    assert len(ends) == 5
+
+
+def test_it_keeps_no_stream_alive(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = Stream()
+    watching = guard(stream, pair[0])
+    gone = weakref.ref(stream)
+    del stream
+    gc.collect()
+    assert gone() is None
+    pair[1].close()
+    pass_through()
+    watching.tick(1e9)
+    watching.end()

@@ -1,0 +1,426 @@
+"""The watcher: hang-ups, ticks, signals, forks; and the same where threads are greenlets."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ssesync.server.watcher import TICK, watcher, watcher_if_any
+
+PATIENCE = 10.0
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+class Called:
+    """A callback that can be waited for."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.thread = ""
+        self._event = threading.Event()
+
+    def __call__(self) -> None:
+        self.times += 1
+        self.thread = threading.current_thread().name
+        self._event.set()
+
+    def within(self, seconds: float = PATIENCE) -> bool:
+        return self._event.wait(seconds)
+
+    def method(self) -> None:
+        """As a guard's: a new object each time that it is asked for."""
+        self()
+
+
+def pass_through() -> None:
+    """Return when the watcher has done all that it had to do before."""
+    done = Called()
+    ours, theirs = socket.socketpair()
+    with ours:
+        watcher().watch(ours.fileno(), done)
+        theirs.close()
+        assert done.within()
+        watcher().forget(ours.fileno(), done)
+
+
+def make_tcp() -> Pair:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        return listener.accept()[0], theirs
+
+
+@pytest.fixture(params=[socket.socketpair, make_tcp], ids=["unix", "tcp"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    ours, theirs = request.param()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def tcp() -> Iterator[Pair]:
+    ours, theirs = make_tcp()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def half_close(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("bytes_before", [b"", b"GET /"], ids=["", "behind bytes"])
+@pytest.mark.parametrize("leave", [socket.socket.close, half_close])
+def test_a_peer_that_closes_or_half_closes_is_noticed_once(
+    pair: Pair, leave: Callable[[socket.socket], None], bytes_before: bytes
+) -> None:
+    ours, theirs = pair
+    called = Called()
+    assert watcher().watch(ours.fileno(), called)
+    if bytes_before:
+        theirs.sendall(bytes_before)
+        pass_through()
+        assert not called.times
+    leave(theirs)
+    assert called.within()
+    assert called.thread == "ssesync-watcher"
+    pass_through()
+    assert called.times == 1
+    watcher().forget(ours.fileno(), called)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_peer_that_resets_is_noticed(tcp: Pair, half: bool) -> None:
+    ours, theirs = tcp
+    called = Called()
+    watcher().watch(ours.fileno(), called, half_close=half)
+    reset(theirs)
+    assert called.within()
+
+
+def test_a_half_close_can_be_left_out(tcp: Pair) -> None:
+    ours, theirs = tcp
+    called = Called()
+    watcher().watch(ours.fileno(), called, half_close=False)
+    theirs.sendall(b"GET /")
+    half_close(theirs)
+    pass_through()
+    assert not called.times
+    reset(theirs)
+    assert called.within()
+
+
+def test_a_peer_that_was_gone_before_is_noticed(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.close()
+    called = Called()
+    watcher().watch(ours.fileno(), called)
+    assert called.within()
+
+
+def test_what_is_forgotten_is_not_called(pair: Pair) -> None:
+    ours, theirs = pair
+    called = Called()
+    watcher().watch(ours.fileno(), called)
+    watcher().forget(ours.fileno(), called)
+    theirs.close()
+    pass_through()
+    assert not called.times
+
+
+def test_a_method_is_forgotten_though_each_look_at_it_makes_another(pair: Pair) -> None:
+    ours, theirs = pair
+    called = Called()
+    watcher().watch(ours.fileno(), called.method)
+    watcher().forget(ours.fileno(), called.method)
+    theirs.close()
+    pass_through()
+    assert not called.times
+
+
+def test_to_forget_again_or_another_or_a_closed_descriptor_is_no_error(pair: Pair) -> None:
+    ours, theirs = pair
+    fd = ours.fileno()
+    first, second = Called(), Called()
+    watcher().watch(fd, first)
+    watcher().forget(fd, second)
+    theirs.close()
+    assert first.within()
+    ours.close()
+    watcher().forget(fd, first)
+    watcher().forget(fd, first)
+
+
+def test_a_descriptor_that_is_closed_can_not_be_watched() -> None:
+    with socket.socket() as sock:
+        fd = sock.fileno()
+    called = Called()
+    assert not watcher().watch(fd, called)
+    watcher().forget(fd, called)
+
+
+def test_a_descriptors_next_connection_is_watched_for_itself(pair: Pair) -> None:
+    """Even where a server closed it without telling."""
+    ours, theirs = pair
+    first, second = Called(), Called()
+    watcher().watch(ours.fileno(), first)
+    again, peer = socket.socketpair()
+    with again, peer:
+        os.dup2(again.fileno(), ours.fileno())
+        assert watcher().watch(ours.fileno(), second)
+        theirs.close()
+        pass_through()
+        assert not second.times
+        peer.close()
+        assert second.within()
+        watcher().forget(ours.fileno(), second)
+    assert first.times == 0
+
+
+def test_the_next_stream_on_a_connection_takes_the_place_of_the_one_before(pair: Pair) -> None:
+    ours, theirs = pair
+    first, second = Called(), Called()
+    watcher().watch(ours.fileno(), first)
+    assert watcher().watch(ours.fileno(), second)
+    watcher().forget(ours.fileno(), first)
+    theirs.close()
+    assert second.within()
+    assert not first.times
+
+
+def test_a_late_report_of_a_connection_is_not_taken_for_the_next_ones_on_its_descriptor(pair: Pair) -> None:
+    """The watcher is told of a hang-up, and before it acts the descriptor is another connection's."""
+    ours, _ = pair
+    called = Called()
+    watcher().watch(ours.fileno(), called)
+    watcher()._hung_up(ours.fileno())
+    assert not called.times
+    watcher().forget(ours.fileno(), called)
+
+
+def test_a_callback_that_fails_is_logged_and_the_others_are_called(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("in a callback")
+
+    ours, theirs = pair
+    watcher().watch(ours.fileno(), fail)
+    theirs.close()
+    pass_through()
+    assert "in a callback" in caplog.text
+    watcher().forget(ours.fileno(), fail)
+
+
+def test_hundreds_of_hang_ups_at_once_are_all_noticed() -> None:
+    pairs = [socket.socketpair() for _ in range(300)]
+    calls = [Called() for _ in pairs]
+    for (ours, _), called in zip(pairs, calls, strict=True):
+        watcher().watch(ours.fileno(), called)
+    for _, theirs in pairs:
+        theirs.close()
+    for (ours, _), called in zip(pairs, calls, strict=True):
+        assert called.within()
+        watcher().forget(ours.fileno(), called)
+        ours.close()
+    assert {called.times for called in calls} == {1}
+
+
+def test_ticks_come_again_until_they_are_answered_false() -> None:
+    answers = iter([True, True, False])
+    done = threading.Event()
+
+    def tick() -> bool:
+        answer = next(answers)
+        if not answer:
+            done.set()
+        return answer
+
+    watcher().every_tick(tick)
+    assert done.wait(PATIENCE)
+    assert next(answers, None) is None
+
+
+def test_a_tick_is_kept_once_and_comes_as_long_as_it_is_asked_for() -> None:
+    times = []
+    enough = threading.Event()
+
+    def tick() -> bool:
+        times.append(1)
+        if len(times) >= 2:
+            enough.set()
+        return len(times) < 2
+
+    for _ in range(5):
+        watcher().every_tick(tick)
+    assert enough.wait(PATIENCE)
+    assert len(times) == 2
+
+
+def test_a_tick_that_fails_is_logged_and_does_not_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    times = []
+
+    def tick() -> bool:
+        times.append(1)
+        raise RuntimeError("in a tick")
+
+    after = Called()
+    watcher().every_tick(tick)
+
+    def later() -> bool:
+        if not after.times:
+            after()
+            return True
+        return False
+
+    watcher().every_tick(later)
+    assert after.within()
+    threading.Event().wait(2 * TICK)
+    assert len(times) == 1
+    assert "in a tick" in caplog.text
+
+
+def test_from_a_signal_handler_a_callback_runs_on_the_watchers_thread() -> None:
+    called = Called()
+    before = signal.signal(signal.SIGUSR1, lambda *_: watcher().from_signal(called))
+    try:
+        watcher()
+        signal.raise_signal(signal.SIGUSR1)
+        assert called.within()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert called.thread == "ssesync-watcher"
+
+
+def test_there_is_one_in_a_process() -> None:
+    assert watcher() is watcher() is watcher_if_any()
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("ssesync-watcher") == 1
+
+
+def test_what_is_forgotten_is_let_go(pair: Pair) -> None:
+    called = Called()
+    watcher().watch(pair[0].fileno(), called)
+    watcher().forget(pair[0].fileno(), called)
+    gc.collect()
+    assert not [thing for thing in gc.get_referrers(called) if isinstance(thing, tuple) and thing[0] is called]
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_forked_child_has_a_watcher_of_its_own_and_leaves_the_parents_alone() -> None:
+    code = """
+import os, socket, threading
+from ssesync.server.watcher import watcher, watcher_if_any
+
+def noticed(say):
+    ours, theirs = socket.socketpair()
+    called = threading.Event()
+    watcher().watch(ours.fileno(), called.set)
+    theirs.close()
+    assert called.wait(10), say
+    watcher().forget(ours.fileno(), called.set)
+
+kept, peer = socket.socketpair()
+parents = threading.Event()
+watcher().watch(kept.fileno(), parents.set)
+mine = watcher()
+descriptors = len(os.listdir("/proc/self/fd"))
+child = os.fork()
+if not child:
+    assert watcher_if_any() is None
+    assert threading.active_count() == 1
+    noticed("child")
+    assert watcher() is not mine
+    assert [thread.name for thread in threading.enumerate()].count("ssesync-watcher") == 1
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert watcher() is mine
+noticed("parent")
+peer.close()
+assert parents.wait(10)
+print("well")
+"""
+    assert run(code) == "well"
+
+
+def test_a_child_that_is_forked_before_there_is_one_makes_its_own() -> None:
+    code = """
+import os
+from ssesync.server.watcher import watcher, watcher_if_any
+child = os.fork()
+if not child:
+    watcher()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(watcher_if_any())
+"""
+    assert run(code) == "None"
+
+
+def test_under_gevent_a_greenlet_notices_and_the_hub_goes_on() -> None:
+    code = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, socket, threading, time
+from gevent.event import Event
+from ssesync.server.watcher import watcher
+
+# Whoever blocks the hub stops this clock.
+clock = []
+def run_clock():
+    while True:
+        clock.append(time.monotonic())
+        gevent.sleep(0.01)
+gevent.spawn(run_clock)
+
+native = len(os.listdir("/proc/self/task"))
+def check(leave, half_close, expected):
+    ours, theirs = socket.socketpair()
+    called = Event()
+    assert watcher().watch(ours.fileno(), called.set, half_close=half_close)
+    theirs.sendall(b"GET /")
+    gevent.sleep(0.05)
+    assert not called.is_set()
+    leave(theirs)
+    assert bool(called.wait(10 if expected else 0.2)) is expected
+    watcher().forget(ours.fileno(), called.set)
+
+check(socket.socket.close, True, True)
+check(socket.socket.close, False, True)
+check(lambda sock: sock.shutdown(socket.SHUT_WR), True, True)
+check(lambda sock: sock.shutdown(socket.SHUT_WR), False, False)
+
+ticks = []
+done = Event()
+def tick():
+    ticks.append(1)
+    if len(ticks) == 2:
+        done.set()
+    return len(ticks) < 2
+watcher().every_tick(tick)
+assert done.wait(10)
+assert len(os.listdir("/proc/self/task")) == native, "a native thread was started"
+assert len(clock) > 50, "the hub was blocked"
+print("well")
+"""
+    assert run(code) == "well"

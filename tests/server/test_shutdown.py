@@ -1,0 +1,230 @@
+"""Draining, and what a signal does."""
+
+from __future__ import annotations
+
+import gc
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import ssesync
+from ssesync import Event, EventStream, StreamClosed, Writer, drain, drain_on_signal
+from ssesync.server.admission import streams
+
+from .test_mailbox import Running
+from .test_stream import environ
+
+
+@pytest.fixture(autouse=True)
+def before_and_after() -> Iterator[None]:
+    """What is drained are the process's streams: so none of another test may be left, and none refused after."""
+    gc.collect()
+    for stream in streams.all():
+        stream.close()
+    yield
+    streams.stopping = False
+    for stream in streams.all():
+        stream.close()
+
+
+def served(source: Any = None, **options: Any) -> EventStream:
+    stream = EventStream(Writer() if source is None else source, **options)
+    assert stream.open(environ()) == "200 OK"
+    assert next(stream).endswith(b"\n")
+    return stream
+
+
+def test_drain_ends_each_stream_with_what_waits_a_farewell_and_a_reconnection_time() -> None:
+    writer = Writer()
+    stream = served(writer)
+    writer.write("waits")
+    drain(Event("bye", type="farewell"))
+    rest = b"".join(stream)
+    assert re.fullmatch(rb"data: waits\n\nevent: farewell\ndata: bye\n\nretry: \d+\n", rest)
+    assert stream.reason == "shutdown"
+    with pytest.raises(StreamClosed, match="shutdown"):
+        writer.write("too late")
+
+
+def test_drain_wakes_a_server_that_waits_and_sets_the_token() -> None:
+    writer = Writer()
+    stream = served(writer, keep_alive=60)
+    serving = Running(lambda: list(stream))
+    assert serving.blocked()
+    drain()
+    [last] = serving.join()
+    assert last.startswith(b"retry: ")
+    assert writer.cancelled.reason == "shutdown"
+    assert stream.closed
+
+
+def test_reconnection_times_lie_between_the_streams_own_and_twice_that() -> None:
+    opened = [served(retry=1000) for _ in range(30)]
+    drain()
+    times = {int(b"".join(stream)[len(b"retry: ") : -1]) for stream in opened}
+    assert all(1000 <= time <= 2000 for time in times)
+    assert len(times) > 10
+
+
+def test_nothing_is_admitted_from_then_on() -> None:
+    drain()
+    stream = EventStream(["x"])
+    assert stream.open(environ()) == "503 Service Unavailable"
+
+
+def test_to_drain_again_does_nothing_more() -> None:
+    stream = served()
+    drain(Event("once"))
+    drain(Event("twice"))
+    assert b"".join(stream).count(b"data:") == 1
+
+
+def test_a_stream_that_must_finish_goes_on_until_drain_timeout() -> None:
+    writer = Writer()
+    stream = served(writer, drain="finish", drain_timeout=0.7)
+    drain()
+    writer.write("more")
+    assert next(stream) == b"data: more\n\n"
+    assert b"".join(stream).startswith(b"retry: ")
+    assert stream.reason == "shutdown"
+
+
+def test_a_stream_that_must_finish_and_does_ends_as_ever() -> None:
+    writer = Writer()
+    stream = served(writer, drain="finish")
+    drain()
+    writer.write("all")
+    writer.close()
+    assert b"".join(stream) == b"data: all\n\n"
+    assert stream.reason == "done"
+
+
+def test_without_time_to_finish_it_ends_at_once() -> None:
+    stream = served(drain="finish", drain_timeout=0)
+    drain()
+    assert b"".join(stream).startswith(b"retry: ")
+
+
+def test_drain_may_be_called_with_nothing_open() -> None:
+    drain()
+    assert streams.stopping
+
+
+def test_outside_of_the_main_thread_no_handler_is_set() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert Running(drain_on_signal).join() is False
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_handler_that_was_there_is_called_and_ours_set_once() -> None:
+    calls = []
+    before = signal.signal(signal.SIGUSR1, lambda signum, frame: calls.append(signum))
+    on_tick = streams.on_tick
+    try:
+        assert drain_on_signal(signal.SIGUSR1) is True
+        ours = signal.getsignal(signal.SIGUSR1)
+        assert drain_on_signal(signal.SIGUSR1) is True
+        assert signal.getsignal(signal.SIGUSR1) is ours
+        stream = served()
+        signal.raise_signal(signal.SIGUSR1)
+        assert calls == [signal.SIGUSR1]
+        assert b"".join(stream).startswith(b"retry: ")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        streams.on_tick = on_tick
+
+
+def test_a_signal_that_was_ignored_drains_and_goes_on() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    on_tick = streams.on_tick
+    try:
+        drain_on_signal(signal.SIGUSR1)
+        stream = served()
+        signal.raise_signal(signal.SIGUSR1)
+        assert b"".join(stream).startswith(b"retry: ")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        streams.on_tick = on_tick
+
+
+def test_a_signal_in_the_middle_of_anything_blocks_nothing() -> None:
+    """The main thread may hold any of our locks when the signal comes."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    on_tick = streams.on_tick
+    done = threading.Event()
+
+    def busy() -> None:
+        while not done.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    try:
+        drain_on_signal(signal.SIGUSR1)
+        served()
+        sending = threading.Thread(target=busy)
+        sending.start()
+        try:
+            for _ in range(300):
+                streams.stopping = False
+                stream = EventStream(Writer())
+                stream.open(environ())
+                streams.snapshot()
+                stream.close()
+        finally:
+            done.set()
+            sending.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        streams.on_tick = on_tick
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
+def test_a_process_without_streams_dies_by_the_signal_as_ever(name: str) -> None:
+    done = run(f"""
+import signal, ssesync
+ssesync.drain_on_signal()
+signal.raise_signal(signal.{name})
+signal.pause()
+""")
+    assert done.returncode == -getattr(signal, name), done.stderr
+
+
+def test_the_interrupt_is_a_keyboard_interrupt_as_ever() -> None:
+    done = run("""
+import signal, ssesync
+ssesync.drain_on_signal()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+""")
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+def test_a_process_with_streams_dies_by_the_signal_when_they_have_ended() -> None:
+    done = run("""
+import signal, sys, time, ssesync
+ssesync.drain_on_signal()
+stream = ssesync.EventStream(ssesync.Writer())
+stream.open({})
+signal.raise_signal(signal.SIGTERM)
+print(b"".join(stream)[:11].decode(), flush=True)
+time.sleep(20)
+print("still there")
+""")
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert done.stdout.startswith(":ok\nretry: ")
+    assert "still there" not in done.stdout
+
+
+def test_the_public_names_are_the_ones_that_are_meant() -> None:
+    assert ssesync.streams is streams

@@ -220,7 +220,7 @@ def test_each_threads_events_arrive_in_its_own_order_and_its_batches_together(ta
 
 
 def test_a_slow_reader_makes_the_producer_wait_and_loses_nothing(target: Target, switchboard: Switchboard) -> None:
-    size = 16_384
+    size = 65_536
     count = 2 * target.kind.ahead // size
     with target.connect(receive_buffer=32_768) as connection:
         path = target.path("flood", line=switchboard.port, count=count, size=size)

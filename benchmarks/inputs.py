@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 CHUNK_SIZE = 65536
 
-_WORDS = """
+_TEXT = """
 the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one
 you were all her she there would their we him been has when who will no more if out so up said what its about into
 than them can only other time new some could these two may first then do any like my now over such our man even
 most made after also did many off before must well back through years much where your way naïve façade 日本語 →
-""".split()
+"""
+_WORDS = _TEXT.split()
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def hundred_bytes(count: int, seed: int = 5) -> Input:
     rng = random.Random(seed)
     blocks, events = [], []
     for number in range(count):
-        data = f'{{"n":{number:09d},"text":"{rng.getrandbits(280):070x}"}}'
+        data = f'{{"n":{number:09d},"text":"{rng.getrandbits(268):067x}"}}'
         blocks.append(f"data: {data}\n\n".encode())
         events.append((data, "message", ""))
     return Input("100-byte events", blocks, events)

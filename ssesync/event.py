@@ -51,7 +51,8 @@ class Event:
         comment: str | None = None,
     ) -> None:
         put = object.__setattr__
-        put(self, "data", _text("data", data))
+        # Plain ASCII text can't be wrong: nearly all data is just that.
+        put(self, "data", data if data.__class__ is str and data.isascii() else _text("data", data))
         put(self, "type", None if type is None else _one_line("type", type))
         if isinstance(id, int) and not isinstance(id, bool):
             id = _decimal("id", int(id))
@@ -64,7 +65,7 @@ class Event:
             retry = int(retry)
             _decimal("retry", retry)
         put(self, "retry", retry)
-        put(self, "comment", _text("comment", comment))
+        put(self, "comment", None if comment is None else _text("comment", comment))
 
     @classmethod
     def from_json(

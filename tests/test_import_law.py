@@ -12,6 +12,7 @@ skins use public names of ``ssesync`` only, and never each other.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_errors_know_events_only_as_a_type() -> None:
     ids=module_name,
 )
 def test_what_serves_and_what_is_pure_needs_only_the_standard_library(path: Path) -> None:
-    allowed = {"ssesync", *sys_names()} | WHERE_LOADED.get(module_name(path), set())
+    allowed = {"ssesync", *sys.stdlib_module_names} | WHERE_LOADED.get(module_name(path), set())
     for imported in imported_modules(path, type_checking=False):
         assert imported.split(".")[0] in allowed, imported
 
@@ -136,9 +137,3 @@ def test_a_skin_uses_public_names_only_and_never_another_skin(path: Path) -> Non
             assert not name or name in public, f"{base}.{name} is not public"
         elif package.startswith("ssesync_"):
             assert package == skin
-
-
-def sys_names() -> set[str]:
-    import sys
-
-    return set(sys.stdlib_module_names)

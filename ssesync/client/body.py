@@ -48,7 +48,7 @@ class Body:
         self.complete = False
         self._ended = False
         self._lock = threading.Lock()
-        self._reading = threading.Lock()
+        self._reading = threading.RLock()
         self._handle: socket.socket | None = None
         raw = getattr(source, "raw", source)
         if getattr(source, "_content_consumed", False):
@@ -129,7 +129,9 @@ class Body:
     def _closed_by_caller(self) -> None:
         # From another thread, closing alone would wait for the reader; on this one, the body may be forgotten.
         self.cancel()
-        self._drop_handle()
+        # The connection's buffer makes a thread wait while another reads, but raises on a greenlet that does the same.
+        with self._reading:
+            self._drop_handle()
 
     def _drop_handle(self) -> None:
         """To be called before the connection is back in its pool, where a late cancel would cut another's request."""
@@ -255,13 +257,11 @@ def _equal_parts(data: bytes) -> tuple[list[bytes], int] | None:
     parts = data.split(b"\r\n")
     whole = (len(parts) - 1) & ~1
     names, pieces = parts[:whole:2], parts[1:whole:2]
-    if b"".join(names).translate(None, _HEX):
-        return None
     try:
-        sizes = [int(size, 16) for size in names]
-    except ValueError:
+        sizes = {name: _chunk_size(name) for name in set(names)}  # few differ
+    except ReadError:
         return None
-    if 0 in sizes or sizes != list(map(len, pieces)):
+    if 0 in sizes.values() or [sizes[name] for name in names] != list(map(len, pieces)):
         return None
     return pieces, len(b"\r\n".join(parts[whole:]))
 

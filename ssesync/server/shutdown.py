@@ -57,8 +57,8 @@ def drain_on_signal(*signals: int, farewell: Event | None = None) -> bool:
 
     :param signals: SIGTERM, SIGINT and SIGQUIT without any.
     :param farewell: an event that each client gets before the end.
-    :return: whether the handlers are set. They are not outside of the main thread, where Python sets none: under Django's
-        reloader for one, which does not wait for streams.
+    :return: whether the handlers are set. They are not outside of the main thread, where Python sets none: under
+        Django's reloader for one, which does not wait for streams.
     """
     if threading.current_thread() is not threading.main_thread():
         logger.debug("drain_on_signal() has no effect outside of the main thread")

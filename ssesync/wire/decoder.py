@@ -36,7 +36,8 @@ _SINGLE_FRAME = len("data: \n\n")
 # from none, and an id with NUL, which must not hide one before it; 64 lines of data bound the stack that the
 # repetition takes.
 _RUN = r"(?:(?:id: ?([^ \n\0][^\n\0]*)|event: ?([^ \n].*))\n){0,2}data: ?(.*(?:\ndata: .*){0,63})\n"
-_BLOCK = re.compile(_RUN + r"\n").fullmatch
+# With the blank line if it comes next: nothing that was matched is given back and tried again a character at a time.
+_BLOCK = re.compile(_RUN + r"(\n?)").match
 # A tile is a run with the blank line if it comes next, or else one line of any kind. So every text that ends in a
 # blank line is tiled without a gap, and nothing that was matched is given back: a run that no blank line ends stays
 # pending.
@@ -100,16 +101,18 @@ class Decoder:
                 text = text.replace("\r\n", "\n").replace("\r", "\n")
             if text.startswith("data: ") and text.find("\n") == len(text) - 2 and text[-1] == "\n":
                 return [_event(_utf8(text[6:-2]), "message", self._id)]
-            block = _BLOCK(text)
-            if block is not None:
-                new_id, kind, data = block.groups("")
-                if "\n" in data:
-                    data = data.replace("\ndata: ", "\n")
-                if not text.isascii():
-                    new_id, kind, data = _utf8(new_id), _utf8(kind), _utf8(data)
-                if new_id:
-                    self._id = self._committed_id = new_id
-                return [_event(data, kind or "message", self._id)]
+            # Without a line end at the end the match would give its last line back, a character at a time.
+            block = _BLOCK(text) if text.endswith("\n\n") else None
+            if block is not None and block.end() == len(text):
+                new_id, kind, data, blank = block.groups("")
+                if blank:
+                    if "\n" in data:
+                        data = data.replace("\ndata: ", "\n")
+                    if not text.isascii():
+                        new_id, kind, data = _utf8(new_id), _utf8(kind), _utf8(data)
+                    if new_id:
+                        self._id = self._committed_id = new_id
+                    return [_event(data, kind or "message", self._id)]
         if not self._started:
             chunk = self._without_bom(chunk)
         if self._after_cr or b"\r" in chunk:

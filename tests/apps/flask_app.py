@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Flask, Response, abort, g, has_app_context, has_request_context, make_response, request
-from flask.typing import ResponseReturnValue
 from flask.globals import app_ctx, request_ctx
+from flask.typing import ResponseReturnValue
 
 from ssesync import Writer
 from ssesync_flask import SSE, EventStreamResponse, event_stream, event_writer

@@ -74,7 +74,8 @@ def get(session: requests.Session) -> Iterator[Callable[..., requests.Response]]
     with ExitStack() as stack:
 
         def ask(server: RawServer, **options: Any) -> requests.Response:
-            options = {"stream": True, "timeout": (10, None)} | options
+            options.setdefault("stream", True)
+            options.setdefault("timeout", (10, None))
             return stack.enter_context(session.get(server.url, **options))
 
         yield ask

@@ -12,6 +12,7 @@ A script that comes to its end leaves the connection open for the next request.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -81,10 +82,8 @@ class RawServer:
             pass  # wakes accept(), which closing the listener does not everywhere
         with self._lock:
             for connection in self._open:
-                try:
+                with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
         for thread in self._threads:
             thread.join(PATIENCE)
         self._listener.close()

@@ -212,7 +212,7 @@ def paced(pause: float, count: int) -> Callable[[Request], Iterator[bytes | Step
 
     def script(_: Request) -> Iterator[bytes | Step]:
         yield head(CHUNKED)
-        for _ in range(count):
+        for _unused in range(count):
             time.sleep(pause)
             yield chunk(b":\n")
         yield chunk(b"data: x\n\n")

@@ -50,6 +50,8 @@ def test_a_python_block_is_python(block: Block) -> None:
     compile(block.code, str(block), "exec")
 
 
+# Django's own end of a request looks at its connections, which earlier tests may have opened.
+@pytest.mark.django_db
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_a_block_does_what_the_page_says(block: Block, feed: str, capsys: pytest.CaptureFixture[str]) -> None:
     namespace = run(block, feed)

@@ -15,6 +15,8 @@ from .servers import Server, get, read
 
 LIVE = {"flask_live": "stats", "django_live": "top"}
 
+DJANGO = pytest.mark.parametrize("example", ["django_live-gunicorn", "django_live-runserver"], indirect=True)
+
 
 def test_the_page_asks_for_nothing_but_its_own_streams(example: Server) -> None:
     with get(example.url) as response:
@@ -89,9 +91,8 @@ def test_the_job_s_results_are_those_of_the_files_on_disk(example: Server) -> No
         assert sum(result["lines"] for result in results) == sum(file.read_bytes().count(b"\n") for file in files)
 
 
+@DJANGO
 def test_the_compressing_middleware_takes_the_page_and_leaves_the_stream(example: Server) -> None:
-    if example.example != "django_live":
-        pytest.skip("it is Django's")
     with get(example.url, headers={"Accept-Encoding": "gzip"}) as response:
         assert response.headers["Content-Encoding"] == "gzip"
     with get(example.url + "top", headers={"Accept-Encoding": "gzip"}) as response:
@@ -101,9 +102,8 @@ def test_the_compressing_middleware_takes_the_page_and_leaves_the_stream(example
     assert event.data == "ready"
 
 
+@DJANGO
 def test_a_wrong_question_is_answered_404_and_no_stream(example: Server) -> None:
-    if example.example != "django_live":
-        pytest.skip("only that example takes an argument")
     with get(example.url + "top?limit=many") as response:
         assert response.status_code == 404
 

@@ -152,13 +152,15 @@ class Server:
         return self._log.stat().st_size
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+        self.process.terminate()
+        self.wait()
+
+    def wait(self) -> None:
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -235,4 +237,6 @@ class Servers:
             yield servers
         finally:
             for server in servers._running.values():
-                server.stop()
+                server.process.terminate()
+            for server in servers._running.values():
+                server.wait()

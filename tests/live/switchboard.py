@@ -89,6 +89,18 @@ class Producer:
         assert answer is not None
         return answer
 
+    def send_until_closed(self) -> dict[str, Any]:
+        """Have it write until a write fails, as that of a client that left does at the second or third."""
+        for _ in range(400):
+            self.send("again")
+            try:
+                message = self.line.hear(timeout=0.05)
+            except TimeoutError:
+                continue
+            assert message is not None
+            return message
+        raise AssertionError("the producer's writes go on")
+
     def farewell(self) -> dict[str, Any]:
         """What it says when its stream was closed."""
         message = self.line.hear()

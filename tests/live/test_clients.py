@@ -16,8 +16,9 @@ import requests
 from ssesync import Event, Reader
 from ssesync.wire import Decoder
 
+from .http import PATIENCE
 from .servers import Target
-from .switchboard import PATIENCE, Switchboard
+from .switchboard import Switchboard
 
 #: The last field is what clients say of the event: its type, its data, the last event ID.
 EVENTS: list[dict[str, Any]] = [
@@ -89,7 +90,7 @@ def foreign(url: str) -> Iterator[Iterator[Seen]]:
 @pytest.mark.parametrize("client", [reader, curl, foreign])
 def test_every_client_reads_the_same_events_as_they_are_produced(
     target: Target, switchboard: Switchboard, client: Client
-):
+) -> None:
     with client(target.url("gate", line=switchboard.port)) as events:
         producer = switchboard.producer()
         for event, expected in zip(EVENTS, EXPECTED, strict=True):

@@ -12,7 +12,9 @@ from .switchboard import Switchboard
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_four_threads_with_three_streams_still_answer(aim: Callable[[str, str], Target], switchboard: Switchboard, app):
+def test_four_threads_with_three_streams_still_answer(
+    aim: Callable[[str, str], Target], switchboard: Switchboard, app: str
+) -> None:
     target = aim("gthread", app)
     with contextlib.ExitStack() as connections:
         streams = []
@@ -23,7 +25,7 @@ def test_four_threads_with_three_streams_still_answer(aim: Callable[[str, str], 
             streams.append((response, switchboard.producer()))
         for number in range(5):
             assert target.fetch("plain") == "plain"
-            for response, producer in streams:
+            for _, producer in streams:
                 producer.send(str(number))
             for response, _ in streams:
                 response.expect(b"data: %d\n\n" % number)

@@ -16,7 +16,7 @@ def target(request: pytest.FixtureRequest, aim: Callable[[str, str], Target]) ->
     return aim(request.param, "flask")
 
 
-def test_abort_before_the_first_event_gives_its_status(target: Target):
+def test_abort_before_the_first_event_gives_its_status(target: Target) -> None:
     with target.connect() as connection:
         response = connection.get(target.path("forbidden"))
         assert response.status == 403
@@ -25,7 +25,7 @@ def test_abort_before_the_first_event_gives_its_status(target: Target):
     assert not target.has_failed()
 
 
-def test_nothing_is_left_pushed_when_a_client_has_left(target: Target, switchboard: Switchboard):
+def test_nothing_is_left_pushed_when_a_client_has_left(target: Target, switchboard: Switchboard) -> None:
     with target.connect() as connection:
         connection.get(target.path("leave", line=switchboard.port)).expect(b":ok\n")
         producer = switchboard.producer()
@@ -46,7 +46,7 @@ def test_nothing_is_left_pushed_when_a_client_has_left(target: Target, switchboa
 
 def test_teardown_runs_once_for_the_view_and_once_for_the_producer_on_its_own_thread(
     target: Target, switchboard: Switchboard
-):
+) -> None:
     with target.connect() as connection:
         response = connection.get(target.path("gate", line=switchboard.port))
         response.expect(b":ok\n")

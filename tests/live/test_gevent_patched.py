@@ -16,7 +16,7 @@ FOLDERS = ("wire", "core", "server", "client", "flask_skin", "django_skin")
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_unit_tests_pass_after_monkey_patching(folder: str, tmp_path: Path):
+def test_unit_tests_pass_after_monkey_patching(folder: str, tmp_path: Path) -> None:
     tests = ROOT / "tests" / folder
     if not list(tests.glob("**/test_*.py")):
         pytest.skip(f"there are no tests in {folder}")

@@ -21,7 +21,7 @@ def checked(request: pytest.FixtureRequest, aim: Callable[..., Target]) -> Calla
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_a_whole_stream_passes_the_checker(checked: Callable[[str], Target], app: str):
+def test_a_whole_stream_passes_the_checker(checked: Callable[[str], Target], app: str) -> None:
     target = checked(app)
     with target.connect() as connection:
         response = connection.get(target.path("ticks"))
@@ -32,7 +32,7 @@ def test_a_whole_stream_passes_the_checker(checked: Callable[[str], Target], app
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_head_and_204_pass_the_checker(checked: Callable[[str], Target], app: str):
+def test_head_and_204_pass_the_checker(checked: Callable[[str], Target], app: str) -> None:
     target = checked(app)
     with target.connect() as connection:
         assert connection.head(target.path("ticks")).status == 200
@@ -45,7 +45,7 @@ def test_head_and_204_pass_the_checker(checked: Callable[[str], Target], app: st
 @pytest.mark.parametrize("app", APPS)
 def test_a_stream_that_is_left_passes_the_checker(
     checked: Callable[[str], Target], switchboard: Switchboard, app: str
-):
+) -> None:
     target = checked(app)
     with target.connect() as connection:
         connection.get(target.path("leave", line=switchboard.port)).expect(b":ok\n")

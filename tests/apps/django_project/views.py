@@ -35,13 +35,9 @@ def _keep(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
 def open_connections() -> dict[str, Any]:
     """Database connections that this process holds, by Django's book and by the kernel's."""
     database = Path(connections["default"].settings_dict["NAME"]).resolve()
-    files = 0
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            files += descriptor.resolve() == database
-        except OSError:
-            pass  # gone since the listing
-    return {"connections": sum(wrapper.connection is not None for wrapper in list(_opened)), "files": files}
+    # One that is gone since the listing resolves to itself.
+    files = [descriptor for descriptor in Path("/proc/self/fd").iterdir() if descriptor.resolve() == database]
+    return {"connections": sum(wrapper.connection is not None for wrapper in list(_opened)), "files": len(files)}
 
 
 def query_database() -> None:

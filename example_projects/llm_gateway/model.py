@@ -1,0 +1,116 @@
+"""A stand-in for a model server: OpenAI's chat completions, with a text of its own where a model would be.
+
+Environment: MODEL_PACE, tokens a second (15), and MODEL_KEY, the API key that it wants ("local").
+"""
+
+import itertools
+import os
+import re
+import threading
+import time
+import uuid
+
+from flask import Flask, request
+
+from ssesync_flask import EventStreamResponse, event_writer
+
+TEXT = """\
+A token is on your screen a moment after it was made: it went through two gateways, each of which passed it on as it \
+came. Nothing along the way waited for the rest of the answer.
+
+Now press Stop. The browser closes its connection, and that is all it does. The first gateway notices at once, without \
+having to write anything, and closes its own connection to the second; the second does the same to the model. A few \
+milliseconds later nobody makes tokens for a reader who has left.
+
+That matters because tokens cost money. A gateway that only notices a reader's leaving when a write fails goes on \
+paying in the meantime, and a slow model can be silent for a long while. Watch the two figures above: what the model \
+was asked for, and what it made.
+"""
+
+
+class Counters:
+    """How many tokens were asked for and produced, and how many answers are in the making."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._values = {"requests": 0, "asked": 0, "produced": 0, "running": 0}
+
+    def add(self, **numbers):
+        with self._lock:
+            for name, number in numbers.items():
+                self._values[name] += number
+
+    def read(self):
+        with self._lock:
+            return dict(self._values)
+
+
+def create_app():
+    app = Flask(__name__)
+    pause = 1 / float(os.environ.get("MODEL_PACE", "15"))
+    key = os.environ.get("MODEL_KEY", "local")
+    counters = Counters()
+
+    def produce(count):
+        """The tokens, at the model's pace. A reader who leaves closes this generator at its yield."""
+        counters.add(requests=1, asked=count, running=1)
+        try:
+            for token in itertools.islice(tokens(), count):
+                time.sleep(pause)
+                counters.add(produced=1)
+                yield token
+        finally:
+            counters.add(running=-1)
+
+    @app.post("/v1/chat/completions")
+    def chat_completions():
+        asked = request.get_json(silent=True) or {}
+        if request.headers.get("Authorization") != f"Bearer {key}":
+            return failure(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key")
+        count = asked.get("max_completion_tokens") or asked.get("max_tokens") or 200
+        if not asked.get("messages") or not isinstance(count, int) or count < 0:
+            return failure(400, "messages is required, and max_tokens is a number.", "invalid_request_error")
+        answer = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.get("model", "")}
+        if not asked.get("stream"):
+            message = {"role": "assistant", "content": "".join(produce(count))}
+            choice = {"index": 0, "message": message, "finish_reason": "length"}
+            return {**answer, "object": "chat.completion", "choices": [choice]}
+
+        def chunk(delta, finish_reason=None):
+            choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+            return {**answer, "object": "chat.completion.chunk", "choices": [choice]}
+
+        def stream():
+            yield chunk({"role": "assistant", "content": ""})
+            for token in produce(count):
+                yield chunk({"content": token})
+            yield chunk({}, "length")
+            yield "[DONE]"
+
+        return EventStreamResponse(stream)
+
+    @app.get("/counters")
+    def counters_now():
+        return counters.read()
+
+    @app.get("/counters/live")
+    @event_writer
+    def counters_live(w):
+        told = {}
+        while not w.cancelled.wait(0.1):
+            now = counters.read()
+            if now != told:
+                told = now
+                w.write_event(now)
+
+    return app
+
+
+def tokens():
+    """Words with the space before them, without an end."""
+    return itertools.chain.from_iterable(re.findall(r"\s*\S+", text) for text in itertools.repeat("\n\n" + TEXT))
+
+
+def failure(status, message, kind, code=None):
+    """An error in OpenAI's form."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}, status

@@ -1,0 +1,82 @@
+"""The gateway example: its three servers as ``run.py`` starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from .servers import EXAMPLES, environment
+
+RUN = [sys.executable, str(EXAMPLES / "llm_gateway" / "run.py")]
+PATIENCE = 20.0
+
+
+@dataclass
+class Running:
+    """The three, and what the model has counted."""
+
+    process: subprocess.Popen[str]
+    #: The model's, the inner and the outer gateway's.
+    urls: tuple[str, str, str]
+
+    @property
+    def url(self) -> str:
+        """Where the page is, without a slash at the end."""
+        return self.urls[2]
+
+    def counters(self) -> dict[str, int]:
+        with requests.Session() as session:
+            session.trust_env = False
+            counters: dict[str, int] = session.get(f"{self.url}/counters", timeout=PATIENCE).json()
+            return counters
+
+    def wait_for(self, holds: Callable[[dict[str, int]], Any]) -> dict[str, int]:
+        """The counters as soon as they are so."""
+        end = time.monotonic() + PATIENCE
+        while not holds(counters := self.counters()):
+            assert time.monotonic() < end, counters
+            time.sleep(0.02)
+        return counters
+
+    def wait_until_at_rest(self) -> int:
+        """The tokens produced when nobody is being answered; that they stay at that is seen to."""
+        produced = self.wait_for(lambda counters: counters["running"] == 0)["produced"]
+        time.sleep(0.3)
+        assert self.counters()["produced"] == produced
+        return produced
+
+
+@contextlib.contextmanager
+def running(*, quiet: bool = True, **variables: str) -> Iterator[Running]:
+    with subprocess.Popen(
+        RUN,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        try:
+            while "in a browser" not in said:
+                line = process.stdout.readline()
+                assert line, process.stderr.read() if process.stderr else said
+                said += line
+            model, inner, outer = re.findall(r"^  (?:model|gateway) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE)
+            yield Running(process, (model, inner, outer))
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            said, complaints = process.communicate(timeout=40)
+    assert process.returncode == 0
+    assert not (quiet and complaints), complaints

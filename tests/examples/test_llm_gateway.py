@@ -1,0 +1,206 @@
+"""The gateway example under gunicorn, read by the official client through both levels."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+import requests
+from openai import OpenAI
+
+from . import llm
+from .servers import environment, gunicorn, listens
+
+MESSAGES: Any = [{"role": "user", "content": "How does a token get here?"}]
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[llm.Running]:
+    with llm.running(MODEL_PACE="100") as system:
+        yield system
+
+
+@pytest.fixture
+def client_of() -> Iterator[Callable[..., OpenAI]]:
+    clients: list[OpenAI] = []
+
+    def make(url: str, key: str = "local") -> OpenAI:
+        http = openai.DefaultHttpxClient(trust_env=False)
+        clients.append(OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=llm.PATIENCE, http_client=http))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(system: llm.Running, client_of: Callable[..., OpenAI]) -> OpenAI:
+    return client_of(system.url)
+
+
+def test_the_official_client_reads_the_whole_answer_through_both_levels(system: llm.Running, client: OpenAI) -> None:
+    before = system.wait_for(lambda counters: counters["running"] == 0)
+    with client.chat.completions.create(model="any", messages=MESSAGES, stream=True, max_tokens=40) as stream:
+        chunks = list(stream)
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks[-2:]] == [None, "length"]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text.split()[:5] == ["A", "token", "is", "on", "your"]
+    after = system.wait_for(lambda counters: counters["running"] == 0)
+    assert after["produced"] - before["produced"] == after["asked"] - before["asked"] == len(text.split()) == 40
+    whole = client.chat.completions.create(model="any", messages=MESSAGES, max_tokens=40)
+    assert whole.choices[0].message.content == text
+
+
+def test_the_first_token_is_there_long_before_the_last_is_made(system: llm.Running, client: OpenAI) -> None:
+    system.wait_until_at_rest()
+    asked = system.counters()["asked"]
+    with client.chat.completions.create(model="any", messages=MESSAGES, stream=True, max_tokens=100_000) as stream:
+        next(chunk for chunk in stream if chunk.choices[0].delta.content)
+        counters = system.counters()
+        assert counters["running"] == 1
+        assert counters["asked"] - asked == 100_000
+    system.wait_until_at_rest()
+
+
+@pytest.mark.parametrize("how", ["with", "close"])
+def test_breaking_out_of_the_client_s_loop_ends_the_model_s_production(
+    how: str, system: llm.Running, client: OpenAI
+) -> None:
+    before = system.wait_until_at_rest()
+    stream = client.chat.completions.create(model="any", messages=MESSAGES, stream=True, max_tokens=100_000)
+    with stream:
+        for count, _ in enumerate(stream):
+            if count == 10:
+                break
+        if how == "close":
+            stream.close()
+            system.wait_until_at_rest()
+    produced = system.wait_until_at_rest() - before
+    assert 10 <= produced < 10_000
+
+
+def test_a_stop_ends_a_model_that_is_silent(client_of: Callable[..., OpenAI]) -> None:
+    # One token in 20 s: nothing is written that could fail. The model's own sleep is what is left to wait for.
+    with llm.running(MODEL_PACE="0.05") as slow:
+        stream = client_of(slow.url).chat.completions.create(
+            model="any", messages=MESSAGES, stream=True, max_tokens=100_000
+        )
+        with stream:
+            assert next(stream).choices[0].delta.role == "assistant"
+        with requests.Session() as session:
+            session.trust_env = False
+            # A thread of the model is in its sleep; the connections of both gateways are closed all the same.
+            outer, inner, model = (psutil.Process(pid) for pid in workers(slow, "outer", "inner", "model"))
+            end = time.monotonic() + llm.PATIENCE / 2
+            while any(established(process) for process in (outer, inner, model)):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+
+
+def workers(system: llm.Running, *names: str) -> list[int]:
+    order = {"model": 0, "inner": 1, "outer": 2}
+    arbiters = sorted(psutil.Process(system.process.pid).children(), key=lambda process: process.create_time())
+    return [arbiters[order[name]].children()[0].pid for name in names]
+
+
+def established(process: psutil.Process) -> bool:
+    return any(connection.status == psutil.CONN_ESTABLISHED for connection in process.net_connections("tcp"))
+
+
+def test_a_wrong_key_is_the_model_s_401_for_the_client(system: llm.Running, client_of: Callable[..., OpenAI]) -> None:
+    for stream in (True, False):
+        with pytest.raises(openai.AuthenticationError) as caught:
+            client_of(system.url, "wrong").chat.completions.create(model="any", messages=MESSAGES, stream=stream)
+        assert caught.value.status_code == 401
+        assert caught.value.code == "invalid_api_key"
+        assert caught.value.response.headers["Content-Type"] == "application/json"
+
+
+def test_a_wrong_question_is_the_model_s_400_for_the_client(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="messages is required"):
+        client.chat.completions.create(model="any", messages=[], stream=True)
+
+
+def test_a_browser_without_a_key_is_given_the_gateway_s(system: llm.Running) -> None:
+    body = {"model": "any", "messages": MESSAGES, "max_tokens": 3}
+    assert requests.post(f"{system.url}/v1/chat/completions", json=body, timeout=llm.PATIENCE).status_code == 200
+    # The inner gateway has none to give.
+    assert requests.post(f"{system.urls[1]}/v1/chat/completions", json=body, timeout=llm.PATIENCE).status_code == 401
+
+
+def test_a_model_that_is_not_there_is_an_error_the_client_understands(
+    tmp_path: Path, client_of: Callable[..., OpenAI]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        closed = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with gunicorn("llm_gateway", tmp_path, UPSTREAM=closed) as gateway:
+        with pytest.raises(openai.InternalServerError, match="can't be reached") as caught:
+            client_of(gateway.url.rstrip("/")).chat.completions.create(model="any", messages=MESSAGES, stream=True)
+        assert caught.value.status_code == 502
+
+
+def test_a_model_that_breaks_off_raises_in_the_official_client(client_of: Callable[..., OpenAI]) -> None:
+    with llm.running(quiet=False, MODEL_PACE="100") as system:
+        with client_of(system.url).chat.completions.create(
+            model="any", messages=MESSAGES, stream=True, max_tokens=100_000
+        ) as stream:
+            next(stream)
+            psutil.Process(workers(system, "model")[0]).kill()
+            with pytest.raises(openai.APIError, match=r"The model broke off\."):
+                list(stream)
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(system: llm.Running) -> None:
+    answer = requests.get(f"{system.url}/", timeout=llm.PATIENCE)
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert not re.findall(r"https?://|\bsrc=|@import|\burl\(|innerHTML", answer.text)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_end_takes_all_three_along_without_a_word(end: signal.Signals, client_of: Callable[..., OpenAI]) -> None:
+    with llm.running(MODEL_PACE="100") as system:
+        assert system.counters()["running"] == 0  # all workers are up
+        pids = [process.pid for process in psutil.Process(system.process.pid).children(recursive=True)]
+        assert len(pids) == 6
+        with client_of(system.url).chat.completions.create(
+            model="any", messages=MESSAGES, stream=True, max_tokens=100_000
+        ) as stream:
+            next(stream)
+            os.killpg(system.process.pid, end)
+            rest = sum(1 for _ in stream)  # ends well, although not with an answer that is whole
+            assert rest < 99_000
+        assert system.process.wait(30) == 0
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not any(listens(int(url.rpartition(":")[2])) for url in system.urls)
+
+
+def test_a_port_that_is_taken_is_said_to_be() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            llm.RUN, env=environment(PORT=str(port)), capture_output=True, text=True, timeout=50, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"can't listen on port {port}: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_no_number_is_named() -> None:
+    done = subprocess.run(
+        llm.RUN, env=environment(PORT="many"), capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "PORT takes a number, got 'many'\n")

@@ -15,7 +15,7 @@ demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_live/demo.py
 
 test: $(VENV)/dev.installed
-	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl
+	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/dev.installed

@@ -32,12 +32,8 @@ def _keep(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
 def open_connections() -> dict[str, int]:
     """Database connections that this process holds, by Django's book and by the kernel's."""
     database = Path(connections["default"].settings_dict["NAME"]).resolve()
-    files = 0
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            files += descriptor.resolve() == database
-        except OSError:
-            pass  # gone since the listing
+    # One that is gone since the listing resolves to itself.
+    files = sum(descriptor.resolve() == database for descriptor in Path("/proc/self/fd").iterdir())
     return {"connections": sum(wrapper.connection is not None for wrapper in list(_opened)), "files": files}
 
 
@@ -64,7 +60,7 @@ def stream(request: HttpRequest) -> EventStreamResponse:
                 else:
                     yield Event(str(query()))
 
-    return EventStreamResponse(events, request=request, release_db=release, max_streams=None)
+    return EventStreamResponse(events, request=request, release_db=release, max_streams=None, first_event_timeout=0)
 
 
 def count(request: HttpRequest) -> JsonResponse:

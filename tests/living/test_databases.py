@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from tests.apps.line import Line
+from tests.live.http import Response
 from tests.live.switchboard import Switchboard
 
-from .servers import OPENING, Kind, Server, Wire, eventually, gunicorn, path
+from .servers import OPENING, Kind, Server, eventually, gunicorn, path
 
 DJANGO = Kind(
     "django",
@@ -26,36 +28,46 @@ def server(serve: Callable[..., Server]) -> Server:
     return serve(DJANGO)
 
 
+@dataclass
+class Stream:
+    """An open stream: both ends of it."""
+
+    response: Response
+    producer: Line
+
+    def step(self) -> None:
+        """Have the producer query, and see the event that it makes of it."""
+        self.producer.say(do="query")
+        self.response.expect(EVENT)
+
+
 @contextlib.contextmanager
-def streams(server: Server, switchboard: Switchboard, count: int, **query: str) -> Iterator[list[Line]]:
-    """Open streams, each of which has sent one event since; the lines to their producers."""
+def streams(server: Server, switchboard: Switchboard, count: int, **query: str) -> Iterator[list[Stream]]:
+    """Open streams that have each made a step."""
     with contextlib.ExitStack() as stack:
-        wires: list[Wire] = []
-        lines = []
+        opened = []
         for _ in range(count):
             wire, response = server.open(path(line=switchboard.port, **query))
-            wires.append(stack.enter_context(wire))
+            stack.enter_context(wire)
             response.expect(OPENING)
-            lines.append(switchboard.answer())
-            lines[-1].say(do="query")
-            response.expect(EVENT)
-        yield lines
+            opened.append(Stream(response, switchboard.answer()))
+            opened[-1].step()
+        yield opened
 
 
-def held(server: Server) -> int:
-    counted = json.loads(server.fetch("/count"))
-    assert counted["files"] == counted["connections"]
-    return int(counted["files"])
+def comes_to_hold(server: Server, count: int) -> bool:
+    """Whether the process comes to hold so many connections, by Django's book and by the kernel's."""
+    return eventually(lambda: json.loads(server.fetch("/count")) == {"connections": count, "files": count})
 
 
 def test_twenty_streams_that_query_at_each_step_hold_no_connection_between_steps(
     server: Server, switchboard: Switchboard
 ):
-    with streams(server, switchboard, 20, release_db="step") as lines:
-        assert eventually(lambda: held(server) == 0)
-        for line in lines:
-            line.say(do="query")
-        assert eventually(lambda: held(server) == 0)
+    with streams(server, switchboard, 20, release_db="step") as opened:
+        assert comes_to_hold(server, 0)
+        for stream in opened:
+            stream.step()
+        assert comes_to_hold(server, 0)
 
 
 @pytest.mark.parametrize(("release_db", "each"), [("start", 1), ("none", 2)])
@@ -63,11 +75,14 @@ def test_with_the_other_settings_a_producer_keeps_its_connection_until_it_ends(
     server: Server, switchboard: Switchboard, release_db: str, each: int
 ):
     """With None the view's connection stays open too, as it does behind any other streaming response."""
-    with streams(server, switchboard, 5, release_db=release_db) as lines:
-        assert eventually(lambda: held(server) == 5 * each)
-        for line in lines:
-            line.say(do="end")
-        assert eventually(lambda: held(server) == 5 * (each - 1))
+    with streams(server, switchboard, 5, release_db=release_db) as opened:
+        assert comes_to_hold(server, 5 * each)
+        for stream in opened:
+            stream.step()
+        assert comes_to_hold(server, 5 * each)
+        for stream in opened:
+            stream.producer.say(do="end")
+        assert comes_to_hold(server, 5 * (each - 1))
 
 
 def test_a_transaction_round_the_answer_is_warned_of(server: Server, switchboard: Switchboard):
@@ -78,15 +93,11 @@ def test_a_transaction_round_the_answer_is_warned_of(server: Server, switchboard
 def test_an_atomic_block_keeps_its_connection_from_event_to_event_and_is_warned_of_once(
     server: Server, switchboard: Switchboard
 ):
-    wire, response = server.open(path(line=switchboard.port, release_db="step"))
-    with wire:
-        response.expect(OPENING)
-        line = switchboard.answer()
+    with streams(server, switchboard, 1, release_db="step") as [stream]:
         for _ in range(2):
-            line.say(do="atomic")
-            response.expect(EVENT)
-            assert eventually(lambda: held(server) == 1)
-            line.say(do="query")
-            response.expect(EVENT)
-            assert eventually(lambda: held(server) == 0)
+            stream.producer.say(do="atomic")
+            stream.response.expect(EVENT)
+            assert comes_to_hold(server, 1)
+            stream.step()
+            assert comes_to_hold(server, 0)
     assert server.log().count("a transaction holds the database connection default") == 1

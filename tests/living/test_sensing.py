@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -54,11 +55,9 @@ def test_a_producer_that_waits_for_a_slow_client_wakes_when_it_leaves(server: Se
     with wire:
         response.expect(OPENING)
         producer = switchboard.answer()
-        while True:
-            try:
-                producer.hear(timeout=0.5)
-            except TimeoutError:
-                break
+        with contextlib.suppress(TimeoutError):
+            while producer.hear(timeout=0.5):
+                pass
         wire.fin()
         message = producer.hear()
         while message is not None and "closed" not in message:

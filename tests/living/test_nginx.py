@@ -1,0 +1,171 @@
+"""Behind nginx as Debian ships it, with nothing set that buffering or time-outs depend on but the time-out's length."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.switchboard import Switchboard
+
+from .servers import FIRST, KINDS, OPENING, Server, Wire, eventually, path
+
+#: Seconds after which nginx gives up a silent upstream; 60 by default.
+READ_TIMEOUT = 2
+
+CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    proxy_read_timeout {timeout}s;
+    upstream kept {{ server {upstream}; keepalive 4; }}
+    server {{
+        listen unix:{folder}/front;
+        # nginx's defaults: HTTP/1.0 to the upstream.
+        location / {{ proxy_pass http://kept; }}
+    }}
+    server {{
+        listen unix:{folder}/front11;
+        location / {{ proxy_pass http://kept; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """A running nginx in front of a server."""
+
+    def __init__(self, program: str, folder: Path, server: Server) -> None:
+        self._folder = folder
+        configuration = folder / "nginx.conf"
+        upstream = f"127.0.0.1:{server.port}"
+        configuration.write_text(CONFIGURATION.format(folder=folder, timeout=READ_TIMEOUT, upstream=upstream))
+        self.process = subprocess.Popen(
+            [program, "-p", str(folder), "-c", str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    def connect(self, version: str) -> Wire:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(str(self._folder / ("front11" if version == "1.1" else "front")))
+        except BaseException:
+            sock.close()
+            raise
+        return Wire(sock)
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.process.stderr and self.process.stderr.read().decode()
+        try:
+            with self.connect("1.0") as wire:
+                return wire.get("/plain").status == 200
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve(KINDS["gthread"])
+
+
+@pytest.fixture
+def nginx(server: Server, tmp_path: Path) -> Iterator[Nginx]:
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if program is None:
+        reason = "nginx is not installed (Debian: nginx-light)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    # Started as root, nginx's workers are somebody else; without a master they are not.
+    nginx = Nginx(program, folder, server)
+    try:
+        assert eventually(nginx.answers)
+        yield nginx
+    finally:
+        nginx.stop()
+
+
+VERSIONS = pytest.mark.parametrize("version", ["1.0", "1.1"])
+
+
+@VERSIONS
+@pytest.mark.parametrize("leave", [Wire.fin, Wire.half_close])
+def test_a_browser_that_leaves_ends_the_producer_without_a_write(
+    nginx: Nginx, switchboard: Switchboard, version: str, leave: Callable[[Wire], None]
+):
+    options = {"keep_alive": 60, "max_streams": None}
+    with nginx.connect(version) as wire:
+        wire.get(path(do="idle", line=switchboard.port, options=options)).expect(OPENING + FIRST)
+        producer = switchboard.answer()
+        producer.hear()
+        leave(wire)
+        assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}
+    said = switchboard.answer().hear()
+    assert said is not None
+    assert (said["on_close"], said["bytes"]) == ("client_gone", len(OPENING + FIRST))
+
+
+@VERSIONS
+def test_nothing_is_buffered(nginx: Nginx, switchboard: Switchboard, version: str):
+    """Each event is written when the one before has arrived."""
+    options = {"keep_alive": 60, "max_streams": None}
+    with nginx.connect(version) as wire:
+        response = wire.get(path(do="led", line=switchboard.port, options=options))
+        response.expect(OPENING)
+        producer = switchboard.answer()
+        producer.hear()
+        for number in range(20):
+            producer.say(event=f"{number}")
+            response.expect(b"data: %d\n\n" % number)
+        producer.say(do="end")
+        assert response.read() == b""
+        assert response.end == "last chunk"
+
+
+@VERSIONS
+def test_keep_alives_carry_an_idle_stream_past_the_proxys_timeout(nginx: Nginx, switchboard: Switchboard, version: str):
+    options = {"keep_alive": 0.4, "max_streams": None}
+    with nginx.connect(version) as wire:
+        response = wire.get(path(do="led", line=switchboard.port, options=options))
+        response.expect(OPENING)
+        producer = switchboard.answer()
+        producer.hear()
+        silence = round(2 * READ_TIMEOUT / options["keep_alive"])
+        response.expect(b":keep-alive\n" * silence)
+        producer.say(event="still here")
+        body = b""
+        while b"still here" not in body:
+            piece = response.piece()
+            assert piece
+            body += piece
+
+
+def test_without_keep_alives_the_proxy_gives_up(nginx: Nginx, switchboard: Switchboard):
+    """What the test above would not notice if the time-out did not hold."""
+    with nginx.connect("1.1") as wire:
+        wire.get(path(do="idle", line=switchboard.port, options={"keep_alive": 60})).expect(OPENING + FIRST)
+        producer = switchboard.answer()
+        producer.hear()
+        assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}

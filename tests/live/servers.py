@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssesync import Settings
+
 from .http import PATIENCE, Connection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,9 +44,23 @@ class Kind:
     concurrent: bool = True
     #: Takes a listening socket; else finds its own port.
     inherits: bool = True
-    #: Bytes that a producer may be ahead of a client that does not read: what the stream lets wait, once in the mailbox
-    #: and once in the server's hand, 4 MB in the kernel, and the server's own buffers; half as much again for doubt.
-    ahead: int = 10_000_000
+    #: Bytes that it keeps by itself for a slow client.
+    keeps: int = 0
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that a producer may be ahead of a client that does not read: what the stream lets wait, once in the
+        mailbox and once in the server's hand, the server's own buffers and the kernel's; half as much again for doubt.
+        """
+        return (2 * Settings().max_pending_bytes + self.keeps + _kernel_buffer()) * 3 // 2
+
+
+def _kernel_buffer() -> int:
+    """The most that the kernel keeps for a connection's sender; 4 MB unless someone has set it."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[-1])
+    except OSError:
+        return 4 << 20
 
 
 def _gunicorn(*options: str) -> Callable[[int, int], list[str]]:
@@ -79,7 +95,7 @@ KINDS = {
         Kind("runserver", _runserver, apps=("django",), chunked=False, reusable=False, inherits=False),
         Kind("wsgiref", _launch("wsgiref"), chunked=False, reusable=False, pool=1, concurrent=False),
         # It closes after every chunked answer, sends the last chunk after HEAD too, and keeps 16 MB for a slow client.
-        Kind("waitress", _launch("waitress"), reusable=False, after_head=b"0\r\n\r\n", pool=4, ahead=27_000_000),
+        Kind("waitress", _launch("waitress"), reusable=False, after_head=b"0\r\n\r\n", pool=4, keeps=16 << 20),
         Kind("uvicorn", _uvicorn, apps=("django",)),
     )
 }

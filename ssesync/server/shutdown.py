@@ -23,6 +23,9 @@ __all__ = ["drain", "drain_on_signal"]
 
 logger = logging.getLogger("ssesync")
 
+# How long a process whose signal means to die waits for its streams to have sent their last bytes.
+_GOODBYE_SECONDS = 5.0
+
 
 def drain(farewell: Event | None = None) -> None:
     """End all streams of this process, and admit no more.
@@ -96,8 +99,12 @@ class _Handler:
                 current.from_signal(lambda: self._again_when_drained(signum))
 
     def _again_when_drained(self, signum: int) -> None:
+        # A client that has stalled can't be told goodbye: after this long the process does without.
+        finishing = [stream.settings.drain_timeout for stream in streams.all() if stream.settings.drain == "finish"]
+        deadline = time.monotonic() + max(finishing, default=0.0) + _GOODBYE_SECONDS
+
         def look() -> bool:
-            if streams.all():
+            if streams.all() and time.monotonic() < deadline:
                 return True
             os.kill(os.getpid(), signum)
             return False

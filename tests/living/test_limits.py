@@ -38,6 +38,26 @@ def test_a_client_that_never_reads_is_cut_off_and_its_thread_is_back(server: Ser
         assert server.fetch("/plain") == "plain"
 
 
+@pytest.mark.parametrize("server", ["gthread", "gthread_tls", "gevent"], indirect=True)
+def test_a_client_that_neither_reads_nor_sends_any_more_wakes_the_producer_at_once_and_frees_the_thread_in_time(
+    server: Server, switchboard: Switchboard
+):
+    """Its half-close is seen at once; what the server has begun to send still has send_timeout to go out."""
+    wire, _ = server.open(path(do="flood", line=switchboard.port, options=STALLING), receive_buffer=TINY)
+    with wire:
+        producer = switchboard.answer()
+        producer.hear()
+        wire.half_close()
+        message = producer.hear()
+        while message is not None and "closed" not in message:
+            message = producer.hear()
+        assert message == {"closed": "client_gone"}
+        said = switchboard.answer().hear()
+        assert said is not None
+        assert said["on_close"] == "client_gone"
+        assert server.fetch("/plain") == "plain"
+
+
 def test_nine_others_lose_nothing_while_one_client_stalls(serve: Callable[..., Server], switchboard: Switchboard):
     server = serve(Kind("gthread", gunicorn("--worker-class", "gthread", "--threads", "11")))
     bodies: dict[int, bytes] = {}

@@ -94,19 +94,22 @@ def make_stream(
     settings = options.setdefault("settings", app_settings())
     options.setdefault("dumps", _dumps)
     options.setdefault("scope", _Scope())
+    # The request of Django's test client or request factory: there the view must run where the test does, and the
+    # transaction that is open is the test's.
+    tested = type((environ or {}).get("wsgi.input")).__module__ == "django.test.client"
+    if tested:
+        options.setdefault("threaded", False)
     release = options.get("release_db", settings.release_db)
+    let_go = release_connections if tested else _release_and_warn
     if release is not None:
-        options.setdefault("on_start", _release_and_warn)
+        options.setdefault("on_start", let_go)
     if release == "step":
-        options.setdefault("after_step", _release_and_warn)
+        options.setdefault("after_step", let_go)
     user = getattr(request, "user", None)
     if options.get("max_streams_per_key", settings.max_streams_per_key) and user is not None and user.is_authenticated:
         options.setdefault("key", f"user {user.pk}")
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
-        # The request of Django's test client or request factory: there the view must run where the test does.
-        if type(environ.get("wsgi.input")).__module__ == "django.test.client":
-            options.setdefault("threaded", False)
     make = EventStream.from_writer if imperative else EventStream
     return make(source, **options)
 

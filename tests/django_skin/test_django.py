@@ -126,6 +126,10 @@ class InATestCase(TestCase):
         assert second == {"users": 2}
         assert User.objects.count() == 2
 
+    def test_the_tests_own_transaction_is_nothing_to_be_warned_of(self) -> None:
+        with self.assertNoLogs("ssesync", "WARNING"):
+            body(self.client.get("/database"))
+
     def test_an_imperative_view_does_too(self) -> None:
         User.objects.create(username="made by the test")
         (event,) = events(self.client.get("/database/writer"))

@@ -23,6 +23,7 @@ __all__ = ["drain", "drain_on_signal"]
 
 logger = logging.getLogger("ssesync")
 
+_USUAL = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # How long a process whose signal means to die waits for its streams to have sent their last bytes.
 _GOODBYE_SECONDS = 5.0
 
@@ -58,7 +59,7 @@ def drain_on_signal(*signals: int, farewell: Event | None = None) -> bool:
     Call it where the application is made, in the process that serves. With gunicorn's ``--preload`` that is too
     early; ``gunicorn -c python:ssesync.gunicorn`` does it at the right place.
 
-    :param signals: SIGTERM, SIGINT and SIGQUIT without any.
+    :param signals: without any SIGTERM, SIGINT and SIGQUIT, as far as the process does not ignore them.
     :param farewell: an event that each client gets before the end.
     :return: whether the handlers are set. They are not outside of the main thread, where Python sets none: under
         Django's reloader for one, which does not wait for streams.
@@ -66,7 +67,9 @@ def drain_on_signal(*signals: int, farewell: Event | None = None) -> bool:
     if threading.current_thread() is not threading.main_thread():
         logger.debug("drain_on_signal() has no effect outside of the main thread")
         return False
-    for signum in signals or (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    # Those that the process ignores, as in the background of a shell, go on being ignored unless they are asked for.
+    usual = [each for each in _USUAL if signal.getsignal(each) != signal.SIG_IGN]
+    for signum in signals or usual:
         if not isinstance(signal.getsignal(signum), _Handler):
             signal.signal(signum, _Handler(signum, farewell))
     # Under max_requests a gunicorn worker ends without a signal.

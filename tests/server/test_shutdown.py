@@ -173,8 +173,18 @@ def test_signals_in_the_middle_of_anything_block_nothing() -> None:
         streams.on_tick = on_tick
 
 
+# A shell that starts the tests in the background has them, and all they start, ignore these two.
+AS_IN_THE_FOREGROUND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+"""
+
+
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    return subprocess.run(
+        [sys.executable, "-c", AS_IN_THE_FOREGROUND + code], capture_output=True, text=True, timeout=30
+    )
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
@@ -198,6 +208,17 @@ except KeyboardInterrupt:
     print("interrupted")
 """)
     assert done.stdout == "interrupted\n", done.stderr
+
+
+def test_a_signal_that_is_ignored_goes_on_being_ignored() -> None:
+    done = run("""
+import ssesync
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+ssesync.drain_on_signal()
+signal.raise_signal(signal.SIGINT)
+print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, ssesync.streams.stopping)
+""")
+    assert done.stdout == "True False\n", done.stderr
 
 
 def test_a_process_with_streams_dies_by_the_signal_when_they_have_ended() -> None:

@@ -23,7 +23,7 @@ __all__ = ["drain", "drain_on_signal"]
 
 logger = logging.getLogger("ssesync")
 
-_USUAL = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_USUAL = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
 # How long a process whose signal means to die waits for its streams to have sent their last bytes.
 _GOODBYE_SECONDS = 5.0
 

@@ -1,9 +1,11 @@
 """How gunicorn serves this example; it reads this file by itself when started in this folder."""
 
+# Streams end well when a worker does: these are hooks, which gunicorn finds by their names.
+from ssesync.gunicorn import *  # noqa: F403
+
 worker_class = "gthread"
 # Each open stream holds one thread.
 threads = 32
-# What still streams when the server is told to stop is cut off after this many seconds.
-graceful_timeout = 1
+graceful_timeout = 5
 # Newer releases open a control socket in the user's home directory, which an example should leave alone.
 control_socket_disable = True

@@ -29,7 +29,7 @@ class Settings:
 
     retry: int | None = None
     """The reconnection time in milliseconds that each stream opens with. ``None`` leaves it to the client
-    (browsers: 2 to 5 seconds)."""
+    (browsers: a few seconds)."""
 
     padding: int = 0
     """Bytes of comment to open with, for a middlebox that holds back an answer's first bytes (2,048 satisfies those

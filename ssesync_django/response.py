@@ -142,7 +142,7 @@ def _release_and_warn() -> None:
 class _Scope:
     """Gives the producer's thread what Django keeps for each thread, and lets go of its connections in the end.
 
-    The language, time zone, URL configuration and script prefix lie in asgiref's ``Local``, which since 3.10 shows
+    The language, time zone, URL configuration and script prefix lie in asgiref's ``Local``, which since 3.12 shows
     them to the thread that set them alone, whatever context another thread runs in.
     """
 

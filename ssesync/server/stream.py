@@ -126,7 +126,7 @@ class EventStream:
         self._driver: Source | None = None
         self._guard: Guard | None = None
         self._admitted: str | None = None
-        self._rest = b""
+        self._rest: bytes | memoryview = b""
         self._started = self._ended = False
         self._bytes = self._keep_alives = 0
         self._last_write: float | None = None
@@ -235,17 +235,16 @@ class EventStream:
             return self._send(KEEP_ALIVE)
         return self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def _send(self, data: bytes) -> bytes:
-        # In pieces that a slow client can take within send_timeout: it is judged by each, not by all that waits.
-        if len(data) > _PIECE:
-            data, self._rest = data[:_PIECE], data[_PIECE:]
-        else:
-            self._rest = b""
-        self._bytes += len(data)
+    def _send(self, data: bytes | memoryview) -> bytes:
+        # In pieces that a slow client can take within send_timeout: it is judged by each, not by all that waits. The
+        # rest is a view: copying it for each piece would be quadratic in an event of many megabytes.
+        self._rest = memoryview(data)[_PIECE:] if len(data) > _PIECE else b""
+        piece = bytes(data[:_PIECE])
+        self._bytes += len(piece)
         self._last_write = time.monotonic()
         if self._guard is not None:
             self._guard.sending(self._last_write)
-        return data
+        return piece
 
     @property
     def closed(self) -> bool:

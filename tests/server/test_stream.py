@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -155,6 +156,25 @@ def test_everything_pending_goes_out_joined() -> None:
     writer.write("b")
     assert next(stream) == b"data: a\n\ndata: b\n\n"
     stream.close()
+
+
+def test_a_large_event_goes_out_whole_in_pieces_without_its_rest_being_copied_for_each() -> None:
+    writer = Writer()
+    stream = EventStream(writer)
+    assert next(stream) == OPENING
+    writer.write("x" * 4_000_000)
+    writer.close()
+    first = next(stream)
+    tracemalloc.start()
+    try:
+        pieces = [first, *stream]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(map(len, pieces)) <= 65536
+    assert [event.data for event in events(pieces)] == ["x" * 4_000_000]
+    # The pieces themselves, and not a second copy of what is still to come.
+    assert peak < 6_000_000
 
 
 @pytest.mark.parametrize(

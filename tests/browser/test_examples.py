@@ -43,6 +43,20 @@ def attribute(browser: Chrome, element: str, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+def click(browser: Chrome, element: str) -> None:
+    """The page grows under the pointer as its first events are drawn, so that a click may meet nothing."""
+    button = browser.find_element("id", element)
+    browser.execute_script(
+        "window.met = false; arguments[0].addEventListener('click', () => { window.met = true; }, {once: true})", button
+    )
+
+    def met() -> bool:
+        button.click()
+        return bool(browser.execute_script("return window.met"))
+
+    until(browser, met)
+
+
 def events(browser: Chrome) -> int:
     """How many events the page says to have drawn."""
     return int("0" + "".join(character for character in text(browser, "state") if character.isdecimal()))
@@ -74,7 +88,7 @@ def test_the_jobs_bar_reaches_100_percent_and_the_browser_stays_away(example: Se
     before = len(example.answers("/job"))
     browser.get(example.url)
     assert attribute(browser, "bar", "aria-valuenow") == "0"
-    browser.find_element("id", "start").click()
+    click(browser, "start")
     # Closed is what EventSource is for good, and the page never closes it: the 204 did.
     until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
     assert attribute(browser, "bar", "aria-valuenow") == "100"
@@ -90,7 +104,7 @@ def test_a_job_that_is_done_can_be_started_anew(example: Server, browser: Chrome
     before = len(example.answers("/job"))
     browser.get(example.url)
     for times in (1, 2):
-        browser.find_element("id", "start").click()
+        click(browser, "start")
         # The page's own state may still be that of the job before; the server's log is not.
         until(browser, lambda times=times: len(example.answers("/job")) >= before + 2 * times)
         until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
@@ -102,7 +116,7 @@ def test_the_page_goes_on_where_it_was_when_the_server_is_killed_and_comes_back(
     slow_example: Server, browser: Chrome
 ) -> None:
     browser.get(slow_example.url)
-    browser.find_element("id", "start").click()
+    click(browser, "start")
     until(browser, lambda: int(attribute(browser, "bar", "aria-valuenow") or 0) >= 10)
     (worker,) = psutil.Process(slow_example.process.pid).children()
     os.kill(worker.pid, signal.SIGKILL)

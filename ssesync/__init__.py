@@ -12,6 +12,7 @@ from . import wire
 from .cancel import CancelToken
 from .errors import (
     CloseReason,
+    ConnectFailed,
     ConnectionLost,
     ContentTypeError,
     EventError,
@@ -20,10 +21,12 @@ from .errors import (
     IncompleteStream,
     ReadError,
     ResponseError,
+    RetriesExhausted,
     SettingsError,
     SSEError,
     StatusError,
     StreamClosed,
+    StreamEnded,
 )
 from .event import Event
 from .server.admission import streams
@@ -34,18 +37,23 @@ from .settings import Settings
 from .wire import add_accept_mime, get_last_event_id, set_last_event_id
 
 if TYPE_CHECKING:
+    from .client.backoff import Backoff
     from .client.reader import Reader
     from .client.relay import Relay, relay_request
+    from .client.source import EventSource
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backoff",
     "CancelToken",
     "CloseReason",
+    "ConnectFailed",
     "ConnectionLost",
     "ContentTypeError",
     "Event",
     "EventError",
+    "EventSource",
     "EventStream",
     "EventTooLarge",
     "IdleTimeout",
@@ -54,11 +62,13 @@ __all__ = [
     "Reader",
     "Relay",
     "ResponseError",
+    "RetriesExhausted",
     "SSEError",
     "Settings",
     "SettingsError",
     "StatusError",
     "StreamClosed",
+    "StreamEnded",
     "StreamStats",
     "Writer",
     "add_accept_mime",
@@ -72,6 +82,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Backoff": "ssesync.client.backoff",
+    "EventSource": "ssesync.client.source",
     "Reader": "ssesync.client.reader",
     "Relay": "ssesync.client.relay",
     "relay_request": "ssesync.client.relay",

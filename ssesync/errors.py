@@ -11,8 +11,11 @@
         ├── ResponseError              the answer is not an event stream; keeps the response
         │   ├── StatusError            ... because of its status
         │   └── ContentTypeError       ... because of its media type
+        ├── ConnectFailed (ConnectionError)  no answer came to the request
         ├── IdleTimeout (TimeoutError)       not one byte for too long
         ├── ConnectionLost (ConnectionError) the connection broke in the middle
+        ├── StreamEnded                the server ended the stream; an EventSource comes back
+        ├── RetriesExhausted           an EventSource has come back often enough
         └── IncompleteStream           the stream ended before the event that should end it
 
 Wrong types raise the built-in ``TypeError``.
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CloseReason",
+    "ConnectFailed",
     "ConnectionLost",
     "ContentTypeError",
     "EventError",
@@ -36,10 +40,12 @@ __all__ = [
     "IncompleteStream",
     "ReadError",
     "ResponseError",
+    "RetriesExhausted",
     "SSEError",
     "SettingsError",
     "StatusError",
     "StreamClosed",
+    "StreamEnded",
 ]
 
 
@@ -168,3 +174,23 @@ class ConnectionLost(ReadError, ConnectionError):
 
 class IncompleteStream(ReadError):
     """The stream ended before the event that ``until`` waits for."""
+
+
+class ConnectFailed(ReadError, ConnectionError):
+    """No answer came: no such name, connection refused, no proper TLS, silence for too long. The cause is chained."""
+
+
+class StreamEnded(ReadError):
+    """The server ended the stream in good order, which is no reason not to come back."""
+
+
+class RetriesExhausted(ReadError):
+    """The limits of a ``Backoff`` are reached.
+
+    ``attempts`` is the number of reconnections in a row, ``last_error`` what came of the last one.
+    """
+
+    def __init__(self, attempts: int, elapsed: float, last_error: Exception) -> None:
+        super().__init__(f"gave up after {attempts} reconnections within {elapsed:.0f} s; the last error: {last_error}")
+        self.attempts = attempts
+        self.last_error = last_error

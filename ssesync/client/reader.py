@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from ..cancel import CancelToken
 from ..errors import ContentTypeError, EventTooLarge, IncompleteStream, ReadError, StatusError, excerpt
 from ..event import Event
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
+from .link import link, signal_of
 
 __all__ = ["Reader"]
 
 # How much of an answer that is no event stream goes into the error, and how long it may take to arrive.
 EXCERPT_SIZE = 65536
 _EXCERPT_SECONDS = 5.0
-# How often a foreign cancel event, which can't call back, is looked at.
-_POLL_SECONDS = 0.1
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
 class Reader:
@@ -68,7 +67,7 @@ class Reader:
         check: bool = True,
     ) -> None:
         if cancel is not None:
-            _signal(cancel)  # refused before anything is open
+            signal_of(cancel)  # refused before anything is open
         #: The response, with its status and headers; ``None`` over an iterable of bytes.
         self.response: Any = source if hasattr(source, "headers") else None
         self._body = Body(source, idle_timeout=idle_timeout)
@@ -77,9 +76,10 @@ class Reader:
         self._until = until
         self._until_required = until_required
         self._on_comment = on_comment
-        self._unlink: Callable[[], None] | None = None if cancel is None else _link(cancel, self.cancel)
+        self._unlink: Callable[[], None] | None = None if cancel is None else link(cancel, self.cancel)
         if check and self.response is not None:
             self._check()
+        self._with_comments = False
         self._events = self._read_events()
 
     @property
@@ -122,18 +122,30 @@ class Reader:
         finally:
             self.close()
 
+    def events_and_comments(self) -> Iterator[Event]:
+        """Like iterating, with the comments in their places: events that have ``data`` ``None`` and a ``comment``.
+
+        Comments of bytes that have been read already are not among them. Leaving the loop closes the response.
+        """
+        self._with_comments = self._decoder.comments = True
+        return iter(self)
+
     def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
         """Call ``fn`` with every event until the end, or until ``cancel`` (as in the constructor) says stop.
 
         What ``fn`` raises closes the response and goes on to the caller.
         """
-        unlink = None if cancel is None else _link(cancel, self.cancel)
+        unlink = None if cancel is None else link(cancel, self.cancel)
         try:
             for event in self:
                 fn(event)
         finally:
             if unlink is not None:
                 unlink()
+
+    def probe(self) -> None:
+        """Have the kernel find out whether a silent peer is still there (``SO_KEEPALIVE``), where it can."""
+        self._body.probe()
 
     def cancel(self) -> None:
         """End the reading at once, from any thread, without waiting: the iteration stops quietly."""
@@ -169,6 +181,8 @@ class Reader:
                         return
                     if event.data is None:
                         self._comment(event)
+                        if self._with_comments:
+                            yield event
                         continue
                     if self._until is not None and self._is_last(event):
                         return
@@ -198,7 +212,11 @@ class Reader:
             return
         body = excerpt_of(self._body)
         if status != 200:
-            raise StatusError(f"status {status} instead of 200: {excerpt(body, 200)}", response, body)
+            hint = ""
+            if status in _REDIRECTS:
+                location = response.headers.get("Location")
+                hint = f" with Location {location!r}, which was not followed" if location else " without a Location"
+            raise StatusError(f"status {status}{hint} instead of 200: {excerpt(body, 200)}", response, body)
         raise ContentTypeError(
             f"media type {content_type!r} instead of text/event-stream: {excerpt(body, 200)}", response, body
         )
@@ -221,36 +239,3 @@ def excerpt_of(body: Body) -> bytes:
         timer.cancel()
         body.close()
     return b"".join(pieces)[:EXCERPT_SIZE]
-
-
-def _link(cancel: Any, callback: Callable[[], None]) -> Callable[[], None]:
-    """Have ``callback`` called when ``cancel`` says stop; what undoes that is returned."""
-    signal = _signal(cancel)
-    if isinstance(signal, CancelToken):
-        signal.add_callback(callback)
-        return lambda: signal.remove_callback(callback)
-    if signal.is_set():
-        callback()
-        return lambda: None
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            if signal.wait(_POLL_SECONDS):
-                callback()
-                return
-
-    threading.Thread(target=watch, name="ssesync-cancel", daemon=True).start()
-    return done.set
-
-
-def _signal(cancel: Any) -> Any:
-    """The token of ``cancel``, or itself where it is something like a ``threading.Event``."""
-    token = getattr(cancel, "cancelled", cancel)
-    if isinstance(token, CancelToken):
-        return token
-    if not all(callable(getattr(cancel, name, None)) for name in ("is_set", "wait")):
-        raise TypeError(
-            f"cancel= takes a CancelToken, an EventStream or a threading.Event, got {type(cancel).__name__}"
-        )
-    return cancel

@@ -69,7 +69,8 @@ class Decoder:
         self.max_event_size = max_event_size
         #: The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did.
         self.retry: int | None = None
-        self._comments = comments
+        #: Whether comments are given; may be changed at any time, for the lines that begin from then on.
+        self.comments = comments
         self._data: list[str] = []
         self._type = ""
         self._id: str | None = last_event_id
@@ -237,7 +238,7 @@ class Decoder:
                 if value.isascii() and value.isdigit():
                     digits = value.lstrip("0")
                     self.retry = int(digits or "0") if len(digits) <= _RETRY_DIGITS else 10**_RETRY_DIGITS
-            elif not name and self._comments:
+            elif not name and self.comments:
                 out.append(Event(comment=value))
 
     def _take_counting(self, line: bytes, out: list[Event]) -> None:
@@ -250,7 +251,7 @@ class Decoder:
                 self._check(self._held + len(line), out)
                 if name in _KEPT:
                     self._held += len(line)
-            elif name or not self._comments or len(line) > self.max_event_size:
+            elif name or not self.comments or len(line) > self.max_event_size:
                 return
         self._take((line.decode("utf-8", "replace"),), out)
 
@@ -264,7 +265,7 @@ class Decoder:
             name, colon, _ = head.partition(b":")
             if not colon and len(head) < _NAME_ROOM:
                 return
-            self._partial_name = name if name in _KNOWN else b":" if not name and self._comments else b"?"
+            self._partial_name = name if name in _KNOWN else b":" if not name and self.comments else b"?"
         if self._partial_name in _KNOWN:
             self._check(self._held + self._partial_size, out)
         elif self._partial_name == b"?" or self._partial_size > self.max_event_size:

@@ -143,7 +143,7 @@ def test_nul_in_data_type_and_comment_is_text():
         ("comment", 5),
         ("comment", True),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if isinstance(value, memoryview) else repr(value),
 )
 def test_a_value_of_another_type_is_a_type_error_that_names_field_and_value(field, value):
     with pytest.raises(TypeError) as caught:

@@ -26,7 +26,7 @@ class Application:
         self.app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 1, "max_overflow": 0}
         self.app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{folder / 'database.sqlite3'}"
         self.database = SQLAlchemy(self.app)
-        self.proceed = threading.Semaphore(0)
+        self.proceed = self.proceed_again = threading.Semaphore(0)
         self.sessions: list[Any] = []
 
         @self.app.get("/stream")
@@ -37,8 +37,10 @@ class Application:
             self.engine = self.database.engine
 
     def _events(self) -> Iterator[str]:
+        proceed = self.proceed
         while True:
-            self.proceed.acquire()
+            proceed.acquire()
+            proceed = self.proceed_again
             self.sessions.append(self.database.session())
             yield str(self.database.session.execute(text("SELECT 41 + 1")).scalar())
 
@@ -105,6 +107,8 @@ def test_with_the_other_settings_it_is_kept_until_the_producer_ends(tmp_path: Pa
 
 def test_twenty_streams_do_with_a_pool_of_one(tmp_path: Path) -> None:
     application = Application(tmp_path)
+    # Or a stream that is quick would take another's turn.
+    application.proceed_again = threading.Semaphore(0)
     bodies = [application.open() for _ in range(20)]
     try:
         pieces = [iter(body) for body in bodies]
@@ -120,3 +124,4 @@ def test_twenty_streams_do_with_a_pool_of_one(tmp_path: Path) -> None:
             body.close()
         for _ in bodies:
             application.proceed.release()
+            application.proceed_again.release()

@@ -349,7 +349,9 @@ def test_requests_takes_header_values_as_bytes_too():
 @pytest.mark.parametrize(
     "helper", [get_last_event_id, add_accept_mime, lambda request: set_last_event_id(request, "1")]
 )
-@pytest.mark.parametrize("request_", [None, 5, "text", object(), [("Last-Event-ID", "1")]], ids=repr)
+@pytest.mark.parametrize(
+    "request_", [None, 5, "text", object(), [("Last-Event-ID", "1")]], ids=["None", "5", "text", "object", "list"]
+)
 def test_what_is_no_request_is_a_type_error_that_shows_it(helper, request_):
     with pytest.raises(TypeError, match=type(request_).__name__):
         helper(request_)

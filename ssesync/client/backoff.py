@@ -1,0 +1,107 @@
+"""Backoff: how long to wait before the next connection, as a value without state. And the clock that is waited by."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from ..errors import SettingsError, excerpt
+
+__all__ = ["Backoff", "Clock", "SystemClock"]
+
+# Where the first reconnection is to be immediate, the second of a row is not: a server that accepts and closes at
+# once would be asked as fast as the machine can.
+_STEP = 0.1
+# 2.0 ** 1024 is no float any more; long before that max_delay holds.
+_DOUBLINGS = 64
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long an :class:`EventSource` waits between connections, and when it gives up. Immutable; share it freely.
+
+    A wait is a floor and, on top, a random part. The floor is the reconnection time that the stream asked for with
+    ``retry:`` (or the answer with ``Retry-After``), else 0. The random part is anything from 0 to a window that
+    starts at ``initial`` and doubles with every failure in a row: so clients that were cut off together do not come
+    back together, and none comes earlier than its server asked for.
+
+    :param initial: seconds; the first window. 0 makes the first reconnection immediate.
+    :param max_delay: seconds; the widest window, and the longest ``retry:`` that is obeyed (a longer one is
+        shortened to this, with a warning). No wait is longer than the two together.
+    :param max_retry_after: seconds; the longest ``Retry-After`` that is obeyed.
+    :param reset_after: seconds that a stream must have been open, having delivered an event, for the failures before
+        it to be forgotten. A server that accepts and closes at once thus does not pass for a healthy one.
+    :param max_attempts: reconnections in a row, after which :class:`RetriesExhausted` is raised; ``None``: no limit.
+    :param max_elapsed: seconds since the first failure of the row, after which no further wait is begun.
+    :raises SettingsError: a value is negative or not a number.
+    """
+
+    initial: float = 1.0
+    max_delay: float = 60.0
+    max_retry_after: float = 3600.0
+    reset_after: float = 60.0
+    max_attempts: int | None = None
+    max_elapsed: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name in ("max_attempts", "max_elapsed"):
+                continue
+            whole = field.name == "max_attempts"
+            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            if not (number and 0 <= value < float("inf")):
+                kind = "a whole number" if whole else "a number of seconds"
+                raise SettingsError(f"Backoff({field.name}=…) takes {kind}, 0 or more, got {excerpt(value)}")
+
+    def window(self, failures: int) -> float:
+        """Seconds; the random part of the wait after that many failures in a row (from 1) is between 0 and this."""
+        doublings = min(failures - 1, _DOUBLINGS)
+        if self.initial:
+            return min(self.initial * 2.0**doublings, self.max_delay)
+        return min(_STEP * 2.0**doublings, self.max_delay) if doublings else 0.0
+
+    def delay(self, failures: int, floor: float = 0.0, uniform: Callable[[float, float], float] | None = None) -> float:
+        """Seconds to wait after that many failures in a row, no less than ``floor``."""
+        return floor + (uniform or random.uniform)(0.0, self.window(failures))
+
+
+class Signal(Protocol):
+    """What ends a wait early: a ``threading.Event`` or a :class:`ssesync.CancelToken`."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to ``timeout`` seconds; whether the signal was given."""
+
+
+class Clock(Protocol):
+    """Time, as an :class:`EventSource` sees it: a test may bring its own, so that nothing really waits."""
+
+    def monotonic(self) -> float:
+        """Seconds from some point on; never goes back."""
+
+    def time(self) -> float:
+        """Seconds since 1970, to which the dates in ``Retry-After`` are compared."""
+
+    def wait(self, signal: Signal, seconds: float) -> bool:
+        """Wait that long, or until the signal is given; whether it was."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def monotonic(self) -> float:
+        """See :meth:`Clock.monotonic`."""
+        return time.monotonic()
+
+    def time(self) -> float:
+        """See :meth:`Clock.time`."""
+        return time.time()
+
+    def wait(self, signal: Signal, seconds: float) -> bool:
+        """See :meth:`Clock.wait`."""
+        # A lock takes no more (292 years on most systems).
+        return signal.wait(min(seconds, threading.TIMEOUT_MAX))

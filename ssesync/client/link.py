@@ -1,0 +1,50 @@
+"""What may be given as ``cancel=``, and how it is listened to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..cancel import CancelToken
+
+__all__ = ["link", "signal_of"]
+
+# How often a foreign cancel event, which can't call back, is looked at.
+_POLL_SECONDS = 0.1
+
+
+def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
+    """Have ``callback`` called when ``cancel`` says stop; what undoes that is returned."""
+    signal = signal_of(cancel)
+    if isinstance(signal, CancelToken):
+        signal.add_callback(callback)
+        return lambda: signal.remove_callback(callback)
+    if signal.is_set():
+        callback()
+        return lambda: None
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if signal.wait(_POLL_SECONDS):
+                callback()
+                return
+
+    threading.Thread(target=watch, name="ssesync-cancel", daemon=True).start()
+    return done.set
+
+
+def signal_of(cancel: Any) -> Any:
+    """The token of ``cancel``, or itself where it is something like a ``threading.Event``.
+
+    :raises TypeError: it is neither.
+    """
+    token = getattr(cancel, "cancelled", cancel)
+    if isinstance(token, CancelToken):
+        return token
+    if not all(callable(getattr(cancel, name, None)) for name in ("is_set", "wait")):
+        raise TypeError(
+            f"cancel= takes a CancelToken, an EventStream or a threading.Event, got {type(cancel).__name__}"
+        )
+    return cancel

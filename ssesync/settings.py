@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,8 @@ __all__ = ["Settings"]
 
 # A wait of more seconds than this overflows the operating system's timers.
 _TOO_MUCH = 2**31
+# As browsers write it (HTML standard, "ASCII serialization of an origin"): anything else would never match.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,17 @@ class Settings:
     drain_timeout: float = 20.0
     """Seconds that streams with ``drain="finish"`` get. gunicorn's ``--graceful-timeout`` (30) must be longer."""
 
+    same_origin_only: bool = False
+    """Answer 403 to pages of other origins, but for ``cors_origins``. Without it another site's page can have streams
+    opened with its visitor's cookies; it can't read them, but they take their places. What is no browser passes."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Origins (``"https://app.example"``) whose pages may read the streams; ``("*",)``: all, without cookies. Error
+    answers carry the headers too. Empty: no CORS headers, which leaves them to flask-cors or django-cors-headers."""
+
+    cors_credentials: bool = False
+    """Let the pages of ``cors_origins`` have the streams opened with cookies (``withCredentials``)."""
+
     release_db: Literal["step", "start"] | None = "step"
     """When the skins let go of database connections that no atomic block holds (Django's, Flask-SQLAlchemy's session):
     before the first byte and after each of the producer's writes; ``"start"``, only before the first byte, for
@@ -97,13 +111,29 @@ class Settings:
             _number("max_streams", self.max_streams, least=1, whole=True, optional=True)
         _number("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
         _number("drain_timeout", self.drain_timeout, least=0)
-        for name in ("threaded", "sense_disconnect", "half_close_is_gone"):
+        self._check_origins()
+        for name in ("threaded", "sense_disconnect", "half_close_is_gone", "same_origin_only", "cors_credentials"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} takes True or False, got {excerpt(getattr(self, name))}")
         if self.release_db not in ("step", "start", None):
             raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")
         if self.drain not in ("end", "finish"):
             raise SettingsError(f"drain takes 'end' or 'finish', got {excerpt(self.drain)}")
+
+    def _check_origins(self) -> None:
+        origins = self.cors_origins
+        if isinstance(origins, (str, bytes)) or not isinstance(origins, (list, tuple, set, frozenset)):
+            raise SettingsError(f"cors_origins takes a list of origins, got {excerpt(origins)}")
+        # The instance is frozen, and a list in it would not be.
+        object.__setattr__(self, "cors_origins", tuple(origins))
+        if "*" in origins and (self.cors_credentials or len(origins) > 1):
+            raise SettingsError("cors_origins: '*' stands alone, and never with cors_credentials: name the origins")
+        for origin in origins:
+            if origin != "*" and not (isinstance(origin, str) and _ORIGIN.fullmatch(origin)):
+                raise SettingsError(
+                    f"cors_origins takes origins as browsers send them, 'https://host' or 'https://host:port' in "
+                    f"small letters and without a path, got {excerpt(origin)}"
+                )
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Settings:

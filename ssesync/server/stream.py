@@ -17,6 +17,7 @@ from ..errors import CloseReason
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
+from ..wire.origin import is_same_origin, with_cors
 from .admission import streams
 from .guard import Guard
 from .pump import Collecting, Inline, Producer, Pump, Scope, Source, from_function, from_iterable
@@ -153,9 +154,10 @@ class EventStream:
         """Start the producer and give it ``first_event_timeout`` seconds for its first event.
 
         The result is the status line to answer; ``headers`` are those of that answer, and what is to be sent comes
-        from iterating in any case. It is ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable``
-        where a limit is reached or the process is stopping, what a source that can't be streamed says, else
-        ``200 OK``. Only on 200, and not on HEAD, was a producer started.
+        from iterating in any case. It is ``403 Forbidden`` for other origins where ``same_origin_only`` says so,
+        ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` where a limit is reached or the
+        process is stopping, what a source that can't be streamed says, else ``200 OK``. Only on 200, and not on HEAD,
+        was a producer started.
 
         Needed only by those who don't call the stream as an application. Once only.
 
@@ -168,6 +170,18 @@ class EventStream:
                 "iterable, then it can be served again"
             )
         self._environ = environ = environ or self._environ or {}
+        status = self._decide(environ)
+        settings = self.settings
+        if settings.cors_origins:
+            origins = settings.cors_origins
+            self.headers = with_cors(self.headers, environ, origins, credentials=settings.cors_credentials)
+        return status
+
+    def _decide(self, environ: WSGIEnvironment) -> str:
+        """Start the stream, or answer otherwise; the status."""
+        known = environ.get("HTTP_ORIGIN") in self.settings.cors_origins
+        if self.settings.same_origin_only and not (known or is_same_origin(environ)):
+            return self._answer("403 Forbidden", [], b"not for pages of other origins\n")
         if self._finished is not None and self._finished(get_last_event_id(environ)):
             return self._answer("204 No Content", [])
         answer = getattr(self._source, "answer", None)

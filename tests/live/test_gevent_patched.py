@@ -10,7 +10,7 @@ import pytest
 
 from .servers import ROOT
 
-#: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), so there is nothing to patch.
+#: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
 FOLDERS = ("core", "server", "client", "flask_skin", "django_skin")
 
 

@@ -104,7 +104,12 @@ _FINDERS: tuple[Callable[[Mapping[str, Any]], Any], ...] = (
 
 
 def _duplicate(fd: int) -> socket.socket:
-    return socket.socket(fileno=os.dup(fd))
+    copy = os.dup(fd)
+    blocking = os.get_blocking(copy)
+    duplicate = socket.socket(fileno=copy)
+    # With socket.setdefaulttimeout() a new socket object does not block, and so the server's would not either.
+    os.set_blocking(copy, blocking)
+    return duplicate
 
 
 def _is_socket(fd: int) -> bool:

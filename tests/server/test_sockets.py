@@ -176,3 +176,21 @@ def test_without_a_time_only_the_kernels_keep_alive_is_turned_on() -> None:
 
 def test_a_unix_socket_has_no_such_options_and_that_is_no_error(pair: tuple[socket.socket, socket.socket]) -> None:
     ClientSocket(pair[0].fileno()).expect_loss(1)
+
+
+@pytest.fixture
+def default_timeout() -> Iterator[None]:
+    socket.setdefaulttimeout(5)
+    yield
+    socket.setdefaulttimeout(None)
+
+
+def test_the_servers_socket_goes_on_blocking_where_the_application_has_set_a_default_timeout(
+    pair: tuple[socket.socket, socket.socket], default_timeout: None
+) -> None:
+    ours, _ = pair
+    assert os.get_blocking(ours.fileno())
+    ClientSocket(ours.fileno()).expect_loss(1)
+    assert os.get_blocking(ours.fileno())
+    ClientSocket(ours.fileno()).shut()
+    assert os.get_blocking(ours.fileno())

@@ -39,7 +39,7 @@ python_maximum_signature_line_length = 90
 # the network; they are named here instead.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|contextlib|contextvars|enum|threading|types|typing|http|_typeshed|io)\..*"),
+    (r"py:.*", r"(collections|contextlib|contextvars|enum|threading|types|typing|http|_typeshed|io|ssl|wsgiref)\..*"),
     (r"py:.*", r"(flask|werkzeug|django|rest_framework|requests|urllib3)\..*"),
     (r"py:class", r"(Callable|Iterable|Iterator|Mapping|AsyncIterator|AbstractContextManager|TracebackType|Any)"),
     (r"py:class", r"(WSGIEnvironment|StartResponse|HttpRequest|JSONRenderer|AppConfig|Flask|View|Source|Scope)"),

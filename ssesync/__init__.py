@@ -2,8 +2,12 @@
 
 Importing this package loads only the standard library; what needs ``requests`` is imported when it
 is first asked for.
+
+.. PYTEST_DONT_REWRITE
 """
 
+# The word is for pytest, which loads our fixtures. A process that had imported us before it runs pytest, a test runner
+# of Django's say, would else be warned that their assertions can't be rewritten. There are none.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -23,7 +23,8 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        # A signal handler may set the token while its own thread is in here.
+        self._lock = threading.RLock()
         self._callbacks: list[Callable[[], object]] = []
         self._reason: str | None = None
 
@@ -57,9 +58,11 @@ class CancelToken:
         A callback must be quick and must not block. What it raises is logged and goes no further.
         """
         with self._lock:
-            if not self._event.is_set():
-                self._callbacks.append(callback)
+            # In this order: a signal handler may set the token in between.
+            self._callbacks.append(callback)
+            if not self._event.is_set() or callback not in self._callbacks:
                 return
+            self._callbacks.remove(callback)
         self._call(callback)
 
     def remove_callback(self, callback: Callable[[], object]) -> None:

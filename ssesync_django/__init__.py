@@ -1,4 +1,7 @@
-"""Server-Sent Events for Django under WSGI."""
+"""Server-Sent Events for Django under WSGI.
+
+.. PYTEST_DONT_REWRITE (see ssesync)
+"""
 
 from .response import EventStreamResponse
 from .views import event_stream, event_writer

@@ -129,7 +129,8 @@ def release_connections() -> list[str]:
 
 
 def _release_and_warn() -> None:
-    held = release_connections()
+    # One that threads share is a test's: its transaction is meant to last.
+    held = [alias for alias in release_connections() if not connections[alias].allow_thread_sharing]
     if held and not _warned.is_set():
         _warned.set()
         logger.warning(
@@ -151,15 +152,23 @@ class _Scope:
         self._timezone = timezone.get_current_timezone()
         self._urlconf = get_urlconf()
         self._prefix = get_script_prefix()
+        # Where a test shares its connection with the server's threads, the producer must see that transaction too.
+        self._shared = [each for each in connections.all(initialized_only=True) if each.allow_thread_sharing]
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         with translation.override(self._language), timezone.override(self._timezone):
             set_urlconf(self._urlconf)
             set_script_prefix(self._prefix)
+            here = connections.all(initialized_only=True)
+            brought = [connection for connection in self._shared if connection not in here]
+            for connection in brought:
+                connections[connection.alias] = connection
             try:
                 yield
             finally:
+                for connection in brought:
+                    del connections[connection.alias]  # not this thread's to close
                 release_connections()
 
 

@@ -1,4 +1,7 @@
-"""Server-Sent Events for Flask."""
+"""Server-Sent Events for Flask.
+
+.. PYTEST_DONT_REWRITE (see ssesync)
+"""
 
 from .extension import SSE
 from .response import EventStreamResponse

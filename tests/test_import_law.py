@@ -37,7 +37,7 @@ MAY = {
     "channels": {"errors", "event", "wire", "cancel", "settings", "server.mailbox", "server.loop"},
 }
 # Doors of the house, which open on all rooms.
-DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.__main__"}
+DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli", "ssesync.__main__"}
 # Imported only where it is loaded already, since there threads are greenlets and are to be treated as such.
 WHERE_LOADED = {"ssesync.server.watcher": {"gevent"}}
 
@@ -82,7 +82,12 @@ def imported_modules(path: Path, *, type_checking: bool = True) -> Iterator[str]
         yield f"{base}.{name}" if name and is_module(f"{base}.{name}") else base
 
 
-CORE = [path for path in SOURCES if module_name(path).startswith("ssesync.") and module_name(path) not in DOORS]
+def is_door(name: str) -> bool:
+    """Whether a module is a door, or belongs to one."""
+    return name in DOORS or any(name.startswith(f"{door}.") for door in DOORS - {"ssesync"})
+
+
+CORE = [path for path in SOURCES if module_name(path).startswith("ssesync.") and not is_door(module_name(path))]
 
 
 @pytest.mark.parametrize("path", CORE, ids=module_name)

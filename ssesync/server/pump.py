@@ -133,6 +133,10 @@ class Pump:
         self._lock = threading.Lock()
         self._committed = False
         self._error: BaseException | None = None
+        # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
+        self.thread = threading.Thread(
+            target=self._context.run, args=(self._run,), name=f"ssesync-{self._name}", daemon=True
+        )
 
     @property
     def reason(self) -> CloseReason | None:
@@ -141,8 +145,7 @@ class Pump:
 
     def open(self, timeout: float) -> None:
         """Start the producer, wait up to ``timeout`` seconds for its first event, raise what it raised before."""
-        # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
-        threading.Thread(target=self._context.run, args=(self._run,), name=f"ssesync-{self._name}", daemon=True).start()
+        self.thread.start()
         if timeout:
             self.writer.wait(timeout)
         with self._lock:

@@ -13,7 +13,7 @@ import pytest
 import requests
 import trustme
 
-from .raw_server import RawServer
+from ssesync.testing import FakeSSEServer
 
 
 @dataclass
@@ -39,23 +39,23 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., RawServer]]:
+def serve() -> Iterator[Callable[..., FakeSSEServer]]:
     """Starts a server over http that lasts as long as the test."""
     with ExitStack() as stack:
 
-        def start(script: Any) -> RawServer:
-            return stack.enter_context(RawServer(script))
+        def start(script: Any) -> FakeSSEServer:
+            return stack.enter_context(FakeSSEServer(script))
 
         yield start
 
 
 @pytest.fixture
-def serve_both(scheme: str, tls: Tls) -> Iterator[Callable[..., RawServer]]:
+def serve_both(scheme: str, tls: Tls) -> Iterator[Callable[..., FakeSSEServer]]:
     """Starts a server that lasts as long as the test, once over http and once over https."""
     with ExitStack() as stack:
 
-        def start(script: Any) -> RawServer:
-            return stack.enter_context(RawServer(script, tls=tls.context if scheme == "https" else None))
+        def start(script: Any) -> FakeSSEServer:
+            return stack.enter_context(FakeSSEServer(script, tls=tls.context if scheme == "https" else None))
 
         yield start
 
@@ -73,7 +73,7 @@ def get(session: requests.Session) -> Iterator[Callable[..., requests.Response]]
     """Asks a server for its stream. The response is closed with the test."""
     with ExitStack() as stack:
 
-        def ask(server: RawServer, **options: Any) -> requests.Response:
+        def ask(server: FakeSSEServer, **options: Any) -> requests.Response:
             options.setdefault("stream", True)
             options.setdefault("timeout", (10, None))
             return stack.enter_context(session.get(server.url, **options))

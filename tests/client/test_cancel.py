@@ -15,18 +15,19 @@ import requests
 
 from ssesync import CancelToken, Event, EventStream, Reader, StatusError
 from ssesync.client.body import Body
+from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, RecordedRequest, chunk, head
 
 from .background import Background, Reading
-from .raw_server import CHUNKED, FRAMINGS, HOLD, PATIENCE, RawServer, Request, Steps, chunk, head
+from .raw_server import FRAMINGS, PATIENCE, Steps
 
 EVENT = Event("x", type="message")
 
 
-def silent_after_one(framing: str) -> Callable[[Request], Steps]:
+def silent_after_one(framing: str) -> Callable[[RecordedRequest], Steps]:
     """One event of a body that promises more, then silence."""
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n", b"data: never\n\n"])
 
-    def script(_: Request) -> Steps:
+    def script(_: RecordedRequest) -> Steps:
         yield start
         yield from sent[0]
         yield HOLD
@@ -40,7 +41,7 @@ SILENT = silent_after_one("one chunk each")
 @pytest.mark.parametrize("end", ["cancel", "close"])
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_blocked_reader_ends_at_once_and_quietly(
-    framing: str, end: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, end: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(silent_after_one(framing))
     reader = Reader(get(server), until="[DONE]", until_required=True)
@@ -57,7 +58,7 @@ def test_a_blocked_reader_ends_at_once_and_quietly(
 def test_a_blocked_reader_ends_at_once_without_the_fast_path(
     framing: str,
     end: str,
-    serve_both: Callable[..., RawServer],
+    serve_both: Callable[..., FakeSSEServer],
     get: Callable[..., requests.Response],
     without_fast_path: Callable[[requests.Response], requests.Response],
 ) -> None:
@@ -71,7 +72,7 @@ def test_a_blocked_reader_ends_at_once_without_the_fast_path(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_closing_the_response_from_another_thread_ends_a_blocked_reader_quietly(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(silent_after_one(framing))
     response = get(server)
@@ -82,7 +83,7 @@ def test_closing_the_response_from_another_thread_ends_a_blocked_reader_quietly(
 
 
 def test_closing_the_response_is_enough_to_end_the_connection(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(SILENT)
     with get(server) as response:
@@ -93,7 +94,7 @@ def test_closing_the_response_is_enough_to_end_the_connection(
 
 
 def test_a_blocked_read_returns_none(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve_both(SILENT)))
     assert reader.read() == EVENT
@@ -103,7 +104,7 @@ def test_a_blocked_read_returns_none(
 
 
 def test_a_blocked_body_returns_no_bytes(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     body = Body(get(serve_both(SILENT)))
     assert body.read() == b"data: x\n\n"
@@ -114,7 +115,7 @@ def test_a_blocked_body_returns_no_bytes(
 
 
 def test_a_reader_that_waits_in_the_middle_of_an_event_ends_without_it(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both([head(CHUNKED), chunk(b"data: x\n\ndata: half\n"), HOLD])
     reader = Reader(get(server))
@@ -124,7 +125,7 @@ def test_a_reader_that_waits_in_the_middle_of_an_event_ends_without_it(
 
 
 def test_one_token_ends_fifty_readers(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(SILENT)
     token = CancelToken()
@@ -139,7 +140,7 @@ def test_one_token_ends_fifty_readers(
 
 
 def test_many_threads_may_cancel_and_close_at_once(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve(SILENT)
     for _ in range(20):
@@ -160,9 +161,9 @@ def test_many_threads_may_cancel_and_close_at_once(
 
 
 def test_a_cancel_at_any_moment_of_a_busy_stream_ends_it_quietly(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
-    def script(_: Request) -> Steps:
+    def script(_: RecordedRequest) -> Steps:
         yield head(CHUNKED)
         while True:
             yield chunk(b"data: x\n\n") * 20
@@ -188,7 +189,7 @@ def test_a_cancel_at_any_moment_of_a_busy_stream_ends_it_quietly(
 
 
 def test_events_that_are_buffered_are_not_given_after_a_cancel(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), chunk(b"data: x\n\n" * 10), HOLD])))
     events = iter(reader)
@@ -200,7 +201,7 @@ def test_events_that_are_buffered_are_not_given_after_a_cancel(
 
 @pytest.mark.parametrize("end", ["cancel", "close"])
 def test_a_reader_that_was_ended_before_its_first_read_gives_nothing(
-    end: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    end: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(SILENT)
     reader = Reader(get(server), until="[DONE]", until_required=True)
@@ -210,7 +211,9 @@ def test_a_reader_that_was_ended_before_its_first_read_gives_nothing(
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
-def test_ending_twice_does_nothing_more(serve: Callable[..., RawServer], get: Callable[..., requests.Response]) -> None:
+def test_ending_twice_does_nothing_more(
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+) -> None:
     reader = Reader(get(serve(SILENT)))
     for _ in range(3):
         reader.cancel()
@@ -219,7 +222,7 @@ def test_ending_twice_does_nothing_more(serve: Callable[..., RawServer], get: Ca
 
 
 def test_a_stream_that_came_to_its_end_was_not_cancelled(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head("Content-Length: 9"), b"data: x\n\n"])))
     assert list(reader) == [EVENT]
@@ -248,7 +251,7 @@ SIGNALS = {"CancelToken": make_token, "threading.Event": make_event, "EventStrea
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_what_is_given_as_cancel_ends_a_blocked_reader(
-    kind: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    kind: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     signal, give = SIGNALS[kind]()
     reader = Reader(get(serve_both(SILENT)), cancel=signal)
@@ -260,7 +263,7 @@ def test_what_is_given_as_cancel_ends_a_blocked_reader(
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_for_each_ends_on_its_own_cancel(
-    kind: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    kind: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     signal, give = SIGNALS[kind]()
     reader = Reader(get(serve_both(SILENT)))
@@ -274,7 +277,7 @@ def test_for_each_ends_on_its_own_cancel(
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_a_signal_that_was_given_before_ends_the_reader_before_its_first_read(
-    kind: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    kind: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     signal, give = SIGNALS[kind]()
     give()
@@ -287,7 +290,7 @@ def test_a_signal_that_was_given_before_ends_the_reader_before_its_first_read(
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_a_signal_after_the_end_does_nothing(
-    kind: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    kind: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     signal, give = SIGNALS[kind]()
     server = serve([head("Content-Length: 9"), b"data: x\n\n"])
@@ -300,7 +303,7 @@ def test_a_signal_after_the_end_does_nothing(
 
 
 def test_for_each_ends_when_its_function_cancels(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), chunk(b"data: x\n\n" * 10), HOLD])))
     seen: list[Event] = []
@@ -314,7 +317,7 @@ def test_for_each_ends_when_its_function_cancels(
 
 
 def test_a_token_forgets_readers_that_are_done(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     token = CancelToken()
     server = serve([head("Content-Length: 9"), b"data: x\n\n"])
@@ -324,7 +327,7 @@ def test_a_token_forgets_readers_that_are_done(
 
 
 def test_the_thread_that_watches_a_foreign_event_ends_with_the_reader(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head("Content-Length: 9"), b"data: x\n\n"])
     list(Reader(get(server), cancel=threading.Event()))
@@ -336,7 +339,7 @@ def test_the_thread_that_watches_a_foreign_event_ends_with_the_reader(
 
 @pytest.mark.parametrize("wrong", [1, "stop", object(), lambda: None, threading.Lock()])
 def test_a_cancel_of_a_wrong_type_is_refused_and_leaves_nothing_open(
-    wrong: object, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    wrong: object, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve(SILENT)
     response = get(server)
@@ -347,7 +350,7 @@ def test_a_cancel_of_a_wrong_type_is_refused_and_leaves_nothing_open(
 
 
 def test_for_each_refuses_a_cancel_of_a_wrong_type(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve(SILENT)))
     with pytest.raises(TypeError, match="int"):
@@ -357,7 +360,7 @@ def test_for_each_refuses_a_cancel_of_a_wrong_type(
 
 
 def test_a_cancel_ends_the_wait_for_the_body_of_a_refused_answer(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", PATIENCE * 2)
     server = serve_both([head(CHUNKED, status="500 Broken"), chunk(b"too bad"), HOLD])

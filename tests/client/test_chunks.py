@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from ssesync.client.body import Body, _Chunks
 from ssesync.errors import ConnectionLost, ReadError
-
-from .raw_server import CHUNKED, FIN, HOLD, LAST_CHUNK, RawServer, chunk, chunked, head
+from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, chunked, head
 
 MANY = [b"data: %d\n\n" % number for number in range(40)]
 CRLF_EVENTS = [b"data: %d\r\n\r\n" % number for number in range(40)]
@@ -219,7 +218,7 @@ def paced(wire: bytes, places: Iterable[int], go: threading.Semaphore) -> list[b
 def test_both_ways_read_the_same_from_a_socket(
     name: str,
     path: Callable[[requests.Response], requests.Response],
-    serve_both: Callable[..., RawServer],
+    serve_both: Callable[..., FakeSSEServer],
     get: Callable[..., requests.Response],
 ) -> None:
     wire, expected = BODIES[name]
@@ -230,7 +229,7 @@ def test_both_ways_read_the_same_from_a_socket(
 
 
 def test_a_chunk_that_is_cut_anywhere_is_read_from_a_socket_as_it_arrives(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     wire, expected = chunked(b"data: x\r\n", b"\r\n"), b"data: x\r\n\r\n"
     for at in range(1, len(wire)):
@@ -247,7 +246,7 @@ def test_a_chunk_that_is_cut_anywhere_is_read_from_a_socket_as_it_arrives(
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_both_ways_refuse_a_malformed_chunk_or_find_the_connection_lost(
-    name: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    name: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(b"abc"), MALFORMED[name], FIN])
     body = Body(get(server))
@@ -257,7 +256,7 @@ def test_both_ways_refuse_a_malformed_chunk_or_find_the_connection_lost(
 
 
 def test_without_the_fast_path_a_malformed_size_is_an_error_too(
-    serve: Callable[..., RawServer],
+    serve: Callable[..., FakeSSEServer],
     get: Callable[..., requests.Response],
     without_fast_path: Callable[[requests.Response], requests.Response],
 ) -> None:
@@ -269,7 +268,7 @@ def test_without_the_fast_path_a_malformed_size_is_an_error_too(
 
 def test_a_missing_last_chunk_is_a_lost_connection(
     path: Callable[[requests.Response], requests.Response],
-    serve_both: Callable[..., RawServer],
+    serve_both: Callable[..., FakeSSEServer],
     get: Callable[..., requests.Response],
 ) -> None:
     for wire in (chunk(b"abc"), chunk(b"abc") + b"5\r\nab", chunk(b"abc")[:-2]):

@@ -21,34 +21,31 @@ from ssesync import (
     ResponseError,
     StatusError,
 )
-
-from .conftest import Tls
-from .raw_server import (
+from ssesync.testing import (
     CHUNKED,
     FIN,
-    FRAMINGS,
     HOLD,
     LAST_CHUNK,
-    PATIENCE,
     RST,
-    RawServer,
-    Request,
+    FakeSSEServer,
+    RecordedRequest,
     Step,
-    Steps,
     chunk,
     chunked,
-    gzip_pieces,
     head,
 )
+
+from .conftest import Tls
+from .raw_server import FRAMINGS, PATIENCE, Steps, gzip_pieces
 
 EVENT = Event("x", type="message")
 
 
 @pytest.mark.parametrize(
-    "status", ["201 Created", "206 Partial Content", "400 Bad Request", "404 Not Found", "503 Busy"]
+    "status", ["201 Created", "206 Partial Content", "400 Bad RecordedRequest", "404 Not Found", "503 Busy"]
 )
 def test_another_status_is_refused_with_the_response_and_its_body(
-    status: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    status: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both([head("Content-Length: 7", "X-Why: y", status=status), b"no luck"])
     response = get(server)
@@ -74,7 +71,7 @@ def test_another_status_is_refused_with_the_response_and_its_body(
     ],
 )
 def test_another_media_type_is_refused_with_the_response_and_its_body(
-    content_type: str | None, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    content_type: str | None, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve([head(CHUNKED, content_type=content_type), chunked(b"<h1>", b"Hello")]))
     with pytest.raises(ContentTypeError, match=r"instead of text/event-stream.*<h1>Hello") as caught:
@@ -95,14 +92,14 @@ def test_another_media_type_is_refused_with_the_response_and_its_body(
     ],
 )
 def test_the_media_type_counts_in_any_case_with_any_parameters(
-    content_type: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    content_type: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve([head("Content-Length: 9", content_type=content_type), b"data: x\n\n"]))
     assert list(Reader(response)) == [EVENT]
 
 
 def test_status_204_reads_as_a_stream_without_events(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(status="204 No Content", content_type=None)])
     for _ in range(2):
@@ -111,14 +108,14 @@ def test_status_204_reads_as_a_stream_without_events(
 
 
 def test_without_the_check_any_response_is_read(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve([head(CHUNKED, status="500 Broken", content_type="text/plain"), chunked(b"data: x\n\n")]))
     assert list(Reader(response, check=False)) == [EVENT]
 
 
 def test_a_body_of_a_refused_answer_that_is_compressed_is_told_in_clear(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     body = b"".join(gzip_pieces([b"no ", b"luck"]))
     headers = ("Content-Encoding: gzip", f"Content-Length: {len(body)}")
@@ -130,11 +127,11 @@ def test_a_body_of_a_refused_answer_that_is_compressed_is_told_in_clear(
 
 @pytest.mark.parametrize("framing", [name for name in FRAMINGS if name != "many chunks each"])
 def test_a_refused_answer_without_end_costs_no_more_than_64_kb(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"x" * 999 + b"\n"] * 300)
 
-    def script(_: Request) -> Steps:
+    def script(_: RecordedRequest) -> Steps:
         yield start.replace(b"200 OK", b"500 Broken")
         for parts in sent:
             yield from parts
@@ -150,7 +147,7 @@ def test_a_refused_answer_without_end_costs_no_more_than_64_kb(
 
 
 def test_a_refused_answer_that_falls_silent_is_told_with_what_came(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", 0.2)
     server = serve_both([head(CHUNKED, status="429 Slow Down"), chunk(b"later"), HOLD])
@@ -164,7 +161,7 @@ def test_a_refused_answer_that_falls_silent_is_told_with_what_came(
 
 @pytest.mark.parametrize("end", [FIN, RST])
 def test_a_refused_answer_that_breaks_is_told_by_its_status(
-    end: Step, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    end: Step, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve([head("Content-Length: 100", status="502 Bad Gateway"), b"no", end]))
     with pytest.raises(StatusError, match="502") as caught:
@@ -172,7 +169,7 @@ def test_a_refused_answer_that_breaks_is_told_by_its_status(
     assert caught.value.body in (b"no", b"")
 
 
-def test_the_error_can_be_copied(serve: Callable[..., RawServer], get: Callable[..., requests.Response]) -> None:
+def test_the_error_can_be_copied(serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]) -> None:
     with pytest.raises(StatusError) as caught:
         Reader(get(serve([head("Content-Length: 2", status="400 Bad"), b"no"])))
     for twin in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
@@ -182,7 +179,7 @@ def test_the_error_can_be_copied(serve: Callable[..., RawServer], get: Callable[
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_silence_for_longer_than_the_idle_timeout_is_an_error(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n", b"data: never\n\n"])
     server = serve_both([start, *sent[0], HOLD])
@@ -199,7 +196,7 @@ def test_silence_for_longer_than_the_idle_timeout_is_an_error(
 
 
 def test_the_read_timeout_of_the_request_holds_where_no_idle_timeout_is_given(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve_both([head(CHUNKED), chunk(b"data: x\n\n"), HOLD]), timeout=(PATIENCE, 0.3)))
     assert reader.read() == EVENT
@@ -207,10 +204,10 @@ def test_the_read_timeout_of_the_request_holds_where_no_idle_timeout_is_given(
         reader.read()
 
 
-def paced(pause: float, count: int) -> Callable[[Request], Iterator[bytes | Step]]:
+def paced(pause: float, count: int) -> Callable[[RecordedRequest], Iterator[bytes | Step]]:
     """Comments with pauses between them, then an event, then silence."""
 
-    def script(_: Request) -> Iterator[bytes | Step]:
+    def script(_: RecordedRequest) -> Iterator[bytes | Step]:
         yield head(CHUNKED)
         for _unused in range(count):
             time.sleep(pause)
@@ -222,7 +219,7 @@ def paced(pause: float, count: int) -> Callable[[Request], Iterator[bytes | Step
 
 
 def test_comments_feed_the_idle_timeout_and_the_connect_timeout_has_no_say(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve(paced(0.25, 8)), timeout=(1.0, PATIENCE))
     start = time.monotonic()
@@ -234,9 +231,9 @@ def test_comments_feed_the_idle_timeout_and_the_connect_timeout_has_no_say(
 
 
 def test_an_idle_timeout_does_not_outlive_its_stream(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
-    def script(request: Request) -> Iterator[bytes | Step]:
+    def script(request: RecordedRequest) -> Iterator[bytes | Step]:
         if request.connection == 0 and request.target == "/":
             yield head(CHUNKED)
             if len(server.requests) == 2:
@@ -261,7 +258,7 @@ KNOW_THEIR_END = [
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_reset_in_mid_stream_is_a_lost_connection_with_its_cause(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n", b"data: never\n\n"])
     go = threading.Event()
@@ -282,7 +279,7 @@ def test_a_reset_in_mid_stream_is_a_lost_connection_with_its_cause(
 def test_a_reset_under_tls_is_a_lost_connection(framing: str, tls: Tls, get: Callable[..., requests.Response]) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n", b"data: never\n\n"])
     go = threading.Event()
-    with RawServer([start, *sent[0], go, RST], tls=tls.context) as server:
+    with FakeSSEServer([start, *sent[0], go, RST], tls=tls.context) as server:
         reader = Reader(get(server))
         assert reader.read() == EVENT
         go.set()
@@ -292,7 +289,7 @@ def test_a_reset_under_tls_is_a_lost_connection(framing: str, tls: Tls, get: Cal
 
 @pytest.mark.parametrize("framing", KNOW_THEIR_END)
 def test_an_end_before_the_framing_says_so_is_a_lost_connection(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n", b"data: never\n\n"])
     reader = Reader(get(serve_both([start, *sent[0], FIN])), until="[DONE]", until_required=True)
@@ -304,7 +301,7 @@ def test_an_end_before_the_framing_says_so_is_a_lost_connection(
 
 @pytest.mark.parametrize("framing", ["close-delimited", "HTTP/1.0"])
 def test_where_the_framing_knows_no_end_the_connection_s_end_is_the_stream_s(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n"])
     assert list(Reader(get(serve_both([start, *sent[0], b"data: half\n", FIN])))) == [EVENT]
@@ -312,7 +309,7 @@ def test_where_the_framing_knows_no_end_the_connection_s_end_is_the_stream_s(
 
 @pytest.mark.parametrize("framing", ["chunked", "close-delimited"])
 def test_malformed_gzip_is_an_error_that_says_so(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     good = next(gzip_pieces([b"data: x\n\n"]))
     bad = b"\xff" * 40
@@ -328,7 +325,7 @@ def test_malformed_gzip_is_an_error_that_says_so(
 
 
 def test_a_body_that_is_no_gzip_at_all_is_an_error(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED, "Content-Encoding: gzip"), chunked(b"data: x\n\n")])
     with pytest.raises(ReadError, match="decompress"):

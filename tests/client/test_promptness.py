@@ -10,18 +10,19 @@ import requests
 
 from ssesync import Event, Reader
 from ssesync.client.body import Body
+from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, RecordedRequest, chunk, head
 
-from .raw_server import CHUNKED, FRAMINGS, HOLD, LAST_CHUNK, RawServer, Request, Steps, chunk, head
+from .raw_server import FRAMINGS, Steps
 
 PIECES = [f"id: {number}\ndata: event {number}\ndata: {'ü' * number}\n\n".encode() for number in range(5)]
 EVENTS = [Event(f"event {number}\n{'ü' * number}", type="message", id=number) for number in range(5)]
 
 
-def played(framing: str, pieces: list[bytes], go: threading.Semaphore) -> Callable[[Request], Steps]:
+def played(framing: str, pieces: list[bytes], go: threading.Semaphore) -> Callable[[RecordedRequest], Steps]:
     """A script that waits for ``go`` after each piece."""
     start, sent, end = FRAMINGS[framing](pieces)
 
-    def script(_: Request) -> Steps:
+    def script(_: RecordedRequest) -> Steps:
         yield start
         for parts in sent:
             yield from parts
@@ -34,7 +35,7 @@ def played(framing: str, pieces: list[bytes], go: threading.Semaphore) -> Callab
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_each_event_is_given_before_the_server_sends_the_next(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)
     server = serve_both(played(framing, PIECES, go))
@@ -47,7 +48,7 @@ def test_each_event_is_given_before_the_server_sends_the_next(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_all_events_of_one_piece_are_given_before_the_server_sends_the_next(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)
     server = serve(played(framing, [b"".join(PIECES), b"".join(PIECES)], go))
@@ -60,7 +61,7 @@ def test_all_events_of_one_piece_are_given_before_the_server_sends_the_next(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_bytes_of_an_unfinished_event_are_given_before_the_server_sends_more(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)
     pieces = [b"dat", b"a: ", b"x", b"\r", b"\n\r", b"\n"]
@@ -77,7 +78,7 @@ def test_bytes_of_an_unfinished_event_are_given_before_the_server_sends_more(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_comments_are_given_before_the_server_sends_more(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)
     server = serve(played(framing, [b": one\n", b": two\n", b"data: x\n\n"], go))
@@ -96,7 +97,7 @@ def test_comments_are_given_before_the_server_sends_more(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_body_far_larger_than_every_buffer_arrives_whole(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(10)
     pieces = [b"data: " + bytes([97 + number]) * 300_000 + b"\n\n" for number in range(3)]
@@ -109,7 +110,7 @@ def test_a_body_far_larger_than_every_buffer_arrives_whole(
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_the_events_are_the_same_without_the_fast_path(
     framing: str,
-    serve_both: Callable[..., RawServer],
+    serve_both: Callable[..., FakeSSEServer],
     get: Callable[..., requests.Response],
     without_fast_path: Callable[[requests.Response], requests.Response],
 ) -> None:
@@ -123,7 +124,7 @@ def test_the_events_are_the_same_without_the_fast_path(
 
 
 def test_an_event_is_given_while_its_chunk_and_its_line_end_are_still_open(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Event()
     server = serve([head(CHUNKED), b"FFFF\r\ndata: x\r\r", go, b"data: y\n\n", HOLD])
@@ -135,7 +136,7 @@ def test_an_event_is_given_while_its_chunk_and_its_line_end_are_still_open(
 
 
 def test_an_event_is_given_while_the_chunk_line_behind_it_is_cut(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)
     one = chunk(b"data: x\n\n")

@@ -10,9 +10,10 @@ import pytest
 import requests
 
 from ssesync import Event, EventTooLarge, IncompleteStream, Reader
+from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, Step, chunk, chunked, head
 
 from .background import Background, Reading
-from .raw_server import CHUNKED, HOLD, LAST_CHUNK, PATIENCE, RawServer, Step, chunk, chunked, head
+from .raw_server import PATIENCE
 
 
 def event(data: str, id: str | None = None, type: str = "message") -> Event:
@@ -24,14 +25,14 @@ def letters(*names: str) -> list[bytes | threading.Event | threading.Semaphore |
 
 
 def test_read_gives_one_event_after_the_other_then_none(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve(letters("a", "b"))))
     assert [reader.read() for _ in range(5)] == [event("a"), event("b"), None, None, None]
 
 
 def test_iteration_gives_all_events_and_ends(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve(letters("a", "b"))))
     assert list(reader) == [event("a"), event("b")]
@@ -39,7 +40,7 @@ def test_iteration_gives_all_events_and_ends(
 
 
 def test_reading_and_iterating_may_be_mixed(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve(letters("a", "b", "c", "d", "e"))))
     assert reader.read() == event("a")
@@ -51,7 +52,7 @@ def test_reading_and_iterating_may_be_mixed(
 
 
 def test_nothing_is_given_once_a_loop_was_left(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve(letters("a", "b", "c"))))
     for _ in reader:
@@ -61,7 +62,7 @@ def test_nothing_is_given_once_a_loop_was_left(
 
 
 def test_for_each_calls_with_every_event(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     seen: list[Event] = []
     Reader(get(serve(letters("a", "b")))).for_each(seen.append)
@@ -69,7 +70,7 @@ def test_for_each_calls_with_every_event(
 
 
 def test_a_with_block_closes_the_response(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([*letters("a")[:2], HOLD])
     with Reader(get(server)) as reader:
@@ -79,14 +80,14 @@ def test_a_with_block_closes_the_response(
 
 
 def test_the_response_is_there_to_be_looked_at(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve(letters("a")))
     assert Reader(response).response is response
 
 
 def test_the_last_event_id_is_that_of_the_last_event_given_not_of_one_that_waits(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     stream = b"id: 1\ndata: a\n\ndata: b\n\nid: 3\ndata: c\n\nid\ndata: d\n\nid: 5\ndata: e\n\n"
     reader = Reader(get(serve([head(CHUNKED), chunk(stream), LAST_CHUNK])))
@@ -102,7 +103,7 @@ def test_the_last_event_id_is_that_of_the_last_event_given_not_of_one_that_waits
 
 
 def test_the_last_event_id_stays_where_the_loop_was_left(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     stream = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n"
     reader = Reader(get(serve([head(CHUNKED), chunk(stream), LAST_CHUNK])))
@@ -112,7 +113,7 @@ def test_the_last_event_id_stays_where_the_loop_was_left(
 
 
 def test_a_block_with_only_an_id_counts_once_the_events_before_it_were_given(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Event()
     stream = b"id: 1\ndata: a\n\nid: 2\n\n"
@@ -126,7 +127,7 @@ def test_a_block_with_only_an_id_counts_once_the_events_before_it_were_given(
 
 
 def test_an_id_without_its_blank_line_does_not_count(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), chunk(b"id: 1\ndata: a\n\nid: 2\n"), LAST_CHUNK])))
     assert list(reader) == [event("a", "1")]
@@ -134,7 +135,7 @@ def test_an_id_without_its_blank_line_does_not_count(
 
 
 def test_events_carry_the_given_last_event_id_until_the_stream_sets_one(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), chunk(b"data: a\n\nid: 8\ndata: b\n\n"), LAST_CHUNK])), last_event_id="7")
     assert reader.last_event_id == "7"
@@ -142,7 +143,7 @@ def test_events_carry_the_given_last_event_id_until_the_stream_sets_one(
 
 
 def test_the_reconnection_time_is_the_last_that_the_stream_asked_for(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Event()
     reader = Reader(
@@ -168,7 +169,7 @@ def test_comments_are_told_in_their_place_among_the_events() -> None:
 
 
 def test_an_error_in_on_comment_closes_the_response_and_goes_on(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(b": stop\n"), HOLD])
 
@@ -182,7 +183,7 @@ def test_an_error_in_on_comment_closes_the_response_and_goes_on(
 
 
 def test_events_complete_before_one_that_is_too_large_are_given_first(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     stream = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\ndata: " + b"c" * 200 + b"\n\ndata: d\n\n"
     server = serve([head(CHUNKED), chunk(stream), HOLD])
@@ -199,7 +200,7 @@ def test_events_complete_before_one_that_is_too_large_are_given_first(
 
 
 def test_an_endless_line_is_refused_while_it_still_arrives(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(b"data: "), *[chunk(b"x" * 1000)] * 20, HOLD])
     with pytest.raises(EventTooLarge):
@@ -208,7 +209,7 @@ def test_an_endless_line_is_refused_while_it_still_arrives(
 
 
 def test_the_limit_may_be_changed_in_mid_stream(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)
     large = b"data: " + b"x" * 200 + b"\n\n"
@@ -231,7 +232,7 @@ def test_the_limit_may_be_changed_in_mid_stream(
 def test_the_sentinel_ends_the_stream_though_the_server_holds_it(
     until: str | Callable[[Event], object],
     required: bool,
-    serve_both: Callable[..., RawServer],
+    serve_both: Callable[..., FakeSSEServer],
     get: Callable[..., requests.Response],
 ) -> None:
     stream = b"id: 1\ndata: a\n\nid: 2\nevent: end\ndata: [DONE]\n\ndata: b\n\n"
@@ -249,7 +250,7 @@ def test_the_sentinel_is_the_whole_data_and_nothing_less() -> None:
 
 
 def test_what_until_raises_closes_the_response_and_goes_on(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(b"data: x\n\n"), HOLD])
 
@@ -262,7 +263,7 @@ def test_what_until_raises_closes_the_response_and_goes_on(
 
 
 def test_an_end_without_the_sentinel_is_an_error_only_where_it_is_required(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve(letters("a", "b"))
     assert list(Reader(get(server), until="[DONE]")) == [event("a"), event("b")]
@@ -275,7 +276,7 @@ def test_an_end_without_the_sentinel_is_an_error_only_where_it_is_required(
 
 
 def test_a_stream_without_a_single_event_lacks_its_sentinel(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), LAST_CHUNK])), until="[DONE]", until_required=True)
     with pytest.raises(IncompleteStream):
@@ -283,7 +284,7 @@ def test_a_stream_without_a_single_event_lacks_its_sentinel(
 
 
 def test_a_block_that_the_end_cuts_is_dropped_and_the_sentinel_in_it_does_not_count(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(b"data: a\n\ndata: [DONE]\n"), LAST_CHUNK])
     assert list(Reader(get(server))) == [event("a")]
@@ -295,7 +296,7 @@ def test_a_block_that_the_end_cuts_is_dropped_and_the_sentinel_in_it_does_not_co
     "charset", ["", "; charset=utf-8", "; charset=ISO-8859-1", ";charset=utf-16", "; charset=nonsense"]
 )
 def test_events_are_utf_8_whatever_the_response_says(
-    charset: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    charset: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     stream = "data: é☃\n\n".encode()
     response = get(serve([head(CHUNKED, content_type="text/event-stream" + charset), chunked(stream)]))
@@ -304,14 +305,14 @@ def test_events_are_utf_8_whatever_the_response_says(
 
 
 def test_malformed_utf_8_is_replaced_and_ends_nothing(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(b"data: \xff\xe2\x82"), chunk(b"\xac \xe2\x82\n\n"), LAST_CHUNK])
     assert list(Reader(get(server))) == [event("\ufffd€ \ufffd")]
 
 
 def test_a_reader_reads_on_one_thread_while_others_look_at_it(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), chunk(b"retry: 5\nid: 1\ndata: a\n\n"), HOLD])))
     reading = Reading(reader).wait_for_next(1)

@@ -13,9 +13,10 @@ from requests.adapters import HTTPAdapter
 
 from ssesync import Reader
 from ssesync.client.body import Body
+from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, RecordedRequest, chunk, chunked, head
 
 from .conftest import Tls
-from .raw_server import CHUNKED, FRAMINGS, HOLD, LAST_CHUNK, PATIENCE, RawServer, Request, Steps, chunk, chunked, head
+from .raw_server import FRAMINGS, PATIENCE, Steps
 
 EVENT = b"data: x\n\n"
 # Framings that tell where the body ends, so that the connection may be kept.
@@ -34,14 +35,14 @@ def whole(framing: str) -> list[object]:
     return [start + b"".join(part for parts in sent for part in parts), *end]
 
 
-def endless(_: Request) -> Steps:
+def endless(_: RecordedRequest) -> Steps:
     yield head(CHUNKED) + chunk(EVENT)
     yield HOLD
 
 
 @pytest.mark.parametrize("framing", KEEPS)
 def test_a_body_read_to_its_end_leaves_the_connection_to_the_next_request(
-    framing: str, serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(whole(framing))
     for _ in range(3):
@@ -51,7 +52,7 @@ def test_a_body_read_to_its_end_leaves_the_connection_to_the_next_request(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_every_framing_can_be_read_again_and_again_in_one_session(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve(whole(framing))
     for _ in range(3):
@@ -60,7 +61,7 @@ def test_every_framing_can_be_read_again_and_again_in_one_session(
 
 
 def test_trailers_are_read_before_the_connection_is_used_again(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunk(EVENT), b"0\r\nX: ", b"y\r\n", b"\r\n"])
     for _ in range(3):
@@ -70,7 +71,7 @@ def test_trailers_are_read_before_the_connection_is_used_again(
 
 @pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"\r\n", b"x"])
 def test_bytes_behind_the_end_keep_the_connection_from_being_used_again(
-    extra: bytes, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    extra: bytes, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED) + chunked(EVENT) + extra])
     for _ in range(3):
@@ -79,7 +80,7 @@ def test_bytes_behind_the_end_keep_the_connection_from_being_used_again(
 
 
 def test_leaving_the_loop_closes_the_connection(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both(endless)
     for _ in range(3):
@@ -90,7 +91,7 @@ def test_leaving_the_loop_closes_the_connection(
 
 
 def test_an_error_in_the_loop_closes_the_connection_while_the_error_is_still_held(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve(endless)
 
@@ -105,7 +106,7 @@ def test_an_error_in_the_loop_closes_the_connection_while_the_error_is_still_hel
 
 
 def test_an_error_in_for_each_closes_the_connection_at_once(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve(endless)
 
@@ -138,12 +139,12 @@ def descriptors() -> list[str]:
 def test_hundreds_of_streams_left_early_block_no_pool_and_leave_no_descriptor(
     leave: str, blocking_session: requests.Session
 ) -> None:
-    def script(_: Request) -> Steps:
+    def script(_: RecordedRequest) -> Steps:
         yield head(CHUNKED) + chunk(EVENT)
         yield LAST_CHUNK if leave == "read to the end" else HOLD
 
     before = descriptors()
-    with RawServer(script) as server:
+    with FakeSSEServer(script) as server:
         for _ in range(300):
             reader = Reader(blocking_session.get(server.url, stream=True, timeout=10))
             for _ in reader:
@@ -162,7 +163,7 @@ def test_hundreds_of_streams_left_early_block_no_pool_and_leave_no_descriptor(
 
 def test_https_streams_left_early_leave_no_descriptor(blocking_session: requests.Session, tls: Tls) -> None:
     before = descriptors()
-    with RawServer(endless, tls=tls.context) as server:
+    with FakeSSEServer(endless, tls=tls.context) as server:
         for _ in range(20):
             for _ in Reader(blocking_session.get(server.url, stream=True, timeout=10)):
                 break
@@ -175,7 +176,7 @@ def test_refused_answers_leave_no_descriptor_and_their_connection_is_used_again(
     blocking_session: requests.Session,
 ) -> None:
     before = descriptors()
-    with RawServer([head("Content-Length: 4", status="503 Busy"), b"busy"]) as server:
+    with FakeSSEServer([head("Content-Length: 4", status="503 Busy"), b"busy"]) as server:
         for _ in range(20):
             with pytest.raises(Exception, match="503"):
                 Reader(blocking_session.get(server.url, stream=True, timeout=10))
@@ -185,7 +186,7 @@ def test_refused_answers_leave_no_descriptor_and_their_connection_is_used_again(
 
 
 def test_a_cancel_that_meets_the_end_does_not_cut_the_connection_that_goes_back_to_its_pool(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = urllib3.HTTPConnectionPool._put_conn
     bodies: list[Body] = []
@@ -207,7 +208,7 @@ def test_a_cancel_that_meets_the_end_does_not_cut_the_connection_that_goes_back_
 
 
 def test_a_cancel_after_the_end_does_not_cut_the_request_that_uses_the_connection_now(
-    serve_both: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     for framing in KEEPS:
         server = serve_both(whole(framing))
@@ -224,7 +225,7 @@ def test_a_cancel_after_the_end_does_not_cut_the_request_that_uses_the_connectio
 
 def test_a_urllib3_response_left_early_gives_its_place_in_the_pool_back() -> None:
     before = descriptors()
-    with RawServer(endless) as server, urllib3.PoolManager(maxsize=2, block=True) as pool:
+    with FakeSSEServer(endless) as server, urllib3.PoolManager(maxsize=2, block=True) as pool:
         for _ in range(10):
             for _ in Reader(pool.request("GET", server.url, preload_content=False, pool_timeout=PATIENCE)):
                 break

@@ -13,9 +13,10 @@ import requests
 import urllib3
 
 from ssesync import Event, Reader, StatusError
+from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, chunk, chunked, head
 from ssesync.wire import encode
 
-from .raw_server import CHUNKED, FRAMINGS, HOLD, PATIENCE, RawServer, chunk, chunked, head
+from .raw_server import FRAMINGS, PATIENCE
 
 STREAM = b"id: 1\ndata: a\n\n: comment\n\ndata: b\n\n"
 EVENTS = [Event("a", type="message", id="1"), Event("b", type="message", id="1")]
@@ -96,7 +97,7 @@ def test_what_an_iterable_raises_goes_on_after_the_events_before_it() -> None:
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_urllib3_response_is_read(framing: str, serve: Callable[..., RawServer]) -> None:
+def test_a_urllib3_response_is_read(framing: str, serve: Callable[..., FakeSSEServer]) -> None:
     start, sent, end = FRAMINGS[framing]([STREAM])
     server = serve([start, *sent[0], *end])
     with urllib3.PoolManager() as pool:
@@ -107,7 +108,7 @@ def test_a_urllib3_response_is_read(framing: str, serve: Callable[..., RawServer
             assert list(reader) == EVENTS
 
 
-def test_closing_a_urllib3_response_is_enough_to_end_the_connection(serve: Callable[..., RawServer]) -> None:
+def test_closing_a_urllib3_response_is_enough_to_end_the_connection(serve: Callable[..., FakeSSEServer]) -> None:
     server = serve([head(CHUNKED), chunk(STREAM), HOLD])
     with urllib3.PoolManager() as pool:
         response = pool.request("GET", server.url, preload_content=False)
@@ -117,7 +118,7 @@ def test_closing_a_urllib3_response_is_enough_to_end_the_connection(serve: Calla
         assert server.client_left.acquire(timeout=PATIENCE)
 
 
-def test_a_urllib3_response_is_checked(serve: Callable[..., RawServer]) -> None:
+def test_a_urllib3_response_is_checked(serve: Callable[..., FakeSSEServer]) -> None:
     server = serve([head("Content-Length: 2", status="404 Not Found"), b"no"])
     with urllib3.PoolManager() as pool:
         response = pool.request("GET", server.url, preload_content=False)
@@ -128,7 +129,7 @@ def test_a_urllib3_response_is_checked(serve: Callable[..., RawServer]) -> None:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_urllib3_response_that_was_read_already_is_read_from_memory(
-    framing: str, serve: Callable[..., RawServer]
+    framing: str, serve: Callable[..., FakeSSEServer]
 ) -> None:
     start, sent, end = FRAMINGS[framing]([STREAM])
     server = serve([start, *sent[0], *end])
@@ -138,7 +139,7 @@ def test_a_urllib3_response_that_was_read_already_is_read_from_memory(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_requests_response_that_was_read_already_is_read_from_memory(
-    framing: str, serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, end = FRAMINGS[framing]([STREAM])
     server = serve([start, *sent[0], *end])
@@ -192,7 +193,7 @@ def test_a_urllib3_response_made_by_hand_is_read(make: Callable[[Any], Any], hea
 
 
 def test_a_response_whose_body_was_begun_elsewhere_is_read_from_where_that_stopped(
-    serve: Callable[..., RawServer], get: Callable[..., requests.Response]
+    serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED), chunked(b"12", b"3data: a\n\n", b"data: b\n\n")])
     for read in (lambda raw: raw.read(3), lambda raw: raw.read1(2) + raw.read1(1)):

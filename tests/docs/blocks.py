@@ -17,10 +17,15 @@ The words in it, all optional:
     The Django view to serve, in a block without ``urlpatterns``.
 ``name=app``, ``after=app``
     Give a block a name; run the block of that name, from the same page, first.
+``needs=sseclient``
+    Skip the block where that module is not installed.
+``process``, ``signal=SIGTERM``
+    Run it as a Python process of its own; send it that signal when it has printed its first line. It must exit with 0.
 
 Functions named ``test_…`` in a block are called, with the ``client`` of the block's framework if they ask for it.
 In a script, ``http://127.0.0.1:8000`` stands for a server that the tests run (see ``feed.py``), and ``url`` for one
 stream of it. What a script prints must be what the next block shows, if ``<!-- output -->`` stands before that one.
+Scripts run in an empty folder, and the waits between an ``EventSource``'s connections pass quickly.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ FENCE = re.compile(
     r"^```(?P<language>\w+)\n(?P<source>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-OPTIONS = {"get", "post", "events", "status", "view", "name", "after"}
+OPTIONS = {"get", "post", "events", "status", "view", "name", "after", "needs", "process", "signal"}
 
 
 @dataclass

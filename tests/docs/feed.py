@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from werkzeug.serving import make_server
 
-from ssesync import Event, EventStream
+from ssesync import Event, EventStream, get_last_event_id
 
 
 @contextlib.contextmanager
@@ -53,8 +54,47 @@ STREAMS = {
 }
 
 
+WORDS = ["to", "be", "or", "not", "to", "be"]
+
+
+def news(environ: Any, start_response: Any) -> Any:
+    """Resumes behind the last event ID, gives three events and ends; when all were given, it says so with 204."""
+    begin = int(get_last_event_id(environ) or 0)
+    words = list(enumerate(WORDS, start=1))[begin : begin + 3]
+    if not words:
+        start_response("204 No Content", [])
+        return []
+    return EventStream([Event(word, id=number) for number, word in words])(environ, start_response)
+
+
+class Guarded:
+    """The same, to whoever brings a token; ``/token`` gives them, and each is good for one request."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._valid: set[str] = set()
+
+    def token(self, environ: Any, start_response: Any) -> Any:
+        token = f"token-{next(self._numbers)}"
+        self._valid.add(token)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [token.encode()]
+
+    def news(self, environ: Any, start_response: Any) -> Any:
+        token = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
+        if token in self._valid:
+            self._valid.remove(token)
+            return news(environ, start_response)
+        start_response("401 Unauthorized", [("Content-Type", "text/plain")])
+        return [b"a fresh token, please"]
+
+
+GUARDED = Guarded()
+ANSWERS = {"/news": news, "/token": GUARDED.token, "/private": GUARDED.news}
+
+
 def application(environ: Any, start_response: Any) -> Any:
-    stream = STREAMS.get(environ["PATH_INFO"])
+    stream = ANSWERS.get(environ["PATH_INFO"]) or STREAMS.get(environ["PATH_INFO"])
     if stream is None:
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [b"no such stream"]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
+import signal
+import subprocess
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,8 +20,8 @@ from django.urls import path
 
 from ssesync import EventStream, Reader
 
-from .blocks import Block, all_blocks, blocks_of
-from .feed import application, serving
+from .blocks import ROOT, Block, all_blocks, blocks_of
+from .feed import serving
 
 BLOCKS = all_blocks()
 RUN = [block for block in BLOCKS if block.runs]
@@ -39,12 +43,6 @@ def _streams_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         stream.cancel("shutdown")
 
 
-@pytest.fixture(scope="module")
-def feed() -> Iterator[str]:
-    with serving(application) as base:
-        yield base
-
-
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_python_block_is_python(block: Block) -> None:
     compile(block.code, str(block), "exec")
@@ -54,6 +52,11 @@ def test_a_python_block_is_python(block: Block) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_a_block_does_what_the_page_says(block: Block, feed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "needs" in block.options:
+        pytest.importorskip(block.options["needs"])
+    if "process" in block.options:
+        assert run_apart(block, feed) == block.output
+        return
     namespace = run(block, feed)
     if block.output is not None:
         assert capsys.readouterr().out == block.output
@@ -84,6 +87,23 @@ def run(block: Block, feed: str) -> dict[str, Any]:
         namespace = run(first, feed)
     exec(compile(block.code.replace(PLACEHOLDER, feed), str(block), "exec"), namespace)
     return namespace
+
+
+def run_apart(block: Block, feed: str) -> str:
+    """What the block prints as a process of its own."""
+    command = [sys.executable, "-W", "error", "-c", block.source.replace(PLACEHOLDER, feed)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            printed = process.stdout.readline()
+            if "signal" in block.options:
+                process.send_signal(signal.Signals[block.options["signal"]])
+            printed += process.communicate(timeout=30)[0]
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    return printed
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ssesync
+import ssesync.testing
 import ssesync_django
 import ssesync_flask
 from ssesync import CloseReason, Settings
@@ -40,7 +41,9 @@ def test_the_table_of_close_reasons_names_real_ones() -> None:
     assert {"done", "client_gone", "cancelled", "error"} <= named
 
 
-@pytest.mark.parametrize("module", [ssesync, ssesync.wire, ssesync_flask, ssesync_django], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [ssesync, ssesync.wire, ssesync.testing, ssesync_flask, ssesync_django], ids=lambda m: m.__name__
+)
 def test_the_reference_has_every_public_name(module: object) -> None:
     missing = [
         name

@@ -19,17 +19,17 @@ from werkzeug.serving import make_server
 import ssesync_django
 import ssesync_flask
 from ssesync import EventStream
-from tests.client.raw_server import RawServer
+from ssesync.testing import FakeSSEServer
 
 #: What every stream opens with.
 OPENING = b":ok\n"
 
 
 @pytest.fixture
-def upstream() -> Iterator[Callable[..., RawServer]]:
+def upstream() -> Iterator[Callable[..., FakeSSEServer]]:
     """Starts a server that plays a script."""
     with ExitStack() as stack:
-        yield lambda script: stack.enter_context(RawServer(script))
+        yield lambda script: stack.enter_context(FakeSSEServer(script))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def ask(session: requests.Session) -> Iterator[Callable[..., requests.Response]]
     """Asks an upstream for its stream. The response is closed with the test."""
     with ExitStack() as stack:
 
-        def get(server: RawServer, **options: Any) -> requests.Response:
+        def get(server: FakeSSEServer, **options: Any) -> requests.Response:
             return stack.enter_context(session.get(server.url, stream=True, timeout=(10, None), **options))
 
         yield get

@@ -11,9 +11,10 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssesync import EventStream, Relay, relay_request
-from tests.client.raw_server import CHUNKED, FIN, HOLD, LAST_CHUNK, PATIENCE, RawServer, chunk, gzip_pieces, head
+from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, head
+from tests.client.raw_server import PATIENCE, gzip_pieces
 
-Upstream = Callable[..., RawServer]
+Upstream = Callable[..., FakeSSEServer]
 Gateway = Callable[..., str]
 EVENT = b"data: x\n\n"
 JSON = b'{"error":{"message":"no","type":"t"}}'
@@ -23,7 +24,7 @@ def whole(body: bytes, *headers: str, **options: Any) -> list[bytes]:
     return [head(f"Content-Length: {len(body)}", *headers, **options) + body]
 
 
-def relaying(server: RawServer, session: requests.Session) -> Callable[[Any], Relay]:
+def relaying(server: FakeSSEServer, session: requests.Session) -> Callable[[Any], Relay]:
     return lambda request: Relay(relay_request(request, server.url, session=session, timeout=(10, None)))
 
 

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 
 from ssesync import Event, EventStream, Relay
 from ssesync.client.relay import _Blocks
+from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, FakeSSEServer, chunk, head
 from ssesync.wire import Decoder
 from ssesync.wire.encoder import KEEP_ALIVE, encode
-from tests.client.raw_server import CHUNKED, FIN, FRAMINGS, HOLD, LAST_CHUNK, PATIENCE, RST, RawServer, chunk, head
+from tests.client.raw_server import FRAMINGS, PATIENCE
 
 from .conftest import OPENING
 
 Ask = Callable[..., Any]
-Upstream = Callable[..., RawServer]
+Upstream = Callable[..., FakeSSEServer]
 ENDS = {"LF": b"\n", "CRLF": b"\r\n", "CR": b"\r"}
 
 

@@ -14,10 +14,11 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssesync import EventStream, Reader, Relay, Writer, relay_request, streams
-from tests.client.raw_server import CHUNKED, HOLD, PATIENCE, RawServer, chunk, framings, head
+from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, chunk, head
+from tests.client.raw_server import PATIENCE, framings
 
 Ask = Callable[..., Any]
-Upstream = Callable[..., RawServer]
+Upstream = Callable[..., FakeSSEServer]
 Gateway = Callable[..., str]
 EVENT = b"data: x\n\n"
 SILENT = [head(CHUNKED), chunk(EVENT), HOLD]

@@ -15,10 +15,10 @@ from flask import Flask
 from flask import request as flask_request
 
 from ssesync import get_last_event_id, relay_request
-from tests.client.raw_server import RawServer, Request, head
+from ssesync.testing import FakeSSEServer, RecordedRequest, head
 
-Upstream = Callable[..., RawServer]
-Send = Callable[..., Request]
+Upstream = Callable[..., FakeSSEServer]
+Send = Callable[..., RecordedRequest]
 ANSWER = head("Content-Length: 0")
 
 
@@ -34,7 +34,7 @@ def send(request: pytest.FixtureRequest, upstream: Upstream, session: requests.S
         headers: dict[str, str] | None = None,
         path: str = "",
         **options: Any,
-    ) -> Request:
+    ) -> RecordedRequest:
         environ = RequestFactory().generic(method, "/asked", body, "application/json", QUERY_STRING=query).environ
         environ |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in (headers or {}).items()}
         environ["wsgi.input"] = io.BytesIO(body)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from ssesync import Event, EventStream, Relay
+from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, RST, FakeSSEServer, chunk, head
 from ssesync.wire import Decoder
-from tests.client.raw_server import CHUNKED, HOLD, LAST_CHUNK, PATIENCE, RST, RawServer, chunk, head
+from tests.client.raw_server import PATIENCE
 
 from .conftest import OPENING
 
 Ask = Callable[..., Any]
-Upstream = Callable[..., RawServer]
+Upstream = Callable[..., FakeSSEServer]
 NUMBERS = b"".join(b"id: %d\nevent: number\ndata: %d\n\n" % (number, number) for number in range(6))
 
 

@@ -1,0 +1,19 @@
+"""What the test kit raises."""
+
+from __future__ import annotations
+
+from ..errors import SSEError
+
+__all__ = ["EndOfStream", "ScriptError", "WaitTimeout"]
+
+
+class WaitTimeout(SSEError, TimeoutError):
+    """What a test waits for did not come in time. The message tells what had arrived."""
+
+
+class EndOfStream(SSEError, EOFError):
+    """A test waits for an event, but the stream is over. The message tells what had arrived."""
+
+
+class ScriptError(SSEError):
+    """The script of a :class:`FakeSSEServer` can't be played, or the client did what it does not foresee."""

@@ -1,0 +1,375 @@
+"""FakeSSEServer: a real server on real sockets that answers what a test tells it to, faults included."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from ..event import Event
+from ..wire.encoder import encode
+from ..wire.http import get_last_event_id
+from .answer import Answer
+from .errors import ScriptError, WaitTimeout
+from .steps import FIN, RST, Pause, Step, Steps, head
+
+__all__ = ["FakeSSEServer", "RecordedRequest"]
+
+_LONGEST_HEAD = 1024 * 1024
+
+
+@dataclass
+class RecordedRequest:
+    """What a :class:`FakeSSEServer` was asked."""
+
+    method: str
+    """``"GET"``, ``"POST"``, …"""
+    target: str
+    """The path with its query, as it was sent."""
+    headers: dict[str, str]
+    """By their names in lower case; several of one name are joined by commas. Values are read as Latin-1."""
+    body: bytes
+    """The whole body, out of its chunks if it came in any."""
+    connection: int
+    """Which of the server's connections it came on, counted from 0."""
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def last_event_id(self) -> str:
+        """Where the client says it was, ``""`` if it does not say."""
+        return get_last_event_id(self.headers)
+
+    def json(self) -> Any:
+        """The body, decoded as JSON.
+
+        :raises ValueError: it is none.
+        """
+        return json.loads(self.body)
+
+
+Script = Callable[[RecordedRequest], Steps]
+
+
+class FakeSSEServer:
+    """Listens on 127.0.0.1 while the ``with`` block lasts, and gives scripted answers.
+
+    ::
+
+        with FakeSSEServer() as server:
+            server.answer().event("one", id=1).event("two", id=2).drop(rst=True)
+            server.answer(503, retry_after=1)
+            server.answer().event("three", id=3)
+            assert [event.data for event in EventSource(server.url, clock=FakeClock())] == ["one", "two", "three"]
+            assert [request.last_event_id for request in server.requests] == ["", "2", "2", "3"]
+
+    Each request gets the next of the answers that :meth:`answer` has added and whose ``when`` it meets. Where none is
+    left it is played the script, and without one it is answered 204, which tells the client of an event stream not
+    to come back.
+
+    Each connection is served on a thread of its own. Every method may be called from any thread; an answer that is
+    added while a client waits for the connection to be accepted is still in time.
+
+    :param script: what to play to requests for which no answer was added: an :class:`Answer` or its steps, played to
+        each of them, or a function that makes them from the :class:`RecordedRequest`.
+    :param tls: serve https with this context's certificate.
+    :param port: the port to listen on; a free one by default.
+    :param patience: seconds that a script waits for a test's signal before that is an error.
+    """
+
+    def __init__(
+        self,
+        script: Script | Steps | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
+        patience: float = 20.0,
+    ) -> None:
+        self._script = script
+        self._tls = tls
+        self._wanted_port = port
+        self._patience = patience
+        #: Every request so far, in the order in which they came.
+        self.requests: list[RecordedRequest] = []
+        #: How many connections were accepted so far.
+        self.connections = 0
+        #: Released once for every connection that the client ended while a script held it or sent, or between two
+        #: requests.
+        self.client_left = threading.Semaphore(0)
+        #: The port it listens on, 0 before :meth:`start`.
+        self.port = 0
+        self._answers: list[_Queued] = []
+        self._condition = threading.Condition()
+        self._closing = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
+        self._listener: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, with a slash at the end."""
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/"
+
+    def answer(
+        self,
+        status: int | str = 200,
+        *,
+        when: Callable[[RecordedRequest], object] | None = None,
+        times: int | None = 1,
+        **options: Any,
+    ) -> Answer:
+        """Add an answer, to be filled by its own methods; the options are those of :class:`Answer`.
+
+        :param when: only for requests that this says yes to: ``lambda request: request.path == "/login"``, or
+            ``lambda request: request.connection == 1``.
+        :param times: to how many requests it is given; ``None``: to all that come.
+        """
+        return self.add(Answer(status, **options), when=when, times=times)
+
+    def add(
+        self, answer: Answer, *, when: Callable[[RecordedRequest], object] | None = None, times: int | None = 1
+    ) -> Answer:
+        """Add an answer that was made before. As :meth:`answer`."""
+        with self._condition:
+            self._answers.append(_Queued(answer, when, times))
+        return answer
+
+    def drop(self, *, rst: bool = False, times: int | None = 1) -> None:
+        """Have the next request get no answer: its connection ends before the first byte of one."""
+        with self._condition:
+            self._answers.append(_Queued([RST if rst else FIN], None, times))
+
+    def start(self) -> FakeSSEServer:
+        """Begin to listen. The ``with`` statement does so.
+
+        :raises OSError: the port is taken.
+        :raises RuntimeError: it was started before.
+        """
+        if self.port:
+            raise RuntimeError("a FakeSSEServer can be started once")
+        self._listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=128)
+        self.port = self._listener.getsockname()[1]
+        self._start(self._accept)
+        return self
+
+    def close(self, *, quiet: bool = False) -> None:
+        """Cut all connections and stop. Any number of times.
+
+        :param quiet: don't raise what went wrong in scripts.
+        :raises ScriptError: a script could not be played, or the client did what it does not foresee.
+        :raises Exception: what a script's own function raised.
+        """
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._closing.set()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
+                pass  # wakes accept(), which closing the listener does not everywhere
+            self.drop_connections()
+            for thread in self._threads:
+                thread.join(self._patience)
+            listener.close()
+        if quiet:
+            return
+        if self._errors:
+            raise self._errors.pop(0)
+        if any(thread.is_alive() for thread in self._threads):
+            raise ScriptError("a script did not end when the server was closed")
+
+    def drop_connections(self) -> None:
+        """Cut all connections that are open now, as an outage would."""
+        with self._condition:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    # The plain socket's: that of TLS would take its state away from the thread that reads.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def wait_for_requests(self, count: int, timeout: float = 20.0) -> list[RecordedRequest]:
+        """Wait until ``count`` requests have come, for ``timeout`` seconds at most; all that have.
+
+        :raises WaitTimeout: they have not. The message tells those that did.
+        """
+        with self._condition:
+            if not self._condition.wait_for(lambda: len(self.requests) >= count, timeout):
+                came = ", ".join(f"{request.method} {request.target}" for request in self.requests) or "none"
+                raise WaitTimeout(f"{count} requests did not come within {timeout:g} s; there came: {came}")
+            return list(self.requests)
+
+    def wait_for_client_left(self, timeout: float = 20.0) -> None:
+        """Wait until a client has ended a connection, for ``timeout`` seconds at most. Each is waited for once.
+
+        :raises WaitTimeout: none has.
+        """
+        if not self.client_left.acquire(timeout=timeout):
+            raise WaitTimeout(f"no client left within {timeout:g} s")
+
+    def __enter__(self) -> FakeSSEServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(quiet=error is not None)
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, name="ssesync-fake-server", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while listener is not None:
+            connection, _ = listener.accept()
+            if self._closing.is_set():
+                connection.close()
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections += 1
+            self._start(self._serve, connection, self.connections - 1)
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            with self._condition:
+                self._open.add(connection)
+                if self._closing.is_set():
+                    return
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
+            while (request := _read_request(connection, number)) is not None:
+                if not self._play(connection, self._choose(request)):
+                    return
+            self.client_left.release()
+        except OSError:
+            self.client_left.release()
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            with self._condition:
+                self._open.discard(connection)
+            connection.close()
+
+    def _choose(self, request: RecordedRequest) -> Steps:
+        with self._condition:
+            self.requests.append(request)
+            self._condition.notify_all()
+            chosen = next((each for each in self._answers if each.when is None or each.when(request)), None)
+            if chosen is not None and chosen.times is not None:
+                chosen.times -= 1
+                if not chosen.times:
+                    self._answers.remove(chosen)
+        if chosen is not None:
+            steps = chosen.steps
+        elif self._script is None:
+            steps = Answer(204)
+        else:
+            steps = self._script(request) if callable(self._script) else self._script
+        return steps.steps(head_only=request.method == "HEAD") if isinstance(steps, Answer) else steps
+
+    def _play(self, connection: socket.socket, steps: Steps) -> bool:
+        """Whether the connection may have another request."""
+        for step in steps:
+            if isinstance(step, (bytes, Event)):
+                connection.sendall(step if isinstance(step, bytes) else encode(step))
+            elif isinstance(step, (threading.Event, threading.Semaphore)):
+                if not self._wait(step):
+                    return False
+            elif isinstance(step, Pause):
+                if self._closing.wait(step.seconds):
+                    return False
+            elif step is FIN:
+                connection.shutdown(socket.SHUT_RDWR)
+                return False
+            elif step is RST:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return False
+            elif step is Step.HOLD:
+                if connection.recv(1):
+                    raise ScriptError("the client speaks while the script holds the connection")
+                self.client_left.release()
+                return False
+            else:
+                raise ScriptError(f"a script has no step of type {type(step).__name__}: {step!r}")
+        return True
+
+    def _wait(self, step: threading.Event | threading.Semaphore) -> bool:
+        """Whether the signal came before the server's end."""
+        wait = step.wait if isinstance(step, threading.Event) else lambda timeout: step.acquire(timeout=timeout)
+        end = time.monotonic() + self._patience
+        while not wait(0.05):
+            if self._closing.is_set():
+                return False
+            if time.monotonic() > end:
+                raise ScriptError(f"the signal that a script waits for did not come within {self._patience:g} s")
+        return True
+
+
+@dataclass
+class _Queued:
+    steps: Steps
+    when: Callable[[RecordedRequest], object] | None
+    times: int | None
+
+
+def _read_request(connection: socket.socket, number: int) -> RecordedRequest | None:
+    """The next request on a connection; None when the client has ended it."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        if not (data := connection.recv(65536)):
+            return None
+        received += data
+        if len(received) > _LONGEST_HEAD:
+            raise ScriptError("the client sends no end of its headers")
+    first, *lines = received.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    parts = first.split(" ")
+    if len(parts) != 3:
+        raise ScriptError(f"the client does not speak HTTP: {first[:80]!r}")
+    headers: dict[str, str] = {}
+    for name, _, value in (line.partition(":") for line in lines):
+        name, value = name.strip().lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if headers.get("expect", "").lower() == "100-continue":
+        connection.sendall(head(status="100 Continue", content_type=None))
+    body = _read_body(connection, headers, received.partition(b"\r\n\r\n")[2])
+    return RecordedRequest(parts[0], parts[1], headers, body, number)
+
+
+def _read_body(connection: socket.socket, headers: Mapping[str, str], rest: bytes) -> bytes:
+    def line() -> bytes:
+        while b"\r\n" not in (taken := rest):
+            more()
+        return taken.partition(b"\r\n")[0]
+
+    def more() -> None:
+        nonlocal rest
+        if not (data := connection.recv(65536)):
+            raise ConnectionError("the client left in the middle of its request")
+        rest += data
+
+    def take(count: int) -> bytes:
+        nonlocal rest
+        while len(rest) < count:
+            more()
+        taken, rest = rest[:count], rest[count:]
+        return taken
+
+    if "chunked" not in headers.get("transfer-encoding", "").lower():
+        return take(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int(take(len(line()) + 2).partition(b";")[0], 16):
+        body += take(size + 2)[:-2]
+    while take(len(line()) + 2) != b"\r\n":
+        pass  # trailers
+    return body

@@ -1,0 +1,370 @@
+"""OpenStream: a test's end of an event stream, whichever way it is served."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from wsgiref.headers import Headers
+
+from ..errors import CloseReason, ContentTypeError, StatusError, excerpt
+from ..event import Event
+from ..server.admission import streams
+from ..server.stream import EventStream, StreamStats
+from ..wire.http import is_event_stream
+from .errors import EndOfStream, WaitTimeout
+
+__all__ = ["MARK", "READ_AHEAD", "OpenStream"]
+
+#: Where the environ of a request says which test's it is.
+MARK = "ssesync.testing"
+#: Events, and bytes of them, that are read before the test takes them: a client that does not come to read on.
+READ_AHEAD = 256, 65536
+# Of a body that is kept, and of comments.
+_KEPT_BYTES = 1024 * 1024
+_KEPT_COMMENTS = 10_000
+
+
+class OpenStream:
+    """A client in a test, made by :func:`open_stream` and :func:`live_stream`. A context manager: leaving it closes.
+
+    A thread reads, so the view is served while the test does other things; it reads no further than 256 events or
+    64 kB ahead of the test. Nothing here waits for ever: every wait takes a ``timeout`` in seconds, by default that of
+    :func:`open_stream`, and raises :class:`WaitTimeout`, which tells what had arrived. Every method may be called from
+    any thread.
+    """
+
+    def __init__(self, name: str, timeout: float) -> None:
+        #: Method and URL, for messages.
+        self.name = name
+        #: Seconds that each wait may take unless told otherwise.
+        self.timeout = timeout
+        self._condition = threading.Condition()
+        self._status = ""
+        self._headers = Headers([])
+        self._answered = False
+        self._pending: deque[Event] = deque()
+        self._pending_bytes = 0
+        self._recent: deque[Event] = deque(maxlen=3)
+        self._count = 0
+        self._comments: deque[str] = deque(maxlen=_KEPT_COMMENTS)
+        self._body = bytearray()
+        self._last_event_id = ""
+        self._id_in_force = ""
+        self._retry: int | None = None
+        self._stalled = self._left = self._ended = self._closed = False
+        self._error: BaseException | None = None
+        self._event_stream: EventStream | None = None
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return int(self._status[:3])
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the answer; case means nothing in their names, and one that is missing is ``None``."""
+        return self._headers
+
+    @property
+    def body(self) -> bytes:
+        """The bytes of the body, 1 MB at most: for an event stream those that have arrived, else all there are.
+
+        :raises WaitTimeout: an answer that is no event stream did not come to its end within ``timeout``.
+        """
+        with self._condition:
+            if not self._is_stream:
+                self._wait(lambda: self._ended, None, "the end of the answer")
+            return bytes(self._body)
+
+    @property
+    def text(self) -> str:
+        """The body as text (UTF-8). As :attr:`body`."""
+        return self.body.decode("utf-8", "replace")
+
+    @property
+    def comments(self) -> list[str]:
+        """All comments that have arrived, keep-alives among them, the last 10,000 at most. A copy."""
+        with self._condition:
+            return list(self._comments)
+
+    @property
+    def last_event_id(self) -> str:
+        """The ID of the last event that the test was given, ``""`` if none: what a client would resume with."""
+        return self._last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did."""
+        return self._retry
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server is done with the answer: the body's ``close()`` was called."""
+        return self._closed
+
+    @property
+    def event_stream(self) -> EventStream | None:
+        """The :class:`ssesync.EventStream` that serves this client, ``None`` where the answer is none."""
+        return self._event_stream
+
+    @property
+    def stats(self) -> StreamStats | None:
+        """What that stream came to so far."""
+        return None if self._event_stream is None else self._event_stream.stats
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why that stream ended or is ending, ``None`` while it is not."""
+        return None if self._event_stream is None else self._event_stream.reason
+
+    def next(self, timeout: float | None = None) -> Event:
+        """Wait for the next event.
+
+        :raises WaitTimeout: none came within ``timeout`` seconds.
+        :raises EndOfStream: the stream is over.
+        :raises StatusError: the answer's status is neither 200 nor 204.
+        :raises ContentTypeError: the answer is no event stream.
+        :raises Exception: what the application's body raised, where it is none of this library's.
+        """
+        event = self._take(timeout, "an event")
+        if event is None:
+            raise EndOfStream(f"the stream is over: {self}")
+        return event
+
+    def take(self, count: int, timeout: float | None = None) -> list[Event]:
+        """Wait for the next ``count`` events, ``timeout`` seconds for all of them together.
+
+        Errors as for :meth:`next`.
+        """
+        until = _Deadline(self.timeout if timeout is None else timeout)
+        return [self.next(until.left()) for _ in range(count)]
+
+    def rest(self, timeout: float | None = None) -> list[Event]:
+        """Wait for the end of the stream, ``timeout`` seconds; the events until then.
+
+        Errors as for :meth:`next`, but for ``EndOfStream``.
+        """
+        until = _Deadline(self.timeout if timeout is None else timeout)
+        events = []
+        while (event := self._take(until.left(), "the end of the stream")) is not None:
+            events.append(event)
+        return events
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._take(None, "an event")
+        if event is None:
+            raise StopIteration
+        return event
+
+    def wait_for_comments(self, count: int = 1, timeout: float | None = None) -> list[str]:
+        """Wait until ``count`` comments in all have arrived, keep-alives among them; all that have.
+
+        :raises WaitTimeout: they have not.
+        """
+        with self._condition:
+            self._wait(lambda: len(self._comments) >= count or self._ended, timeout, f"{count} comments")
+            if len(self._comments) < count:
+                raise EndOfStream(f"the stream is over: {self}")
+            return list(self._comments)
+
+    def stall(self) -> None:
+        """Stop reading, as a client does whose network is stuck: the producer comes to feel it. See :meth:`resume`."""
+        with self._condition:
+            self._stalled = True
+
+    def resume(self) -> None:
+        """Read on after :meth:`stall`."""
+        with self._condition:
+            self._stalled = False
+            self._condition.notify_all()
+
+    def disconnect(self, timeout: float | None = None) -> None:
+        """Leave, as a browser does whose tab is closed, and wait until the server has noticed and closed the body.
+
+        Events that had arrived can still be taken.
+
+        :raises WaitTimeout: the body was not closed within ``timeout`` seconds: it waits for something else, and a
+            client that leaves does not end that wait.
+        """
+        self._leave()
+        self.wait_closed(timeout)
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the server is done with the answer and has closed its body: ``on_close`` was called.
+
+        :raises WaitTimeout: it is not within ``timeout`` seconds.
+        """
+        with self._condition:
+            self._wait(lambda: self._closed, timeout, "the body's end")
+
+    def wait_finished(self, timeout: float | None = None) -> None:
+        """Wait until the view is done too: its producer's thread has run to its end, ``finally`` blocks and all.
+
+        :raises WaitTimeout: it has not within ``timeout`` seconds.
+        """
+        until = _Deadline(self.timeout if timeout is None else timeout)
+        self.wait_closed(until.left())
+        thread = getattr(getattr(self._event_stream, "_driver", None), "thread", None)
+        if thread is not None:
+            thread.join(until.left())
+            if thread.is_alive():
+                raise WaitTimeout(f"waited {until.seconds:.3g} s for the producer's end. {self}")
+
+    def close(self) -> None:
+        """Leave if the client is still there, and give the server a moment to notice. Never raises."""
+        self._leave()
+        with self._condition:
+            self._condition.wait_for(lambda: self._closed, min(2.0, self.timeout))
+
+    def __enter__(self) -> OpenStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+    def __str__(self) -> str:
+        """What had arrived, in one line."""
+        with self._condition:
+            if not self._answered:
+                return f"{self.name}: no answer yet"
+            told = [f"{self.name}: {self._status}, {self._headers.get('Content-Type') or 'no type'}"]
+            if self._is_stream:
+                last = ", the last: " + ", ".join(map(repr, self._recent)) if self._recent else ""
+                told.append(f"{_number(self._count, 'event')} came{last}")
+                last = f", the last: {self._comments[-1]!r}" if self._comments else ""
+                told.append(f"{_number(len(self._comments), 'comment')} came{last}")
+            else:
+                told.append(f"the body begins with {excerpt(bytes(self._body), 200)}")
+            if self._error is not None:
+                told.append(f"it failed: {self._error!r}")
+            elif self._left:
+                told.append("the client has left")
+            elif self._stalled:
+                told.append("the client is stalled")
+            elif self._full:
+                told.append("the client reads no further until the test takes what waits")
+            told.append("the body is closed" if self._closed else "the body is open")
+            return "; ".join(told)
+
+    # What follows is for the thread that reads. It calls these without the lock unless told otherwise.
+
+    def _answer(self, status: str, headers: list[tuple[str, str]]) -> None:
+        with self._condition:
+            self._status, self._headers, self._answered = status, Headers(headers), True
+            self._condition.notify_all()
+
+    def _may_read(self, cut: Callable[[], bool] | None = None) -> bool:
+        """Wait while the client does not read; False when it has left, or ``cut``, which is looked at, says so."""
+        with self._condition:
+            while (self._stalled or self._full) and not self._left:
+                if cut is not None and cut():
+                    return False
+                self._condition.wait(0.05)
+            return not self._left
+
+    def _add(self, events: list[Event], last_event_id: str, retry: int | None) -> None:
+        with self._condition:
+            for event in events:
+                if event.data is None:
+                    self._comments.append(event.comment or "")
+                else:
+                    self._pending.append(event)
+                    self._pending_bytes += len(event.data)
+                    self._recent.append(event)
+                    self._count += 1
+            self._id_in_force, self._retry = last_event_id, retry
+            self._condition.notify_all()
+
+    def _keep(self, data: bytes) -> None:
+        self._body += data[: max(0, _KEPT_BYTES - len(self._body))]
+
+    def _end(self, error: BaseException | None = None) -> None:
+        with self._condition:
+            self._ended = True
+            if self._error is None and not self._left:
+                self._error = error
+            self._condition.notify_all()
+
+    def _body_closed(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    def _find_event_stream(self) -> None:
+        """Look among the process's streams for the one of this test's request."""
+        if self._event_stream is None:
+            for stream in streams.all():
+                if (stream._environ or {}).get(MARK) is self:
+                    self._event_stream = stream
+
+    def _leave(self) -> None:
+        with self._condition:
+            self._left = True
+            self._condition.notify_all()
+
+    def _wait_for_answer(self) -> None:
+        with self._condition:
+            self._wait(lambda: self._answered or self._ended, None, "an answer")
+            if not self._answered:
+                raise self._error or EndOfStream(f"the server gave no answer: {self}")
+
+    # With the lock.
+
+    @property
+    def _is_stream(self) -> bool:
+        return self._status.startswith("200") and is_event_stream(self._headers.get("Content-Type"))
+
+    @property
+    def _full(self) -> bool:
+        return len(self._pending) >= READ_AHEAD[0] or self._pending_bytes >= READ_AHEAD[1]
+
+    def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        seconds = self.timeout if timeout is None else timeout
+        if not self._condition.wait_for(ready, seconds):
+            raise WaitTimeout(f"waited {seconds:.3g} s for {what}. {self}")
+
+    def _take(self, timeout: float | None, what: str) -> Event | None:
+        with self._condition:
+            if not self._is_stream and self._status[:3] != "204":
+                raise self._no_stream()
+            self._wait(lambda: bool(self._pending) or self._ended, timeout, what)
+            if self._pending:
+                event = self._pending.popleft()
+                self._pending_bytes -= len(event.data or "")
+                self._last_event_id = event.id or ""
+                self._condition.notify_all()
+                return event
+            if self._error is not None:
+                raise self._error
+            self._last_event_id = self._id_in_force
+            return None
+
+    def _no_stream(self) -> Exception:
+        body = self.body
+        if not self._status.startswith("200"):
+            return StatusError(f"status {self._status} instead of 200: {self}", self, body)
+        return ContentTypeError(f"no event stream: {self}", self, body)
+
+
+class _Deadline:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

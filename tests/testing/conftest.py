@@ -1,0 +1,18 @@
+"""No test of the kit leaves a thread behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if thread.name != "ssesync-watcher":
+            thread.join(20)
+            assert not thread.is_alive(), thread.name

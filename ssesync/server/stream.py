@@ -191,7 +191,8 @@ class EventStream:
             return self._answer("200 OK", self.headers)
         key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
         if not streams.admit(self, key):
-            return self._answer("503 Service Unavailable", streams.refusal(), b"too many event streams\n")
+            why = b"the server is stopping\n" if streams.stopping else b"too many event streams\n"
+            return self._answer("503 Service Unavailable", streams.refusal(), why)
         self._admitted = key
         streams.warn_once(environ)
         try:

@@ -209,7 +209,7 @@ def test_while_it_drains_a_server_refuses_new_streams_and_answers_all_else(
         late, refusal = server.open(path(do="idle", options=SILENT), status=503)
         with late:
             assert 2 <= int(refusal.header("retry-after") or 0) <= 10
-            assert refusal.read() == b"too many event streams\n"
+            assert refusal.read() == b"the server is stopping\n"
         assert server.fetch("/plain") == "plain"
         assert server.process.poll() is None
         producer.say(do="end")

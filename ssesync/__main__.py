@@ -1,0 +1,22 @@
+"""``python -m ssesync tail URL`` and ``python -m ssesync doctor URL``; see :mod:`ssesync.cli`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def run() -> None:
+    """Run the command line, or say what it needs."""
+    try:
+        from .cli import main
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in ("click", "rich"):
+            raise
+        sys.stderr.write(f"python -m ssesync needs {name}, which is not installed: pip install 'ssesync[cli]'\n")
+        sys.exit(2)
+    main(prog_name="python -m ssesync")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,242 @@
+"""``doctor URL``: what is wrong with a stream, and what to change."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from .checks_body import BODY_CHECKS
+from .checks_head import HEAD_CHECKS
+from .finding import Examination, Finding, Level, problem
+from .options import Request, request_options
+from .probe import BROWSER_ENCODINGS, Probe, http2_offered
+from .screen import LiveConsole, is_terminal, until_told_to_stop
+from .text import bytes_text, duration_text, escape, excerpt, plural, reason
+
+__all__ = ["doctor"]
+
+# A second request is answered within this time, or shows that it is not.
+_PROMPT = 5.0
+# How long a stream that resumes is watched for what it goes on with.
+_RESUME = 3.0
+_STYLES: dict[Level, tuple[str, str]] = {
+    "ok": ("ok", "green"),
+    "advice": ("advice", "yellow"),
+    "problem": ("problem", "bold red"),
+    "unknown": ("unknown", "dim"),
+}
+
+_EPILOG = """\b
+Exit status:
+  0  no problem, though there may be advice
+  1  at least one problem
+  2  the command line makes no sense
+  3  nothing answers at this address
+130  interrupted by Ctrl-C
+"""
+
+
+@click.command(epilog=_EPILOG)
+@request_options
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1, max=3600), default=35.0, show_default=True, metavar="SECONDS",
+    help="How long to watch. 35 sees two keep-alives that are 15 s apart.",
+)  # fmt: skip
+@click.option("--head", is_flag=True, help="Send a HEAD request too. Some servers keep a thread busy with it for ever.")
+@click.option("--json", "as_json", is_flag=True, help="Write the findings as one JSON object.")
+def doctor(seconds: float, head: bool, as_json: bool, **options: Any) -> None:
+    """Find out what is wrong with the event stream at URL.
+
+    Watches the stream for a while, as a browser asks for it; meanwhile asks once more without compression, and once
+    more to resume behind the first event ID. It reads no more than a few megabytes.
+    """
+    request = Request.from_options(options)
+    with until_told_to_stop():
+        with _progress(seconds) as show:
+            started = time.monotonic()
+            browser = Probe(request, encodings=BROWSER_ENCODINGS, patience=seconds)
+            examination = _examine(browser, request, seconds, head=head, show=show)
+            took = time.monotonic() - started
+        findings = _findings(examination or browser, seconds)
+        reached = examination is not None or browser.answer is not None or browser.error is None
+        levels = Counter(finding.level for finding in findings)
+        status = 3 if not reached else 1 if levels["problem"] else 0
+        if as_json:
+            _write_json(request.url, browser, findings, took, status)
+        else:
+            _write(request.url, examination, findings)
+    sys.exit(status)
+
+
+def _examine(
+    browser: Probe, request: Request, seconds: float, *, head: bool, show: Callable[[Probe], None]
+) -> Examination | None:
+    """Watch until the time is over or the stream is; ``None`` if there is no event stream."""
+    identity = resume = head_probe = None
+    resumed_from = ""
+    while browser.age < seconds and not browser.over:
+        show(browser)
+        browser.wait(min(0.1, seconds - browser.age))
+        if browser.answer is None and identity is None and browser.age > min(_PROMPT, seconds / 2):
+            identity = Probe(request, encodings="identity", patience=seconds - browser.age)
+        if browser.answer is None or browser.over:
+            continue
+        if not browser.answer.is_stream:
+            # An excerpt of what it is comes soon or not at all.
+            seconds = min(seconds, (browser.answered_after or 0) + 2)
+            continue
+        left = seconds - browser.age
+        if identity is None:
+            identity = Probe(request, encodings="identity", patience=left)
+        if head and head_probe is None:
+            head_probe = Probe(request, encodings="identity", patience=min(_PROMPT, left), method="HEAD")
+        if identity.answer is not None and (identity.scan.events or not browser.answer.get("Content-Encoding")):
+            identity.stop()
+        if resume is None and len(browser.scan.ids) > 1 and not browser.scan.too_large:
+            resumed_from = browser.scan.ids[0]
+            with contextlib.suppress(ValueError):
+                resume = Probe(request, encodings="identity", patience=min(_RESUME, left), last_event_id=resumed_from)
+        if resume is not None and (resume.scan.ids or resume.age > _RESUME):
+            resume.stop()
+    held_back = None
+    if browser.answer is None and browser.error is None and identity is not None and identity.answer is not None:
+        held_back = browser.age
+        browser.stop()
+        browser, identity = identity, None
+    watched = browser.age if browser.ended_after is None else browser.ended_after
+    show(browser)
+    for probe in (browser, identity, resume, head_probe):
+        if probe is not None:
+            probe.stop()
+    answer = browser.answer
+    if answer is None or not answer.is_stream:
+        return None
+    http2 = http2_offered(answer.url, timeout=_PROMPT)
+    return Examination(browser, answer, identity, resume, resumed_from, head_probe, http2, watched, held_back)
+
+
+def _findings(seen: Examination | Probe, seconds: float) -> list[Finding]:
+    if isinstance(seen, Examination):
+        found = [check(seen) for check in (*HEAD_CHECKS, *BODY_CHECKS)]
+        return [finding for finding in found if finding is not None]
+    answer = seen.answer
+    if answer is None and seen.error is not None:
+        return [
+            problem("Answer", f"none: {reason(seen.error)}", "Check the address, and that the server listens there.")
+        ]
+    if answer is None:
+        return [
+            problem(
+                "Answer",
+                f"none within {duration_text(seconds)}, not even a status",
+                "Something holds the answer back: a proxy that buffers (in nginx proxy_buffering off, or X-Accel-"
+                "Buffering: no from the application), a view that works before its first piece (send a comment at "
+                "once), or a server whose workers are all busy (gunicorn --worker-class gthread --threads 32).",
+            )
+        ]
+    said = excerpt(seen.excerpt, answer.get("Content-Type"))
+    shown = f"{answer.status} {answer.reason}, {answer.get('Content-Type') or 'without a media type'}"
+    if answer.status == 204:
+        return [problem("Answer", shown, "204 tells clients not to come back: there is no stream to read.")]
+    if answer.status != 200:
+        return [problem("Answer", f"{shown}{said}", "A stream is answered with 200; other statuses are errors.")]
+    return [
+        problem(
+            "Media type",
+            f"{answer.get('Content-Type') or 'none'}{said}",
+            "Browsers refuse the stream for good: send Content-Type: text/event-stream.",
+        )
+    ]
+
+
+@contextlib.contextmanager
+def _progress(seconds: float) -> Iterator[Callable[[Probe], None]]:
+    """Draw how far the watch is, on a terminal."""
+    console = LiveConsole(stderr=True)
+    if not is_terminal(console):
+        yield lambda probe: None
+        return
+    columns = (TextColumn("Watching"), BarColumn(30), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=seconds, told="connecting")
+
+        def show(probe: Probe) -> None:
+            scan = probe.scan
+            told = "connecting"
+            if probe.answer is not None:
+                told = (
+                    f"{min(probe.age, seconds):.0f} of {seconds:g} s, {plural(scan.events, 'event')}, "
+                    f"{plural(scan.comments, 'comment')}, {bytes_text(scan.size)}"
+                )
+            progress.update(task, completed=probe.age, told=told)
+
+        yield show
+
+
+def _summary(seen: Examination | None, findings: list[Finding]) -> str:
+    levels = Counter(finding.level for finding in findings)
+    named = ", ".join(finding.check for finding in findings if finding.level == "problem")
+    text = f"{plural(levels['problem'], 'problem')}: {named}" if named else "No problem"
+    if levels["advice"]:
+        text += f"; {levels['advice']} piece{'s' if levels['advice'] > 1 else ''} of advice"
+    if seen is not None:
+        scan = seen.scan
+        text += (
+            f". Seen in {duration_text(seen.watched)}: {plural(scan.events, 'event')}, "
+            f"{plural(scan.comments, 'comment')}, {bytes_text(scan.size)}"
+        )
+    return f"{text}."
+
+
+def _write(url: str, seen: Examination | None, findings: list[Finding]) -> None:
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        word, style = _STYLES[finding.level]
+        faint = "dim" if finding.level == "unknown" else ""
+        table.add_row(Text(word, style), Text(finding.check, faint or "bold"), Text(escape(finding.seen), faint))
+        if finding.remedy:
+            table.add_row("", "", Text(f"→ {finding.remedy}", faint or "cyan"))
+    with console.capture() as drawn:
+        console.print(Text(escape(url), "bold"))
+        console.print()
+        console.print(table)
+        console.print()
+        console.print(Text(_summary(seen, findings), "bold"))
+    # Drawn to the full width; what is copied elsewhere needs no blanks at the end.
+    click.echo("\n".join(line.rstrip() for line in drawn.get().split("\n")), nl=False, color=console.is_terminal)
+
+
+def _write_json(url: str, browser: Probe, findings: list[Finding], took: float, status: int) -> None:
+    scan = browser.scan
+    answer = browser.answer
+    report = {
+        "url": url,
+        "exit_status": status,
+        "seconds": round(took, 3),
+        "status": answer and answer.status,
+        "headers": answer and answer.headers,
+        "headers_after": browser.answered_after and round(browser.answered_after, 4),
+        "first_byte_after": None if scan.first_byte is None else round(scan.first_byte, 4),
+        "events": scan.events,
+        "comments": scan.comments,
+        "bytes": scan.size,
+        "findings": [
+            {"check": each.check, "level": each.level, "seen": each.seen, "remedy": each.remedy} for each in findings
+        ],
+    }
+    click.echo(json.dumps(report, indent=2))

@@ -1,0 +1,86 @@
+"""Finding: one thing a doctor looked at; and the examination that the checks look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .probe import Answer, Probe
+from .scan import Scan
+
+__all__ = ["Check", "Examination", "Finding", "Level", "advice", "ok", "problem", "unknown"]
+
+#: ``unknown``: it could not be told this time.
+Level = Literal["ok", "advice", "problem", "unknown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, what was seen, and what to change."""
+
+    check: str
+    level: Level
+    seen: str
+    remedy: str = ""
+
+
+@dataclass
+class Examination:
+    """All that the probes saw. ``browser`` asked as a browser does, and had an event stream for an answer."""
+
+    browser: Probe
+    answer: Answer
+    #: Asked for no compression, while the first one was still open.
+    identity: Probe | None
+    #: Asked to go on behind the first event ID seen, which is ``resumed_from``.
+    resume: Probe | None
+    resumed_from: str
+    head: Probe | None
+    http2: bool | None
+    #: When the watch ended, in seconds from the browser's request.
+    watched: float
+    #: Seconds in which a request that accepts compression had no answer, if it had none: then ``browser`` is one that
+    #: does not, and ``identity`` is not there.
+    held_back: float | None = None
+
+    @property
+    def scan(self) -> Scan:
+        """What to judge the stream by: what could be read of it."""
+        browser, identity = self.browser.scan, self.identity and self.identity.scan
+        return identity if identity and identity.events and not browser.events else browser
+
+    @property
+    def judged(self) -> Probe:
+        """The probe whose scan that is."""
+        return self.identity if self.identity and self.scan is self.identity.scan else self.browser
+
+    @property
+    def encoding(self) -> str:
+        """How the browser's answer was compressed, ``""`` if it was not."""
+        encoding = self.answer.get("Content-Encoding").lower()
+        return "" if encoding == "identity" else encoding
+
+
+#: ``None``: there is nothing to say.
+Check = Callable[[Examination], "Finding | None"]
+
+
+def ok(check: str, seen: str) -> Finding:
+    """Nothing to change."""
+    return Finding(check, "ok", seen)
+
+
+def advice(check: str, seen: str, remedy: str) -> Finding:
+    """Works, and would work better."""
+    return Finding(check, "advice", seen, remedy)
+
+
+def problem(check: str, seen: str, remedy: str) -> Finding:
+    """Does not work, or will not for somebody."""
+    return Finding(check, "problem", seen, remedy)
+
+
+def unknown(check: str, seen: str, remedy: str = "") -> Finding:
+    """Could not be told this time; the remedy says how to find out."""
+    return Finding(check, "unknown", seen, remedy)

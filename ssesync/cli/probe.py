@@ -1,0 +1,202 @@
+"""Probe: one request, watched on a thread of its own for a bounded time, whatever the server does with it.
+
+requests follows redirects by reading their bodies to the end, and waits for a header line after the other without a
+limit to all of them. So redirects are followed here, and whoever waits for a probe waits for a time, not for its
+thread, which is a daemon.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from ..client.body import Body
+from ..wire.http import is_event_stream, set_last_event_id
+from .options import Request
+from .scan import Scan
+
+__all__ = ["BROWSER_ENCODINGS", "Answer", "Probe", "http2_offered"]
+
+#: As Chrome and Firefox ask.
+BROWSER_ENCODINGS = "gzip, deflate, br, zstd"
+_MOST_BYTES = 8_000_000
+_MOST_REDIRECTS = 10
+_REDIRECTS = (301, 302, 303, 307, 308)
+# Of an answer that is no event stream, so much is kept to show it.
+_EXCERPT = 2000
+
+
+@dataclass
+class Answer:
+    """The head of an answer."""
+
+    status: int
+    reason: str
+    version: str
+    headers: list[tuple[str, str]]
+    url: str
+    #: The status of each redirect, and where it led.
+    redirects: list[tuple[int, str]]
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a header."""
+        return [value for each, value in self.headers if each.lower() == name.lower()]
+
+    def get(self, name: str) -> str:
+        """The values of a header as one, ``""`` if there is none."""
+        return ", ".join(self.all(name))
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is an event stream."""
+        return self.status == 200 and is_event_stream(self.get("Content-Type"))
+
+
+class Probe:
+    """A request that is being watched. Times are seconds since it was made."""
+
+    def __init__(
+        self, request: Request, *, encodings: str, patience: float, last_event_id: str = "", method: str = ""
+    ) -> None:
+        self.answer: Answer | None = None
+        self.answered_after: float | None = None
+        self.scan = Scan()
+        self.excerpt = b""
+        self.error: Exception | None = None
+        #: When the stream ended by itself or broke; ``None`` while it lasts.
+        self.ended_after: float | None = None
+        #: Whether it had more bytes than are read.
+        self.cut = False
+        self._request = request
+        self._method = method or request.method
+        self._patience = patience
+        self._headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache", **request.headers}
+        self._headers["Accept-Encoding"] = encodings
+        if last_event_id or request.last_event_id:
+            set_last_event_id(self._headers, last_event_id or request.last_event_id)
+        self._body: Body | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._started = time.monotonic()
+        threading.Thread(target=self._run, name="ssesync-probe", daemon=True).start()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the request."""
+        return time.monotonic() - self._started
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended, by itself or because it was stopped."""
+        return self.ended_after is not None or self._stopped
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something new was seen, at most so long."""
+        with self._changed:
+            if not self.over:
+                self._changed.wait(max(0.0, seconds))
+
+    def stop(self) -> None:
+        """End the watch. What it saw stays as it is from now on."""
+        with self._changed:
+            self._stopped = True
+            body = self._body
+        if body is not None:
+            body.cancel()
+
+    def _run(self) -> None:
+        error: Exception | None = None
+        try:
+            with requests.Session() as session:
+                self._watch(session)
+        except Exception as failed:
+            error = failed
+        with self._changed:
+            if not self._stopped:
+                self.error = error
+                self.ended_after = self.age
+            self._changed.notify_all()
+
+    def _watch(self, session: requests.Session) -> None:
+        response, redirects = self._send(session)
+        body = Body(response)
+        try:
+            with self._changed:
+                if self._stopped:
+                    return
+                self.answered_after = self.age
+                self.answer = _answer(response, redirects)
+                is_stream = self.answer.is_stream
+                self._body = body
+                self._changed.notify_all()
+            # What answers HEAD may promise a body, which does not come.
+            while self._method != "HEAD" and (data := body.read()):
+                with self._changed:
+                    if self._stopped:
+                        return
+                    if is_stream:
+                        self.scan.feed(self.age, data)
+                        self.cut = self.scan.size > _MOST_BYTES
+                    else:
+                        self.excerpt += data[: _EXCERPT - len(self.excerpt)]
+                        self.cut = len(self.excerpt) == _EXCERPT
+                    self._changed.notify_all()
+                if self.cut:
+                    return
+        finally:
+            body.close()
+
+    def _send(self, session: requests.Session) -> tuple[requests.Response, list[tuple[int, str]]]:
+        url, method, data, headers = self._request.url, self._method, self._request.data, dict(self._headers)
+        redirects: list[tuple[int, str]] = []
+        while True:
+            prepared = session.prepare_request(requests.Request(method, url, headers=headers, data=data))
+            settings: Any = session.merge_environment_settings(url, {}, True, self._request.verify, None)
+            timeout = (self._request.connect_timeout, self._patience)
+            response = session.get_adapter(url).send(prepared, timeout=timeout, **settings)
+            target = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not target or len(redirects) == _MOST_REDIRECTS:
+                return response, redirects
+            response.close()
+            # Headers travel as Latin-1, addresses in them as UTF-8.
+            old, url = url, urljoin(url, target.encode("latin-1", "replace").decode("utf-8", "replace"))
+            redirects.append((response.status_code, url))
+            if session.should_strip_auth(old, url):  # type: ignore[no-untyped-call]
+                headers = {name: value for name, value in headers.items() if name.lower() not in _PRIVATE}
+            if response.status_code < 307 and method not in ("GET", "HEAD"):
+                method, data = "GET", None
+
+
+_PRIVATE = ("authorization", "cookie", "proxy-authorization")
+
+
+def _answer(response: Any, redirects: list[tuple[int, str]]) -> Answer:
+    raw = response.raw
+    version = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}.get(raw.version, "HTTP/1.1")
+    pairs = [(str(name), str(value)) for name, value in raw.headers.items()]
+    return Answer(response.status_code, response.reason or "", version, pairs, response.url, redirects)
+
+
+def http2_offered(url: str, *, timeout: float) -> bool | None:
+    """Whether an https server offers HTTP/2; ``None`` if that can't be told from here."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or requests.utils.get_environ_proxies(url):
+        return None
+    context = ssl.create_default_context()
+    # Nothing is sent or read but the handshake, which the watch has made with the check before.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 443), timeout) as plain:
+            with context.wrap_socket(plain, server_hostname=parts.hostname) as secure:
+                return secure.selected_alpn_protocol() == "h2"
+    except OSError:
+        return None

@@ -1,0 +1,172 @@
+"""Scan: what the bytes of a stream show, and when they came."""
+
+from __future__ import annotations
+
+import codecs
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ..errors import EventTooLarge
+from ..wire.decoder import BOM, Decoder
+
+__all__ = ["LARGEST_EVENT", "Burst", "Scan"]
+
+#: The longest event that is read. A doctor reads no more than a few MB, so one that passes this is told as such.
+LARGEST_EVENT = 4 * 1024 * 1024
+# Bytes that come within this time of those before them came together.
+_TOGETHER = 0.05
+# Events like these are keep-alives that every client takes for news.
+_PINGS = ("ping", "pong", "keepalive", "heartbeat", "hb", "noop")
+_KEPT = 10_000
+_KEPT_IDS = 100
+
+
+@dataclass
+class Burst:
+    """Bytes that came together."""
+
+    #: Seconds from the request to its first byte, and to its last.
+    at: float
+    end: float
+    #: Seconds without a byte before it.
+    silence: float
+    size: int = 0
+    events: int = 0
+    comments: list[str] = field(default_factory=list)
+    #: Whether its last byte ends an event or a comment: one that does not was cut by somebody who counts bytes.
+    whole: bool = True
+
+
+class Scan:
+    """Takes a stream's bytes with the time at which they came (seconds since the request)."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.bursts: list[Burst] = []
+        self.events = 0
+        self.comments = 0
+        self.types: Counter[str] = Counter()
+        #: IDs in their order, the first of them.
+        self.ids: list[str] = []
+        self.events_with_id = 0
+        self.retry: int | None = None
+        self.bom = False
+        self.not_utf8: int | None = None
+        #: Comments that a blank line follows although no event came before it.
+        self.blank_after_comment = 0
+        self.ping_events: Counter[str] = Counter()
+        self.longest_event = 0
+        self.too_large = False
+        #: Whether the stream is in the middle of an event or a line.
+        self.in_event = False
+        self._decoder = Decoder(max_event_size=LARGEST_EVENT, comments=True)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
+        self._opening = b""
+        self._line = b""  # the beginning of the unfinished line
+        self._line_size = 0
+        self._after_cr = False
+        self._block: set[bytes] = set()
+        self._block_size = 0
+
+    def feed(self, at: float, data: bytes) -> None:
+        """Take the next bytes."""
+        burst = self._burst(at)
+        burst.end = at
+        burst.size += len(data)
+        self._look_at_bytes(data)
+        self.size += len(data)
+        self._look_at_lines(data)
+        burst.whole = not self.in_event
+        try:
+            found = [] if self.too_large else self._decoder.feed(data)
+        except EventTooLarge as error:
+            found = error.events
+            self.too_large = True
+        for event in found:
+            if event.data is None:
+                self.comments += 1
+                if len(burst.comments) < _KEPT_IDS:
+                    burst.comments.append((event.comment or "")[:100])
+                continue
+            self.events += 1
+            burst.events += 1
+            if len(self.types) < _KEPT_IDS or event.type in self.types:
+                self.types[event.type or "message"] += 1
+            if event.id and len(self.ids) < _KEPT_IDS and event.id not in self.ids[-1:]:
+                self.ids.append(event.id)
+            name = _ping(event.type or "", event.data)
+            if name:
+                self.ping_events[name] += 1
+        self.retry = self._decoder.retry
+
+    @property
+    def first_byte(self) -> float | None:
+        """Seconds from the request to the first byte of the body."""
+        return self.bursts[0].at if self.bursts else None
+
+    def silences(self, until: float) -> list[float]:
+        """The spans without a byte, from the first byte on."""
+        spans = [burst.silence for burst in self.bursts[1:]]
+        return [*spans, until - self.bursts[-1].end] if self.bursts else []
+
+    def _burst(self, at: float) -> Burst:
+        last = self.bursts[-1] if self.bursts else None
+        # Past so many a server trickles, and when is no longer of interest.
+        if last is None or (at - last.end > _TOGETHER and len(self.bursts) < _KEPT):
+            last = Burst(at, at, at if last is None else at - last.end)
+            self.bursts.append(last)
+        return last
+
+    def _look_at_bytes(self, data: bytes) -> None:
+        if self.size < len(BOM):
+            self._opening = (self._opening + data)[: len(BOM)]
+            self.bom = self._opening == BOM
+        if self.not_utf8 is None:
+            waiting = len(self._utf8.getstate()[0])
+            try:
+                self._utf8.decode(data)
+            except UnicodeDecodeError as error:
+                self.not_utf8 = self.size - waiting + error.start
+
+    def _look_at_lines(self, data: bytes) -> None:
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+        self._after_cr = data.endswith(b"\r") if data else False
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            if self._line_size:
+                self._end_line((self._line + line)[:8], self._line_size + len(line))
+                self._line, self._line_size = b"", 0
+            else:
+                self._end_line(line[:8], len(line))
+        self._line = (self._line + rest)[:8]
+        self._line_size += len(rest)
+        if self._line and not self._line.startswith(b":"):
+            self.longest_event = max(self.longest_event, self._block_size + self._line_size)
+        self.in_event = self._line_size > 0 or bool(self._block - {b""})
+
+    def _end_line(self, beginning: bytes, size: int) -> None:
+        if not size:
+            self.events_with_id += b"data" in self._block and b"id" in self._block
+            self.blank_after_comment += self._block == {b""}
+            self._block.clear()
+            self._block_size = 0
+            return
+        name = beginning.removeprefix(BOM).partition(b":")[0]
+        self._block.add(name)
+        if name:
+            self._block_size += size
+            self.longest_event = max(self.longest_event, self._block_size)
+
+
+def _ping(kind: str, data: str) -> str:
+    """What to call an event that seems to be a keep-alive, ``""`` if it does not."""
+    plain = kind.lower().replace("-", "").replace("_", "")
+    if plain in _PINGS:
+        return f"event: {kind}"
+    if kind in ("", "message"):
+        if not data:
+            return "data: (empty)"
+        if len(data) < 20 and data.lower().replace("-", "").replace("_", "") in _PINGS:
+            return f"data: {data}"
+    return ""

@@ -1,0 +1,92 @@
+"""The terminal, and what ends the command from outside: signals, and a pipe that nobody reads any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.theme import Theme
+
+__all__ = ["LiveConsole", "is_terminal", "on_reader_gone", "until_told_to_stop"]
+
+_ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+# rich's own are blue on black for names, and bold for most of the rest.
+_THEME = Theme(
+    {
+        "json.brace": "",
+        "json.key": "cyan",
+        "json.str": "green",
+        "json.number": "",
+        "json.bool_true": "magenta",
+        "json.bool_false": "magenta",
+        "json.null": "magenta",
+    }
+)
+
+
+class LiveConsole(Console):
+    """A console that leaves the cursor where it is, visible: so there is nothing to restore, however it ends."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, theme=_THEME, highlight=False, markup=False, emoji=False)
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Not done."""
+        return False
+
+
+def is_terminal(console: Console) -> bool:
+    """Whether somebody looks at it who sees a line move. FORCE_COLOR makes no terminal of a pipe here."""
+    return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
+
+
+@contextlib.contextmanager
+def until_told_to_stop() -> Iterator[None]:
+    """End quietly on Ctrl-C (status 130), a termination signal (128 and its number) or a closed pipe (0)."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before: dict[Any, Any] = {number: signal.signal(number, end) for number in _ENDS}
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The interpreter flushes once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def on_reader_gone(action: Callable[[], object]) -> None:
+    """Call ``action`` when nobody reads what is written, before there is more to write: ``… | head -1``."""
+    try:
+        descriptor = sys.stdout.fileno()
+        kind = os.fstat(descriptor).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)) or not hasattr(select, "poll"):
+        return
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(descriptor, 0)  # errors and hang-ups are always reported
+        if poll.poll():
+            action()
+
+    threading.Thread(target=watch, name="ssesync-reader-gone", daemon=True).start()

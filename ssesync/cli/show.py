@@ -1,0 +1,158 @@
+"""How events are shown: for people, on a terminal or not, and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.highlighter import JSONHighlighter
+from rich.text import Text
+
+from ..event import Event
+from .text import escape, escape_json, json_lines
+
+__all__ = ["Arrived", "Columns", "json_line"]
+
+# Of the columns before the data: a longer type or id moves the data of its own line only.
+_WIDEST = {"type": 16, "id": 12}
+_MARGIN = 4
+# Past so many characters a line is shown as it is, as fast as can be.
+_LONGEST_LAYOUT = 20_000
+_TIME, _TYPE, _PLAIN_TYPE, _ID, _DATA, _COMMENT, _RETRY = "dim", "bold magenta", "magenta", "yellow", "", "dim", "cyan"
+_highlight = JSONHighlighter().highlight
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """An event or a comment, and when it came."""
+
+    event: Event
+    #: Of the clock on the wall; then seconds since the start, and since what came before.
+    at: float
+    since_start: float
+    since_last: float
+    #: The reconnection time, where the stream has just set another one.
+    retry: int | None = None
+
+
+def json_line(arrived: Arrived, *, timing: bool) -> str:
+    """One line of JSON."""
+    event = arrived.event
+    fields: dict[str, Any] = {}
+    if event.data is None:
+        fields["comment"] = event.comment or ""
+    else:
+        fields["type"] = event.type or "message"
+        fields["data"] = event.data
+        if event.id is not None:
+            fields["id"] = event.id
+    if arrived.retry is not None:
+        fields["retry"] = arrived.retry
+    if timing:
+        fields["time"] = round(arrived.at, 6)
+        fields["since_start"] = round(arrived.since_start, 6)
+        fields["since_last"] = round(arrived.since_last, 6)
+    return escape_json(json.dumps(fields, ensure_ascii=False)) + "\n"
+
+
+class Columns:
+    """Lays events out: time, type and id in columns, then the data; beneath, if it has many lines or is too long."""
+
+    def __init__(self, *, timing: bool) -> None:
+        self._timing = timing
+        self._widths = {"type": 0, "id": 0}
+
+    def plain(self, arrived: Arrived) -> str:
+        """The lines for a pipe or a file: no colours, and data as it came but for control characters."""
+        head, data = self._parts(arrived)
+        text = "".join(part for part, _ in head)
+        lines = data.split("\n")
+        if len(lines) == 1:
+            return f"{text}{escape(data)}".rstrip() + "\n"
+        return "".join(f"{line}\n" for line in (text.rstrip(), *(" " * _MARGIN + escape(line) for line in lines)))
+
+    def drawn(self, arrived: Arrived) -> Drawn:
+        """The same for a terminal."""
+        head, data = self._parts(arrived)
+        return Drawn(head, data, _COMMENT if arrived.event.data is None else _DATA)
+
+    def _parts(self, arrived: Arrived) -> tuple[list[tuple[str, str]], str]:
+        event = arrived.event
+        head = [(self._when(arrived), _TIME), ("  ", "")]
+        if event.data is None:
+            return [*head, (": ", _COMMENT)], event.comment or ""
+        kind = escape(event.type or "message")
+        head += self._column("type", kind, _PLAIN_TYPE if kind == "message" else _TYPE)
+        if event.id is not None or self._widths["id"]:
+            head += self._column("id", f"#{escape(event.id)}" if event.id else "", _ID)
+        if arrived.retry is not None:
+            head += [(f"retry {arrived.retry} ms", _RETRY), ("  ", "")]
+        return head, event.data
+
+    def _column(self, name: str, text: str, style: str) -> Iterator[tuple[str, str]]:
+        size = cell_len(text)
+        width = self._widths[name] = max(self._widths[name], min(size, _WIDEST[name]))
+        yield text, style
+        yield " " * (max(width - size, 0) + 2), ""
+
+    def _when(self, arrived: Arrived) -> str:
+        if self._timing:
+            return f"{arrived.since_start:9.3f} s {arrived.since_last:+8.3f} s"
+        fraction = f"{arrived.at % 1:.3f}"[1:] if arrived.at % 1 < 0.9995 else ".999"
+        return time.strftime("%H:%M:%S", time.localtime(arrived.at)) + fraction
+
+
+class Drawn:
+    """An event for rich to draw, in as many columns as there are."""
+
+    def __init__(self, head: list[tuple[str, str]], data: str, style: str) -> None:
+        self._head = head
+        self._data = data
+        self._style = style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the lines."""
+        width = options.max_width
+        head = Text.assemble(*self._head, no_wrap=True, overflow="ignore")
+        data = self._data
+        if "\n" not in data and len(data) <= width:
+            text = self._line(data, as_json=data[:1] in ("{", "["))
+            if head.cell_len + text.cell_len <= width:
+                head.append_text(text)
+                yield head
+                return
+        head.rstrip()
+        yield head
+        inner = width - _MARGIN
+        laid_out = json_lines(data, inner) if len(data) <= _LONGEST_LAYOUT else None
+        for line in laid_out or data.split("\n"):
+            text = self._line(line, as_json=laid_out is not None)
+            for piece in _folded(text, inner, console, words=laid_out is None):
+                piece.rstrip()
+                yield Text.assemble(" " * _MARGIN, piece, no_wrap=True, overflow="ignore")
+
+    def _line(self, line: str, *, as_json: bool) -> Text:
+        text = Text(escape(line).replace("\t", "    "), self._style, no_wrap=True, overflow="ignore")
+        if as_json:
+            _highlight(text)
+        return text
+
+
+def _folded(text: Text, width: int, console: Console, *, words: bool) -> Iterable[Text]:
+    """The text in lines of that width, cut between words, or wherever the line ends and then moved in by two."""
+    size = text.cell_len
+    if size <= width or size > _LONGEST_LAYOUT:
+        return [text]
+    if words:
+        return text.wrap(console, width, overflow="fold", no_wrap=False)
+    indent = len(text.plain) - len(text.plain.lstrip()) + 2
+    first, *rest = chop_cells(text.plain, width)
+    cuts = list(accumulate(map(len, [first, *chop_cells("".join(rest), max(width - indent, 8))])))
+    first_line, *lines = text.divide(cuts[:-1])
+    return [first_line, *(Text.assemble(" " * indent, line) for line in lines)]

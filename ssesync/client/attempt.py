@@ -8,29 +8,93 @@ On a session of our own its connection is shut as well, through a duplicate of t
 from __future__ import annotations
 
 import contextvars
-import os
+import functools
+import inspect
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from requests.structures import CaseInsensitiveDict
+from urllib3 import connection, connectionpool
 
 from ..cancel import CancelToken
+from ..wire.http import MEDIA_TYPE, set_last_event_id
+from .body import duplicate
 
-__all__ = ["Attempt", "new_session"]
+__all__ = ["Attempt", "Request", "new_session"]
+
+_OURS = {"timeout": "connect_timeout and idle_timeout", "stream": "nothing: it is always on"}
+# White space around a header's value is no part of it (RFC 9110, section 5.5), and requests refuses it there.
+_AROUND = " \t\v\f\x1c\x1d\x1e\x1f"
 
 _current: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("ssesync_attempt", default=None)
 
 
-class Attempt:
-    """Runs ``send`` at once, on a thread of its own and with the caller's context variables."""
+class Request:
+    """What is asked for, anew with every connection. ``url``, ``headers`` and ``params`` may be functions.
 
-    def __init__(self, send: Callable[[], requests.Response]) -> None:
-        self._send = send
+    :raises TypeError: an option does not exist.
+    """
+
+    def __init__(
+        self, session: requests.Session, method: str, varying: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        for name in _OURS.keys() & options:
+            raise TypeError(f"EventSource takes no {name}=; use {_OURS[name]}")
+        try:
+            inspect.signature(session.request).bind(method, **varying, **options)
+        except TypeError as error:
+            raise TypeError(f"EventSource {error}") from None
+        except ValueError:
+            pass  # it does not say what it takes
+        self._session = session
+        self._method = method
+        self._varying = varying
+        self._options = options
+        self._sent = False
+        #: Whether the next request may be another one.
+        self.varies = any(map(callable, varying.values()))
+        self._once = next((name for name in ("data", "files") if _read_once(options.get(name))), None)
+
+    def refuse_to_repeat(self) -> None:
+        """To be called before the request is needed again.
+
+        :raises TypeError: it has a body that can be read only once.
+        """
+        if self._once:
+            raise TypeError(f"{self._once}= can be read only once, and is sent with every connection: give its bytes")
+
+    def prepare(
+        self, last_event_id: str, timeout: tuple[float | None, float | None]
+    ) -> Callable[[], requests.Response]:
+        """Call the functions; what then sends the request is returned."""
+        if self._sent:
+            self.refuse_to_repeat()
+        values = {name: value() if callable(value) else value for name, value in self._varying.items()}
+        headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict()
+        headers.update({"Accept": MEDIA_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-cache"})
+        headers.update(values.pop("headers") or {})
+        if last_event_id:
+            set_last_event_id(headers, last_event_id.strip(_AROUND))
+        return functools.partial(self._send, headers=headers, timeout=timeout, **values)
+
+    def _send(self, **values: Any) -> requests.Response:
+        self._sent = True
+        return self._session.request(self._method, stream=True, **values, **self._options)
+
+
+class Attempt:
+    """Makes one request at once, on a thread of its own and with the caller's context variables.
+
+    :param prepare: does what comes before the request, and returns what sends it. That is left out where nobody waits
+        for the answer any more.
+    """
+
+    def __init__(self, prepare: Callable[[], Callable[[], requests.Response]]) -> None:
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._settled = threading.Event()
         self._abandoned = False
@@ -39,55 +103,70 @@ class Attempt:
         self._handle: socket.socket | None = None
         context = contextvars.copy_context()
         context.run(_current.set, self)
-        threading.Thread(target=context.run, args=(self._run,), name="ssesync-connect", daemon=True).start()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="ssesync-connect", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread still waits, be it for an answer that nobody wants any more."""
+        return self._thread.is_alive()
 
     def result(self, token: CancelToken) -> requests.Response | None:
         """Wait for the answer; ``None`` as soon as the token is set. What the request raised is raised."""
+        abandon = True  # also when an exception, such as Ctrl-C's, ends the wait
         token.add_callback(self._settled.set)
         try:
             self._settled.wait()
+            abandon = token.is_set()
         finally:
             token.remove_callback(self._settled.set)
-            # Also when an exception, such as Ctrl-C's, ends the wait.
-            response = self._take(token.is_set() or not self._settled.is_set())
-        if self._error is not None and not self._abandoned:
-            raise self._error
+            response, error = self._take(abandon)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # or it would keep itself alive through its traceback
         return response
 
-    def sees(self, connection: socket.socket) -> None:
+    def sees(self, sock: socket.socket) -> None:
         """The request goes over this connection now. Called by the connections of :func:`new_session`."""
         with self._lock:
             self._drop_handle()
-            try:
-                self._handle = socket.socket(fileno=os.dup(connection.fileno()))
-            except OSError:
-                return  # closed already: the request is about to fail
+            self._handle = duplicate(sock)  # None if it is closed already: the request is about to fail
             if self._abandoned:
                 self._shut()
 
     def _run(self) -> None:
+        response: requests.Response | None = None
+        error: BaseException | None = None
         try:
-            response, error = self._send(), None
+            send = self._prepare()
+            if not self._abandoned:
+                response = send()
         except BaseException as raised:
-            response, error = None, raised
+            error = raised
         with self._lock:
             self._drop_handle()
-            self._response, self._error = response, error
             too_late = self._abandoned
+            if not too_late:
+                self._response, self._error = response, error
+        del error
         self._settled.set()
         if too_late and response is not None:
             response.close()
 
-    def _take(self, abandon: bool) -> requests.Response | None:
+    def _take(self, abandon: bool) -> tuple[requests.Response | None, BaseException | None]:
         with self._lock:
             response, self._response = self._response, None
+            error, self._error = self._error, None
             self._abandoned = abandon
             if abandon:
                 self._shut()
-        if abandon and response is not None:
+        if not abandon:
+            return response, error
+        if response is not None:
             response.close()
-            return None
-        return response
+        return None, None
 
     def _shut(self) -> None:
         if self._handle is not None:
@@ -111,40 +190,47 @@ def new_session() -> requests.Session:
 
 
 class _Seen:
-    """A connection, before it is waited for: when it is made, and when it is used again for another answer."""
+    """A connection, before it is waited for: when it is made, and when it is used again for another request."""
 
     sock: Any
 
     def _new_conn(self) -> socket.socket:
-        connection: socket.socket = super()._new_conn()  # type: ignore[misc]
-        _show(connection)
-        return connection
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        _show(sock)
+        return sock
 
-    def getresponse(self) -> Any:
+    def putrequest(self, *args: Any, **options: Any) -> None:
         _show(self.sock)
-        return super().getresponse()  # type: ignore[misc]
+        super().putrequest(*args, **options)  # type: ignore[misc]
 
 
-def _show(connection: socket.socket | None) -> None:
+def _show(sock: socket.socket | None) -> None:
     attempt = _current.get()
-    if attempt is not None and connection is not None:
-        attempt.sees(connection)
+    if attempt is not None and sock is not None:
+        attempt.sees(sock)
 
 
-class _HTTPConnection(_Seen, HTTPConnection):
-    pass
+# Named as what they extend, since their names stand in the messages of errors.
 
 
-class _HTTPSConnection(_Seen, HTTPSConnection):
-    pass
+class HTTPConnection(_Seen, connection.HTTPConnection):
+    """A connection that shows itself."""
 
 
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
+class HTTPSConnection(_Seen, connection.HTTPSConnection):
+    """A connection over TLS that shows itself."""
 
 
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
+class HTTPConnectionPool(connectionpool.HTTPConnectionPool):
+    """A pool of connections that show themselves."""
+
+    ConnectionCls = HTTPConnection
+
+
+class HTTPSConnectionPool(connectionpool.HTTPSConnectionPool):
+    """A pool of connections over TLS that show themselves."""
+
+    ConnectionCls = HTTPSConnection
 
 
 class _Adapter(HTTPAdapter):
@@ -158,6 +244,25 @@ class _Adapter(HTTPAdapter):
             _use_our_pools(manager)
         return manager
 
+    def close(self) -> None:
+        # urllib3 forgets its pools and leaves their connections to the garbage collector, but a response that someone
+        # keeps (an error has one) keeps its pool.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in list(manager.pools.keys()):
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
 
 def _use_our_pools(manager: Any) -> None:
-    manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    manager.pool_classes_by_scheme = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+
+
+def _read_once(body: Any) -> bool:
+    """Whether a body, or a part of it, is gone once it was sent."""
+    if isinstance(body, Mapping):
+        body = list(body.values())
+    if isinstance(body, (list, tuple)):
+        return any(map(_read_once, body))
+    return hasattr(body, "read") or isinstance(body, Iterator)

@@ -1,7 +1,11 @@
-"""Backoff: how long to wait before the next connection, as a value without state. And the clock that is waited by."""
+"""Backoff: how long to wait before the next connection, as a value without state; Row, the state of one source.
+
+And the clock that is waited by.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -9,9 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from ..errors import SettingsError, excerpt
+from ..errors import RetriesExhausted, SettingsError, excerpt
+from .outcome import retry_after
 
-__all__ = ["Backoff", "Clock", "SystemClock"]
+__all__ = ["Backoff", "Clock", "Row", "SystemClock"]
+
+logger = logging.getLogger("ssesync")
 
 # Where the first reconnection is to be immediate, the second of a row is not: a server that accepts and closes at
 # once would be asked as fast as the machine can.
@@ -78,7 +85,7 @@ class Signal(Protocol):
 
 
 class Clock(Protocol):
-    """Time, as an :class:`EventSource` sees it: a test may bring its own, so that nothing really waits."""
+    """Time, as an :class:`ssesync.EventSource` sees it: a test may bring its own, so that nothing really waits."""
 
     def monotonic(self) -> float:
         """Seconds from some point on; never goes back."""
@@ -105,3 +112,49 @@ class SystemClock:
         """See :meth:`Clock.wait`."""
         # A lock takes no more (292 years on most systems).
         return signal.wait(min(seconds, threading.TIMEOUT_MAX))
+
+
+class Row:
+    """The failures in a row of one source, on the thread that iterates it."""
+
+    def __init__(self, backoff: Backoff, clock: Clock) -> None:
+        self._backoff = backoff
+        self._clock = clock
+        self._began = 0.0
+        self._warned: dict[str, float] = {}
+        #: How many there were.
+        self.failures = 0
+
+    def survived(self, seconds: float) -> None:
+        """A stream that delivered something was open for so long."""
+        if seconds >= self._backoff.reset_after:
+            self.failures = 0
+
+    def next_delay(self, error: Exception, retry: int | None) -> float:
+        """Count one more failure; seconds until the next connection.
+
+        :param retry: the reconnection time in milliseconds that the stream asked for.
+        :raises RetriesExhausted: there is to be none.
+        """
+        now, limits = self._clock.monotonic(), self._backoff
+        if not self.failures:
+            self._began = now
+        self.failures += 1
+        delay = limits.delay(self.failures, self._floor(error, retry))
+        elapsed = now - self._began
+        if (limits.max_attempts is not None and self.failures > limits.max_attempts) or (
+            limits.max_elapsed is not None and elapsed + delay > limits.max_elapsed
+        ):
+            raise RetriesExhausted(self.failures - 1, elapsed, error) from error
+        return delay
+
+    def _floor(self, error: Exception, retry: int | None) -> float:
+        """Seconds that the server asked to wait for."""
+        limits = self._backoff
+        asked = [((retry or 0) / 1000, limits.max_delay, "retry:")]
+        asked.append((retry_after(error, self._clock.time()) or 0.0, limits.max_retry_after, "Retry-After"))
+        for seconds, limit, name in asked:
+            if seconds > limit and self._warned.get(name) != seconds:
+                self._warned[name] = seconds
+                logger.warning("the server asks with %s to wait for %.1f s; %.1f s it is", name, seconds, limit)
+        return max(min(seconds, limit) for seconds, limit, _ in asked)

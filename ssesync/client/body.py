@@ -22,7 +22,7 @@ from urllib3.exceptions import DecodeError, ReadTimeoutError
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError
 
-__all__ = ["Body"]
+__all__ = ["Body", "duplicate"]
 
 _READ_SIZE = 65536
 # A chunk-size line with its extensions; urllib3 allows as much.
@@ -50,16 +50,20 @@ class Body:
         #: Whether the body was read to its own end.
         self.complete = False
         self._ended = False
-        self._lock = threading.Lock()
+        self._process = os.getpid()
+        # A signal handler may cancel while its own thread is in here.
+        self._lock = threading.RLock()
         self._reading = threading.RLock()
         self._handle: socket.socket | None = None
         raw = getattr(source, "raw", source)
         if getattr(source, "_content_consumed", False):
             self._next = _from_iterable([source.content])
+        elif getattr(getattr(raw, "_original_response", None), "_method", None) == "HEAD":
+            self._next = _from_iterable([])  # whatever its headers say of a body
         elif getattr(raw, "_body", None):
             self._next = _from_iterable([raw.data])  # urllib3 reads it at once unless told not to
         elif hasattr(raw, "read_chunked"):
-            self._handle = _duplicate(raw)
+            self._handle = duplicate(raw)
             if idle_timeout is not None:
                 _set_timeout(raw, idle_timeout)
             _before(raw, "release_conn", self._drop_handle)
@@ -116,7 +120,8 @@ class Body:
         """Stop: a read that is blocked, or the next one, returns ``b""`` at once. Never blocks."""
         with self._lock:
             self.cancelled = self.cancelled or not self._ended
-            if self._handle is not None:
+            # A forked process has the connection too, but it is not its own to end.
+            if self._handle is not None and self._process == os.getpid():
                 try:
                     self._handle.shutdown(socket.SHUT_RDWR)
                 except OSError:
@@ -201,21 +206,27 @@ class _Chunks:
         self._line_end = 0  # bytes of the CR LF behind a chunk that are still to come
         self._last = False  # the last chunk was seen: trailer lines follow
         self._done = False
+        self._error: ReadError | None = None  # for the next read: what came before it is good
 
     def read(self) -> bytes:
         while not self._done:
+            if self._error is not None:
+                raise self._error
             data = self._reader.read1(_READ_SIZE)
             if not data:
                 raise ConnectionLost("the connection ended before the last chunk of the body")
-            pieces = self._take(self._rest + data if self._rest else data)
+            pieces: list[bytes] = []
+            try:
+                self._take(self._rest + data if self._rest else data, pieces)
+            except ReadError as error:
+                self._error = error
             if self._done:
                 self._release()
             if pieces:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return b""
 
-    def _take(self, data: bytes) -> list[bytes]:
-        pieces: list[bytes] = []
+    def _take(self, data: bytes, pieces: list[bytes]) -> None:
         at, end = 0, len(data)
         at_a_stroke = True
         self._rest = b""
@@ -238,7 +249,7 @@ class _Chunks:
                     self._rest = data[at:]
                     if len(self._rest) > _LONGEST_LINE:
                         raise ReadError("a chunk-size line of the body is too long")
-                    return pieces
+                    return
                 if self._last:
                     self._done = stop == at
                     at = stop + 2
@@ -255,7 +266,6 @@ class _Chunks:
                     self._left = size
                     self._last = not size
         self._rest = self._rest or data[at:]
-        return pieces
 
     def _release(self) -> None:
         # With bytes behind the end the connection is not to be used again: the body closes it.
@@ -289,12 +299,17 @@ def _chunk_size(line: bytes) -> int:
     return int(size, 16)
 
 
-def _duplicate(raw: Any) -> socket.socket | None:
-    """A handle of our own on the response's connection, None where there is none (a mock, a body already read)."""
+def duplicate(raw: Any) -> socket.socket | None:
+    """A handle of our own on a connection, None where there is none (a mock, a body already read)."""
     try:
-        return socket.socket(fileno=os.dup(raw.fileno()))
+        copy = os.dup(raw.fileno())
+        blocking = os.get_blocking(copy)
+        handle = socket.socket(fileno=copy)
+        # With socket.setdefaulttimeout() a new socket object does not block, and so the original would not either.
+        os.set_blocking(copy, blocking)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
+    return handle
 
 
 def _set_timeout(raw: Any, seconds: float) -> None:

@@ -78,7 +78,11 @@ class Reader:
         self._on_comment = on_comment
         self._unlink: Callable[[], None] | None = None if cancel is None else link(cancel, self.cancel)
         if check and self.response is not None:
-            self._check()
+            try:
+                self._check()
+            except BaseException:
+                self.close()
+                raise
         self._with_comments = False
         self._events = self._read_events()
 

@@ -8,23 +8,22 @@ Whoever closes or restarts sets the token, and whatever is going on ends at once
 from __future__ import annotations
 
 import logging
-import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
 import requests
-from requests.structures import CaseInsensitiveDict
 
 from ..cancel import CancelToken
-from ..errors import EventTooLarge, ReadError, RetriesExhausted, StreamEnded, excerpt
+from ..errors import EventTooLarge, ReadError, StreamEnded, excerpt
 from ..event import Event
 from ..wire.decoder import MAX_EVENT_SIZE
-from ..wire.http import MEDIA_TYPE, set_last_event_id
-from .attempt import Attempt, new_session
-from .backoff import Backoff, Clock, SystemClock
-from .link import link, signal_of
-from .outcome import is_transient, is_unauthorized, retry_after, translated
+from ..wire.http import set_last_event_id
+from .attempt import Attempt, Request, new_session
+from .backoff import Backoff, Clock, Row, SystemClock
+from .link import link
+from .outcome import is_transient, is_unauthorized, translated
 from .reader import Reader
 
 __all__ = ["EventSource"]
@@ -33,9 +32,8 @@ logger = logging.getLogger("ssesync")
 
 #: RFC 9110, section 9.2.2: the server's state is the same however often they are sent.
 _IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
-# White space around a header's value is no part of it (RFC 9110, section 5.5), and requests refuses it there.
-_AROUND = " \t\v\f\x1c\x1d\x1e\x1f"
-_OURS = {"timeout": "connect_timeout and idle_timeout", "stream": "nothing: it is always on"}
+# Attempts of one source whose threads may wait at once, and seconds between two looks at whether one has ended.
+_ATTEMPTS, _LOOK_AGAIN = 8, 0.05
 
 State = Literal["connecting", "open", "waiting", "closed"]
 
@@ -128,29 +126,23 @@ class EventSource:
     ) -> None:
         if commit not in ("taken", "manual"):
             raise ValueError(f"commit= takes 'taken' or 'manual', got {excerpt(commit)}")
-        for name in _OURS.keys() & options:
-            raise TypeError(f"EventSource takes no {name}=; use {_OURS[name]}")
         set_last_event_id({}, last_event_id)  # refused now rather than at the first reconnection
-        self._method = method.upper()
-        self._reconnect = self._method in _IDEMPOTENT if reconnect is None else reconnect
-        self._request = {"url": url, "headers": headers, "params": params}
-        self._options = {**options, "data": data, "json": json}
-        self._refreshes = any(map(callable, self._request.values()))
-        if self._reconnect or self._refreshes:
-            for name in ("data", "files"):
-                if _read_once(options.get("files") if name == "files" else data):
-                    raise TypeError(f"{name}= can be read only once, a reconnection sends it again: give its bytes")
+        method = method.upper()
+        self._reconnect = method in _IDEMPOTENT if reconnect is None else reconnect
         self._session, self._owns_session = new_session() if session is None else session, session is None
+        varying = {"url": url, "headers": headers, "params": params}
+        self._request = Request(self._session, method, varying, {**options, "data": data, "json": json})
+        if self._reconnect or self._request.varies:
+            self._request.refuse_to_repeat()
         self._timeout = (connect_timeout, idle_timeout)
         self._max_event_size = max_event_size
         self._until = until
         self._should_retry = should_retry
         self._on_open, self._on_error, self._on_retry = on_open, on_error, on_retry
         self._on_comment = on_comment
-        self._backoff = backoff or Backoff()
         self._clock = clock or SystemClock()
+        self._row = Row(backoff or Backoff(), self._clock)
         self._manual = commit == "manual"
-        self._lock = threading.Lock()
         self._token = CancelToken()
         self._closed = False
         self._state: State = "connecting"
@@ -160,15 +152,14 @@ class EventSource:
         self._finished = False
         self._with_comments = False
         self._refreshed = False
-        self._failures = 0
-        self._row_began = 0.0
-        self._warned: set[tuple[str, float]] = set()
         self._response: requests.Response | None = None
+        self._attempts: list[Attempt] = []
         self._events = self._follow()
-        self._unlink: Callable[[], None] | None = None
+        self._unlink: Callable[[], object] | None = None
         if cancel is not None:
-            signal_of(cancel)
-            self._unlink = link(cancel, self.close)
+            # Weakly: what cancels may live on for long, and must not keep a source that was dropped.
+            self._unlink = weakref.finalize(self, link(cancel, _weakly(self.close)))
+            self._unlink.atexit = False
 
     @property
     def state(self) -> State:
@@ -190,7 +181,7 @@ class EventSource:
     @property
     def attempt(self) -> int:
         """How many connections in a row have failed; see ``reset_after`` of :class:`Backoff`."""
-        return self._failures
+        return self._row.failures
 
     @property
     def response(self) -> requests.Response | None:
@@ -236,16 +227,15 @@ class EventSource:
 
     def restart(self) -> None:
         """Drop the connection, or the wait for the next, and connect at once. From any thread; never blocks."""
-        with self._lock:
-            token = self._token
-        token.set("restart")
+        self._token.set("restart")
 
     def close(self) -> None:
         """End at once whatever is going on: the iteration stops quietly. From any thread, any number of times."""
-        with self._lock:
-            self._closed = True
-            token = self._token
-        token.set("closed")
+        self._closed = True
+        self._token.set("closed")
+        reader = self._reader
+        if reader is not None:
+            reader.close()  # or the connection would be kept until somebody reads on
         unlink, self._unlink = self._unlink, None
         if unlink is not None:
             unlink()
@@ -274,32 +264,34 @@ class EventSource:
 
     def _new_token(self) -> CancelToken | None:
         """The control of the next connection; ``None`` after ``close()``."""
-        with self._lock:
-            if self._closed:
-                return None
-            self._token = CancelToken()
-            self._state = "connecting"
-            return self._token
+        # In this order, and in close() in the other, one of the two sees what the other did. A lock could be held by
+        # the very thread whose signal handler closes.
+        self._token = CancelToken()
+        self._state = "connecting"
+        return None if self._closed else self._token
 
     def _read_one(self, token: CancelToken) -> Generator[Event, None, Exception]:
         """Connect, and give what comes. Returns what ended it."""
+        # Those that were given up on a caller's session end by their own timeouts, and restarts may be faster.
+        while len(running := [attempt for attempt in self._attempts if attempt.running]) >= _ATTEMPTS:
+            if token.wait(_LOOK_AGAIN):
+                return StreamEnded("it was not begun")
+        attempt = Attempt(self._prepare)
+        self._attempts = [*running, attempt]
         try:
-            if (response := self._connect(token)) is not None:
+            response = attempt.result(token)
+        except Exception as error:
+            return translated(error)
+        try:
+            if response is not None:
+                self._response = response
                 yield from self._read(response, token)
         except (ReadError, EventTooLarge) as error:
             return error
         return StreamEnded("the server ended the stream")
 
-    def _connect(self, token: CancelToken) -> requests.Response | None:
-        try:
-            response = Attempt(self._send).result(token)
-        except Exception as error:
-            ours = translated(error)
-            if ours is error:
-                raise
-            raise ours from error
-        self._response = self._response if response is None else response
-        return response
+    def _prepare(self) -> Callable[[], requests.Response]:
+        return self._request.prepare(self.last_event_id, self._timeout)
 
     def _read(self, response: requests.Response, token: CancelToken) -> Iterator[Event]:
         reader = Reader(
@@ -320,7 +312,7 @@ class EventSource:
                 if self._on_open is not None:
                     self._on_open(response)
             for event in reader.events_and_comments() if self._with_comments else reader:
-                delivered = True
+                delivered = delivered or event.data is not None
                 yield event
         finally:
             reader.close()
@@ -328,19 +320,8 @@ class EventSource:
             if not self._manual:
                 self._last_event_id = reader.last_event_id
             self._reader = None
-            if delivered and self._clock.monotonic() - opened >= self._backoff.reset_after:
-                self._failures = 0
-
-    def _send(self) -> requests.Response:
-        request = {name: value() if callable(value) else value for name, value in self._request.items()}
-        headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict()
-        headers.update({"Accept": MEDIA_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-cache"})
-        headers.update(request.pop("headers") or {})
-        if self.last_event_id:
-            set_last_event_id(headers, self.last_event_id.strip(_AROUND))
-        return self._session.request(
-            self._method, headers=headers, stream=True, timeout=self._timeout, **request, **self._options
-        )
+            if delivered:
+                self._row.survived(self._clock.monotonic() - opened)
 
     def _is_last(self, event: Event) -> bool:
         self._finished = bool(self._until(event)) if callable(self._until) else event.data == self._until
@@ -351,50 +332,32 @@ class EventSource:
         self._state = "waiting"
         if self._on_error is not None:
             self._on_error(error)
-        if self._refreshes and not self._refreshed and is_unauthorized(error):
-            self._refreshed = True
-            return True
         verdict = None if self._should_retry is None else self._should_retry(error)
+        unauthorized = is_unauthorized(error)
+        refresh = unauthorized and verdict is None and self._request.varies and not self._refreshed
+        self._refreshed = unauthorized
+        if refresh:
+            return True
         if not (self._reconnect and is_transient(error) if verdict is None else verdict):
             if isinstance(error, StreamEnded):
                 return False
             raise error
-        delay = self._next_delay(error)
-        logger.info("connecting again in %.2f s, attempt %d: %s", delay, self._failures, error)
+        delay = self._row.next_delay(error, self.retry)
+        # The name alone: a message may hold what stands in the query, or a piece of the answer.
+        logger.info("connecting again in %.2f s, attempt %d, after %s", delay, self.attempt, type(error).__name__)
         if self._on_retry is not None:
-            self._on_retry(error, delay, self._failures)
+            self._on_retry(error, delay, self.attempt)
         self._clock.wait(token, delay)
         return True
 
-    def _next_delay(self, error: Exception) -> float:
-        now, limits = self._clock.monotonic(), self._backoff
-        if not self._failures:
-            self._row_began = now
-        self._failures += 1
-        delay = limits.delay(self._failures, self._floor(error))
-        elapsed = now - self._row_began
-        if (limits.max_attempts is not None and self._failures > limits.max_attempts) or (
-            limits.max_elapsed is not None and elapsed + delay > limits.max_elapsed
-        ):
-            raise RetriesExhausted(self._failures - 1, elapsed, error) from error
-        return delay
 
-    def _floor(self, error: Exception) -> float:
-        """Seconds that the server asked to wait for."""
-        limits = self._backoff
-        asked = [((self.retry or 0) / 1000, limits.max_delay, "retry:")]
-        asked.append((retry_after(error, self._clock.time()) or 0.0, limits.max_retry_after, "Retry-After"))
-        for seconds, limit, name in asked:
-            if seconds > limit and (name, seconds) not in self._warned:
-                self._warned.add((name, seconds))
-                logger.warning("the server asks with %s to wait for %.1f s; %.1f s it is", name, seconds, limit)
-        return max(min(seconds, limit) for seconds, limit, _ in asked)
+def _weakly(method: Callable[[], object]) -> Callable[[], None]:
+    """A function that calls a method for as long as its object is there."""
+    reference = weakref.WeakMethod(method)
 
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive()
 
-def _read_once(body: Any) -> bool:
-    """Whether a body, or a part of it, is gone once it was sent."""
-    if isinstance(body, Mapping):
-        body = list(body.values())
-    if isinstance(body, (list, tuple)):
-        return any(map(_read_once, body))
-    return hasattr(body, "read") or isinstance(body, Iterator)
+    return call

@@ -338,7 +338,7 @@ def _read_request(connection: socket.socket, number: int) -> RecordedRequest | N
         raise ScriptError(f"the client does not speak HTTP: {first[:80]!r}")
     headers: dict[str, str] = {}
     for name, _, value in (line.partition(":") for line in lines):
-        name, value = name.strip().lower(), value.strip()
+        name, value = name.strip(" \t").lower(), value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if headers.get("expect", "").lower() == "100-continue":
         connection.sendall(head(status="100 Continue", content_type=None))

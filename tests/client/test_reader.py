@@ -319,3 +319,9 @@ def test_a_reader_reads_on_one_thread_while_others_look_at_it(
     assert (reader.last_event_id, reader.retry, reader.cancelled) == ("1", 5, False)
     reader.close()
     assert reading.result() == [event("a", "1")]
+
+
+def test_the_answer_to_head_has_no_body_whatever_its_headers_say(serve: Callable[..., FakeSSEServer]) -> None:
+    server = serve([head(CHUNKED), HOLD])
+    with requests.head(server.url, stream=True, timeout=20) as response:
+        assert list(Reader(response)) == []

@@ -13,13 +13,16 @@ The contract, which one suite of tests holds every broker to:
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +31,7 @@ from ..event import dump_json
 from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
 from .hub import Hub
 from .inbox import Policy
-from .options import LIMITS, Limits, checked_options, options_of_url
+from .options import LIMITS, Limits, checked_options, options_of_url, take_number
 from .subscription import Subscription
 
 __all__ = ["Broker", "open_broker"]
@@ -46,6 +49,9 @@ class Broker:
     processes, ``_listen`` and ``_unlisten``.
     """
 
+    #: The names of what :meth:`subscribe` takes as ``policy``, for those who take it among other options.
+    POLICY = frozenset(Policy.__dataclass_fields__)
+
     def __init__(self, limits: Limits | None = None) -> None:
         #: How much the log keeps.
         self.limits = limits or Limits()
@@ -59,6 +65,7 @@ class Broker:
         self._starting = threading.Lock()
         self._counting = threading.Lock()
         self._listening = False
+        self._claims: dict[str, float] = {}
         #: Who subscribes in this process.
         self.hub = Hub()
         self.hub.on_control = self._control
@@ -81,7 +88,32 @@ class Broker:
         :raises EventError: the event has an id, or no data, or can't be written.
         :raises TypeError: the event is nothing that can be sent.
         """
-        return self._publish(check_channel(channel), body_of(event, type, dumps))
+        return self.prepare(channel, event, type=type, dumps=dumps)()
+
+    def prepare(
+        self,
+        channel: str,
+        event: Any,
+        *,
+        type: str | None = None,
+        dumps: Callable[[Any], str | bytes] | None = None,
+    ) -> Callable[[], str]:
+        """As :meth:`publish`, in two steps: the event is checked and encoded now, and published when the result is
+        called, after a transaction's commit say."""
+        return functools.partial(self._publish, check_channel(channel), body_of(event, type, dumps))
+
+    def position(self) -> str:
+        """The id of the last event that was published, in whatever channel.
+
+        With it as ``last_event_id``, a subscription that is made later misses nothing that was published meanwhile: ask
+        for it first, then look at the state that you show, and subscribe when the page is there.
+
+        :raises BrokerError: the log can't be reached or used.
+        """
+        if self._closed:
+            raise BrokerClosed("the broker is closed")
+        epoch, head = self._head()
+        return f"{epoch}-{head}"
 
     def subscribe(
         self,
@@ -115,6 +147,7 @@ class Broker:
         self._ensure_listening()
         subscription = Subscription(self, names, globs, checked)
         self.hub.attach(subscription.inbox, names, globs, key)
+        self._attached()
         if last_event_id:
             subscription.resume(last_event_id)
         else:
@@ -149,6 +182,22 @@ class Broker:
             check_channel(channel)
         self.hub.revoke(key, channel)
         self._tell({"revoke": key, "channel": channel})
+
+    def use_once(self, token: str, seconds: float) -> bool:
+        """Whether this is the first time that anyone asks for this token, in any process that has opened the same log.
+
+        It is what makes a ticket good for one use only. Of any number that ask at the same time one is told so.
+
+        :param seconds: for how long it is remembered, at least.
+        :raises BrokerError: nobody can tell.
+        """
+        if not isinstance(token, str):
+            raise TypeError(f"a token is text, got {type(token).__name__}")
+        take_number("seconds", seconds)
+        if self._closed:
+            raise BrokerClosed("the broker is closed")
+        # However long it is, and whoever looks into the log: it is not to be read there.
+        return self._claim(sha256(token.encode()).hexdigest(), seconds)
 
     def close(self) -> None:
         """End all subscriptions of this process, stop listening, let go of files and connections."""
@@ -202,14 +251,34 @@ class Broker:
     def _listen(self) -> None:
         """Set the hub's place to the log's head and, from then on, deliver to it what is appended."""
 
+    def _attached(self) -> None:
+        """A subscriber has come."""
+
     def _unlisten(self) -> None:
         """Undo it. Called once for each."""
 
     def _release(self) -> None:
         """Let go of files and connections. Any number of times."""
 
+    def _before_fork(self) -> list[Callable[[], None]]:
+        """Get ready for a fork; what is to be called in this process afterwards. The child gets :meth:`_reset`."""
+        return []
+
     def _count_elsewhere(self, channel: str) -> int:
         return 0
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        """See :meth:`use_once`. Without one of the broker's own: within this process."""
+        now = time.monotonic()
+        with self._counting:
+            # In the order of their making, which is that of their end where all are remembered for as long.
+            while self._claims and next(iter(self._claims.values())) < now:
+                del self._claims[next(iter(self._claims))]
+            if self._claims.get(name, 0.0) >= now:
+                return False
+            self._claims.pop(name, None)
+            self._claims[name] = now + seconds
+            return True
 
     # What they share.
 
@@ -264,6 +333,19 @@ def open_broker(url: str, **options: Any) -> Broker:
         if parts.netloc or parts.path.strip("/"):
             raise SettingsError(f"memory:// takes options only, got {excerpt(url)}")
         return MemoryBroker(Limits(**checked_options(given, LIMITS)))
+    if scheme == "sqlite":
+        from .sqlite import SQLiteBroker
+
+        return SQLiteBroker.from_url(url, given)
+    if scheme in ("redis", "rediss", "unix"):
+        try:
+            from .redis import RedisBroker
+        except ModuleNotFoundError as error:
+            if error.name != "redis":
+                raise
+            raise SettingsError(f"{scheme}:// needs redis-py: pip install 'ssesync[redis]'") from None
+        client = given.pop("client", None)
+        return RedisBroker.from_url(url, given, client)
     raise SettingsError(
         f"no broker has the URL {excerpt(url)}: there are memory://, sqlite:///path, redis://, rediss:// and unix://"
     )
@@ -272,10 +354,30 @@ def open_broker(url: str, **options: Any) -> Broker:
 _brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+_forking = threading.Lock()
+_after_fork: list[Callable[[], None]] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for broker in list(_brokers):
+        _after_fork.extend(broker._before_fork())
+
+
+def _in_parent() -> None:
+    for release in _after_fork:
+        release()
+    _after_fork.clear()
+    _forking.release()
+
+
+def _in_child() -> None:
+    global _forking
+    _forking = threading.Lock()
+    _after_fork.clear()
     for broker in list(_brokers):
         broker._reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

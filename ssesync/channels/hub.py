@@ -100,16 +100,13 @@ class Hub:
         with self._held():
             return len(self._sinks_of(channel))
 
-    def take_changed(self) -> dict[str, int]:
-        """The channels whose number of sinks has changed since the last call, with that number."""
+    def take_changed(self, *, every: bool = False) -> dict[str, int]:
+        """The channels whose number of sinks has changed since the last call, or all of them, with that number."""
         with self._held():
             changed, self._changed = self._changed, set()
+            if every:
+                changed.update(self._channels)
             return {channel: len(self._channels.get(channel, ())) for channel in changed}
-
-    def channels(self) -> list[str]:
-        """The channels that have sinks, other than by a pattern alone."""
-        with self._held():
-            return list(self._channels)
 
     def claim(self, channels: Iterable[str], position: int) -> list[str]:
         """Take it on to deliver what comes up to ``position``; those of the channels that anyone wants."""
@@ -132,11 +129,12 @@ class Hub:
                     self._gone.append(sink)
         self._purge()
 
-    def lost(self, why: str, epoch: str, position: int) -> None:
-        """Tell every sink that events are lost to it, and go on after ``position`` of ``epoch``."""
+    def lost(self, why: str, epoch: str, position: int, channels: Iterable[str] | None = None) -> None:
+        """Tell sinks, all or those of some channels, that events are lost: they go on after ``position``."""
         with self._held():
             self.epoch, self.position = epoch, position
-            sinks = list(self._members)
+            found = self._members if channels is None else (sink for name in channels for sink in self._sinks_of(name))
+            sinks = list(dict.fromkeys(found))
         for sink in sinks:
             sink.lost(why, epoch, position)
 

@@ -88,16 +88,17 @@ class MemoryBroker(Broker):
         expressions = [compiled(pattern) for pattern in patterns]
         with self._lock:
             self._forget_channels(time.monotonic())
-            names = [name for name in channels if name in self._logs]
+            names = dict.fromkeys(channels)
             if expressions:
-                matching = (name for name in self._logs if any(each.fullmatch(name) for each in expressions))
-                names = list(dict.fromkeys([*names, *matching]))
-            logs = [self._logs[name] for name in names]
+                names.update((name, None) for name in self._logs if any(each.fullmatch(name) for each in expressions))
+            logs = [self._logs[name] for name in names if name in self._logs]
+            # What was published to channels that are no longer there is not known.
+            base = self._base if expressions or len(logs) < len(names) else 0
             for log in logs:
                 self._expire(log, time.monotonic())
             if epoch != self.hub.epoch or after > self._seq:
                 return Page([], True, "unknown", self.hub.epoch, self._seq)
-            if after < max([self._base, *(log.trimmed for log in logs)]):
+            if after < max([base, *(log.trimmed for log in logs)]):
                 return Page([], True, "trimmed", self.hub.epoch, self._seq)
             frames = heapq.merge(*(log.after(after) for log in logs), key=lambda frame: frame.seq)
             return merged(frames, limit, self.hub.epoch, self._seq)

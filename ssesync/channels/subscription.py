@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
 from ..event import Event
-from .frame import Frame, parse_id
+from .frame import Frame, body_of, parse_id
 from .inbox import Inbox, Policy
 
 if TYPE_CHECKING:
@@ -49,12 +49,23 @@ class Subscription:
         policy: Policy,
     ) -> None:
         self._broker = broker
+        self._hub = broker.hub
         #: The channels, and patterns of channels, that it gets.
         self.channels, self.patterns = channels, patterns
         #: What the hub feeds.
         self.inbox = Inbox(policy, broker.count)
         self._resumed = self._failing = False
         self._events: list[Event] = []
+        self._first: list[bytes] = []
+
+    def send_first(self, items: Iterable[Any], dumps: Callable[[Any], str | bytes] | None = None) -> None:
+        """Have a stream begin with these events, before what is replayed and live: with the state, say, that those
+        change. As they are made after subscribing, nothing falls between. Not for those who read events themselves.
+
+        :raises EventError: one has an id, or no data, or can't be written.
+        :raises TypeError: one is nothing that can be sent.
+        """
+        self._first += [body_of(item, None, dumps) for item in items]
 
     def resume(self, last_event_id: str) -> None:
         """Begin after an id, from the log. For the broker alone."""
@@ -93,15 +104,21 @@ class Subscription:
 
         An empty list says that the time is over; ``None`` that the subscription has ended, see ``reason``.
         """
+        if self._first and not self.closed:
+            first, self._first = self._first, []
+            return first
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _TRY_AGAIN[0]
         while True:
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._hub is not self._broker.hub:
+                self.inbox.abandon()  # the parent's, in a forked child: nobody feeds it
+                return None
             place = self.inbox.look()
             if place is None:
                 items = self.inbox.take(remaining)
                 if items is None:
-                    self._broker.hub.detach(self.inbox)
+                    self._hub.detach(self.inbox)
                 if items or items is None or not self.inbox.behind:
                     return items
                 continue
@@ -155,12 +172,12 @@ class Subscription:
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
         """End at once: nothing that waits is given out. From any thread, any number of times."""
         self.inbox.close(CloseReason(reason), discard=True)
-        self._broker.hub.detach(self.inbox)
+        self._hub.detach(self.inbox)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """End after what waits, then ``last``. From any thread."""
         self.inbox.close(CloseReason(reason), last=last)
-        self._broker.hub.detach(self.inbox)
+        self._hub.detach(self.inbox)
 
     def close(self) -> None:
         """End. Does nothing if it has ended."""
@@ -177,7 +194,7 @@ class Subscription:
         inbox = getattr(self, "inbox", None)
         if inbox is not None:
             inbox.abandon()
-            self._broker.hub.detach(inbox)
+            self._hub.detach(inbox)
 
     def _read_log(self, generation: int, epoch: str, cursor: int) -> list[Frame]:
         page = self._broker.read(epoch, cursor, self.channels, self.patterns, PAGE)

@@ -35,7 +35,10 @@ class Sink(Protocol):
         """End for a reason of the broker's: it closes, or a right was taken back."""
 
     def lost(self, why: str, epoch: str, position: int) -> object:
-        """Events are lost to all: what comes now comes after ``position`` of ``epoch``."""
+        """The log was begun anew: what comes now comes after ``position`` of ``epoch``."""
+
+    def missed(self) -> object:
+        """There was more than was offered, and more may come: the log knows."""
 
 
 @dataclass(eq=False)
@@ -129,14 +132,21 @@ class Hub:
                     self._gone.append(sink)
         self._purge()
 
-    def lost(self, why: str, epoch: str, position: int, channels: Iterable[str] | None = None) -> None:
-        """Tell sinks, all or those of some channels, that events are lost: they go on after ``position``."""
+    def lost(self, why: str, epoch: str, position: int) -> None:
+        """Tell all sinks that the log was begun anew, and go on after ``position`` of ``epoch``."""
         with self._held():
             self.epoch, self.position = epoch, position
+            sinks = list(self._members)
+        for sink in sinks:
+            sink.lost(why, epoch, position)
+
+    def missed(self, channels: Iterable[str] | None) -> None:
+        """Tell the sinks of some channels, or all, that not everything could be delivered to them."""
+        with self._held():
             found = self._members if channels is None else (sink for name in channels for sink in self._sinks_of(name))
             sinks = list(dict.fromkeys(found))
         for sink in sinks:
-            sink.lost(why, epoch, position)
+            sink.missed()
 
     def revoke(self, key: str, channel: str | None) -> int:
         """End the sinks that a key has, or only those that have the channel; how many that were."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,8 @@ class Inbox:
         self.epoch = ""
         #: Whether the log is to be read.
         self.behind = False
+        #: Whether it is not for its own slowness that it is behind.
+        self.blameless = False
         #: Changes when the cursor was set from outside.
         self.generation = 0
         #: How many events were given to the reader.
@@ -149,8 +151,19 @@ class Inbox:
                 return
             self.generation += 1
             self._clear()
-            self.epoch, self.cursor, self._newest, self.behind = epoch, position, position, False
+            self.epoch, self.cursor, self._newest = epoch, position, position
+            self.behind = self.blameless = False
             self._reset = self.reset(why, epoch, position)
+            self._wake()
+
+    def missed(self) -> None:
+        """See :class:`ssesync.channels.hub.Sink`."""
+        with self._condition:
+            self._left_out = self.blameless = True
+            if self.behind:
+                self._frames, self._size = [], 0
+            elif not (self._frames or self._keyed):
+                self.behind = True
             self._wake()
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
@@ -180,7 +193,7 @@ class Inbox:
         """Set out after the cursor: live, or from the log."""
         with self._condition:
             self.epoch, self.cursor = epoch, cursor
-            self.behind = behind or self._left_out
+            self.behind, self.blameless = behind or self._left_out, behind
             if not behind:
                 self._newest = max(self._newest, cursor)
                 self._keep_after(cursor)
@@ -189,6 +202,8 @@ class Inbox:
         """Whether the log is to be read: generation, epoch and cursor. What is left out from now on is noticed."""
         with self._condition:
             self._looked = time.monotonic()
+            if self._left_out and not (self._frames or self._keyed):
+                self.behind = True
             if not self.behind or self._reason is not None:
                 return None
             if self._left_out:
@@ -203,26 +218,29 @@ class Inbox:
             self.epoch, self.cursor = epoch, end
             self._newest = max(self._newest, end)
             if complete and not self._left_out:
-                self.behind = False
+                self.behind = self.blameless = False
                 self._keep_after(end)
                 frames = frames + self._frames
                 self._clear()
                 self.cursor = frames[-1].seq if frames else end
+            frames = self._take_reset() + frames
             self.events += len(frames)
             return frames
 
-    def take(self, timeout: float | None) -> list[bytes] | None:
+    def take(self, timeout: float | None) -> Sequence[bytes] | None:
         """Wait up to ``timeout`` seconds; ``None`` at the end. ``[]``: the time is over, or the log is to be read."""
         with self._condition:
             deadline = None if timeout is None else time.monotonic() + timeout
             while True:
                 self._looked = time.monotonic()
+                if self.behind and self._reason is None:
+                    return self._take_reset()
                 if self._frames or self._keyed or self._last or self._reset:
                     return self._give()
                 if self._reason is not None:
                     return None
                 remaining = None if deadline is None else deadline - self._looked
-                if self.behind or (remaining is not None and remaining <= 0):
+                if remaining is not None and remaining <= 0:
                     return []
                 self._wait(remaining)
 
@@ -253,10 +271,7 @@ class Inbox:
         self._wake()
 
     def _give(self) -> list[bytes]:
-        items: list[bytes] = []
-        if self._reset is not None:
-            items.append(self._reset)
-            self._reset = None
+        items: list[bytes] = [*self._take_reset()]
         if self._dropped:
             items.append(encode(Event(dump_json({"count": self._dropped}), type=self._policy.dropped_event)))
             self._dropped = 0
@@ -270,6 +285,10 @@ class Inbox:
             self._last = b""
         self._clear(but_left_out=True)
         return items
+
+    def _take_reset(self) -> list[Frame]:
+        frame, self._reset = self._reset, None
+        return [] if frame is None else [frame]
 
     def _keep_after(self, cursor: int) -> None:
         self._frames = [frame for frame in self._frames if frame.seq > cursor]

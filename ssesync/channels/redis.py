@@ -271,7 +271,7 @@ class RedisBroker(Broker):
             self._begin_anew(page.epoch, page.head)
         elif page.lost:
             self._unfinished = None
-            self.hub.lost(page.lost, page.epoch, end, wanted)
+            self.hub.missed(wanted)
         else:
             self.hub.deliver(page.frames)
             self._unfinished = None if page.complete else (page.frames[-1].seq, end, wanted)

@@ -140,7 +140,7 @@ class SQLiteBroker(Broker):
             return False
         wanted = set(hub.claim({channel for _, channel, _ in rows}, end))
         if lost is None or lost:
-            hub.lost("trimmed", epoch, end, lost)
+            hub.missed(lost)
         hub.deliver(Frame.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
         return len(rows) == _BATCH
 

@@ -54,7 +54,7 @@ class Subscription:
         self.channels, self.patterns = channels, patterns
         #: What the hub feeds.
         self.inbox = Inbox(policy, broker.count)
-        self._resumed = self._failing = False
+        self._failing = False
         self._events: list[Event] = []
         self._first: list[bytes] = []
 
@@ -71,7 +71,6 @@ class Subscription:
         """Begin after an id, from the log. For the broker alone."""
         place = parse_id(last_event_id)
         epoch, seq = place or ("", 0)
-        self._resumed = True
         self.inbox.start(epoch, seq, behind=True)
 
     @property
@@ -119,8 +118,9 @@ class Subscription:
                 items = self.inbox.take(remaining)
                 if items is None:
                     self._hub.detach(self.inbox)
-                if items or items is None or not self.inbox.behind:
-                    return items
+                    return None
+                if items or not self.inbox.behind:
+                    return list(items)
                 continue
             try:
                 if frames := self._read_log(*place):
@@ -201,15 +201,13 @@ class Subscription:
         inbox = self.inbox
         if not page.lost:
             end = page.frames[-1].seq if page.frames else cursor
-            self._resumed = False
             return inbox.found(
                 page.frames, complete=page.complete, generation=generation, end=end, epoch=page.epoch
             )  # fmt: skip
-        if not self._resumed:
+        if not inbox.blameless:
             # It was live, and is too slow for what the log keeps.
             self._broker.count("disconnected", 1)
             self.cancel(CloseReason.OVERFLOW)
             return []
-        self._resumed = False
         reset = inbox.reset(page.lost, page.epoch, page.head)
         return inbox.found([reset], complete=True, generation=generation, end=page.head, epoch=page.epoch)

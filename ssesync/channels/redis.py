@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -83,7 +83,7 @@ class RedisBroker(Broker):
                 raise SettingsError("the client that is given to a broker must not have decode_responses=True")
             return cls(lambda: client, limits, own=False, **rest)
         in_url = {name: value for name, value in parse_qsl(parts.query, keep_blank_values=True) if name in theirs}
-        plain = urlunsplit(parts._replace(query=urlencode(in_url)))
+        plain = f"{url.partition('?')[0]}?{urlencode(in_url)}"
         more = {name: value for name, value in checked.items() if name in theirs and name not in in_url}
         defaults = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "socket_keepalive": True}
         if parts.scheme == "unix":
@@ -184,6 +184,10 @@ class RedisBroker(Broker):
         """Epoch, head, and the channels that have events after a place."""
         epoch, head, names = self._run(scripts.CHANGED, secrets.token_hex(4), after, client=client)
         return epoch.decode(), int(head), [name.decode() for name in names]
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        with _told():
+            return bool(self._client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
 
     # Listening.
 

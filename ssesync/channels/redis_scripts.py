@@ -10,6 +10,7 @@ Keys, all under one prefix in braces, which is what a cluster needs to take them
     {prefix}:alive              sorted set: each process that listens, by when it counts as gone
     {prefix}:here:<process>     hash: how many subscribe in that process, by channel
     {prefix}:wake:<process>     stream: ends the wait of that process
+    {prefix}:claim:<name>       what was used once
 
 An event's seq is the time in microseconds, or one more than the last: so a server that has lost its latest events in a
 crash does not give their numbers out again. A stream's ids are ``<seq>-0``. Lua's numbers hold it exactly (2**53).

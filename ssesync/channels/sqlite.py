@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -68,7 +69,8 @@ class SQLiteBroker(Broker):
 
     def _reset(self) -> None:
         super()._reset()
-        self._write, self._read, self._follow = (Handle(self._path, self._busy_timeout) for _ in range(3))
+        was_there = threading.Event()
+        self._write, self._read, self._follow = (Handle(self._path, self._busy_timeout, was_there) for _ in range(3))
         self._listener = Listener(self._step, f"the broker of {self._path}")
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._version: object = None
@@ -92,6 +94,13 @@ class SQLiteBroker(Broker):
         """See :class:`Broker`."""
         with self._read.transaction() as connection:
             return log.page_of(connection, self.limits, epoch, after, channels, patterns, limit, time.time())
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        now = time.time()
+        with self._write.transaction(write=True) as connection:
+            connection.execute("DELETE FROM ssesync_claim WHERE until < ?", (now,))
+            query = "INSERT OR IGNORE INTO ssesync_claim VALUES (?, ?)"
+            return connection.execute(query, (name, now + seconds)).rowcount == 1
 
     def _listen(self) -> None:
         self._version = self._follow.data_version()

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS ssesync_presence (
     channel TEXT NOT NULL, process TEXT NOT NULL, subscribers INTEGER NOT NULL, seen REAL NOT NULL,
     PRIMARY KEY (channel, process)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ssesync_claim (name TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 """
 # After a crash of the machine the last transactions may be gone, and their numbers must not be given out again: by so
 # much they go on higher.
@@ -53,11 +54,14 @@ class Handle:
 
     :param path: the file. It is made if it is not there, with the directory it is in being there.
     :param patience: seconds to wait for other processes' locks.
+    :param was_there: set as soon as there is a file, by any of the handles that share it. If it is not there after
+        that, it was deleted.
     """
 
-    def __init__(self, path: Path, patience: float) -> None:
+    def __init__(self, path: Path, patience: float, was_there: threading.Event) -> None:
         self._path = path
         self._patience = patience
+        self._was_there = was_there
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -117,10 +121,8 @@ class Handle:
             file = None
         if self._connection is not None and file == self._file:
             return self._connection
-        had = self._file
         self._let_go()
-        if had is not None and file is None:
-            self._file = had
+        if file is None and self._was_there.is_set():
             raise BrokerDamaged(
                 f"{self._path} was deleted while it was in use: restart what uses it, which makes a new one"
             )
@@ -132,6 +134,7 @@ class Handle:
         except OSError as error:
             raise BrokerUnavailable(f"can't open {self._path}: {error}") from error
         self._file = (status.st_dev, status.st_ino)
+        self._was_there.set()
         return self._connection
 
     def _let_go(self) -> None:

@@ -408,3 +408,24 @@ def test_a_subscription_that_is_let_go_of_ends(broker: Broker) -> None:
     assert broker.subscriber_count("a", local=True) == 1
     del subscription
     assert broker.subscriber_count("a", local=True) == 0
+
+
+def test_a_token_is_good_for_one_use_in_all_processes(openers: Open) -> None:
+    one, other = openers(), openers()
+    results: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda broker=broker: results.append(broker.use_once("token", 60)))
+        for broker in (one, other) * 4
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(results) == [False] * 7 + [True]
+    assert one.use_once("another", 60)
+
+
+def test_a_token_is_forgotten_when_its_time_is_over(broker: Broker) -> None:
+    assert broker.use_once("token", 0.05)
+    time.sleep(0.06)
+    assert broker.use_once("token", 60)

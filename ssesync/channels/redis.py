@@ -304,7 +304,7 @@ def _told() -> Iterator[None]:
         raise BrokerUnavailable(f"Redis can't be reached: {error}") from error
     except redis.ResponseError as error:
         text = str(error)
-        if "OOM" in text or isinstance(error, redis.exceptions.ReadOnlyError) or "MISCONF" in text:
+        if isinstance(error, redis.exceptions.ReadOnlyError) or "maxmemory" in text or "MISCONF" in text:
             raise BrokerUnavailable(f"Redis takes nothing more: {text}") from error
         if isinstance(error, redis.exceptions.NoPermissionError):
             raise BrokerError(f"Redis refuses: {text}") from error

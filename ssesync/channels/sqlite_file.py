@@ -152,7 +152,9 @@ class Handle:
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
-                self.patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone())
+                mode = self.patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone())
+                if mode != ("wal",):
+                    raise BrokerUnavailable(f"{self._path} can't be opened by several processes: not on a local disk?")
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute("PRAGMA journal_size_limit=4194304")
                 self._make_tables(connection)

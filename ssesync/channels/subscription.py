@@ -75,8 +75,8 @@ class Subscription:
 
     @property
     def last_event_id(self) -> str:
-        """The id of the last event that was given out, or the place it begins after."""
-        return f"{self.inbox.epoch}-{self.inbox.cursor}"
+        """The id of the last event that was given out, or where it begins; ``""`` if that is not known yet."""
+        return f"{self.inbox.epoch}-{self.inbox.cursor}" if self.inbox.epoch else ""
 
     @property
     def reason(self) -> CloseReason | None:

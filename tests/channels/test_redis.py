@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import redis
+import trustme
 
 from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError, open_broker
 
 from .conftest import got, numbered, published, texts
-from .redis_server import RedisServer
+from .redis_server import RedisServer, free_port
 from .test_contract import eventually, place
 from .test_sqlite import forked, publishing
 
@@ -222,6 +223,39 @@ def test_a_cluster_accepts_it_as_all_keys_are_of_one_slot(own_server: RedisServe
         with broker.subscribe("a", patterns=["b*"], last_event_id=start) as subscription:
             published(broker, "b1", "2")
             assert texts(subscription, 1) == ["2"]
+    with (
+        redis.RedisCluster.from_url(own_server.url) as client,
+        open_broker("redis://", client=client) as broker,
+        broker.subscribe("a") as subscription,
+    ):
+        published(broker, "a", "3")
+        assert texts(subscription, 1) == ["3"]
+
+
+def test_tls_will_do(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    for name, blob in (("ca", authority.cert_pem), ("key", certificate.private_key_pem),
+                       ("cert", certificate.cert_chain_pems[0])):  # fmt: skip
+        blob.write_to_path(str(tmp_path / name))
+    port = free_port()
+    server = RedisServer(
+        tmp_path, "--save", "", "--tls-port", str(port), "--tls-cert-file", "cert", "--tls-key-file", "key",
+        "--tls-ca-cert-file", "ca", "--tls-auth-clients", "no",
+    )  # fmt: skip
+    server.start()
+    try:
+        url = f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path}/ca"
+        with open_broker(url) as broker, broker.subscribe("a") as subscription:
+            published(broker, "a", "x")
+            assert texts(subscription, 1) == ["x"]
+        with (
+            open_broker(f"rediss://localhost:{port}/0") as broker,
+            pytest.raises(BrokerUnavailable, match=r"(?i)certificate"),
+        ):
+            broker.publish("a", "x")
+    finally:
+        server.kill()
 
 
 def test_a_client_of_the_users_own_is_used_and_left_open(redis_server: RedisServer) -> None:

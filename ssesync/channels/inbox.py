@@ -307,7 +307,8 @@ class Inbox:
         return self._patient()
 
     def _patient(self) -> bool:
-        if time.monotonic() - self._looked <= self._policy.patience:
+        # One that waits here is no slow one: it is woken, and may just not have had the processor yet.
+        if self._waiting or time.monotonic() - self._looked <= self._policy.patience:
             return True
         self._count("disconnected", 1)
         self.close(CloseReason.OVERFLOW, discard=True)

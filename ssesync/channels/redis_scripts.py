@@ -30,8 +30,12 @@ end
 local function current(candidate)
   local m = redis.call('HMGET', meta, 'epoch', 'seq', 'base')
   if m[1] then return m[1], tonumber(m[2]), tonumber(m[3]) end
+  -- Of an older log, of which only this was lost, nothing may be left.
+  for _, name in ipairs(redis.call('ZRANGE', tails, 0, -1)) do
+    redis.call('DEL', p .. ':log:' .. name, p .. ':info:' .. name)
+  end
+  redis.call('DEL', index, tails)
   redis.call('HSET', meta, 'epoch', candidate, 'seq', '0', 'base', '0')
-  redis.call('DEL', index)
   return candidate, 0, 0
 end
 local function forget(name, base)

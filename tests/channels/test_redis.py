@@ -138,6 +138,16 @@ def test_a_log_that_is_flushed_is_another_log(broker: Broker, admin: redis.Redis
     subscription.close()
 
 
+def test_of_a_log_whose_key_was_evicted_nothing_is_left(broker: Broker, admin: redis.Redis) -> None:
+    (old,) = published(broker, "a", "1")
+    admin.delete("{ssesync}:meta")
+    (new,) = published(broker, "b", "2")
+    assert place(new)[0] != place(old)[0]
+    assert admin.keys("*:a") == []
+    with broker.subscribe("a", "b", last_event_id=old) as subscription:
+        assert got(subscription, 1)[0].json() == {"reason": "unknown"}
+
+
 def test_a_server_that_has_lost_its_latest_events_gives_out_no_number_again(
     own_server: RedisServer, broker: Broker, admin: redis.Redis
 ) -> None:

@@ -39,8 +39,9 @@ class RedisBroker(Broker):
     """``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, with its options and the broker's own.
 
     A process has one connection that listens, however many subscribe in it, and one for all else. When Redis can't be
-    reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; those who subscribe already stay, and go on
-    from where they were when it is back. What Redis loses in a crash of its own (see its ``appendonly``) is lost.
+    reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; those who subscribe already stay,
+    and go on from where they were when it is back. What Redis loses in a crash of its own (see its ``appendonly``) is
+    lost.
 
     ``open_broker("redis://", client=client)`` uses a ``redis.Redis`` of yours instead, a Sentinel's say, with room for
     two connections.

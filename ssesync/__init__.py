@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 from . import wire
 from .cancel import CancelToken
 from .errors import (
+    BrokerClosed,
+    BrokerDamaged,
+    BrokerError,
+    BrokerUnavailable,
+    ChannelError,
     CloseReason,
     ConnectFailed,
     ConnectionLost,
@@ -41,6 +46,8 @@ from .settings import Settings
 from .wire import add_accept_mime, get_last_event_id, set_last_event_id
 
 if TYPE_CHECKING:
+    from .channels.broker import Broker, open_broker
+    from .channels.subscription import Subscription
     from .client.backoff import Backoff
     from .client.reader import Reader
     from .client.relay import Relay, relay_request
@@ -50,7 +57,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "Broker",
+    "BrokerClosed",
+    "BrokerDamaged",
+    "BrokerError",
+    "BrokerUnavailable",
     "CancelToken",
+    "ChannelError",
     "CloseReason",
     "ConnectFailed",
     "ConnectionLost",
@@ -74,11 +87,13 @@ __all__ = [
     "StreamClosed",
     "StreamEnded",
     "StreamStats",
+    "Subscription",
     "Writer",
     "add_accept_mime",
     "drain",
     "drain_on_signal",
     "get_last_event_id",
+    "open_broker",
     "relay_request",
     "set_last_event_id",
     "streams",
@@ -87,9 +102,12 @@ __all__ = [
 
 _LAZY = {
     "Backoff": "ssesync.client.backoff",
+    "Broker": "ssesync.channels.broker",
     "EventSource": "ssesync.client.source",
     "Reader": "ssesync.client.reader",
     "Relay": "ssesync.client.relay",
+    "Subscription": "ssesync.channels.subscription",
+    "open_broker": "ssesync.channels.broker",
     "relay_request": "ssesync.client.relay",
 }
 

@@ -7,6 +7,11 @@
     ├── EventTooLarge                  the decoder's limit was passed
     ├── SettingsError (ValueError)     an option that does not exist or makes no sense
     ├── StreamClosed                   writing to a stream that is over; says why it is
+    ├── BrokerError                    publishing or subscribing failed
+    │   ├── ChannelError (ValueError)  a name that no channel can have
+    │   ├── BrokerUnavailable (ConnectionError)  the log can't be reached, or takes no more: it may pass
+    │   ├── BrokerDamaged              the log is deleted, corrupt or another program's: it won't pass
+    │   └── BrokerClosed               the broker was closed
     └── ReadError                      reading a stream failed
         ├── ResponseError              the answer is not an event stream; keeps the response
         │   ├── StatusError            ... because of its status
@@ -30,6 +35,11 @@ if TYPE_CHECKING:
     from .event import Event
 
 __all__ = [
+    "BrokerClosed",
+    "BrokerDamaged",
+    "BrokerError",
+    "BrokerUnavailable",
+    "ChannelError",
     "CloseReason",
     "ConnectFailed",
     "ConnectionLost",
@@ -62,6 +72,8 @@ class CloseReason(str, Enum):
     """A subscriber fell further behind than its buffer holds."""
     LIFETIME = "lifetime"
     """The stream reached its longest lifetime; the client is expected back."""
+    REVOKED = "revoked"
+    """The right to what the stream carries was taken back."""
     SHUTDOWN = "shutdown"
     """The process is stopping."""
     CANCELLED = "cancelled"
@@ -138,6 +150,30 @@ class StreamClosed(SSEError):
     def __init__(self, reason: CloseReason | str) -> None:
         self.reason = CloseReason(reason)
         super().__init__(f"the stream is closed: {self.reason}")
+
+
+class BrokerError(SSEError):
+    """Publishing or subscribing failed. The cause, where there is one, is chained."""
+
+
+class ChannelError(BrokerError, ValueError):
+    """A name that no channel, or no pattern of channels, can have."""
+
+
+class BrokerUnavailable(BrokerError, ConnectionError):
+    """The log can't be reached or takes no more: a server that is down, a full disk, a lock held for too long.
+
+    It may pass. An event whose publishing raised this was not published, unless the connection to a server broke
+    after the event had been sent to it: then nobody can tell.
+    """
+
+
+class BrokerDamaged(BrokerError):
+    """The log can't be used as it is: its file was deleted, is corrupt, or is no log of ours."""
+
+
+class BrokerClosed(BrokerError):
+    """The broker was closed: it neither publishes nor subscribes any more."""
 
 
 class ReadError(SSEError):

@@ -20,7 +20,13 @@ import ssesync_flask
 PUBLIC = {
     "ssesync": {
         "Backoff",
+        "Broker",
+        "BrokerClosed",
+        "BrokerDamaged",
+        "BrokerError",
+        "BrokerUnavailable",
         "CancelToken",
+        "ChannelError",
         "CloseReason",
         "ConnectFailed",
         "ConnectionLost",
@@ -44,11 +50,13 @@ PUBLIC = {
         "StreamClosed",
         "StreamEnded",
         "StreamStats",
+        "Subscription",
         "Writer",
         "add_accept_mime",
         "drain",
         "drain_on_signal",
         "get_last_event_id",
+        "open_broker",
         "relay_request",
         "set_last_event_id",
         "streams",
@@ -126,7 +134,7 @@ def test_every_public_name_can_be_imported_and_is_listed_by_dir(package: str) ->
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_offers_once_in_order_and_truly(name: str) -> None:
     module = MODULES[name]
-    if name in ("ssesync.client", "ssesync.server"):
+    if name in ("ssesync.channels", "ssesync.client", "ssesync.server"):
         assert not hasattr(module, "__all__")  # a room; its modules are what there is
         return
     offered = module.__all__

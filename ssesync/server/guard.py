@@ -63,7 +63,12 @@ class Guard:
             if stream is not None:
                 stream.stop(CloseReason.LIFETIME)
         timeout, since = self._settings.send_timeout, self._sending_since
-        if timeout is not None and since is not None and now - since > timeout and self._socket is not None:
+        if since is None or self._socket is None:
+            return
+        stream = self._stream()
+        # A subscriber that fell too far behind has been given up, but the server's thread is still at it.
+        given_up = stream is not None and stream.reason is CloseReason.OVERFLOW
+        if given_up or (timeout is not None and now - since > timeout):
             with self._lock:
                 if self._ended or self._sending_since != since:
                     return

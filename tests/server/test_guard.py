@@ -23,6 +23,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, CloseReason]] = []
+        self.reason: CloseReason | None = None
 
     def cancel(self, reason: CloseReason) -> None:
         self.calls.append(("cancel", reason))
@@ -153,4 +154,18 @@ def test_it_keeps_no_stream_alive(pair: tuple[socket.socket, socket.socket]) -> 
     pair[1].close()
     pass_through()
     watching.tick(1e9)
+    watching.end()
+
+
+def test_a_subscriber_that_was_given_up_is_cut_off_while_the_server_still_sends_to_it(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = Stream()
+    watching = guard(stream, pair[0], send_timeout=None)
+    watching.sending(time.monotonic())
+    watching.tick(time.monotonic())
+    assert stream.calls == []
+    stream.reason = CloseReason.OVERFLOW
+    watching.tick(time.monotonic())
+    assert pair[1].recv(1) == b""
     watching.end()

@@ -1,0 +1,383 @@
+"""Brokers: where what is published is kept, and how it gets to those who subscribe.
+
+The contract, which one suite of tests holds every broker to:
+
+- Each event gets a number, its *seq*, higher than that of every event published before it, in whatever channel. A
+  client's last event ID, ``<epoch>-<seq>``, so tells how far it has come in all of its channels.
+- The log keeps a channel's last events, bounded by number, bytes and age. A client that comes back with an id gets
+  what came after it, in order, without a gap or a duplicate, and then what comes live. If the log can't tell of all
+  of that, it gets one ``reset`` event instead. A client that sends no id gets what comes live.
+- ``publish`` returns when the event is in the log, and raises if it is not. It never waits for a subscriber.
+- A process has one listener, however many subscribe; a forked child gets its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import BrokerClosed, ChannelError, CloseReason, SettingsError, excerpt
+from ..event import dump_json
+from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
+from .hub import Hub
+from .inbox import Policy
+from .options import LIMITS, Limits, checked_options, options_of_url, take_number
+from .subscription import Subscription
+
+__all__ = ["Broker", "open_broker"]
+
+logger = logging.getLogger("ssesync")
+
+
+class Broker:
+    """Publishes to channels and subscribes to them. Made by :func:`open_broker`.
+
+    Every method may be called from any thread, ``publish`` also from any process that has opened the same log. Nothing
+    is started or connected before it is first needed.
+
+    Another broker is a subclass that fills in ``_append``, ``_head``, ``read`` and, where events come from other
+    processes, ``_listen`` and ``_unlisten``.
+    """
+
+    #: The names of what :meth:`subscribe` takes as ``policy``, for those who take it among other options.
+    POLICY = frozenset(Policy.__dataclass_fields__)
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        #: How much the log keeps.
+        self.limits = limits or Limits()
+        self._closed = False
+        self._counters: Counter[str] = Counter()
+        self._reset()
+        _brokers.add(self)
+
+    def _reset(self) -> None:
+        """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
+        self._starting = threading.Lock()
+        self._counting = threading.Lock()
+        self._listening = False
+        self._claims: dict[str, float] = {}
+        #: Who subscribes in this process.
+        self.hub = Hub()
+        self.hub.on_control = self._control
+
+    def publish(
+        self,
+        channel: str,
+        event: Any,
+        *,
+        type: str | None = None,
+        dumps: Callable[[Any], str | bytes] | None = None,
+    ) -> str:
+        """Publish an event to a channel; the id it got.
+
+        :param event: an :class:`Event` without an id, text, or anything that JSON can hold.
+        :param type: the event's type, where ``event`` is no :class:`Event`.
+        :param dumps: the JSON encoder.
+        :raises BrokerError: it is not in the log; see :class:`BrokerUnavailable` for the one exception.
+        :raises ChannelError: no channel can have this name.
+        :raises EventError: the event has an id, or no data, or can't be written.
+        :raises TypeError: the event is nothing that can be sent.
+        """
+        return self.prepare(channel, event, type=type, dumps=dumps)()
+
+    def prepare(
+        self,
+        channel: str,
+        event: Any,
+        *,
+        type: str | None = None,
+        dumps: Callable[[Any], str | bytes] | None = None,
+    ) -> Callable[[], str]:
+        """As :meth:`publish`, in two steps: the event is checked and encoded now, and published when the result is
+        called, after a transaction's commit say."""
+        return functools.partial(self._publish, check_channel(channel), body_of(event, type, dumps))
+
+    def position(self) -> str:
+        """The id of the last event that was published, in whatever channel.
+
+        With it as ``last_event_id``, a subscription that is made later misses nothing that was published meanwhile: ask
+        for it first, then look at the state that you show, and subscribe when the page is there.
+
+        :raises BrokerError: the log can't be reached or used.
+        """
+        if self._closed:
+            raise BrokerClosed("the broker is closed")
+        epoch, head = self._head()
+        return f"{epoch}-{head}"
+
+    def subscribe(
+        self,
+        *channels: str,
+        patterns: Iterable[str] = (),
+        last_event_id: str | None = None,
+        key: str | None = None,
+        **policy: Any,
+    ) -> Subscription:
+        """Subscribe to channels. All that is published from now on comes, and before it what came after an id.
+
+        :param patterns: more channels, also such as don't exist yet: in ``"room:*"``, ``*`` stands for any characters.
+            Never make one of what a client sends.
+        :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed.
+        :param key: whose subscription this is, a user's name say, for :meth:`revoke`.
+        :param policy: ``overflow``, ``coalesce``, ``max_pending_events``, ``max_pending_bytes``, ``patience``,
+            ``reset_event``, ``dropped_event``; see :class:`ssesync.channels.inbox.Policy`.
+        :raises BrokerError: the log can't be reached or used.
+        :raises ChannelError: no channel can have this name.
+        :raises SettingsError: a policy that does not exist or can't work.
+        """
+        if isinstance(patterns, str):
+            raise TypeError("patterns takes a list of patterns, got text")
+        names = tuple(dict.fromkeys(map(check_channel, channels)))
+        globs = tuple(dict.fromkeys(map(check_pattern, patterns)))
+        if not names and not globs:
+            raise ChannelError("subscribe() takes at least one channel or pattern")
+        if key is not None and not isinstance(key, str):
+            raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
+        checked = Policy(**checked_options(policy, {}, [*Policy.__dataclass_fields__]))
+        self._ensure_listening()
+        subscription = Subscription(self, names, globs, checked)
+        self.hub.attach(subscription.inbox, names, globs, key)
+        self._attached()
+        if last_event_id:
+            subscription.resume(last_event_id)
+        else:
+            # Asked after the hub had it: what was published before this is not for it, and what comes after can't
+            # pass it by.
+            epoch, head = self._head()
+            subscription.inbox.start(epoch, head, behind=False)
+        if self._closed:
+            subscription.cancel(CloseReason.SHUTDOWN)
+        return subscription
+
+    def subscriber_count(self, channel: str, *, local: bool = False) -> int:
+        """How many subscribe to a channel: in all processes where the broker can tell, or only in this one.
+
+        Those of other processes are told within a second or so. Of theirs, those who have it by a pattern don't count.
+        """
+        check_channel(channel)
+        here = self.hub.count(channel)
+        return here if local else here + self._count_elsewhere(channel)
+
+    def revoke(self, key: str, channel: str | None = None) -> None:
+        """End the subscriptions that were made with a key, or those of them that have a channel, in all processes.
+
+        They end at once with the reason ``revoked``, and nothing that waits is sent. Their clients come back: so have
+        your own check refuse them first.
+
+        :raises BrokerError: other processes can't be told. In this one they are ended.
+        """
+        if not isinstance(key, str):
+            raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
+        if channel is not None:
+            check_channel(channel)
+        self.hub.revoke(key, channel)
+        self._tell({"revoke": key, "channel": channel})
+
+    def use_once(self, token: str, seconds: float) -> bool:
+        """Whether this is the first time that anyone asks for this token, in any process that has opened the same log.
+
+        It is what makes a ticket good for one use only. Of any number that ask at the same time one is told so.
+
+        :param seconds: for how long it is remembered, at least.
+        :raises BrokerError: nobody can tell.
+        """
+        if not isinstance(token, str):
+            raise TypeError(f"a token is text, got {type(token).__name__}")
+        take_number("seconds", seconds)
+        if self._closed:
+            raise BrokerClosed("the broker is closed")
+        # However long it is, and whoever looks into the log: it is not to be read there.
+        return self._claim(sha256(token.encode()).hexdigest(), seconds)
+
+    def close(self) -> None:
+        """End all subscriptions of this process, stop listening, let go of files and connections."""
+        with self._starting:
+            self._closed = True
+            listening, self._listening = self._listening, False
+        if listening:
+            self._unlisten()
+        self.hub.close(CloseReason.SHUTDOWN)
+        self._release()
+
+    def snapshot(self) -> dict[str, Any]:
+        """What this process has done, as plain values: ``subscribers`` now, and since its start ``published`` events,
+        ``disconnected`` subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``."""
+        with self._counting:
+            names = ("published", "disconnected", "dropped", "coalesced", "resets")
+            return {"subscribers": len(self.hub), **{name: self._counters[name] for name in names}}
+
+    def warn_once(self, environ: Mapping[str, Any]) -> None:
+        """Say, once in a process, that this broker can't serve several processes, if the WSGI environ tells of some."""
+
+    def count(self, name: str, by: int) -> None:
+        """Count for :meth:`snapshot`."""
+        if by:
+            with self._counting:
+                self._counters[name] += by
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # What a broker fills in.
+
+    def _append(self, channel: str, body: bytes) -> str:
+        """Put an event into the log and make it known to the listeners; its id."""
+        raise NotImplementedError
+
+    def _head(self) -> tuple[str, int]:
+        """The log's epoch, and the seq of the last event that was put in."""
+        raise NotImplementedError
+
+    def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
+        """What the log has of channels after a place, at one moment, in order; up to ``limit`` events of it.
+
+        :raises BrokerError: the log can't be read.
+        """
+        raise NotImplementedError
+
+    def _listen(self) -> None:
+        """Set the hub's place to the log's head and, from then on, deliver to it what is appended."""
+
+    def _attached(self) -> None:
+        """A subscriber has come."""
+
+    def _unlisten(self) -> None:
+        """Undo it. Called once for each."""
+
+    def _release(self) -> None:
+        """Let go of files and connections. Any number of times."""
+
+    def _before_fork(self) -> list[Callable[[], None]]:
+        """Get ready for a fork; what is to be called in this process afterwards. The child gets :meth:`_reset`."""
+        return []
+
+    def _count_elsewhere(self, channel: str) -> int:
+        return 0
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        """See :meth:`use_once`. Without one of the broker's own: within this process."""
+        now = time.monotonic()
+        with self._counting:
+            # In the order of their making, which is that of their end where all are remembered for as long.
+            while self._claims and next(iter(self._claims.values())) < now:
+                del self._claims[next(iter(self._claims))]
+            if self._claims.get(name, 0.0) >= now:
+                return False
+            self._claims.pop(name, None)
+            self._claims[name] = now + seconds
+            return True
+
+    # What they share.
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """Tell all processes."""
+        self._publish(CONTROL, body_of(dump_json(message), None, None))
+
+    def _publish(self, channel: str, body: bytes) -> str:
+        if self._closed:
+            raise BrokerClosed("the broker is closed")
+        event_id = self._append(channel, body)
+        if channel != CONTROL:
+            self.count("published", 1)
+        return event_id
+
+    def _control(self, frame: Frame) -> None:
+        message = json.loads(frame.event.data or "{}")
+        if "revoke" in message:
+            self.hub.revoke(message["revoke"], message.get("channel"))
+
+    def _ensure_listening(self) -> None:
+        if self._listening and not self._closed:
+            return
+        with self._starting:
+            if self._closed:
+                raise BrokerClosed("the broker is closed")
+            if not self._listening:
+                self._listen()
+                self._listening = True
+
+
+def open_broker(url: str, **options: Any) -> Broker:
+    """The broker that a URL names.
+
+    - ``memory://``: within one process.
+    - ``sqlite:///relative/path``, ``sqlite:////absolute/path``: between the processes of one machine, durable.
+    - ``redis://host:port/db``, ``rediss://…`` (TLS), ``unix:///path/to/socket``: between machines. Needs redis-py.
+
+    Options stand in the URL's query or are given by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
+    ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own.
+
+    :raises SettingsError: the URL names no broker, or an option that does not exist, or a value that can't work.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a broker's URL is text, got {excerpt(url)}")
+    scheme = urlsplit(url).scheme.lower()
+    given = {**options_of_url(url), **options}
+    if scheme == "memory":
+        from .memory import MemoryBroker
+
+        parts = urlsplit(url)
+        if parts.netloc or parts.path.strip("/"):
+            raise SettingsError(f"memory:// takes options only, got {excerpt(url)}")
+        return MemoryBroker(Limits(**checked_options(given, LIMITS)))
+    if scheme == "sqlite":
+        from .sqlite import SQLiteBroker
+
+        return SQLiteBroker.from_url(url, given)
+    if scheme in ("redis", "rediss", "unix"):
+        try:
+            from .redis import RedisBroker
+        except ModuleNotFoundError as error:
+            if error.name != "redis":
+                raise
+            raise SettingsError(f"{scheme}:// needs redis-py: pip install 'ssesync[redis]'") from None
+        client = given.pop("client", None)
+        return RedisBroker.from_url(url, given, client)
+    raise SettingsError(
+        f"no broker has the URL {excerpt(url)}: there are memory://, sqlite:///path, redis://, rediss:// and unix://"
+    )
+
+
+_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+_forking = threading.Lock()
+_after_fork: list[Callable[[], None]] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for broker in list(_brokers):
+        _after_fork.extend(broker._before_fork())
+
+
+def _in_parent() -> None:
+    for release in _after_fork:
+        release()
+    _after_fork.clear()
+    _forking.release()
+
+
+def _in_child() -> None:
+    global _forking
+    _forking = threading.Lock()
+    _after_fork.clear()
+    for broker in list(_brokers):
+        broker._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

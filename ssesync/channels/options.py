@@ -1,0 +1,107 @@
+"""What a broker's URL says: where the log is, and its options, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from ..errors import SettingsError, excerpt
+
+__all__ = ["Limits", "checked_options", "options_of_url", "take_number"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a log keeps for clients that come back. What is older goes first, a channel's newest event never.
+
+    :raises SettingsError: a value that can't work.
+    """
+
+    max_events: int = 10_000
+    """Events of a channel."""
+
+    max_bytes: int = 1024 * 1024
+    """Bytes of a channel's events."""
+
+    max_age: float | None = 86_400.0
+    """Seconds. ``None``: without end."""
+
+    max_channels: int = 10_000
+    """Channels. Over that the one that was published to the longest time ago goes whole: so that channels of users or
+    orders, whose number only grows, need no cleaning up."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_events", "max_bytes", "max_channels"):
+            take_number(name, getattr(self, name), whole=True)
+        if self.max_age is not None:
+            take_number("max_age", self.max_age)
+
+
+def take_number(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
+    """Refuse what is no number, or not above 0 (at least 0 with ``zero``).
+
+    :raises SettingsError: it is refused.
+    """
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not (value > 0 or (zero and value == 0)):
+        kind = "a whole number" if whole else "a number"
+        raise SettingsError(f"{name} takes {kind} {'of at least 0' if zero else 'above 0'}, got {excerpt(value)}")
+
+
+def options_of_url(url: str) -> dict[str, str]:
+    """The options in a URL's query.
+
+    :raises SettingsError: one that is there twice.
+    """
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name in options:
+            raise SettingsError(f"the option {name!r} is in the broker's URL twice")
+        options[name] = value
+    return options
+
+
+def checked_options(
+    given: Mapping[str, Any], known: Mapping[str, Callable[[str], Any]], others: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Options by name: text, as a URL holds it, is parsed; other values are taken as they are.
+
+    :param known: how each is parsed.
+    :param others: more names, which pass as they are.
+    :raises SettingsError: a name that is no option (the nearest is named), or text that can't be parsed.
+    """
+    others = list(others)
+    options = {}
+    for name, value in given.items():
+        if name in known:
+            try:
+                options[name] = known[name](value) if isinstance(value, str) else value
+            except ValueError:
+                raise SettingsError(f"the broker's option {name} can't be {excerpt(value)}") from None
+        elif name in others:
+            options[name] = value
+        else:
+            near = difflib.get_close_matches(name, [*known, *others], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise SettingsError(f"unknown broker option {name!r}: {hint}")
+    return options
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
+
+
+#: How the options that every broker has are parsed.
+LIMITS: dict[str, Callable[[str], Any]] = {
+    field.name: _number_or_none if field.name == "max_age" else int for field in dataclasses.fields(Limits)
+}
+
+
+def split_limits(options: dict[str, Any]) -> tuple[Limits, dict[str, Any]]:
+    """The limits among options, and the rest."""
+    limits = {name: value for name, value in options.items() if name in LIMITS}
+    return Limits(**limits), {name: value for name, value in options.items() if name not in LIMITS}

@@ -1,0 +1,325 @@
+"""The broker between machines: Redis 6.2 or newer, or Valkey. See ``redis_scripts`` for what is kept there and how."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import inspect
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError
+from . import redis_scripts as scripts
+from .broker import Broker
+from .frame import Frame, Page, compiled, merged
+from .listener import Listener
+from .options import LIMITS, Limits, checked_options, split_limits, take_number
+from .presence import GONE, Presence, as_far_as_it_works
+
+__all__ = ["RedisBroker"]
+
+logger = logging.getLogger("ssesync")
+
+# Entries of the index that the listener takes at a time, and events of a channel.
+_BATCH = 500
+# Of redis-py's options, these would take away what the broker relies on.
+_NOT_YOURS = {"decode_responses", "max_connections", "retry", "retry_on_timeout", "retry_on_error", "encoder_class"}
+_OURS: dict[str, Callable[[str], Any]] = {**LIMITS, "prefix": str, "index_size": int}
+
+
+class RedisBroker(Broker):
+    """``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, with its options and the broker's own.
+
+    A process has one connection that listens, however many subscribe in it, and one for all else. When Redis can't be
+    reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; those who subscribe already stay,
+    and go on from where they were when it is back. What Redis loses in a crash of its own (see its ``appendonly``) is
+    lost.
+
+    ``open_broker("redis://", client=client)`` uses a ``redis.Redis`` of yours instead, a Sentinel's say, with room for
+    two connections.
+
+    :param make_client: makes the client.
+    :param limits: how much the log keeps.
+    :param prefix: what the keys begin with, in braces (``ssesync``). Another one is another log.
+    :param index_size: for how many events back a process that was cut off can tell what it missed without asking for
+        each channel (10,000).
+    :param own: whether the clients are to be closed with the broker.
+    """
+
+    def __init__(
+        self,
+        make_client: Callable[[], redis.Redis],
+        limits: Limits | None = None,
+        *,
+        prefix: str = "ssesync",
+        index_size: int = 10_000,
+        own: bool = True,
+    ) -> None:
+        take_number("index_size", index_size, whole=True)
+        if not prefix or "{" in prefix or "}" in prefix:
+            raise SettingsError(f"prefix takes text without braces, got {prefix!r}")
+        self._prefix = f"{{{prefix}}}"
+        self._index_size = index_size
+        self._make_client = make_client
+        self._own = own
+        super().__init__(limits)
+
+    @classmethod
+    def from_url(cls, url: str, options: dict[str, Any], client: redis.Redis | None = None) -> RedisBroker:
+        """The broker of a URL, with the options of its query and others."""
+        parts = urlsplit(url)
+        theirs = _options_of_redis(parts.scheme)
+        checked = checked_options(options, _OURS, theirs)
+        limits, rest = split_limits({name: value for name, value in checked.items() if name in _OURS})
+        if client is not None:
+            if client.get_connection_kwargs().get("decode_responses"):
+                raise SettingsError("the client that is given to a broker must not have decode_responses=True")
+            return cls(lambda: client, limits, own=False, **rest)
+        in_url = {name: value for name, value in parse_qsl(parts.query, keep_blank_values=True) if name in theirs}
+        plain = f"{url.partition('?')[0]}?{urlencode(in_url)}"
+        more = {name: value for name, value in checked.items() if name in theirs and name not in in_url}
+        defaults = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "socket_keepalive": True}
+        if parts.scheme == "unix":
+            del defaults["socket_connect_timeout"], defaults["socket_keepalive"]
+
+        def make_client() -> redis.Redis:
+            # An event that was sent before the connection broke may have been published: so nothing is sent twice.
+            pool = redis.BlockingConnectionPool.from_url(
+                plain, **{**defaults, **more, "max_connections": 1, "retry": Retry(NoBackoff(), 0), "timeout": 20}
+            )
+            return redis.Redis(connection_pool=pool)
+
+        try:
+            make_client()
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"the broker's URL can't be used: {error}") from error
+        return cls(make_client, limits, **rest)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._client, self._following = self._make_client(), self._make_client()
+        self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._listener = Listener(self._step, "the Redis broker")
+        self._scripts: dict[tuple[int, str], Any] = {}
+        self._presence = Presence()
+        self._again = False
+        self._unfinished: tuple[int, int, list[str]] | None = None  # after, up to, channels
+
+    def _run(self, script: str, *args: str | bytes | int, client: redis.Redis | None = None) -> Any:
+        """Run one of our scripts.
+
+        :raises BrokerError: it could not be run.
+        """
+        client = client or self._client
+        registered = self._scripts.get((id(client), script))
+        if registered is None:
+            registered = self._scripts[id(client), script] = client.register_script(script)
+        with _told():
+            return registered(keys=[f"{self._prefix}:meta"], args=[self._prefix, *args])
+
+    @property
+    def _max_age(self) -> int:
+        return 0 if self.limits.max_age is None else max(1, int(self.limits.max_age * 1_000_000))
+
+    def _append(self, channel: str, body: bytes) -> str:
+        limits = self.limits
+        epoch, seq = self._run(
+            scripts.PUBLISH, secrets.token_hex(4), channel, body, limits.max_events, limits.max_bytes, self._max_age,
+            limits.max_channels, self._index_size,
+        )  # fmt: skip
+        return f"{epoch.decode()}-{int(seq)}"
+
+    def _head(self) -> tuple[str, int]:
+        epoch, head, _, _ = self._run(scripts.SINCE, secrets.token_hex(4), -1, 0)
+        return epoch.decode(), int(head)
+
+    def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
+        """See :class:`Broker`."""
+        return self._page(self._client, epoch, after, None, list(channels), list(patterns), limit)
+
+    def _page(
+        self,
+        client: redis.Redis,
+        epoch: str,
+        after: int,
+        upto: int | None,
+        channels: list[str],
+        patterns: list[str],
+        limit: int,
+    ) -> Page:
+        if patterns:
+            # Channels that come later are beyond this, and known to the listener.
+            _, head, names = self._changed(client, after)
+            upto = head if upto is None else upto
+            expressions = [compiled(pattern) for pattern in patterns]
+            channels = list(
+                dict.fromkeys([*channels, *(n for n in names if any(each.fullmatch(n) for each in expressions))])
+            )
+        count = max(10, limit // max(1, len(channels))) + 1
+        end = "+" if upto is None else f"{upto}-0"
+        told, head, lost, *found = self._run(
+            scripts.READ, epoch, after, end, count, self._max_age, int(bool(patterns)), *channels, client=client
+        )
+        current = told.decode()
+        if lost:
+            return Page([], True, lost.decode(), current, int(head))
+        # Of a channel that has more, only so much is known: beyond that, others' events would come before its own.
+        known = min((_seq(entries[-1]) for entries in found[1::2] if len(entries) == count), default=None)
+        frames = [
+            [Frame.make(current, _seq(entry), name.decode(), entry[1][1]) for entry in entries]
+            for name, entries in zip(found[::2], found[1::2], strict=True)
+        ]
+        in_order = heapq.merge(*frames, key=lambda frame: frame.seq)
+        page = merged((frame for frame in in_order if known is None or frame.seq <= known), limit, current, int(head))
+        return page if known is None else page._replace(complete=False)
+
+    def _changed(self, client: redis.Redis, after: int) -> tuple[str, int, list[str]]:
+        """Epoch, head, and the channels that have events after a place."""
+        epoch, head, names = self._run(scripts.CHANGED, secrets.token_hex(4), after, client=client)
+        return epoch.decode(), int(head), [name.decode() for name in names]
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        with _told():
+            return bool(self._client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
+
+    # Listening.
+
+    def _listen(self) -> None:
+        self.hub.epoch, self.hub.position = self._head()
+        self._listener.start()
+
+    def _unlisten(self) -> None:
+        self._listener.stopping = True
+        with contextlib.suppress(BrokerError), _told():
+            key = f"{self._prefix}:wake:{self._process}"
+            self._client.xadd(key, {"x": "1"}, maxlen=1)
+            self._client.expire(key, 10)
+        self._listener.stop()
+
+    def _release(self) -> None:
+        if self._presence.known:
+            with contextlib.suppress(BrokerError), _told():
+                self._client.zrem(f"{self._prefix}:alive", self._process)
+                self._client.delete(f"{self._prefix}:here:{self._process}")
+        if self._own:
+            for client in (self._client, self._following):
+                client.connection_pool.disconnect()
+
+    # On the listener's thread.
+
+    def _step(self, listener: Listener) -> None:
+        if self._unfinished is None and not self._again:
+            self._wait()
+        if listener.stopping:
+            return
+        if self._unfinished is None:
+            self._look()
+        while self._unfinished is not None and not listener.stopping:
+            self._hand_on(*self._unfinished)
+        self._tell_who_subscribes()
+
+    def _wait(self) -> None:
+        """Wait, a second at most, until something was published, or the process is to wake up."""
+        timeout = self._following.get_connection_kwargs().get("socket_timeout")
+        block = 1000 if timeout is None else max(1, min(1000, int(timeout * 500)))
+        places: dict[Any, Any] = {
+            f"{self._prefix}:index": f"{self.hub.position}-0",
+            f"{self._prefix}:wake:{self._process}": "0",
+        }
+        with _told():
+            # Only woken by it: what there is, is asked for in one atomic step.
+            self._following.xread(places, count=1, block=block)
+
+    def _look(self) -> None:
+        """Find out what was published since, and to which channels, and take on what anyone here wants."""
+        hub = self.hub
+        before = hub.position
+        told, head, flat, changed = self._run(
+            scripts.SINCE, secrets.token_hex(4), before, _BATCH, client=self._following
+        )  # fmt: skip
+        epoch, head = told.decode(), int(head)
+        self._again = len(flat) == 3 * _BATCH
+        if epoch != hub.epoch:
+            self._begin_anew(epoch, head)
+        elif head < before or (flat and int(flat[2]) < before):
+            # The server has lost what it had told us already: others may know ids that it will not.
+            told, head = self._run(scripts.RENEW, epoch, secrets.token_hex(4), client=self._following)
+            self._begin_anew(told.decode(), int(head))
+        elif changed:
+            # Further back than the index goes.
+            self._take_on(before, head, changed)
+            self._again = False
+        elif flat:
+            self._take_on(before, int(flat[-3]), set(flat[1::3]))
+
+    def _begin_anew(self, epoch: str, head: int) -> None:
+        self._again = False
+        self._unfinished = None
+        self.hub.lost("restarted", epoch, head)
+
+    def _take_on(self, before: int, end: int, channels: Iterable[bytes]) -> None:
+        wanted = self.hub.claim([channel.decode() for channel in channels], end)
+        self._unfinished = (before, end, wanted) if wanted else None
+
+    def _hand_on(self, after: int, end: int, wanted: list[str]) -> None:
+        """Deliver a page of what was taken on."""
+        page = self._page(self._following, self.hub.epoch, after, end, wanted, [], _BATCH)
+        if page.epoch != self.hub.epoch:
+            self._begin_anew(page.epoch, page.head)
+        elif page.lost:
+            self._unfinished = None
+            self.hub.missed(wanted)
+        else:
+            self.hub.deliver(page.frames)
+            self._unfinished = None if page.complete else (page.frames[-1].seq, end, wanted)
+
+    def _tell_who_subscribes(self) -> None:
+        presence = self._presence
+        if presence.due(self.hub):
+            with as_far_as_it_works():
+                told = [text for told in presence.untold.items() for text in told]
+                before, known = presence.known, self._run(scripts.TELL, self._process, GONE, *told)
+                presence.told(alive=True)
+                if before and not known:
+                    # It was away for too long, and with it all that it had said.
+                    presence.untold = self.hub.take_changed(every=True)
+
+    def _count_elsewhere(self, channel: str) -> int:
+        return int(self._run(scripts.COUNT, self._process, channel))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Redis's errors, as ours."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise BrokerUnavailable(f"Redis can't be reached: {error}") from error
+    except redis.ResponseError as error:
+        text = str(error)
+        if isinstance(error, redis.exceptions.ReadOnlyError) or "maxmemory" in text or "MISCONF" in text:
+            raise BrokerUnavailable(f"Redis takes nothing more: {text}") from error
+        if isinstance(error, redis.exceptions.NoPermissionError):
+            raise BrokerError(f"Redis refuses: {text}") from error
+        raise BrokerDamaged(f"the keys in Redis are not as they were left: {text}") from error
+    except redis.RedisError as error:
+        raise BrokerUnavailable(f"Redis can't be used: {error}") from error
+
+
+def _seq(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[0])
+
+
+def _options_of_redis(scheme: str) -> list[str]:
+    """The options that redis-py's connections take, but for those that are not for users of a broker."""
+    kind = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}.get(scheme, redis.Connection)
+    names = {name for each in kind.__mro__[:-1] for name in inspect.signature(each).parameters}
+    return sorted(names - _NOT_YOURS - {"self", "args", "kwargs"})

@@ -1,0 +1,205 @@
+"""What the Redis broker does within Redis: scripts, each of which is one atomic step.
+
+Keys, all under one prefix in braces, which is what a cluster needs to take them as one::
+
+    {prefix}:meta               hash: epoch, seq of the last event, base (up to it, whole channels may be missing)
+    {prefix}:index              stream: for each event its channel ("c") and the seq of the event before ("p")
+    {prefix}:tails              sorted set: each channel by the seq of its last event
+    {prefix}:log:<channel>      stream: the bodies ("b") of a channel's events
+    {prefix}:info:<channel>     hash: bytes of that stream, seq of the last event that was trimmed away
+    {prefix}:alive              sorted set: each process that listens, by when it counts as gone
+    {prefix}:here:<process>     hash: how many subscribe in that process, by channel
+    {prefix}:wake:<process>     stream: ends the wait of that process
+    {prefix}:claim:<name>       what was used once
+
+An event's seq is the time in microseconds, or one more than the last: so a server that has lost its latest events in a
+crash does not give their numbers out again. A stream's ids are ``<seq>-0``. Lua's numbers hold it exactly (2**53).
+"""
+
+__all__ = ["CHANGED", "COUNT", "PUBLISH", "READ", "RENEW", "SINCE", "TELL"]
+
+_COMMON = """
+local p = ARGV[1]
+local meta, index, tails = p .. ':meta', p .. ':index', p .. ':tails'
+local function num(x) return string.format('%.0f', x) end
+local function seq_of(id) return tonumber(string.match(id, '^(%d+)')) end
+local function now()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000000 + tonumber(t[2])
+end
+local function current(candidate)
+  local m = redis.call('HMGET', meta, 'epoch', 'seq', 'base')
+  if m[1] then return m[1], tonumber(m[2]), tonumber(m[3]) end
+  -- Of an older log, of which only this was lost, nothing may be left.
+  for _, name in ipairs(redis.call('ZRANGE', tails, 0, -1)) do
+    redis.call('DEL', p .. ':log:' .. name, p .. ':info:' .. name)
+  end
+  redis.call('DEL', index, tails)
+  redis.call('HSET', meta, 'epoch', candidate, 'seq', '0', 'base', '0')
+  return candidate, 0, 0
+end
+local function forget(name, base)
+  local tail = tonumber(redis.call('ZSCORE', tails, name))
+  redis.call('DEL', p .. ':log:' .. name, p .. ':info:' .. name)
+  redis.call('ZREM', tails, name)
+  if tail > base then base = tail end
+  redis.call('HSET', meta, 'base', num(base))
+  return base
+end
+"""
+
+#: ARGV: prefix, epoch if there is none, channel, body, max_events, max_bytes, max_age in us or 0, max_channels,
+#: entries of the index. Gives epoch, seq.
+PUBLISH = (
+    _COMMON
+    + """
+local channel, body = ARGV[3], ARGV[4]
+local max_events, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local max_age, max_channels = tonumber(ARGV[7]), tonumber(ARGV[8])
+local epoch, last, base = current(ARGV[2])
+local time = now()
+local seq = math.max(last + 1, time)
+local cutoff = max_age > 0 and time - max_age or 0
+local log, info = p .. ':log:' .. channel, p .. ':info:' .. channel
+local id = num(seq) .. '-0'
+redis.call('XADD', log, id, 'b', body)
+redis.call('XADD', index, 'MAXLEN', '~', ARGV[9], id, 'c', channel, 'p', num(last))
+redis.call('HSET', meta, 'seq', num(seq))
+if redis.call('ZADD', tails, num(seq), channel) == 1 then
+  redis.call('HSET', info, 'trimmed', num(base))
+end
+local events = redis.call('XLEN', log)
+local bytes = redis.call('HINCRBY', info, 'bytes', #body)
+local trimmed = nil
+while events > 1 do
+  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  local old = seq_of(first[1])
+  if events <= max_events and bytes <= max_bytes and old >= cutoff then break end
+  redis.call('XDEL', log, first[1])
+  events = events - 1
+  bytes = bytes - #first[2][2]
+  trimmed = old
+end
+if trimmed then
+  redis.call('HSET', info, 'trimmed', num(trimmed), 'bytes', num(bytes))
+end
+for _ = 1, 20 do
+  local oldest = redis.call('ZRANGE', tails, 0, 0, 'WITHSCORES')
+  if tonumber(oldest[2]) >= cutoff and redis.call('ZCARD', tails) <= max_channels then break end
+  base = forget(oldest[1], base)
+end
+return {epoch, num(seq)}
+"""
+)
+
+#: ARGV: prefix, epoch if there is none, seq, entries. Gives epoch, head, the entries of the index after that seq as
+#: seq, channel, seq of the event before, ...; and, where the index goes less far back, the channels with later events.
+SINCE = (
+    _COMMON
+    + """
+local epoch, head = current(ARGV[2])
+local after, entries, channels = tonumber(ARGV[3]), {}, {}
+if after >= 0 then
+  for _, entry in ipairs(redis.call('XRANGE', index, '(' .. num(after) .. '-0', '+', 'COUNT', ARGV[4])) do
+    local fields = {}
+    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+    entries[#entries + 1] = num(seq_of(entry[1]))
+    entries[#entries + 1] = fields.c
+    entries[#entries + 1] = fields.p
+  end
+  if head > after and (#entries == 0 or tonumber(entries[3]) > after) then
+    channels = redis.call('ZRANGEBYSCORE', tails, '(' .. num(after), '+inf')
+  end
+end
+return {epoch, num(head), entries, channels}
+"""
+)
+
+#: ARGV: prefix, epoch if there is none, seq. Gives epoch, head, the channels with later events.
+CHANGED = (
+    _COMMON
+    + """
+local epoch, head = current(ARGV[2])
+return {epoch, num(head), redis.call('ZRANGEBYSCORE', tails, '(' .. num(tonumber(ARGV[3])), '+inf')}
+"""
+)
+
+#: ARGV: prefix, epoch, the client's seq, up to which seq or '+', events of a channel, max_age in us or 0, whether there
+#: are channels whose names are not known, channels ... Gives epoch, head, what is wrong with the client's place, and
+#: for each channel its name and its events as id, fields.
+READ = (
+    _COMMON
+    + """
+local epoch, head, base = current(ARGV[2])
+local after, upto, count, max_age = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
+if epoch ~= ARGV[2] or after > head then return {epoch, num(head), 'unknown'} end
+local function is_unknown()
+  if after == 0 or after == head then return false end
+  local later = redis.call('XRANGE', index, '(' .. num(after) .. '-0', '+', 'COUNT', 1)[1]
+  if not later then return false end
+  for i = 1, #later[2], 2 do
+    if later[2][i] == 'p' then return tonumber(later[2][i + 1]) < after end
+  end
+end
+if is_unknown() then return {epoch, num(head), 'unknown'} end
+if ARGV[7] == '1' and base > after then return {epoch, num(head), 'trimmed'} end
+local cutoff = max_age > 0 and now() - max_age or 0
+local out = {epoch, num(head), ''}
+for i = 8, #ARGV do
+  local name = ARGV[i]
+  local trimmed = tonumber(redis.call('HGET', p .. ':info:' .. name, 'trimmed') or base)
+  if trimmed > after then return {epoch, num(head), 'trimmed'} end
+  local entries = redis.call('XRANGE', p .. ':log:' .. name, '(' .. num(after) .. '-0', upto, 'COUNT', count)
+  if #entries > 0 then
+    if seq_of(entries[1][1]) < cutoff then return {epoch, num(head), 'trimmed'} end
+    out[#out + 1] = name
+    out[#out + 1] = entries
+  end
+end
+return out
+"""
+)
+
+#: ARGV: prefix, epoch, another. Begins a new epoch unless that was done already, as events of the old one are lost.
+RENEW = (
+    _COMMON
+    + """
+local epoch, head = current(ARGV[3])
+if epoch == ARGV[2] then
+  epoch = ARGV[3]
+  redis.call('HSET', meta, 'epoch', epoch)
+end
+return {epoch, num(head)}
+"""
+)
+
+#: ARGV: prefix, process, seconds, (channel, subscribers) ... Gives whether what was told before is still there.
+TELL = (
+    _COMMON
+    + """
+local here, alive = p .. ':here:' .. ARGV[2], p .. ':alive'
+local known = redis.call('EXISTS', here)
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '0' then redis.call('HDEL', here, ARGV[i]) else redis.call('HSET', here, ARGV[i], ARGV[i + 1]) end
+end
+redis.call('HSET', here, '', '1')
+redis.call('EXPIRE', here, ARGV[3])
+redis.call('ZREMRANGEBYSCORE', alive, '-inf', '(' .. num(now()))
+redis.call('ZADD', alive, num(now() + tonumber(ARGV[3]) * 1000000), ARGV[2])
+return known
+"""
+)
+
+#: ARGV: prefix, process, channel. Gives how many subscribe in other processes.
+COUNT = (
+    _COMMON
+    + """
+local count = 0
+for _, process in ipairs(redis.call('ZRANGEBYSCORE', p .. ':alive', num(now()), '+inf')) do
+  if process ~= ARGV[2] then
+    count = count + tonumber(redis.call('HGET', p .. ':here:' .. process, ARGV[3]) or 0)
+  end
+end
+return count
+"""
+)

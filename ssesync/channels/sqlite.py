@@ -1,0 +1,177 @@
+"""The broker between the processes of one machine: an SQLite file in WAL mode, which every one of them may open."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..errors import SettingsError, excerpt
+from . import sqlite_log as log
+from .broker import Broker
+from .frame import Frame, Page
+from .listener import Listener
+from .options import LIMITS, Limits, checked_options, split_limits, take_number
+from .presence import GONE, Presence, as_far_as_it_works
+from .sqlite_file import Handle
+
+__all__ = ["SQLiteBroker"]
+
+logger = logging.getLogger("ssesync")
+
+# Rows that the listener takes at a time.
+_BATCH = 500
+# Seconds between two looks when nobody subscribes.
+_IDLE = 0.5
+
+
+class SQLiteBroker(Broker):
+    """``sqlite:///relative/path`` or ``sqlite:////absolute/path``: for all processes of a machine, on a local disk.
+
+    A process notices what another has published within about ``poll`` seconds, by ``PRAGMA data_version``; what is
+    published in the process itself at once. When ``publish`` returns, the event is in the file and survives any crash
+    of a process; of a crash of the machine, all but the last moments do.
+
+    :param path: the file; it is made if it is not there.
+    :param poll: seconds between two looks (0.02).
+    :param busy_timeout: seconds to wait for other processes' locks before ``BrokerUnavailable`` (5).
+    """
+
+    def __init__(
+        self, path: str | Path, limits: Limits | None = None, *, poll: float = 0.02, busy_timeout: float = 5.0
+    ) -> None:
+        take_number("poll", poll)
+        take_number("busy_timeout", busy_timeout)
+        # Absolute, as it is opened later, and again: the process may be somewhere else by then.
+        self._path = Path(path).absolute()
+        self._poll = poll
+        self._busy_timeout = busy_timeout
+        super().__init__(limits)
+
+    @classmethod
+    def from_url(cls, url: str, options: dict[str, Any]) -> SQLiteBroker:
+        """The broker of a URL, with the options of its query and others."""
+        parts = urlsplit(url)
+        path = unquote(parts.path)[1:]
+        if parts.netloc or not path or path == ":memory:":
+            raise SettingsError(
+                f"sqlite:// takes the path of a file, sqlite:///relative or sqlite:////absolute, got {excerpt(url)}"
+            )
+        known: dict[str, Callable[[str], Any]] = {**LIMITS, "poll": float, "busy_timeout": float}
+        limits, rest = split_limits(checked_options(options, known))
+        return cls(path, limits, **rest)
+
+    def _reset(self) -> None:
+        super()._reset()
+        was_there = threading.Event()
+        self._write, self._read, self._follow = (Handle(self._path, self._busy_timeout, was_there) for _ in range(3))
+        self._listener = Listener(self._step, f"the broker of {self._path}")
+        self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._version: object = None
+        self._presence = Presence()
+
+    def _before_fork(self) -> list[Callable[[], None]]:
+        return [handle.before_fork() for handle in (self._write, self._read, self._follow)]
+
+    def _append(self, channel: str, body: bytes) -> str:
+        with self._write.transaction(write=True) as connection:
+            seq = log.append(connection, self.limits, channel, body, time.time())
+            epoch, _ = log.head_of(connection)
+        self._listener.wake()
+        return f"{epoch}-{seq}"
+
+    def _head(self) -> tuple[str, int]:
+        with self._read.transaction() as connection:
+            return log.head_of(connection)
+
+    def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
+        """See :class:`Broker`."""
+        with self._read.transaction() as connection:
+            return log.page_of(connection, self.limits, epoch, after, channels, patterns, limit, time.time())
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        now = time.time()
+        with self._write.transaction(write=True) as connection:
+            connection.execute("DELETE FROM ssesync_claim WHERE until < ?", (now,))
+            query = "INSERT OR IGNORE INTO ssesync_claim VALUES (?, ?)"
+            return connection.execute(query, (name, now + seconds)).rowcount == 1
+
+    def _listen(self) -> None:
+        self._version = self._follow.data_version()
+        with self._follow.transaction() as connection:
+            self.hub.epoch, self.hub.position = log.head_of(connection)
+        self._listener.start()
+
+    def _unlisten(self) -> None:
+        self._listener.stop()
+
+    def _attached(self) -> None:
+        self._listener.wake()
+
+    def _release(self) -> None:
+        if self._presence.known:
+            with as_far_as_it_works(), self._write.transaction(write=True) as connection:
+                connection.execute("DELETE FROM ssesync_presence WHERE process = ?", (self._process,))
+        for handle in (self._write, self._read, self._follow):
+            handle.close()
+
+    # On the listener's thread.
+
+    def _step(self, listener: Listener) -> None:
+        woken = listener.wait(self._poll if len(self.hub) else _IDLE)
+        if listener.stopping:
+            return
+        version = self._follow.data_version()
+        if woken or version != self._version:
+            while self._hand_on():
+                pass
+            self._version = version
+        self._tell_who_subscribes()
+
+    def _hand_on(self) -> bool:
+        """Deliver what was appended; whether there may be more."""
+        hub = self.hub
+        lost: list[str] | None = []
+        with self._follow.transaction() as connection:
+            epoch, head = log.head_of(connection)
+            rows = log.rows_after(connection, hub.position, _BATCH) if epoch == hub.epoch else []
+            end = rows[-1][0] if len(rows) == _BATCH else head
+            if len(rows) != end - hub.position:
+                lost = log.trimmed_after(connection, hub.position)
+        if epoch != hub.epoch:
+            hub.lost("restarted", epoch, head)
+            return False
+        wanted = set(hub.claim({channel for _, channel, _ in rows}, end))
+        if lost is None or lost:
+            hub.missed(lost)
+        hub.deliver(Frame.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
+        return len(rows) == _BATCH
+
+    def _tell_who_subscribes(self) -> None:
+        presence = self._presence
+        if not presence.due(self.hub):
+            return
+        alive = presence.gives_sign_of_life()
+        with as_far_as_it_works(), self._write.transaction(write=True) as connection:
+            now = time.time()
+            rows = [(channel, self._process, count, now) for channel, count in presence.untold.items()]
+            connection.executemany("INSERT OR REPLACE INTO ssesync_presence VALUES (?, ?, ?, ?)", rows)
+            connection.execute("DELETE FROM ssesync_presence WHERE subscribers = 0 OR seen < ?", (now - GONE,))
+            if alive:
+                connection.execute("UPDATE ssesync_presence SET seen = ? WHERE process = ?", (now, self._process))
+            presence.told(alive=alive)
+
+    def _count_elsewhere(self, channel: str) -> int:
+        with self._read.transaction() as connection:
+            (count,) = connection.execute(
+                "SELECT coalesce(sum(subscribers), 0) FROM ssesync_presence "
+                "WHERE channel = ? AND process <> ? AND seen >= ?",
+                (channel, self._process, time.time() - GONE),
+            ).fetchone()
+        return int(count)

@@ -1,0 +1,154 @@
+"""What the SQLite broker does to its tables, each within a transaction of its caller's."""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from .frame import Frame, Page, compiled, merged
+from .options import Limits
+
+__all__ = ["append", "head_of", "page_of", "rows_after", "trimmed_after"]
+
+# Events, and channels, that one publishing may clear away at a time.
+_SWEEP = 50
+
+
+def head_of(connection: sqlite3.Connection) -> tuple[str, int]:
+    """The epoch, and the seq of the last event."""
+    query = "SELECT (SELECT value FROM ssesync_meta WHERE name = 'epoch'), seq FROM sqlite_sequence WHERE name = ?"
+    row: tuple[str, int] = connection.execute(query, ("ssesync_event",)).fetchone()
+    return row
+
+
+def append(connection: sqlite3.Connection, limits: Limits, channel: str, body: bytes, now: float) -> int:
+    """Put an event in and what is too much out; its seq."""
+    query = "SELECT id, events, bytes, trimmed FROM ssesync_channel WHERE name = ?"
+    row = connection.execute(query, (channel,)).fetchone()
+    if row is None:
+        base = _meta(connection, "base")
+        id = connection.execute(
+            "INSERT INTO ssesync_channel (name, events, bytes, trimmed, tail, at) VALUES (?, 0, 0, ?, 0, 0)",
+            (channel, base),
+        ).lastrowid
+        events, size, trimmed = 0, 0, base
+    else:
+        id, events, size, trimmed = row
+    seq = connection.execute(
+        "INSERT INTO ssesync_event (channel, at, body) VALUES (?, ?, ?)", (id, now, body)
+    ).lastrowid
+    assert id is not None
+    assert seq is not None
+    events += 1
+    size += len(body)
+    for old, at, length in _oldest(connection, id):
+        aged = limits.max_age is not None and at < now - limits.max_age
+        if old == seq or not (aged or events > limits.max_events or size > limits.max_bytes):
+            break
+        events, size, trimmed = events - 1, size - length, old
+    connection.execute("DELETE FROM ssesync_event WHERE channel = ? AND seq <= ?", (id, trimmed))
+    connection.execute(
+        "UPDATE ssesync_channel SET events = ?, bytes = ?, trimmed = ?, tail = ?, at = ? WHERE id = ?",
+        (events, size, trimmed, seq, now, id),
+    )
+    _forget_channels(connection, limits, now, count=row is None)
+    return seq
+
+
+def _oldest(connection: sqlite3.Connection, channel: int) -> Iterator[tuple[int, float, int]]:
+    after = 0
+    while True:
+        rows = connection.execute(
+            "SELECT seq, at, length(body) FROM ssesync_event WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (channel, after, 1 if not after else _SWEEP),
+        ).fetchall()
+        if not rows:
+            return
+        yield from rows
+        after = rows[-1][0]
+
+
+def _forget_channels(connection: sqlite3.Connection, limits: Limits, now: float, *, count: bool) -> None:
+    too_many = 0
+    if count:
+        (channels,) = connection.execute("SELECT count(*) FROM ssesync_channel").fetchone()
+        too_many = max(0, channels - limits.max_channels)
+    cutoff = float("-inf") if limits.max_age is None else now - limits.max_age
+    oldest = connection.execute(
+        "SELECT id, tail, at FROM ssesync_channel ORDER BY tail LIMIT ?", (min(max(too_many, 1), _SWEEP),)
+    ).fetchall()
+    for place, (id, tail, at) in enumerate(oldest):
+        if place >= too_many and at >= cutoff:
+            return
+        connection.execute("DELETE FROM ssesync_event WHERE channel = ?", (id,))
+        connection.execute("DELETE FROM ssesync_channel WHERE id = ?", (id,))
+        connection.execute("UPDATE ssesync_meta SET value = max(value, ?) WHERE name = 'base'", (tail,))
+
+
+def page_of(
+    connection: sqlite3.Connection,
+    limits: Limits,
+    epoch: str,
+    after: int,
+    channels: Iterable[str],
+    patterns: Iterable[str],
+    limit: int,
+    now: float,
+) -> Page:
+    """See :meth:`ssesync.channels.broker.Broker.read`."""
+    current, head = head_of(connection)
+    leapt = _meta(connection, "lost") < after <= _meta(connection, "leapt")
+    if epoch != current or after > head or leapt:
+        return Page([], True, "unknown", current, head)
+    found: dict[str, tuple[int, int]] = {}
+    gone = False
+    for channel in channels:
+        row = connection.execute("SELECT id, trimmed FROM ssesync_channel WHERE name = ?", (channel,)).fetchone()
+        if row is None:
+            gone = True
+        else:
+            found[channel] = row
+    expressions = [compiled(pattern) for pattern in patterns]
+    if expressions:
+        for name, id, trimmed in connection.execute(
+            "SELECT name, id, trimmed FROM ssesync_channel WHERE tail > ?", (after,)
+        ):
+            if any(each.fullmatch(name) for each in expressions):
+                found[name] = (id, trimmed)
+    if any(trimmed > after for _, trimmed in found.values()):
+        return Page([], True, "trimmed", current, head)
+    if (gone or expressions) and _meta(connection, "base") > after:
+        return Page([], True, "trimmed", current, head)
+    frames = []
+    for name, (id, _) in found.items():
+        rows = connection.execute(
+            "SELECT seq, at, body FROM ssesync_event WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (id, after, limit + 1),
+        ).fetchall()
+        if rows and limits.max_age is not None and rows[0][1] < now - limits.max_age:
+            return Page([], True, "trimmed", current, head)
+        frames.append([Frame.make(current, seq, name, body) for seq, _, body in rows])
+    return merged(heapq.merge(*frames, key=lambda frame: frame.seq), limit, current, head)
+
+
+def rows_after(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, bytes]]:
+    """Seq, channel and body of the events after a place, whatever their channel."""
+    return connection.execute(
+        "SELECT seq, name, body FROM ssesync_event JOIN ssesync_channel ON ssesync_channel.id = channel "
+        "WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, limit),
+    ).fetchall()
+
+
+def trimmed_after(connection: sqlite3.Connection, after: int) -> list[str] | None:
+    """The channels that have lost events from after a place. ``None``: nobody knows which."""
+    if _meta(connection, "base") > after:
+        return None
+    rows = connection.execute("SELECT name FROM ssesync_channel WHERE tail > ? AND trimmed > ?", (after, after))
+    return [name for (name,) in rows]
+
+
+def _meta(connection: sqlite3.Connection, name: str) -> int:
+    row: tuple[int] = connection.execute("SELECT value FROM ssesync_meta WHERE name = ?", (name,)).fetchone()
+    return row[0]

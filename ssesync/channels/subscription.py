@@ -1,0 +1,213 @@
+"""Subscription: one subscriber's view of any number of channels, from where it left off."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
+from ..event import Event
+from .frame import Frame, body_of, parse_id
+from .inbox import Inbox, Policy
+
+if TYPE_CHECKING:
+    from .broker import Broker
+
+__all__ = ["Subscription"]
+
+logger = logging.getLogger("ssesync")
+
+#: Events of a reading of the log.
+PAGE = 100
+# Seconds until a log that could not be read is tried again: for thousands that wait at the same time.
+_TRY_AGAIN = (0.2, 3.0)
+# Ends that whoever asked for them need not be told of.
+_QUIET = (CloseReason.DONE, CloseReason.CANCELLED, CloseReason.SHUTDOWN)
+
+
+class Subscription:
+    """What :meth:`Broker.subscribe` gives: the source of a stream, or events to iterate over.
+
+    ::
+
+        return EventStreamResponse(broker.subscribe("room:1", last_event_id=get_last_event_id(request)))
+
+        with broker.subscribe("orders") as subscription:
+            for event in subscription: ...
+
+    As the source of a stream it needs no thread of its own: frames are put where the server's thread takes them. It
+    may be read by one thread at a time, and ended from any. One that is let go of ends by itself.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        channels: tuple[str, ...],
+        patterns: tuple[str, ...],
+        policy: Policy,
+    ) -> None:
+        self._broker = broker
+        self._hub = broker.hub
+        #: The channels, and patterns of channels, that it gets.
+        self.channels, self.patterns = channels, patterns
+        #: What the hub feeds.
+        self.inbox = Inbox(policy, broker.count)
+        self._failing = False
+        self._events: list[Event] = []
+        self._first: list[bytes] = []
+
+    def send_first(self, items: Iterable[Any], dumps: Callable[[Any], str | bytes] | None = None) -> None:
+        """Have a stream begin with these events, before what is replayed and live: with the state, say, that those
+        change. As they are made after subscribing, nothing falls between. Not for those who read events themselves.
+
+        :raises EventError: one has an id, or no data, or can't be written.
+        :raises TypeError: one is nothing that can be sent.
+        """
+        self._first += [body_of(item, None, dumps) for item in items]
+
+    def resume(self, last_event_id: str) -> None:
+        """Begin after an id, from the log. For the broker alone."""
+        place = parse_id(last_event_id)
+        epoch, seq = place or ("", 0)
+        self.inbox.start(epoch, seq, behind=True)
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the last event that was given out, or where it begins; ``""`` if that is not known yet."""
+        return f"{self.inbox.epoch}-{self.inbox.cursor}" if self.inbox.epoch else ""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the subscription ended, ``None`` while it has not."""
+        return self.inbox.reason
+
+    @property
+    def closed(self) -> bool:
+        """Whether the subscription has ended."""
+        return self.inbox.reason is not None
+
+    @property
+    def events(self) -> int:
+        """How many events were given out so far."""
+        return self.inbox.events
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many events and bytes wait to be taken. Those that are in the log alone don't count."""
+        return self.inbox.pending
+
+    def take(self, timeout: float | None = None) -> list[bytes] | None:
+        """Wait up to ``timeout`` seconds for events, as bytes of an event stream: all there are, or a page of the log.
+
+        An empty list says that the time is over; ``None`` that the subscription has ended, see ``reason``.
+        """
+        if self._first and not self.closed:
+            first, self._first = self._first, []
+            return first
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _TRY_AGAIN[0]
+        while True:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._hub is not self._broker.hub:
+                self.inbox.abandon()  # the parent's, in a forked child: nobody feeds it
+                return None
+            place = self.inbox.look()
+            if place is None:
+                items = self.inbox.take(remaining)
+                if items is None:
+                    self._hub.detach(self.inbox)
+                    return None
+                if items or not self.inbox.behind:
+                    return list(items)
+                continue
+            try:
+                if frames := self._read_log(*place):
+                    return list(frames)
+                self._failing = False
+            except BrokerClosed:
+                self.cancel(CloseReason.SHUTDOWN)
+            except BrokerError as error:
+                if not self._failing:
+                    logger.warning("a subscriber can't read the log, and goes on trying: %s", error)
+                self._failing = True
+                if isinstance(error, BrokerDamaged):
+                    self.cancel(CloseReason.ERROR)
+                self.inbox.pause(pause if remaining is None else min(pause, remaining))
+                pause = min(2 * pause, _TRY_AGAIN[1])
+                if remaining == 0:
+                    return []
+
+    def get(self, timeout: float | None = None) -> Event | None:
+        """Wait up to ``timeout`` seconds for an event; ``None`` if none came.
+
+        :raises StreamClosed: the subscription has ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._events:
+            items = self.take(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if items is None:
+                raise StreamClosed(self.inbox.reason or CloseReason.CANCELLED)
+            self._events = [item.event for item in reversed(items) if isinstance(item, Frame)]
+            if not self._events and deadline is not None and time.monotonic() >= deadline:
+                return None
+        return self._events.pop()
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events, until the subscription is closed.
+
+        :raises StreamClosed: it ended for another reason: it could not keep up, or a right was taken back.
+        """
+        while True:
+            try:
+                event = self.get()
+            except StreamClosed as closed:
+                if closed.reason in _QUIET:
+                    return
+                raise
+            if event is not None:
+                yield event
+
+    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
+        """End at once: nothing that waits is given out. From any thread, any number of times."""
+        self.inbox.close(CloseReason(reason), discard=True)
+        self._hub.detach(self.inbox)
+
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """End after what waits, then ``last``. From any thread."""
+        self.inbox.close(CloseReason(reason), last=last)
+        self._hub.detach(self.inbox)
+
+    def close(self) -> None:
+        """End. Does nothing if it has ended."""
+        self.cancel()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Of a view that failed after it had subscribed, say. This may run anywhere, so it takes no lock.
+        inbox = getattr(self, "inbox", None)
+        if inbox is not None:
+            inbox.abandon()
+            self._hub.detach(inbox)
+
+    def _read_log(self, generation: int, epoch: str, cursor: int) -> list[Frame]:
+        page = self._broker.read(epoch, cursor, self.channels, self.patterns, PAGE)
+        inbox = self.inbox
+        if not page.lost:
+            end = page.frames[-1].seq if page.frames else cursor
+            return inbox.found(
+                page.frames, complete=page.complete, generation=generation, end=end, epoch=page.epoch
+            )  # fmt: skip
+        if not inbox.blameless:
+            # It was live, and is too slow for what the log keeps.
+            self._broker.count("disconnected", 1)
+            self.cancel(CloseReason.OVERFLOW)
+            return []
+        reset = inbox.reset(page.lost, page.epoch, page.head)
+        return inbox.found([reset], complete=True, generation=generation, end=page.head, epoch=page.epoch)

@@ -1,0 +1,74 @@
+"""The memory broker, and what URLs and options it and the others take."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from ssesync import SettingsError, open_broker
+from ssesync.channels.memory import MemoryBroker
+
+
+def test_a_server_of_several_processes_is_warned_once_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    with open_broker("memory://") as broker, caplog.at_level(logging.WARNING, "ssesync"):
+        broker.warn_once({"wsgi.multiprocess": False})
+        assert not caplog.records
+        for _ in range(2):
+            broker.warn_once({"wsgi.multiprocess": True})
+    (record,) = caplog.records
+    assert "sqlite:///" in record.getMessage()
+
+
+def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
+    with open_broker("memory://?max_events=7&max_bytes=2000&max_channels=5") as broker:
+        assert isinstance(broker, MemoryBroker)
+        for n in range(2000):
+            broker.publish(f"c{n % 9}", "x" * (n % 300))
+        assert len(broker._logs) == 5
+        for log in broker._logs.values():
+            assert len(log.entries) <= 7
+            assert log.size == sum(len(frame) for _, _, frame in log.entries) <= 2000
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("memory://?max_event=5", "did you mean 'max_events'"),
+        ("memory://?max_events=0", "max_events takes a whole number above 0"),
+        ("memory://?max_events=many", "max_events can't be 'many'"),
+        ("memory://?max_events=1&max_events=2", "twice"),
+        ("memory://?max_age=-1", "max_age"),
+        ("memory://host", "takes options only"),
+        ("sqlite:///x.db?pol=1", "did you mean 'poll'"),
+        ("sqlite:///x.db?poll=0", "poll takes a number above 0"),
+        ("redis://localhost?socket_timout=1", "did you mean 'socket_timeout'"),
+        ("redis://localhost?decode_responses=yes", "unknown broker option"),
+        ("redis://localhost?prefix={x}", "prefix"),
+        ("redis://localhost?db=first", "db"),
+        ("postgres://x", "no broker has the URL"),
+        ("", "no broker has the URL"),
+    ],
+)
+def test_a_url_that_can_not_be_used_is_refused_with_what_is_wrong(url: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        open_broker(url)
+
+
+def test_options_may_be_given_by_name_and_none_means_without_end() -> None:
+    with open_broker("memory://?max_age=none&max_events=5", max_bytes=99) as broker:
+        assert (broker.limits.max_age, broker.limits.max_events, broker.limits.max_bytes) == (None, 5, 99)
+    with pytest.raises(TypeError):
+        open_broker(None)  # type: ignore[arg-type]
+
+
+def test_brokers_load_no_more_than_they_need() -> None:
+    code = """
+import sys
+from ssesync import open_broker
+open_broker("memory://").publish("a", "x")
+assert "redis" not in sys.modules and "sqlite3" not in sys.modules and "requests" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

@@ -1,0 +1,335 @@
+"""The Redis broker: servers that are killed, lose what they knew, cut connections, or are full."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import trustme
+
+from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError, open_broker
+
+from .conftest import got, numbered, published, texts
+from .redis_server import RedisServer, free_port
+from .test_contract import eventually, place
+from .test_sqlite import forked, publishing
+
+DURABLE = ("--appendonly", "yes", "--save", "")
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of the test's own, with the options of its parameter."""
+    server = RedisServer(tmp_path, *getattr(request, "param", ("--save", "", "--appendonly", "no")))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def broker(own_server: RedisServer) -> Iterator[Broker]:
+    with open_broker(own_server.url) as broker:
+        yield broker
+
+
+@pytest.fixture
+def admin(own_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
+        yield client
+
+
+def test_five_hundred_subscribers_take_two_connections(broker: Broker, admin: redis.Redis) -> None:
+    before = len(admin.client_list())
+    subscriptions = [broker.subscribe(f"c{n}") for n in range(500)]
+    for n in range(500):
+        broker.publish(f"c{n}", str(n))
+    assert [texts(each, 1) for each in subscriptions] == [[str(n)] for n in range(500)]
+    assert len(admin.client_list()) - before == 2
+    for each in subscriptions:
+        each.close()
+
+
+@pytest.mark.parametrize("own_server", [DURABLE], indirect=True)
+def test_after_an_outage_subscribers_go_on_from_where_they_were(own_server: RedisServer, broker: Broker) -> None:
+    (start,) = published(broker, "a", "1")
+    subscription = broker.subscribe("a")
+    published(broker, "a", "2")
+    assert texts(subscription, 1) == ["2"]
+    own_server.kill()
+    with pytest.raises(BrokerUnavailable):
+        broker.publish("a", "lost, and said so")
+    with pytest.raises(BrokerUnavailable):
+        broker.subscribe("b")
+    assert subscription.get(2) is None
+    assert not subscription.closed
+    own_server.start()
+    published(broker, "a", "3", "4")
+    assert texts(subscription, 2) == ["3", "4"]
+    with broker.subscribe("a", last_event_id=start) as again:
+        assert texts(again, 3) == ["2", "3", "4"]
+    subscription.close()
+
+
+def test_what_is_published_while_the_listener_is_cut_off_comes_when_it_is_back(
+    own_server: RedisServer, broker: Broker, admin: redis.Redis
+) -> None:
+    subscription = broker.subscribe("a", patience=60)
+    count = 0
+    for _ in range(20):
+        for client in admin.client_list():
+            if client["cmd"].startswith("xread"):
+                admin.client_kill_filter(_id=client["id"])
+        published(broker, "a", *numbered(10, count))
+        count += 10
+        time.sleep(0.02)
+    assert texts(subscription, count) == numbered(count)
+    assert subscription.get(0) is None
+    subscription.close()
+
+
+@pytest.mark.parametrize("own_server", [DURABLE], indirect=True)
+def test_a_publisher_that_is_killed_leaves_no_gap_and_no_half_event(own_server: RedisServer, broker: Broker) -> None:
+    subscription = broker.subscribe("a", patience=60)
+    process = publishing(own_server.url, 100_000)
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(50)]
+    process.send_signal(signal.SIGKILL)
+    said += process.stdout.readlines()
+    process.wait(20)
+    process.stdout.close()
+    last = int(said[-1])
+    assert texts(subscription, last + 1) == numbered(last + 1)
+    published(broker, "a", "end")
+    rest = texts(subscription, 1)
+    assert rest == ["end"] or [*rest, *texts(subscription, 1)] == [str(last + 1), "end"]
+    subscription.close()
+
+
+def test_a_server_that_comes_back_empty_is_another_log(own_server: RedisServer, broker: Broker) -> None:
+    (old,) = published(broker, "a", "1")
+    subscription = broker.subscribe("a")
+    own_server.kill()
+    own_server.start()
+    (reset,) = got(subscription, 1)
+    assert (reset.type, reset.json()) == ("reset", {"reason": "restarted"})
+    (new,) = published(broker, "a", "2")
+    assert place(new)[0] == place(reset.id)[0] != place(old)[0]
+    assert texts(subscription, 1) == ["2"]
+    with broker.subscribe("a", last_event_id=old) as again:
+        assert got(again, 1)[0].json() == {"reason": "unknown"}
+    subscription.close()
+
+
+def test_a_log_that_is_flushed_is_another_log(broker: Broker, admin: redis.Redis) -> None:
+    published(broker, "a", "1")
+    subscription = broker.subscribe("a")
+    admin.flushall()
+    published(broker, "a", "2")
+    assert got(subscription, 1)[0].json() == {"reason": "restarted"}
+    subscription.close()
+
+
+def test_of_a_log_whose_key_was_evicted_nothing_is_left(broker: Broker, admin: redis.Redis) -> None:
+    (old,) = published(broker, "a", "1")
+    admin.delete("{ssesync}:meta")
+    (new,) = published(broker, "b", "2")
+    assert place(new)[0] != place(old)[0]
+    assert admin.keys("*:a") == []
+    with broker.subscribe("a", "b", last_event_id=old) as subscription:
+        assert got(subscription, 1)[0].json() == {"reason": "unknown"}
+
+
+def test_a_server_that_has_lost_its_latest_events_gives_out_no_number_again(
+    own_server: RedisServer, broker: Broker, admin: redis.Redis
+) -> None:
+    (known,) = published(broker, "a", "1")
+    admin.save()
+    (lost,) = published(broker, "a", "2")
+    subscription = broker.subscribe("a")
+    own_server.kill()
+    own_server.start()
+    with open_broker(own_server.url) as other:
+        (later,) = published(other, "a", "3")
+        assert place(later)[1] > place(lost)[1]
+        with other.subscribe("a", last_event_id=lost) as again:
+            assert got(again, 1)[0].json() == {"reason": "unknown"}
+        assert got(subscription, 1)[0].json() == {"reason": "restarted"}
+        assert place(known)[0] == place(later)[0]
+        published(other, "a", "4")
+        assert texts(subscription, 1) == ["4"]
+    subscription.close()
+
+
+def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_server: RedisServer) -> None:
+    with open_broker(own_server.url, index_size=10) as broker:
+        subscription = broker.subscribe("a", "b", patience=60)
+        listener = broker._listener  # type: ignore[attr-defined]
+        step, going = listener._step, [False]
+
+        def held_up(listener: object) -> None:
+            if going[0]:
+                step(listener)
+            else:
+                time.sleep(0.01)
+
+        eventually(lambda: broker.subscriber_count("a") == 1)
+        listener._step = held_up
+        time.sleep(1.1)  # until the step that waits is over
+        for n in range(600):
+            broker.publish("ab"[n % 2], str(n))
+        going[0] = True
+        assert texts(subscription, 600) == numbered(600)
+        published(broker, "a", "live")
+        assert texts(subscription, 1) == ["live"]
+        subscription.close()
+
+
+@pytest.mark.parametrize("own_server", [("--maxmemory", "3mb", "--maxmemory-policy", "noeviction", "--save", "")],
+                         indirect=True)  # fmt: skip
+def test_a_server_without_memory_is_told_to_who_publishes(broker: Broker) -> None:
+    with pytest.raises(BrokerUnavailable, match="nothing more"):
+        [broker.publish(f"c{n}", "x" * 50_000) for n in range(200)]
+
+
+def test_keys_of_another_kind_are_told(broker: Broker, admin: redis.Redis) -> None:
+    admin.set("{ssesync}:meta", "something else")
+    with pytest.raises(BrokerDamaged, match="not as they were left"):
+        broker.publish("a", "x")
+
+
+def test_a_user_who_may_use_the_keys_alone_is_enough(own_server: RedisServer, admin: redis.Redis) -> None:
+    admin.execute_command(
+        "ACL", "SETUSER", "app", "on", ">secret", "~{ssesync}:*", "-@all", "+@read", "+@write", "+@connection",
+        "+evalsha", "+script|load", "+time", "-@dangerous",
+    )  # fmt: skip
+    url = own_server.url.replace("redis://", "redis://app:secret@")
+    with open_broker(url) as broker:
+        subscription = broker.subscribe("a")
+        published(broker, "a", "1")
+        assert texts(subscription, 1) == ["1"]
+        assert broker.subscriber_count("a", local=True) == 1
+        broker.revoke("nobody")
+        subscription.close()
+    with open_broker(url.replace("secret", "wrong")) as broker, pytest.raises(BrokerError) as told:
+        broker.publish("a", "1")
+    assert "wrong" not in str(told.value)
+
+
+@pytest.mark.parametrize("own_server", [("--cluster-enabled", "yes", "--save", "")], indirect=True)
+def test_a_cluster_accepts_it_as_all_keys_are_of_one_slot(own_server: RedisServer, admin: redis.Redis) -> None:
+    admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+    eventually(lambda: "ok" in str(admin.execute_command("CLUSTER", "INFO")).partition("cluster_state")[2][:6])
+    with open_broker(own_server.url) as broker:
+        (start,) = published(broker, "a", "1")
+        with broker.subscribe("a", patterns=["b*"], last_event_id=start) as subscription:
+            published(broker, "b1", "2")
+            assert texts(subscription, 1) == ["2"]
+    with (
+        redis.RedisCluster.from_url(own_server.url) as client,
+        open_broker("redis://", client=client) as broker,
+        broker.subscribe("a") as subscription,
+    ):
+        published(broker, "a", "3")
+        assert texts(subscription, 1) == ["3"]
+
+
+def test_tls_will_do(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    for name, blob in (("ca", authority.cert_pem), ("key", certificate.private_key_pem),
+                       ("cert", certificate.cert_chain_pems[0])):  # fmt: skip
+        blob.write_to_path(str(tmp_path / name))
+    port = free_port()
+    server = RedisServer(
+        tmp_path, "--save", "", "--tls-port", str(port), "--tls-cert-file", "cert", "--tls-key-file", "key",
+        "--tls-ca-cert-file", "ca", "--tls-auth-clients", "no",
+    )  # fmt: skip
+    server.start()
+    try:
+        url = f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path}/ca"
+        with open_broker(url) as broker, broker.subscribe("a") as subscription:
+            published(broker, "a", "x")
+            assert texts(subscription, 1) == ["x"]
+        with (
+            open_broker(f"rediss://localhost:{port}/0") as broker,
+            pytest.raises(BrokerUnavailable, match=r"(?i)certificate"),
+        ):
+            broker.publish("a", "x")
+    finally:
+        server.kill()
+
+
+def test_a_client_of_the_users_own_is_used_and_left_open(redis_server: RedisServer) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        with open_broker("redis://", client=client, prefix=uuid.uuid4().hex) as broker:
+            subscription = broker.subscribe("a")
+            published(broker, "a", "1")
+            assert texts(subscription, 1) == ["1"]
+            subscription.close()
+        assert client.ping()
+    with (
+        redis.Redis.from_url(redis_server.url, decode_responses=True) as client,
+        pytest.raises(SettingsError, match="decode_responses"),
+    ):
+        open_broker("redis://", client=client)
+
+
+def test_a_log_is_one_prefix_and_another_prefix_another_log(redis_server: RedisServer) -> None:
+    one, other = (open_broker(redis_server.url, prefix=uuid.uuid4().hex) for _ in range(2))
+    with one, other, other.subscribe("a") as subscription:
+        published(one, "a", "x")
+        published(other, "a", "y")
+        assert texts(subscription, 1) == ["y"]
+
+
+def test_options_of_redis_py_may_stand_in_the_url_or_be_given_by_name(redis_server: RedisServer) -> None:
+    url = f"{redis_server.url}?socket_timeout=0.5&prefix={uuid.uuid4().hex}&max_events=5"
+    with open_broker(url, client_name="ours") as broker:
+        kwargs = broker._client.get_connection_kwargs()  # type: ignore[attr-defined]
+        assert (kwargs["socket_timeout"], kwargs["client_name"], broker.limits.max_events) == (0.5, "ours", 5)
+        subscription = broker.subscribe("a")
+        time.sleep(0.6)  # longer than any answer may take
+        published(broker, "a", "x")
+        assert texts(subscription, 1) == ["x"]
+        subscription.close()
+
+
+def test_a_unix_socket_will_do(tmp_path: Path) -> None:
+    path = Path("/tmp") / f"ssesync-{uuid.uuid4().hex}.sock"  # short, as the system wants it
+    server = RedisServer(tmp_path, "--save", "", "--unixsocket", str(path))
+    server.start()
+    try:
+        with open_broker(f"unix://{path}") as broker, broker.subscribe("a") as subscription:
+            published(broker, "a", "x")
+            assert texts(subscription, 1) == ["x"]
+    finally:
+        server.kill()
+        path.unlink(missing_ok=True)
+
+
+def test_processes_that_fork_go_on_each_by_itself(redis_server: RedisServer) -> None:
+    url = f"{redis_server.url}?prefix={uuid.uuid4().hex}"
+    assert forked(url) == "0 2 False ['of the child', 'of the parent'] True ['of the child', 'of the parent']"
+
+
+def test_without_redis_py_the_remedy_is_named() -> None:
+    code = """
+import sys
+sys.modules["redis"] = None
+from ssesync import SettingsError, open_broker
+try:
+    open_broker("redis://localhost")
+except SettingsError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert "pip install 'ssesync[redis]'" in run.stdout

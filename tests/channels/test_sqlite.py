@@ -1,0 +1,275 @@
+"""The SQLite broker: files that are deleted, corrupt or full, processes that are killed or fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssesync import Broker, BrokerDamaged, BrokerUnavailable, CloseReason, SettingsError, open_broker
+from ssesync.channels import sqlite_file
+
+from .conftest import got, numbered, published, texts
+from .test_contract import eventually, place
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "channels.db"
+
+
+@pytest.fixture
+def broker(path: Path) -> Iterator[Broker]:
+    with open_broker(f"sqlite:///{path}") as broker:
+        yield broker
+
+
+def reopened(path: Path, **options: object) -> Broker:
+    return open_broker(f"sqlite:///{path}", **options)
+
+
+def publishing(url: str, count: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.channels.processes", "publish", url, str(count)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def test_what_another_process_publishes_comes_whatever_becomes_of_that_process(path: Path, broker: Broker) -> None:
+    with broker.subscribe("a", patience=60) as subscription:
+        for _ in range(3):
+            process = publishing(f"sqlite:///{path}", 100_000)
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(50)]
+            process.send_signal(signal.SIGKILL)
+            said += process.stdout.readlines()
+            process.wait(20)
+            process.stdout.close()
+            last = int(said[-1])
+            assert texts(subscription, last + 1) == numbered(last + 1)
+            published(broker, "a", "end")
+            rest = texts(subscription, 1)
+            if rest != ["end"]:  # published, and killed before it could say so
+                assert [*rest, *texts(subscription, 1)] == [str(last + 1), "end"]
+
+
+def test_processes_that_fork_go_on_each_by_itself(path: Path) -> None:
+    assert (
+        forked(f"sqlite:///{path}")
+        == "0 2 False ['of the child', 'of the parent'] True ['of the child', 'of the parent']"
+    )
+
+
+def test_a_forked_child_of_a_memory_broker_has_a_log_of_its_own() -> None:
+    assert forked("memory://") == "0 1 True ['of the child'] True ['of the parent']"
+
+
+def forked(url: str) -> str:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.channels.processes", "fork", url]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_a_full_disk_is_told_to_who_publishes_and_harms_nothing_else(path: Path, broker: Broker) -> None:
+    with broker.subscribe("a") as subscription:
+        published(broker, "a", "1")
+        with broker._write._lock:  # type: ignore[attr-defined]
+            connection = broker._write._current()  # type: ignore[attr-defined]
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(BrokerUnavailable, match="full"):
+            published(broker, "b", *["x" * 10_000] * 100)
+        with broker._write._lock:  # type: ignore[attr-defined]
+            connection.execute("PRAGMA max_page_count = 1000000")
+        published(broker, "a", "2")
+        assert texts(subscription, 2) == ["1", "2"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="limits of a file's size are tried on Linux")
+def test_a_disk_that_takes_no_more_is_told_to_who_publishes(path: Path) -> None:
+    code = """
+import resource, signal, sys
+from ssesync import BrokerUnavailable, open_broker
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+broker = open_broker("sqlite:///" + sys.argv[1])
+first = broker.publish("a", "1")
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+try:
+    for _ in range(100):
+        broker.publish("a", "x" * 10_000)
+except BrokerUnavailable as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    broker.publish("a", "2")
+    print("told")
+    broker.close()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert run.stdout == "told\n", run.stderr
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_a_deleted_file_is_told_and_ends_who_reads_the_log(path: Path, broker: Broker) -> None:
+    ids = published(broker, "a", "1", "2")
+    resuming = broker.subscribe("a", last_event_id=ids[0])
+    path.unlink()
+    with pytest.raises(BrokerDamaged, match="deleted"):
+        broker.publish("a", "3")
+    with pytest.raises(BrokerDamaged, match="deleted"):
+        broker.subscribe("a")
+    assert resuming.take(5) is None
+    assert resuming.reason is CloseReason.ERROR
+
+
+def test_a_file_that_took_the_place_of_another_is_used_and_its_subscribers_are_told(path: Path, broker: Broker) -> None:
+    published(broker, "a", "1")
+    subscription = broker.subscribe("a")
+    path.unlink()
+    with pytest.raises(BrokerDamaged):
+        broker.publish("a", "x")
+    assert subscription.get(0.01) is None
+    with reopened(path) as other:
+        published(other, "a", "first")
+        (reset,) = got(subscription, 1)
+        assert (reset.type, reset.json()) == ("reset", {"reason": "restarted"})
+        published(broker, "a", "second")
+        assert texts(subscription, 1) == ["second"]
+    subscription.close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_log_is_told_with_the_remedy(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with reopened(path) as broker:
+        with pytest.raises(BrokerDamaged, match="delete it together with"):
+            broker.publish("a", "x")
+        with pytest.raises(BrokerDamaged):
+            broker.subscribe("a")
+        for each in path.parent.iterdir():
+            each.unlink()
+        broker.publish("a", "x")
+
+
+def test_a_file_that_becomes_corrupt_in_use_is_told(path: Path, broker: Broker) -> None:
+    published(broker, "a", *("x" * 1000 for _ in range(50)))
+    broker._release()  # into the file itself
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    with pytest.raises(BrokerDamaged, match="corrupt"):
+        published(broker, "a", *numbered(10))
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with reopened(tmp_path / "none" / "x.db") as broker, pytest.raises(BrokerUnavailable, match="no such directory"):
+        broker.publish("a", "x")
+
+
+def test_a_lock_that_another_process_holds_is_waited_for_and_then_told(path: Path, broker: Broker) -> None:
+    published(broker, "a", "1")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with reopened(path, busy_timeout=0.1) as hurried, pytest.raises(BrokerUnavailable, match="locked"):
+        hurried.publish("a", "x")
+    with broker.subscribe("a", last_event_id="x") as subscription:  # who reads needs no such lock
+        assert got(subscription, 1)[0].type == "reset"
+    other.execute("ROLLBACK")
+    other.close()
+    published(broker, "a", "2")
+
+
+def test_the_file_stays_small_however_much_is_published(path: Path) -> None:
+    with reopened(path, max_events=10, max_channels=5) as broker:
+        for n in range(600):
+            broker.publish(f"c{n % 20}", "x" * 2000)
+        broker._release()
+        assert path.stat().st_size < 1_000_000
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("SELECT count(*) FROM ssesync_channel").fetchone() == (5,)
+        connection.close()
+
+
+def test_after_a_crash_of_the_machine_no_number_is_given_out_again(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "boot"
+    boot.write_text("first\n")
+    monkeypatch.setattr(sqlite_file, "_BOOT_ID", boot)
+    with reopened(path) as broker:
+        ids = published(broker, "a", "1", "2")
+    boot.write_text("second\n")
+    with reopened(path) as broker:
+        (later,) = published(broker, "a", "3")
+        assert place(later)[1] > place(ids[1])[1] + 1000
+        epoch, seq = place(ids[1])
+        with broker.subscribe("a", last_event_id=ids[0]) as subscription:
+            assert texts(subscription, 2) == ["2", "3"]
+        with broker.subscribe("a", last_event_id=f"{epoch}-{seq + 5}") as subscription:  # lost in the crash
+            assert got(subscription, 1)[0].json() == {"reason": "unknown"}
+
+
+def test_a_process_that_nobody_heard_of_for_long_is_not_counted(path: Path, broker: Broker) -> None:
+    published(broker, "a", "1")
+    connection = sqlite3.connect(path)
+    with connection:
+        rows = [("a", "dead", 5, time.time() - 100), ("a", "alive", 2, time.time())]
+        connection.executemany("INSERT INTO ssesync_presence VALUES (?, ?, ?, ?)", rows)
+    connection.close()
+    assert broker.subscriber_count("a") == 2
+
+
+def test_idle_subscribers_cost_next_to_nothing(broker: Broker) -> None:
+    subscription = broker.subscribe("a")
+    time.sleep(0.1)
+    before = time.process_time()
+    time.sleep(1)
+    assert time.process_time() - before < 0.2
+    subscription.close()
+
+
+def test_a_relative_path_is_that_of_where_the_broker_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_broker("sqlite:///a%20b.db?poll=0.01") as broker:
+        os.chdir("/")
+        broker.publish("a", "x")
+    assert (tmp_path / "a b.db").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/path"])
+def test_a_url_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="sqlite:////absolute"):
+        open_broker(url)
+
+
+def test_a_reader_that_can_not_read_the_log_goes_on_trying(
+    path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = published(broker, "a", "1", "2")
+    failures = iter([BrokerUnavailable("not now"), BrokerUnavailable("nor now")])
+    read = broker.read
+
+    def fails_twice(*args: object) -> object:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return read(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(broker, "read", fails_twice)
+    with broker.subscribe("a", last_event_id=ids[0]) as subscription:
+        assert subscription.take(0.01) == []  # there is time for a keep-alive
+        assert texts(subscription, 1) == ["2"]
+    assert caplog.text.count("goes on trying") == 1
+    eventually(lambda: broker.subscriber_count("a") == 0)

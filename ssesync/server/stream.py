@@ -155,9 +155,9 @@ class EventStream:
 
         The result is the status line to answer; ``headers`` are those of that answer, and what is to be sent comes
         from iterating in any case. It is ``403 Forbidden`` for other origins where ``same_origin_only`` says so,
-        ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` where a limit is reached or the
-        process is stopping, what a source that can't be streamed says, else ``200 OK``. Only on 200, and not on HEAD,
-        was a producer started.
+        ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` where a limit is reached, what a
+        source that can't be streamed says, else ``200 OK``. Only on 200, not on HEAD and not while the process is
+        stopping, was a producer started.
 
         Needed only by those who don't call the stream as an application. Once only.
 
@@ -191,8 +191,10 @@ class EventStream:
             return self._answer("200 OK", self.headers)
         key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
         if not streams.admit(self, key):
-            why = b"the server is stopping\n" if streams.stopping else b"too many event streams\n"
-            return self._answer("503 Service Unavailable", streams.refusal(), why)
+            if streams.stopping:
+                # Any other status, and a browser's EventSource gives up for good: the next process will serve it.
+                return self._answer("200 OK", self.headers, self._come_back())
+            return self._answer("503 Service Unavailable", streams.refusal(), b"too many event streams\n")
         self._admitted = key
         streams.warn_once(environ)
         try:
@@ -294,9 +296,12 @@ class EventStream:
         together don't come back together. The producer gets ``StreamClosed``.
         """
         if self._driver is not None and not self._ended:
-            base = self.settings.retry or _COME_BACK
-            self._driver.stop(CloseReason(reason), last + b"retry: %d\n" % random.randint(base, 2 * base))
+            self._driver.stop(CloseReason(reason), last + self._come_back())
             self.cancelled.set(CloseReason(reason))
+
+    def _come_back(self) -> bytes:
+        base = self.settings.retry or _COME_BACK
+        return b"retry: %d\n" % random.randint(base, 2 * base)
 
     def tick(self, now: float) -> None:
         """Look at lifetime and stalling. For the watcher alone."""

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -150,7 +151,13 @@ def test_a_stream_that_is_dropped_without_being_served_is_counted_out(afresh: St
 
 def test_while_the_process_stops_nothing_is_admitted(afresh: Streams) -> None:
     afresh.stopping = True
-    assert status() == "503 Service Unavailable"
+    stream = EventStream(Writer(), retry=5000)
+    # Not 503, after which a browser would not come back.
+    assert stream.open(environ()) == "200 OK"
+    assert ("Content-Type", "text/event-stream; charset=utf-8") in stream.headers
+    (body,) = list(stream)
+    assert 5000 <= int(re.fullmatch(rb"retry: (\d+)\n", body)[1]) <= 10000  # type: ignore[index]
+    assert afresh.snapshot()["opened"] == 0
 
 
 def test_many_threads_never_pass_the_limit(afresh: Streams) -> None:

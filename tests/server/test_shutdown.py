@@ -74,7 +74,9 @@ def test_reconnection_times_lie_between_the_streams_own_and_twice_that() -> None
 def test_nothing_is_admitted_from_then_on() -> None:
     drain()
     stream = EventStream(["x"])
-    assert stream.open(environ()) == "503 Service Unavailable"
+    assert stream.open(environ()) == "200 OK"
+    assert b"".join(stream).startswith(b"retry: ")
+    assert stream.closed
 
 
 def test_to_drain_again_does_nothing_more() -> None:

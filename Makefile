@@ -1,5 +1,5 @@
 # Everything runs in a virtual environment of its own, .venv, made by whatever interpreter PYTHON names.
-#   make demo [PORT=8000] [EVENTS=20]   the example under gunicorn, followed in this terminal
+#   make demo [PORT=8000] [EVENTS=20]   the chat under gunicorn, followed in this terminal
 #   make test [ARGS="-k decoder"]       everything the tests need, and the tests
 #   make check | docs | bench | clean
 PYTHON ?= python3
@@ -12,7 +12,7 @@ export PORT EVENTS
 .PHONY: demo test check docs bench clean
 
 demo: $(VENV)/demo.installed
-	@$(BIN)/python example_projects/flask_live/demo.py
+	@$(BIN)/python example_projects/flask_chat/demo.py
 
 # Most tests wait for something: with four processes they take less than half of the time, on two cores (8:13 and 3:29,
 # measured). The tests of a file stay together, as they share servers.

@@ -3,7 +3,22 @@
 .. PYTEST_DONT_REWRITE (see ssesync)
 """
 
+from .channel_view import ChannelView
+from .channels import get_broker, publish, revoke, subscribe
 from .response import EventStreamResponse
+from .tickets import Ticket, issue_ticket, ticket_required
 from .views import event_stream, event_writer
 
-__all__ = ["EventStreamResponse", "event_stream", "event_writer"]
+__all__ = [
+    "ChannelView",
+    "EventStreamResponse",
+    "Ticket",
+    "event_stream",
+    "event_writer",
+    "get_broker",
+    "issue_ticket",
+    "publish",
+    "revoke",
+    "subscribe",
+    "ticket_required",
+]

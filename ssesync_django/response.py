@@ -92,11 +92,10 @@ def make_stream(
 ) -> EventStream:
     """The core's stream with the project's settings and Django's JSON, letting go of database connections."""
     settings = options.setdefault("settings", app_settings())
-    options.setdefault("dumps", _dumps)
+    options.setdefault("dumps", dump_json)
     options.setdefault("scope", _Scope())
-    # The request of Django's test client or request factory: there the view must run where the test does, and the
-    # transaction that is open is the test's.
-    tested = type((environ or {}).get("wsgi.input")).__module__ == "django.test.client"
+    # There the view must run where the test does, and the transaction that is open is the test's.
+    tested = is_tested(environ)
     if tested:
         options.setdefault("threaded", False)
     release = options.get("release_db", settings.release_db)
@@ -105,13 +104,17 @@ def make_stream(
         options.setdefault("on_start", let_go)
     if release == "step":
         options.setdefault("after_step", let_go)
-    user = getattr(request, "user", None)
-    if options.get("max_streams_per_key", settings.max_streams_per_key) and user is not None and user.is_authenticated:
-        options.setdefault("key", f"user {user.pk}")
+    if options.get("max_streams_per_key", settings.max_streams_per_key) and (key := own_key(request)):
+        options.setdefault("key", key)
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
     make = EventStream.from_writer if imperative else EventStream
     return make(source, **options)
+
+
+def is_tested(environ: Mapping[str, Any] | None) -> bool:
+    """Whether a request is one of Django's test client or request factory."""
+    return type((environ or {}).get("wsgi.input")).__module__ == "django.test.client"
 
 
 def release_connections() -> list[str]:
@@ -172,7 +175,48 @@ class _Scope:
                 release_connections()
 
 
-def _dumps(value: Any) -> str:
+class _Refusal:
+    """A source that is no stream but another answer, which so gets the headers that a stream would."""
+
+    def __init__(self, status: str, why: str, headers: Iterable[tuple[str, str]]) -> None:
+        self.answer = (status, [("Content-Type", "text/plain; charset=utf-8"), *headers], f"{why}\n".encode())
+
+    def take(self, timeout: float | None = None) -> list[bytes] | None:
+        return None
+
+    def cancel(self, reason: object = None) -> None:
+        pass
+
+
+def refusal(
+    request: HttpRequest, status: str, why: str, options: Mapping[str, Any], *headers: tuple[str, str]
+) -> EventStreamResponse:
+    """An answer that is no stream, for a reason that the client is told."""
+    about_origins = ("settings", "same_origin_only", "cors_origins", "cors_credentials")
+    kept = {name: options[name] for name in about_origins if name in options}
+    return EventStreamResponse(_Refusal(status, why, headers), request=request, **kept)
+
+
+def key_of(who: Any) -> str:
+    """The key of a user, for limits and for what is revoked; text is a key itself.
+
+    :raises TypeError: it is neither.
+    """
+    if isinstance(who, str):
+        return who
+    if getattr(who, "pk", None) is None:
+        raise TypeError(f"a key is text or a saved user, got {type(who).__name__}")
+    return f"user {who.pk}"
+
+
+def own_key(request: Any) -> str | None:
+    """The key of the user who is logged in, if any."""
+    user = getattr(request, "user", None)
+    return key_of(user) if user is not None and user.is_authenticated else None
+
+
+def dump_json(value: Any) -> str:
+    """JSON by Django's encoder, without NaN, which is none."""
     if isinstance(value, Promise):
         return str(value)  # a lazy translation is text
     return json.dumps(value, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

@@ -45,7 +45,7 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        _, request = _find_request(args)
+        _, request = find_request(args)
         source = functools.partial(view, *args, **kwargs) if generates else view(*args, **kwargs)
         if isinstance(source, HttpResponseBase):
             return source
@@ -75,7 +75,7 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        place, request = _find_request(args)
+        place, request = find_request(args)
 
         def produce(writer: Any) -> Any:
             return view(*args[: place + 1], writer, *args[place + 1 :], **kwargs)
@@ -86,7 +86,7 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
     return wrapper
 
 
-def _find_request(args: tuple[Any, ...]) -> tuple[int, HttpRequest]:
+def find_request(args: tuple[Any, ...]) -> tuple[int, HttpRequest]:
     """Where the request is among a view's arguments: first in a function, second in a method. DRF wraps it."""
     for place, argument in enumerate(args[:2]):
         request = getattr(argument, "_request", argument)

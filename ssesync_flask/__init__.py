@@ -5,6 +5,7 @@
 
 from .extension import SSE
 from .response import EventStreamResponse
+from .tickets import Ticket
 from .views import event_stream, event_writer
 
-__all__ = ["SSE", "EventStreamResponse", "event_stream", "event_writer"]
+__all__ = ["SSE", "EventStreamResponse", "Ticket", "event_stream", "event_writer"]

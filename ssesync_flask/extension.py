@@ -1,35 +1,62 @@
-"""The extension object, and where an application's settings are kept."""
+"""The extension object: an application's settings, its broker, and publish and subscribe on it."""
 
 from __future__ import annotations
 
+import logging
+import random
+import weakref
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask, abort, after_this_request, current_app, has_app_context, request
+from flask.wrappers import Request, Response
+from werkzeug.exceptions import ServiceUnavailable
 
-from ssesync import Settings
+from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, get_last_event_id
+from ssesync.wire import with_cors
+
+from .response import EventStreamResponse
+from .state import State, bind, encoder_of, state_of, state_of_current_app
+from .tickets import Ticket, issue, redeem
 
 __all__ = ["SSE"]
 
-_KEY = "ssesync"
+logger = logging.getLogger("ssesync")
+
+# Seconds that a client is told to wait while the broker can't be reached.
+_RETRY_AFTER = (2, 10)
 
 
 class SSE:
-    """Binds an application's settings: ``SSE(app)``, or ``sse = SSE()`` and ``sse.init_app(app)`` in a factory.
+    """Binds an application's settings and its broker: ``SSE(app)``, or ``sse = SSE()`` and ``sse.init_app(app)`` in a
+    factory.
 
     Settings come from ``app.config["SSESYNC"]``, a mapping of :class:`ssesync.Settings`' options; those given here
     are the defaults beneath them. Without the extension the views read the same mapping, when first used.
 
+    The broker is what ``app.config["SSESYNC_BROKER"]`` says, else ``broker``, else ``"memory://"``: a URL, see
+    :func:`ssesync.open_broker`, of which each application gets a broker of its own, or a :class:`ssesync.Broker`.
+    Nothing is connected, opened or started before it is used, so it may be bound before the server forks.
+
     :raises ssesync.SettingsError: an unknown option or a value that can't work, when the application is bound.
     """
 
-    def __init__(self, app: Flask | None = None, **defaults: Any) -> None:
+    def __init__(self, app: Flask | None = None, *, broker: str | Broker | None = None, **defaults: Any) -> None:
         self._defaults = Settings.from_mapping(defaults)
+        self._broker = broker
+        self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+        self._only: Flask | None = None
+        self._several = False
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the application's settings, so that a mistake in them is found when the application starts."""
-        app.extensions[_KEY] = self._defaults.replace(**app.config.get("SSESYNC", {}))
+        """Read the application's configuration, so that a mistake in it is found when the application starts."""
+        bind(app, self._defaults, self._broker)
+        # However many of them live: a test that makes its own application must not depend on the garbage collector.
+        self._only = app if self._only in (app, None) and not self._several else None
+        self._several = self._only is None
+        self._apps.add(app)
 
     @property
     def settings(self) -> Settings:
@@ -37,13 +64,162 @@ class SSE:
 
         :raises RuntimeError: there is no application context.
         """
-        return app_settings()
+        return state_of_current_app().settings
+
+    @property
+    def broker(self) -> Broker:
+        """The application's broker: the current one's or, without a context, that of the only one that was bound.
+
+        :raises RuntimeError: it can't be told which application is meant.
+        """
+        return self._state()[1].broker
+
+    def publish(
+        self,
+        channel: str,
+        event: Any,
+        *,
+        type: str | None = None,
+        dumps: Callable[[Any], str | bytes] | None = None,
+    ) -> str:
+        """Publish an event to a channel; the id it got. See :meth:`ssesync.Broker.publish` for arguments and errors.
+
+        JSON is the application's own. No application context is needed if only one application was bound. Inside
+        a database transaction, publish after the commit: who is told earlier reads the old rows.
+        """
+        app, state = self._state()
+        return state.broker.publish(channel, event, type=type, dumps=dumps or encoder_of(app))
+
+    def subscribe(
+        self,
+        *channels: str,
+        patterns: Iterable[str] = (),
+        authorize: Callable[[Request, str], object] | None = None,
+        on_connect: Callable[[Subscription], Iterable[Any] | None] | None = None,
+        key: str | None = None,
+        last_event_id: str | None = None,
+        **options: Any,
+    ) -> EventStreamResponse:
+        """Answer the current request with all that is published to these channels from now on.
+
+        ::
+
+            @app.get("/rooms/<room>/events")
+            def events(room):
+                return sse.subscribe(f"room:{room}", authorize=may_read)
+
+        :param patterns: more channels, such as ``"room:*"``. Never make one of what a client sends.
+        :param authorize: asked with the request and each channel, and each pattern, whether this client may have it.
+            If the answer is false, the client's is 403 and nothing is read, be it live or for replay; it may also
+            ``abort()`` by itself. **Where any part of a channel's name is the client's choice, check it here.** With
+            it, a name that no channel can have is answered 404.
+        :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins.
+            The events that it returns, if any, are sent first: the state, say, that those in the channels change.
+            Where it was called, ``on_close`` among the options is called once when the stream has ended.
+        :param key: whose stream this is, a user's id as text say: for :meth:`revoke` and ``max_streams_per_key``.
+        :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``):
+            a value of ``sse.broker.position()``, say, that the page was made with.
+        :param options: ``overflow``, ``coalesce``, ``patience``, ``reset_event`` and ``dropped_event`` as
+            :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which bound
+            what waits, and what else :class:`EventStreamResponse` takes.
+        :raises werkzeug.exceptions.Forbidden: ``authorize`` refused.
+        :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached.
+        :raises ssesync.ChannelError: no channel can have this name.
+
+        A subscription takes no thread of its own.
+        """
+        app, state = self._state()
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        known = Settings.__dataclass_fields__
+        policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
+        settings: Settings = options.pop("settings", state.settings)
+        settings = settings.replace(**{name: options.pop(name) for name in known.keys() & options.keys()})
+        for name in ("max_pending_events", "max_pending_bytes"):
+            policy.setdefault(name, getattr(settings, name))
+        allow_other_origins(settings)
+        state.broker.warn_once(current.environ)
+        since = get_last_event_id(current) or last_event_id
+        try:
+            subscription = state.broker.subscribe(
+                *channels, patterns=patterns, last_event_id=since, key=key, **policy
+            )  # fmt: skip
+        except ChannelError:
+            if authorize is None:
+                raise
+            abort(404)
+        except BrokerUnavailable as error:
+            logger.error("a client could not subscribe: %s", error)
+            raise ServiceUnavailable(retry_after=random.randint(*_RETRY_AFTER)) from error
+        try:
+            # After subscribing: revoke() would not end what is not there yet.
+            for name in subscription.channels + subscription.patterns:
+                if authorize is not None and not authorize(current, name):
+                    abort(403)
+            response = EventStreamResponse(subscription, settings=settings, key=key, **options)
+            if on_connect is not None and not response.event_stream.closed:
+                subscription.send_first(on_connect(subscription) or (), encoder_of(app))
+        except BaseException:
+            subscription.close()
+            raise
+        return response
+
+    def revoke(self, key: str, channel: str | None = None) -> None:
+        """End the streams that :meth:`subscribe` made with a key, or those of them that have a channel, in all
+        processes. Their clients come back at once, so let ``authorize`` refuse them first.
+
+        :raises ssesync.BrokerError: other processes can't be told. In this one they are ended.
+        """
+        self.broker.revoke(key, channel)
+
+    def issue_ticket(self, subject: str, *, channels: Collection[str] = (), seconds: float = 30) -> str:
+        """A ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send headers.
+
+        It is signed with the application's ``SECRET_KEY``, so it can't be forged or changed, but can be read.
+
+        :param subject: whom it is for, a user's id as text.
+        :param channels: which channels it is for.
+        :param seconds: how long it may be used, up to 60.
+        :raises RuntimeError: the application has no ``SECRET_KEY``.
+        """
+        return issue(self._state()[0], subject, channels, seconds)
+
+    def redeem_ticket(self) -> Ticket:
+        """What the current request's ticket was issued for. Each can be redeemed once, whatever process is asked.
+
+        ::
+
+            @app.get("/events")
+            def events():
+                ticket = sse.redeem_ticket()
+                return sse.subscribe(*ticket.channels, key=ticket.subject)
+
+        :raises werkzeug.exceptions.Unauthorized: there is none, or it was used, has expired, or is not this
+            application's: 401.
+        """
+        app, state = self._state()
+        allow_other_origins(state.settings)
+        return redeem(app, state.broker, request.args.get("ticket", ""))
+
+    def _state(self) -> tuple[Flask, State]:
+        current: Flask | None = current_app._get_current_object() if has_app_context() else None  # type: ignore[attr-defined]
+        if current is not None and current in self._apps:
+            return current, state_of(current)
+        if self._only is not None:
+            return self._only, state_of(self._only)
+        if self._several:
+            raise RuntimeError("several applications were bound: say which one is meant, with app.app_context()")
+        raise RuntimeError("no application was bound: SSE(app), or sse.init_app(app)")
 
 
-def app_settings() -> Settings:
-    """The current application's settings, read from its configuration the first time."""
-    extensions = current_app.extensions
-    if _KEY not in extensions:
-        SSE(current_app._get_current_object())  # type: ignore[attr-defined]
-    settings: Settings = extensions[_KEY]
-    return settings
+def allow_other_origins(settings: Settings) -> None:
+    """Whatever the answer to the current request will be: let the pages of ``cors_origins`` read it."""
+    if not settings.cors_origins:
+        return
+    environ = request.environ
+
+    @after_this_request
+    def add_headers(response: Response) -> Response:
+        headers, credentials = list(response.headers), settings.cors_credentials
+        response.headers.clear()
+        response.headers.extend(with_cors(headers, environ, settings.cors_origins, credentials=credentials))
+        return response

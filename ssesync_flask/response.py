@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, has_request_context, request
 from flask.globals import app_ctx, request_ctx
-from flask.json.provider import DefaultJSONProvider, JSONProvider
 from werkzeug.wsgi import ClosingIterator
 
 from ssesync import EventStream, Writer
 
-from .extension import app_settings
+from .state import encoder_of, state_of_current_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -63,8 +61,8 @@ class EventStreamResponse(Response):
 
 def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> EventStream:
     """The core's stream, with the application's settings and JSON encoder, its producer in the request's context."""
-    options.setdefault("settings", app_settings())
-    options.setdefault("dumps", functools.partial(_dumps, current_app.json))
+    options.setdefault("settings", state_of_current_app().settings)
+    options.setdefault("dumps", encoder_of(current_app._get_current_object()))  # type: ignore[attr-defined]
     options.setdefault("after_step", _after_step(current_app, options))
     if has_request_context():
         options.setdefault("name", request.path)
@@ -102,10 +100,3 @@ def _after_step(app: Flask, options: Mapping[str, Any]) -> Callable[[], object] 
     session = getattr(app.extensions.get("sqlalchemy"), "session", None)
     release = options.get("release_db", options["settings"].release_db)
     return session.remove if session is not None and release == "step" else None
-
-
-def _dumps(provider: JSONProvider, value: Any) -> str:
-    """JSON through the application's own provider. NaN is no JSON, and Flask's default provider would let it pass."""
-    if isinstance(provider, DefaultJSONProvider):
-        return provider.dumps(value, allow_nan=False, indent=None, separators=(",", ":"))
-    return provider.dumps(value)

@@ -10,6 +10,7 @@ from .http import (
     response_headers,
     set_last_event_id,
 )
+from .origin import with_cors
 
 __all__ = [
     "KEEP_ALIVE",
@@ -22,4 +23,5 @@ __all__ = [
     "is_event_stream",
     "response_headers",
     "set_last_event_id",
+    "with_cors",
 ]

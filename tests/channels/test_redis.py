@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,6 +47,22 @@ def broker(own_server: RedisServer) -> Iterator[Broker]:
 def admin(own_server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
         yield client
+
+
+@contextlib.contextmanager
+def held_up(broker: Broker) -> Iterator[None]:
+    """Keep the broker's listener from doing anything."""
+    listener = broker._listener  # type: ignore[attr-defined]
+    step, held = listener._step, threading.Event()
+
+    def nothing(listener: object) -> None:
+        held.set()
+        time.sleep(0.005)
+
+    listener._step = nothing
+    assert held.wait(20)
+    yield
+    listener._step = step
 
 
 def test_five_hundred_subscribers_take_two_connections(broker: Broker, admin: redis.Redis) -> None:
@@ -155,38 +173,43 @@ def test_a_server_that_has_lost_its_latest_events_gives_out_no_number_again(
     admin.save()
     (lost,) = published(broker, "a", "2")
     subscription = broker.subscribe("a")
-    own_server.kill()
-    own_server.start()
     with open_broker(own_server.url) as other:
-        (later,) = published(other, "a", "3")
-        assert place(later)[1] > place(lost)[1]
-        with other.subscribe("a", last_event_id=lost) as again:
-            assert got(again, 1)[0].json() == {"reason": "unknown"}
+        with held_up(broker):
+            own_server.kill()
+            own_server.start()
+            (later,) = published(other, "a", "3")
+            assert place(known)[0] == place(later)[0]
+            assert place(later)[1] > place(lost)[1]
+            with other.subscribe("a", last_event_id=lost) as again:
+                assert got(again, 1)[0].json() == {"reason": "unknown"}
         assert got(subscription, 1)[0].json() == {"reason": "restarted"}
-        assert place(known)[0] == place(later)[0]
         published(other, "a", "4")
         assert texts(subscription, 1) == ["4"]
+    subscription.close()
+
+
+def test_a_listener_that_finds_its_events_lost_begins_a_new_epoch(
+    own_server: RedisServer, broker: Broker, admin: redis.Redis
+) -> None:
+    published(broker, "a", "1")
+    admin.save()
+    (lost,) = published(broker, "a", "2")
+    subscription = broker.subscribe("a")
+    own_server.kill()
+    own_server.start()
+    assert got(subscription, 1)[0].json() == {"reason": "restarted"}
+    (later,) = published(broker, "a", "3")
+    assert place(later)[0] != place(lost)[0]
+    assert texts(subscription, 1) == ["3"]
     subscription.close()
 
 
 def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_server: RedisServer) -> None:
     with open_broker(own_server.url, index_size=10) as broker:
         subscription = broker.subscribe("a", "b", patience=60)
-        listener = broker._listener  # type: ignore[attr-defined]
-        step, going = listener._step, [False]
-
-        def held_up(listener: object) -> None:
-            if going[0]:
-                step(listener)
-            else:
-                time.sleep(0.01)
-
-        eventually(lambda: broker.subscriber_count("a") == 1)
-        listener._step = held_up
-        time.sleep(1.1)  # until the step that waits is over
-        for n in range(600):
-            broker.publish("ab"[n % 2], str(n))
-        going[0] = True
+        with held_up(broker):
+            for n in range(600):
+                broker.publish("ab"[n % 2], str(n))
         assert texts(subscription, 600) == numbered(600)
         published(broker, "a", "live")
         assert texts(subscription, 1) == ["live"]

@@ -144,7 +144,9 @@ def test_a_file_that_took_the_place_of_another_is_used_and_its_subscribers_are_t
         (reset,) = got(subscription, 1)
         assert (reset.type, reset.json()) == ("reset", {"reason": "restarted"})
         published(broker, "a", "second")
-        assert texts(subscription, 1) == ["second"]
+        (text,) = texts(subscription, 1)
+        # It may have found the new file before there was anything in it.
+        assert text == "second" or [text, *texts(subscription, 1)] == ["first", "second"]
     subscription.close()
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_projects"
 APPLICATIONS = {"flask_live": "app:create_app()", "django_live": "wsgi", "llm_gateway": "gateway:create_app()"}
 # An example should be quick in a test. Its own pace is for people.
-QUICK = {"LIVE_INTERVAL": "0.05", "LIVE_PAUSE": "0.002"}
+QUICK = {"LIVE_INTERVAL": "0.05", "LIVE_PAUSE": "0.002", "CHAT_PACE": "0.05"}
 
 
 def environment(**variables: str) -> dict[str, str]:

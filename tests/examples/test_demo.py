@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .servers import EXAMPLES, QUICK, environment, listens, read
+from .servers import EXAMPLES, QUICK, ROOT, environment, listens
 
-DEMO = [sys.executable, str(EXAMPLES / "flask_live" / "demo.py")]
+DEMO = [sys.executable, str(EXAMPLES / "flask_chat" / "demo.py")]
 
 
-def run(**variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(DEMO, env=environment(**QUICK, **variables), capture_output=True, text=True, timeout=50)
+def run(demo: list[str] = DEMO, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(demo, env=environment(**QUICK, **variables), capture_output=True, text=True, timeout=50)
 
 
 @pytest.fixture
@@ -45,16 +45,37 @@ def port_in(text: str) -> int:
     return int(found[1])
 
 
+def test_it_is_the_chat_that_make_demo_starts() -> None:
+    assert "example_projects/flask_chat/demo.py\n" in (ROOT / "Makefile").read_text()
+
+
 def test_the_demo_ends_by_itself_after_as_many_events_as_asked_for() -> None:
-    done = run(EVENTS="3")
+    done = run(EVENTS="8")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert lines[0].split()[0] == "Open"
+    assert lines[1].split() == ["here", "terminal"]
+    # More than the guide has to tell: then it tells the time.
+    assert [line.split()[1] for line in lines[2:]] == ["Guide"] * 7
+    assert "\x1b" not in done.stdout  # it is no terminal
+    assert not listens(port_in(done.stdout))
+
+
+def test_its_files_are_gone_when_it_ends_and_those_in_a_folder_of_ones_own_stay(tmp_path: Path) -> None:
+    temporary, folder = tmp_path / "temporary", tmp_path / "folder"
+    temporary.mkdir()
+    assert run(EVENTS="2", TMPDIR=str(temporary)).returncode == 0
+    assert list(temporary.iterdir()) == []
+    assert run(EVENTS="2", CHAT_FOLDER=str(folder)).returncode == 0
+    assert {"chat.db", "events.db"} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_live_example_has_a_demo_of_its_own() -> None:
+    done = run([sys.executable, str(EXAMPLES / "flask_live" / "demo.py")], EVENTS="3")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     assert [line.split()[0] for line in lines] == ["Open", "host", "sample", "sample"]
     assert not listens(port_in(done.stdout))
-
-
-def test_what_is_no_terminal_is_not_sent_colours() -> None:
-    assert "\x1b" not in run(EVENTS="2").stdout
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -62,15 +83,13 @@ def test_the_demo_takes_its_server_with_it_without_a_word(demo: subprocess.Popen
     assert demo.stdout is not None
     assert demo.stderr is not None
     said = ""
-    while "sample" not in said:
+    while "The floor is yours" not in said:
         line = demo.stdout.readline()
         assert line, demo.stderr.read()
         said += line
     port = port_in(said)
-    with read(f"http://127.0.0.1:{port}/stats") as reader:
-        sample = next(event for event in reader if event.type == "sample")
-    servers = [process["pid"] for process in sample.json()["server"]]
-    assert len(servers) == 2
+    servers = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
+    assert len(servers) == 3
     os.killpg(demo.pid, end)
     said, complaints = demo.communicate(timeout=30)
     assert (demo.returncode, complaints) == (0, "")
@@ -95,10 +114,8 @@ def test_a_number_that_is_none_is_named(name: str) -> None:
 
 
 def test_a_server_that_does_not_start_is_told_of(tmp_path: Path) -> None:
-    (tmp_path / "psutil.py").write_text("raise ImportError('no statistics here')\n")
-    environ = environment(**QUICK)
-    environ["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environ["PYTHONPATH"]])
-    done = subprocess.run(DEMO, env=environ, capture_output=True, text=True, timeout=50)
+    (tmp_path / "file").touch()
+    done = run(CHAT_FOLDER=str(tmp_path / "file"))
     assert done.returncode == 1
-    assert "no statistics here" in done.stderr
+    assert "FileExistsError" in done.stderr
     assert "The stream can't be read" in done.stderr

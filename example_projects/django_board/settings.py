@@ -1,0 +1,67 @@
+"""The example's settings."""
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import quote
+
+# Where the board keeps its files: the database, the log of events, the key that sessions are signed with.
+FOLDER = Path(os.environ.get("BOARD_FOLDER", Path(__file__).resolve().parent / "data")).absolute()
+FOLDER.mkdir(parents=True, exist_ok=True)
+
+# Made by whichever command is run first, `migrate` that is. All processes need the same one.
+key_file = FOLDER / "secret_key"
+if not key_file.exists():
+    key_file.touch(mode=0o600)
+    key_file.write_text(secrets.token_urlsafe(48))
+SECRET_KEY = key_file.read_text()
+
+DEBUG = True
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+ROOT_URLCONF = "board.urls"
+TIME_ZONE = "UTC"
+USE_TZ = True
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "board"
+LOGOUT_REDIRECT_URL = "login"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "ssesync_django",
+    "board",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    # Compresses the pages and leaves event streams alone.
+    "django.middleware.gzip.GZipMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": FOLDER / "board.sqlite3",
+        "OPTIONS": {"timeout": 20},
+    }
+}
+
+# Every process that has this file open, a worker, a command or a cron job, publishes to the same pages.
+SSESYNC_BROKER = f"sqlite:///{quote(str(FOLDER / 'events.sqlite3'))}"
+# A page whose connection breaks is back after a second. Other sites' pages can't open streams in a visitor's name.
+SSESYNC = {"RETRY": 1000, "SAME_ORIGIN_ONLY": True}

@@ -1,0 +1,183 @@
+"""Channels: publish, subscribe and revoke, through the broker that ``settings.SSESYNC_BROKER`` names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from random import randint
+from typing import Any
+
+from django.conf import settings as project
+from django.core.signals import setting_changed
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.dispatch import receiver
+from django.http import HttpRequest
+
+from ssesync import Broker, BrokerUnavailable, ChannelError, Subscription, get_last_event_id, open_broker
+
+from .apps import app_settings
+from .response import EventStreamResponse, dump_json, is_tested, key_of, own_key, refusal
+
+__all__ = ["broker_url", "get_broker", "publish", "revoke", "subscribe"]
+
+logger = logging.getLogger("ssesync")
+
+_opened: dict[str, Broker] = {}
+
+
+def broker_url() -> str:
+    """What ``settings.SSESYNC_BROKER`` says."""
+    url: str = getattr(project, "SSESYNC_BROKER", "memory://")
+    return url
+
+
+def get_broker() -> Broker:
+    """The broker that ``settings.SSESYNC_BROKER`` names, ``memory://`` without it: the same one for the whole process.
+
+    It connects, opens files and starts its thread when something is first published or subscribed to.
+
+    :raises ssesync.SettingsError: the URL names no broker, or an option that does not exist.
+    """
+    url = broker_url()
+    # Without a lock, which a fork could leave locked: of two that are made at the same time one is used, and the other
+    # has opened nothing yet.
+    return _opened.get(url) or _opened.setdefault(url, open_broker(url))
+
+
+def publish(
+    channel: str,
+    event: Any,
+    *,
+    type: str | None = None,
+    on_commit: bool = True,
+    using: str | None = None,
+) -> str | None:
+    """Publish an event to a channel, from a view, a model's ``save()``, a signal, a command or a task.
+
+    Within an atomic block it is published when the transaction is committed, and not at all if that is rolled back.
+    Whatever is wrong with it is raised here all the same, and it is what it was here if it is changed afterwards. If
+    the broker fails then, the transaction stands: that is logged as an error to the logger ``ssesync`` and not raised,
+    as the view has done its work, and other callbacks of the transaction are still called.
+
+    :param event: an :class:`ssesync.Event` without an id, text, or what ``DjangoJSONEncoder`` encodes.
+    :param type: the event's type, where ``event`` is no :class:`ssesync.Event`.
+    :param on_commit: ``False`` publishes at once, whatever becomes of the transaction.
+    :param using: the database whose transaction it is.
+    :return: the id it got; ``None`` where it waits for a commit.
+    :raises ssesync.BrokerError: it was to be published at once, and could not be.
+    :raises ssesync.ChannelError: no channel can have this name.
+    :raises ssesync.EventError: the event has an id, or no data, or can't be written.
+    """
+    send = get_broker().prepare(channel, event, type=type, dumps=dump_json)
+    if not (on_commit and _in_transaction(using)):
+        return send()
+
+    def send_or_log() -> None:
+        try:
+            send()
+        except Exception:
+            logger.exception("an event for the channel %r was not published after the commit", channel)
+
+    transaction.on_commit(send_or_log, using=using)
+    return None
+
+
+def _in_transaction(using: str | None) -> bool:
+    connection = connections[using or DEFAULT_DB_ALIAS]
+    # Where transactions are managed by hand, on_commit() itself says that it can't be used.
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+
+
+def subscribe(
+    request: HttpRequest | Any,
+    *channels: str,
+    patterns: Iterable[str] = (),
+    authorize: Callable[[Any, str], object] | None = None,
+    on_connect: Callable[[Subscription], Iterable[Any] | None] | None = None,
+    key: Any = None,
+    last_event_id: str | None = None,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    **options: Any,
+) -> EventStreamResponse:
+    """Answer a request with what is published to channels from now on.
+
+    ::
+
+        def events(request, room):
+            return subscribe(request, f"room:{room}", authorize=may_read)
+
+    A browser that comes back sends the id of the last event it saw, and first gets what it missed.
+
+    :param patterns: more channels, also such as don't exist yet: in ``"room:*"`` the ``*`` stands for any characters.
+    :param authorize: called with the request and each of the channels and patterns. If one is refused the answer is 403
+        and no channel is read, be it live or for replay. Give it wherever a part of a name comes from the client;
+        with it, a name that no channel can have is answered 404.
+    :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins; the
+        events that it returns, if any, are sent first: the state, say, that those in the channels change. Where it is
+        called, ``on_close`` among the options will be called once when the stream has ended.
+    :param key: whose stream this is, for :func:`revoke` and ``max_streams_per_key``: a user or text. Without it the
+        user who is logged in, if any.
+    :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``): a value of
+        ``get_broker().position()``, say, that the page was made with.
+    :param headers: more response headers.
+    :param options: what :class:`ssesync.EventStream` takes, and the policy for those who can't keep up: ``overflow``,
+        ``coalesce``, ``patience``, ``reset_event``, ``dropped_event``; ``max_pending_events`` and ``max_pending_bytes``
+        bound what waits. See :class:`ssesync.channels.inbox.Policy`.
+    :raises ssesync.ChannelError: no channel can have this name.
+    :raises ssesync.SettingsError: an option that does not exist or can't work.
+
+    The answer is 503 while the broker can't be reached. A subscription takes no thread of its own and holds no database
+    connection.
+    """
+    plain: HttpRequest = getattr(request, "_request", request)  # REST framework's wraps Django's
+    broker = get_broker()
+    policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
+    settings = options.get("settings") or app_settings()
+    for name in ("max_pending_events", "max_pending_bytes"):
+        policy.setdefault(name, getattr(settings, name))
+    key = own_key(request) if key is None else key_of(key)
+    since = get_last_event_id(plain) or last_event_id
+    if not is_tested(plain.META):  # the test client speaks of several processes
+        broker.warn_once(plain.META)
+    try:
+        subscription = broker.subscribe(*channels, patterns=patterns, last_event_id=since, key=key, **policy)
+    except ChannelError:
+        if authorize is None:
+            raise
+        return refusal(plain, "404 Not Found", "no channel can have this name", options)
+    except BrokerUnavailable as error:
+        logger.error("a client could not subscribe: %s", error)
+        return refusal(plain, "503 Service Unavailable", "try again", options, ("Retry-After", str(randint(2, 10))))
+    try:
+        # After subscribing: a right that is taken back between the check and the subscription would not end it.
+        names = subscription.channels + subscription.patterns
+        if authorize is not None and not all(authorize(request, name) for name in names):
+            subscription.close()
+            return refusal(plain, "403 Forbidden", "not for you", options)
+        if key is not None:
+            options.setdefault("key", key)
+        response = EventStreamResponse(subscription, request=plain, headers=headers, **options)
+        if on_connect is not None and not response.event_stream.closed:
+            subscription.send_first(on_connect(subscription) or (), dump_json)
+        return response
+    except BaseException:
+        subscription.close()
+        raise
+
+
+def revoke(who: Any, channel: str | None = None) -> None:
+    """End the streams of a user (or of the key, if it is text), or those of them that read a channel, in all processes.
+
+    Take the right away first, so that :func:`subscribe` refuses the clients when they come back.
+
+    :raises ssesync.BrokerError: other processes can't be told. In this one they are ended.
+    """
+    get_broker().revoke(key_of(who), channel)
+
+
+@receiver(setting_changed)
+def _close_brokers(*, setting: str, **_: Any) -> None:
+    # Tests change settings: what one has published is nothing to the next.
+    if setting == "SSESYNC_BROKER":
+        while _opened:
+            _opened.popitem()[1].close()

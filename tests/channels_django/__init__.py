@@ -1,0 +1,1 @@
+"""Channels in Django, on real servers."""

@@ -1,0 +1,87 @@
+"""A Django project in one file, for WSGI and ASGI. Its files are in the folder ``TESTS_FOLDER``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from django.db import connection, transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from ssesync_django import get_broker, issue_ticket, publish, revoke, subscribe, ticket_required
+
+FOLDER = Path(os.environ["TESTS_FOLDER"])
+
+settings.configure(
+    SECRET_KEY="for tests only",
+    ALLOWED_HOSTS=["*"],
+    ROOT_URLCONF=__name__,
+    INSTALLED_APPS=["ssesync_django"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "db.sqlite3"}},
+    SSESYNC_BROKER=f"sqlite:///{FOLDER}/events.sqlite3",
+    LOGGING={"version": 1, "disable_existing_loggers": False},
+)
+django.setup()
+# With --preload this is in the process that the workers are forked from: they can't use its connections.
+publish("a", "published before any worker was there")
+
+
+def headers() -> dict[str, str]:
+    return {"X-Worker": str(os.getpid())}
+
+
+def uses_the_database(request: HttpRequest, channel: str) -> bool:
+    with connection.cursor() as cursor:
+        return bool(cursor.execute("SELECT 1").fetchone()[0])
+
+
+def events(request: HttpRequest) -> HttpResponseBase:
+    return subscribe(request, "a", authorize=uses_the_database, key=request.GET.get("key"), headers=headers())
+
+
+@ticket_required
+def ticketed(request: Any) -> HttpResponseBase:
+    return subscribe(request, *request.ticket.channels, key=request.ticket.subject, headers=headers())
+
+
+class Undone(Exception):
+    pass
+
+
+@csrf_exempt
+def act(request: HttpRequest) -> HttpResponseBase:
+    for text in request.GET.getlist("publish"):
+        with transaction.atomic():
+            publish("a", text)
+    for text in request.GET.getlist("undo"):
+        with contextlib.suppress(Undone), transaction.atomic():
+            publish("a", text)
+            raise Undone
+    for key in request.GET.getlist("revoke"):
+        revoke(key)
+    return HttpResponse(headers=headers())
+
+
+def look(request: HttpRequest) -> HttpResponseBase:
+    return JsonResponse(
+        {"subscribers": get_broker().subscriber_count("a", local=True), "ticket": issue_ticket("ada", channels=["a"])}
+    )
+
+
+urlpatterns = [
+    path("events", events),
+    path("ticketed", ticketed),
+    path("act", act),
+    path("look", look),
+]
+
+wsgi, asgi = get_wsgi_application(), get_asgi_application()

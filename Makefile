@@ -31,6 +31,7 @@ docs: $(VENV)/dev.installed
 bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks.codec
 	@$(BIN)/python -m benchmarks.reader
+	@$(BIN)/python -m benchmarks.channels
 
 clean:
 	rm -rf $(VENV) docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -149,6 +149,11 @@ class Inbox:
         with self._condition:
             if self._reason is not None:
                 return
+            if epoch == self.epoch:
+                # It has come with an id of the new log before the listener knew of that one.
+                if position > self.cursor:
+                    self.missed()
+                return
             self.generation += 1
             self._clear()
             self.epoch, self.cursor, self._newest = epoch, position, position

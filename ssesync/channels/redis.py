@@ -250,15 +250,18 @@ class RedisBroker(Broker):
         if epoch != hub.epoch:
             self._begin_anew(epoch, head)
         elif head < before or (flat and int(flat[2]) < before):
-            # The server has lost what it had told us already: others may know ids that it will not.
-            told, head = self._run(scripts.RENEW, epoch, secrets.token_hex(4), client=self._following)
-            self._begin_anew(told.decode(), int(head))
+            self._renew()
         elif changed:
             # Further back than the index goes.
             self._take_on(before, head, changed)
             self._again = False
         elif flat:
             self._take_on(before, int(flat[-3]), set(flat[1::3]))
+
+    def _renew(self) -> None:
+        # The server has lost what it had told us already: others may know ids that it will not.
+        told, head = self._run(scripts.RENEW, self.hub.epoch, secrets.token_hex(4), client=self._following)
+        self._begin_anew(told.decode(), int(head))
 
     def _begin_anew(self, epoch: str, head: int) -> None:
         self._again = False
@@ -274,6 +277,8 @@ class RedisBroker(Broker):
         page = self._page(self._following, self.hub.epoch, after, end, wanted, [], _BATCH)
         if page.epoch != self.hub.epoch:
             self._begin_anew(page.epoch, page.head)
+        elif page.lost == "unknown":
+            self._renew()
         elif page.lost:
             self._unfinished = None
             self.hub.missed(wanted)

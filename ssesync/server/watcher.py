@@ -126,6 +126,9 @@ class Watcher:
         os.set_blocking(self._wake_out, False)
         if self._poller is not None:
             self._poller.watch_pipe(self._wake_out)
+
+    def start(self) -> None:
+        """Start the thread, which also does what was asked for before."""
         threading.Thread(target=self._run, name="ssesync-watcher", daemon=True).start()
 
     @property
@@ -260,9 +263,14 @@ def watcher() -> Watcher:
     """This process's watcher, started when it is first asked for. A forked child gets its own."""
     global _current
     if _current is None:
+        made = None
         with _making:
             if _current is None:
-                _current = Watcher()
+                _current = made = Watcher()
+        if made is not None:
+            # Not with the lock held: that may be one from before gevent's patch, as gunicorn's hooks are imported
+            # before it. While a thread starts others run, and a greenlet that waited for such a lock would stop all.
+            made.start()
     return _current
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,11 +16,13 @@ import pytest
 
 
 def free_port() -> int:
+    """Below those that the system gives to anyone who asks for any port, so that it is still there after a restart."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:  # a node of a cluster needs one 10,000 higher as well
+        # A node of a cluster needs one 10,000 higher as well.
+        port = random.randrange(10_000, 22_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             return port
 
 

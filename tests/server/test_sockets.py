@@ -189,8 +189,8 @@ def test_the_servers_socket_goes_on_blocking_where_the_application_has_set_a_def
     pair: tuple[socket.socket, socket.socket], default_timeout: None
 ) -> None:
     ours, _ = pair
-    assert os.get_blocking(ours.fileno())
+    before = os.get_blocking(ours.fileno())  # gevent's does not
     ClientSocket(ours.fileno()).expect_loss(1)
-    assert os.get_blocking(ours.fileno())
+    assert os.get_blocking(ours.fileno()) == before
     ClientSocket(ours.fileno()).shut()
-    assert os.get_blocking(ours.fileno())
+    assert os.get_blocking(ours.fileno()) == before

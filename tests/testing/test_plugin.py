@@ -83,7 +83,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-def run(project: Path, *options: str, first: str = "", tests: str = USES_ALL) -> tuple[dict[str, int], str]:
+def run(
+    project: Path, *options: str, first: str = "", tests: str = USES_ALL, **environment: str
+) -> tuple[dict[str, int], str]:
     """The outcomes of a project's tests, with every warning an error."""
     (project / "test_it.py").write_text(tests)
     # Other plugins of this machine are not part of the question.
@@ -92,7 +94,7 @@ def run(project: Path, *options: str, first: str = "", tests: str = USES_ALL) ->
     done = subprocess.run(
         [sys.executable, "-c", command, "-q", "-W", "error", "-p", "no:cacheprovider", *others, *options],
         cwd=project, capture_output=True, text=True, timeout=50, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(project.parent / "site"), str(ROOT)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(project.parent / "site"), str(ROOT)]), **environment},
     )  # fmt: skip
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     counts = {word: int(number) for number, word in zip(last.split(), last.replace(",", "").split()[1:], strict=False)
@@ -138,5 +140,6 @@ def test_the_plugin_can_be_left_out(project: Path) -> None:
 
 def test_the_plugin_can_be_named_where_ssesync_is_not_installed(project: Path) -> None:
     (project.parent / "site").rename(project.parent / "elsewhere")
-    counts, output = run(project, "-p", "ssesync.testing.plugin")
+    # It may be installed here all the same: so no plugin is loaded unasked.
+    counts, output = run(project, "-p", "ssesync.testing.plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert counts.get("passed") == 5, output

@@ -36,6 +36,7 @@ from .errors import (
     StatusError,
     StreamClosed,
     StreamEnded,
+    TicketRefused,
 )
 from .event import Event
 from .server.admission import streams
@@ -48,6 +49,7 @@ from .wire import add_accept_mime, get_last_event_id, set_last_event_id
 if TYPE_CHECKING:
     from .channels.broker import Broker, open_broker
     from .channels.subscription import Subscription
+    from .channels.tickets import Ticket, Tickets
     from .client.backoff import Backoff
     from .client.reader import Reader
     from .client.relay import Relay, relay_request
@@ -88,6 +90,9 @@ __all__ = [
     "StreamEnded",
     "StreamStats",
     "Subscription",
+    "Ticket",
+    "TicketRefused",
+    "Tickets",
     "Writer",
     "add_accept_mime",
     "drain",
@@ -107,6 +112,8 @@ _LAZY = {
     "Reader": "ssesync.client.reader",
     "Relay": "ssesync.client.relay",
     "Subscription": "ssesync.channels.subscription",
+    "Ticket": "ssesync.channels.tickets",
+    "Tickets": "ssesync.channels.tickets",
     "open_broker": "ssesync.channels.broker",
     "relay_request": "ssesync.client.relay",
 }

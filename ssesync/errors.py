@@ -12,6 +12,7 @@
     │   ├── BrokerUnavailable (ConnectionError)  the log can't be reached, or takes no more: it may pass
     │   ├── BrokerDamaged              the log is deleted, corrupt or another program's: it won't pass
     │   └── BrokerClosed               the broker was closed
+    ├── TicketRefused                  a ticket is not ours, or good no more
     └── ReadError                      reading a stream failed
         ├── ResponseError              the answer is not an event stream; keeps the response
         │   ├── StatusError            ... because of its status
@@ -56,6 +57,7 @@ __all__ = [
     "StatusError",
     "StreamClosed",
     "StreamEnded",
+    "TicketRefused",
 ]
 
 
@@ -174,6 +176,10 @@ class BrokerDamaged(BrokerError):
 
 class BrokerClosed(BrokerError):
     """The broker was closed: it neither publishes nor subscribes any more."""
+
+
+class TicketRefused(SSEError):
+    """A ticket is missing, forged, used or expired; the message says which, and nothing of what the ticket says."""
 
 
 class ReadError(SSEError):

@@ -3,10 +3,12 @@
 .. PYTEST_DONT_REWRITE (see ssesync)
 """
 
+from ssesync import Ticket
+
 from .channel_view import ChannelView
 from .channels import get_broker, publish, revoke, subscribe
 from .response import EventStreamResponse
-from .tickets import Ticket, issue_ticket, ticket_required
+from .tickets import issue_ticket, ticket_required
 from .views import event_stream, event_writer
 
 __all__ = [

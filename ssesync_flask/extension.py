@@ -12,12 +12,12 @@ from flask import Flask, abort, after_this_request, current_app, has_app_context
 from flask.wrappers import Request, Response
 from werkzeug.exceptions import ServiceUnavailable
 
-from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, get_last_event_id
+from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, Ticket, get_last_event_id
 from ssesync.wire import with_cors
 
 from .response import EventStreamResponse
 from .state import State, bind, encoder_of, state_of, state_of_current_app
-from .tickets import Ticket, issue, redeem
+from .tickets import redeem, tickets_of
 
 __all__ = ["SSE"]
 
@@ -181,7 +181,8 @@ class SSE:
         :param seconds: how long it may be used, up to 60.
         :raises RuntimeError: the application has no ``SECRET_KEY``.
         """
-        return issue(self._state()[0], subject, channels, seconds)
+        app, state = self._state()
+        return tickets_of(app, state.broker).issue(subject, channels, seconds)
 
     def redeem_ticket(self) -> Ticket:
         """What the current request's ticket was issued for. Each can be redeemed once, whatever process is asked.

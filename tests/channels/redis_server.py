@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 
-def free_port() -> int:
-    """Below those that the system gives to anyone who asks for any port, so that it is still there after a restart."""
+def lasting_port() -> int:
+    """A port that is free, and that the system does not give to others while its server is down: neither to a server
+    that asks for any port, nor to the near end of a connection, which may even be one to that very port."""
     while True:
-        # A node of a cluster needs one 10,000 higher as well.
+        # A node of a Redis cluster needs one 10,000 higher as well.
         port = random.randrange(10_000, 22_000)
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -29,7 +30,7 @@ def free_port() -> int:
 class RedisServer:
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = lasting_port()
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -19,7 +19,7 @@ import trustme
 from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError, open_broker
 
 from .conftest import got, numbered, published, texts
-from .redis_server import RedisServer, free_port
+from .redis_server import RedisServer, lasting_port
 from .test_contract import eventually, place
 from .test_sqlite import forked, publishing
 
@@ -271,7 +271,7 @@ def test_tls_will_do(tmp_path: Path) -> None:
     for name, blob in (("ca", authority.cert_pem), ("key", certificate.private_key_pem),
                        ("cert", certificate.cert_chain_pems[0])):  # fmt: skip
         blob.write_to_path(str(tmp_path / name))
-    port = free_port()
+    port = lasting_port()
     server = RedisServer(
         tmp_path, "--save", "", "--tls-port", str(port), "--tls-cert-file", "cert", "--tls-key-file", "key",
         "--tls-ca-cert-file", "ca", "--tls-auth-clients", "no",

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from tests.channels.redis_server import lasting_port
 from tests.living.servers import ROOT
 
 #: Seconds until what should happen makes the test fail.
@@ -30,17 +31,6 @@ def await_that(condition: Callable[[], object], what: str, within: float = PATIE
     while not condition():
         assert time.monotonic() < deadline, f"this did not happen: {what}"
         time.sleep(0.01)
-
-
-def lasting_port() -> int:
-    """A port that is free, and that the system does not give to others while its server is down: neither to a server
-    that asks for any port, nor to the near end of a connection, which may even be one to that very port."""
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Gunicorn:

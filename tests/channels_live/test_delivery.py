@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import redis
 
 from ssesync import StatusError, open_broker
 from tests.channels.redis_server import RedisServer
+from tests.living.nginx import nginx_with
 
 from .followers import Crowd
 from .servers import Gunicorn, Publisher, await_that, lasting_port
@@ -125,45 +124,13 @@ def test_five_hundred_subscribers_of_a_process_are_two_connections(redis_server:
     assert connections() == 0
 
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log info;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ proxy_pass http://127.0.0.1:{upstream}; }}
-    }}
-}}
-"""
-
-
 @pytest.fixture
 def nginx(serve: Serve, tmp_path: Path) -> Iterator[tuple[str, Gunicorn]]:
     """The address of streams behind an nginx that nothing was told, and the server."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        reason = "nginx is not installed (Debian: nginx-light)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    server = serve("sqlite", *FOUR)
-    configuration, port = tmp_path / "nginx.conf", lasting_port()
-    configuration.write_text(NGINX.format(folder=tmp_path, port=port, upstream=server.port))
-    process = subprocess.Popen([program, "-p", str(tmp_path), "-c", str(configuration)], stderr=subprocess.DEVNULL)
-    try:
+    server, port = serve("sqlite", *FOUR), lasting_port()
+    front = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{server.port}; }} }}"
+    with nginx_with(tmp_path, front):
         yield f"http://127.0.0.1:{port}/events", server
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def test_behind_nginx_each_event_comes_before_the_next_is_published_and_a_killed_worker_is_no_gap(

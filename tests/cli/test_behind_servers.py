@@ -4,74 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import ssl
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trustme
 
 from ssesync import Event
 from ssesync.testing import FakeSSEServer, Pause, RecordedRequest, head
 from tests.examples.servers import gunicorn
+from tests.living.nginx import nginx_with
 
-from .runs import PATIENCE, doctor, run
-
-CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log info;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ proxy_pass http://127.0.0.1:{upstream}; }}
-    }}
-}}
-"""
+from .runs import doctor, run
 
 
 @contextlib.contextmanager
 def nginx(folder: Path, upstream: int) -> Iterator[str]:
     """nginx as it comes, buffering, in front of a server."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        reason = "nginx is not installed (Debian: nginx-light)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
     with FakeSSEServer() as free:
         port = free.port
-    configuration = folder / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(folder=folder, port=port, upstream=upstream))
-    process = subprocess.Popen(
-        [program, "-p", str(folder), "-c", str(configuration)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        end = time.monotonic() + PATIENCE
-        while not (folder / "pid").exists():
-            assert process.poll() is None, process.stderr and process.stderr.read().decode()
-            assert time.monotonic() < end
-            time.sleep(0.02)
+    server = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }}"
+    with nginx_with(folder, server):
         yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.communicate(timeout=PATIENCE)
 
 
 def steady(request: RecordedRequest) -> Iterator[Any]:

@@ -587,7 +587,7 @@ def test_a_ticket_expires(app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch)
     import time
 
     now = time.time()
-    monkeypatch.setattr("ssesync_flask.tickets.time.time", lambda: now + 30)
+    monkeypatch.setattr("ssesync.channels.tickets.time.time", lambda: now + 30)
     statuses = []
     for ticket in tickets:
         answer = app.test_client().get(f"/stream?ticket={ticket}")

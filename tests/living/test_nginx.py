@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,24 +10,13 @@ import pytest
 
 from tests.live.switchboard import Switchboard
 
+from .nginx import nginx_with
 from .servers import FIRST, KINDS, OPENING, Server, Wire, eventually, path
 
 #: Seconds after which nginx gives up a silent upstream; 60 by default.
 READ_TIMEOUT = 2
 
-CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log info;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+HTTP = """
     proxy_read_timeout {timeout}s;
     upstream kept {{ server {upstream}; keepalive 4; }}
     server {{
@@ -42,24 +28,14 @@ http {{
         listen unix:{folder}/front11;
         location / {{ proxy_pass http://kept; proxy_http_version 1.1; proxy_set_header Connection ""; }}
     }}
-}}
 """
 
 
 class Nginx:
     """A running nginx in front of a server."""
 
-    def __init__(self, program: str, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        configuration = folder / "nginx.conf"
-        upstream = f"127.0.0.1:{server.port}"
-        configuration.write_text(CONFIGURATION.format(folder=folder, timeout=READ_TIMEOUT, upstream=upstream))
-        self.process = subprocess.Popen(
-            [program, "-p", str(folder), "-c", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
 
     def connect(self, version: str) -> Wire:
         sock = socket.socket(socket.AF_UNIX)
@@ -71,16 +47,11 @@ class Nginx:
         return Wire(sock)
 
     def answers(self) -> bool:
-        assert self.process.poll() is None, self.process.stderr and self.process.stderr.read().decode()
         try:
             with self.connect("1.0") as wire:
                 return wire.get("/plain").status == 200
         except OSError:
             return False
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
 
 
 @pytest.fixture
@@ -90,21 +61,13 @@ def server(serve: Callable[..., Server]) -> Server:
 
 @pytest.fixture
 def nginx(server: Server, tmp_path: Path) -> Iterator[Nginx]:
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        reason = "nginx is not installed (Debian: nginx-light)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
     folder = tmp_path / "nginx"
     folder.mkdir()
-    # Started as root, nginx's workers are somebody else; without a master they are not.
-    nginx = Nginx(program, folder, server)
-    try:
+    http = HTTP.format(folder=folder, timeout=READ_TIMEOUT, upstream=f"127.0.0.1:{server.port}")
+    with nginx_with(folder, http):
+        nginx = Nginx(folder)
         assert eventually(nginx.answers)
         yield nginx
-    finally:
-        nginx.stop()
 
 
 VERSIONS = pytest.mark.parametrize("version", ["1.0", "1.1"])

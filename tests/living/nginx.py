@@ -1,0 +1,62 @@
+"""A real nginx, for tests of what stands behind one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {http}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx_with(folder: Path, http: str, *, within: float = 20) -> Iterator[subprocess.Popen[bytes]]:
+    """nginx with these directives in its ``http`` block, as soon as it is up. What it keeps is in the folder.
+
+    Started as root, nginx's workers are somebody else; without a master they are not.
+    """
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if program is None:
+        reason = "nginx is not installed (Debian: nginx-light)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(configuration)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + within
+        while not (folder / "pid").exists():
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
+            assert time.monotonic() < end, "nginx did not come up"
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)

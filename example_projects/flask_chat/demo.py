@@ -47,14 +47,21 @@ def follow(url, events, server):
             backoff=Backoff(max_delay=2, max_elapsed=20),
             on_retry=lambda error, delay, attempt: print(faint(f"  lost    coming back in {delay:.1f} s"), flush=True),
         )
-        threading.Thread(target=guide, args=(server, events), daemon=True).start()
-        with source:
+        ended = threading.Event()
+        speaker = threading.Thread(target=guide, args=(server, events, ended), daemon=True)
+        speaker.start()
+        try:
             for event in source:
                 if text := line(event):
                     count += 1
                     print(text, flush=True)
                 if count and count == events:
                     break
+        finally:
+            source.close()
+            # Before the server is ended, and the files are gone.
+            ended.set()
+            speaker.join(10)
     return count
 
 
@@ -79,7 +86,7 @@ def plain(text):
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def guide(server, events):
+def guide(server, events, ended):
     """Another process than those that serve the pages, and no request: it publishes all the same."""
     from app import create_app, post, sse
 
@@ -90,7 +97,8 @@ def guide(server, events):
         worker = next((child.pid for child in psutil.Process(server.pid).children()), "")
         said = text.format(worker=worker, folder=app.config["FOLDER"])
         post(app.extensions["chat"], sse, "lobby", "guide", "Guide", said, secrets.token_hex(8))
-        time.sleep(PACE)
+        if ended.wait(PACE):
+            return
 
 
 def main():

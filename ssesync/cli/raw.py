@@ -15,7 +15,7 @@ from ..errors import EventTooLarge, ReadError
 from ..wire.decoder import Decoder
 from ..wire.http import is_event_stream, set_last_event_id
 from .options import Request
-from .screen import on_reader_gone
+from .screen import on_reader_gone, waking_on_signals
 from .text import escape, excerpt, reason
 
 __all__ = ["copy_raw"]
@@ -59,10 +59,11 @@ def _copy(body: Body, until: str | None, count: int | None) -> int:
     on_reader_gone(leave)
     met = _Counter(until, count).met if until is not None or count is not None else None
     try:
-        for data in body:
-            write(data)
-            if met is not None and met(data):
-                return 0
+        with waking_on_signals(body.cancel):
+            for data in body:
+                write(data)
+                if met is not None and met(data):
+                    return 0
     except ReadError as error:
         return _fail(str(error), 1)
     finally:

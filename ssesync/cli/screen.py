@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.theme import Theme
 
-__all__ = ["LiveConsole", "is_terminal", "on_reader_gone", "until_told_to_stop"]
+__all__ = ["LiveConsole", "is_terminal", "on_reader_gone", "until_told_to_stop", "waking_on_signals"]
 
 _ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -71,6 +72,31 @@ def until_told_to_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
+    """Have ``action`` end what the main thread waits in when a signal that ends the command comes.
+
+    Its handler runs between two of Python's own steps, and so not at all while the thread is in a call that the signal
+    has come just too early to interrupt: then it waits for the server's next word.
+    """
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+
+    def watch() -> None:
+        with woken:
+            while numbers := woken.recv(64):
+                if any(number in numbers for number in (signal.SIGINT, *_ENDS)):
+                    action()
+
+    threading.Thread(target=watch, name="ssesync-signals", daemon=True).start()
+    before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        wakes.close()
 
 
 def on_reader_gone(action: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ from ..errors import ConnectFailed, ResponseError, RetriesExhausted, SSEError, S
 from ..event import Event
 from .options import Request, request_options
 from .raw import copy_raw
-from .screen import LiveConsole, is_terminal, on_reader_gone, until_told_to_stop
+from .screen import LiveConsole, is_terminal, on_reader_gone, until_told_to_stop, waking_on_signals
 from .show import Arrived, Columns, json_line
 from .status import Status
 from .text import duration_text, escape, excerpt, plural, reason
@@ -129,7 +129,7 @@ class _Tail:
             source.close()
 
         on_reader_gone(leave)
-        with self._live(), self._warnings():
+        with waking_on_signals(source.close), self._live(), self._warnings():
             try:
                 self._follow(source)
             except BrokenPipeError:

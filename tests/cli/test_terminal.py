@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
 
 import pytest
 
+from ssesync.cli.screen import waking_on_signals
 from ssesync.testing import FakeSSEServer
 
 from .runs import terminal
@@ -95,3 +97,17 @@ def test_ctrl_c_ends_the_doctor_without_a_word(server: FakeSSEServer):
         screen.type(b"\x03")
         assert screen.ends() == 130
         assert "Answer" not in screen.text
+
+
+def test_a_signal_that_comes_just_before_the_main_thread_waits_ends_the_wait_all_the_same():
+    woken = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with waking_on_signals(woken.set):
+            # To a thread that is in no call that it could interrupt.
+            signal.raise_signal(signal.SIGINT)
+            assert woken.wait(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.set_wakeup_fd(-1) == -1

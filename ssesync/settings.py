@@ -69,8 +69,19 @@ class Settings:
     Off by default. Under gunicorn's sync worker set it below ``--timeout``, which kills the worker otherwise."""
 
     max_streams: int | Literal["auto"] | None = "auto"
-    """Streams that this process may hold at once; over that the answer is 503 with ``Retry-After``. ``"auto"`` leaves
-    one of gunicorn's threads free for ordinary requests, and sets no limit on servers whose threads are not known."""
+    """Streams that this process may serve at once, each by a thread; over that the answer is 503 with ``Retry-After``.
+    ``"auto"`` leaves one of gunicorn's threads free for ordinary requests, and sets no limit on servers whose threads
+    are not known. Detached streams take no thread, and don't count."""
+
+    detach: bool | Literal["auto"] = "auto"
+    """Detach the streams of channels: their sockets leave the server when the headers are out, and one thread of the
+    process serves all of them. ``"auto"``: on gunicorn's ``gthread`` and ``sync`` workers, Werkzeug and Django's
+    ``runserver``; ``True``: on uWSGI, cheroot and wsgiref, too; ``False``: never. Where it can't be done (TLS, HTTP/2,
+    gevent, a middleware that changes the body) a stream is served by a thread as any other."""
+
+    max_detached: int | Literal["auto"] | None = "auto"
+    """Detached streams that this process may hold at once; over that the answer is 503 with ``Retry-After``.
+    ``"auto"``: as many as its limit of open files allows (``ulimit -n``), less a tenth, at least 64, for the rest."""
 
     max_streams_per_key: int | None = None
     """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
@@ -109,12 +120,16 @@ class Settings:
         _number("max_lifetime", self.max_lifetime, above=0, optional=True)
         if self.max_streams != "auto":
             _number("max_streams", self.max_streams, least=1, whole=True, optional=True)
+        if self.max_detached != "auto":
+            _number("max_detached", self.max_detached, least=0, whole=True, optional=True)
         _number("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
         _number("drain_timeout", self.drain_timeout, least=0)
         self._check_origins()
         for name in ("threaded", "sense_disconnect", "half_close_is_gone", "same_origin_only", "cors_credentials"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} takes True or False, got {excerpt(getattr(self, name))}")
+        if self.detach not in (True, False, "auto"):
+            raise SettingsError(f"detach takes True, False or 'auto', got {excerpt(self.detach)}")
         if self.release_db not in ("step", "start", None):
             raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")
         if self.drain not in ("end", "finish"):

@@ -23,7 +23,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import BrokerClosed, ChannelError, CloseReason, SettingsError, excerpt
@@ -33,6 +33,9 @@ from .hub import Hub
 from .inbox import Policy
 from .options import LIMITS, Limits, checked_options, options_of_url, take_number
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from .audience import Audiences
 
 __all__ = ["Broker", "open_broker"]
 
@@ -69,6 +72,7 @@ class Broker:
         #: Who subscribes in this process.
         self.hub = Hub()
         self.hub.on_control = self._control
+        self._audiences: Audiences | None = None
 
     def publish(
         self,
@@ -145,7 +149,7 @@ class Broker:
             raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
         checked = Policy(**checked_options(policy, {}, [*Policy.__dataclass_fields__]))
         self._ensure_listening()
-        subscription = Subscription(self, names, globs, checked)
+        subscription = Subscription(self, names, globs, checked, key)
         self.hub.attach(subscription.inbox, names, globs, key)
         self._attached()
         if last_event_id:
@@ -158,6 +162,16 @@ class Broker:
         if self._closed:
             subscription.cancel(CloseReason.SHUTDOWN)
         return subscription
+
+    @property
+    def audiences(self) -> Audiences:
+        """The detached clients of this process. Made when there is one: most processes have none."""
+        if self._audiences is None:
+            from .audience import Audiences
+
+            with self._starting:
+                self._audiences = self._audiences or Audiences(self)
+        return self._audiences
 
     def subscriber_count(self, channel: str, *, local: bool = False) -> int:
         """How many subscribe to a channel: in all processes where the broker can tell, or only in this one.

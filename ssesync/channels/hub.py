@@ -13,13 +13,13 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..errors import CloseReason
 from .frame import CONTROL, Frame, compiled
 
-__all__ = ["Hub", "Sink"]
+__all__ = ["Hub", "Listed", "Sink"]
 
 logger = logging.getLogger("ssesync")
 
@@ -28,15 +28,19 @@ logger = logging.getLogger("ssesync")
 _RUN = 64
 
 
-class Sink(Protocol):
+class Listed(Protocol):
+    """Who has channels. Nothing here may wait; called on any thread."""
+
+    def close(self, reason: CloseReason) -> object:
+        """End for a reason of the broker's: it closes, or a right was taken back."""
+
+
+class Sink(Listed, Protocol):
     """What a hub feeds. Nothing here may wait; called on the thread that publishes or listens."""
 
     def offer(self, frame: Frame) -> bool:
         """Take a frame, or not. ``False``: the sink is over, drop it. A frame that was offered before may come again,
         and one from before the sink was attached may come: ``seq`` tells."""
-
-    def close(self, reason: CloseReason) -> object:
-        """End for a reason of the broker's: it closes, or a right was taken back."""
 
     def lost(self, why: str, epoch: str, position: int) -> object:
         """The log was begun anew: what comes now comes after ``position`` of ``epoch``."""
@@ -45,14 +49,15 @@ class Sink(Protocol):
         """There was more than was offered, and more may come: the log knows."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Member:
-    """What the hub knows of a sink."""
+    """What the hub knows of one who has channels."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
     key: str | None
-    expressions: list[re.Pattern[str]] = field(default_factory=list)
+    sink: Sink
+    expressions: tuple[re.Pattern[str], ...] = ()
 
     def covers(self, channel: str) -> bool:
         """Whether the channel is among those of the sink."""
@@ -65,12 +70,12 @@ class Hub:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._members: dict[Sink, Member] = {}
-        self._channels: dict[str, dict[Sink, None]] = {}
-        self._patterns: dict[str, tuple[re.Pattern[str], dict[Sink, None]]] = {}
-        self._keys: dict[str, dict[Sink, None]] = {}
+        self._members: dict[Listed, Member] = {}
+        self._channels: dict[str, dict[Listed, Sink]] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], dict[Listed, Sink]]] = {}
+        self._keys: dict[str, dict[Listed, None]] = {}
         self._snapshots: dict[str, tuple[Sink, ...]] = {}
-        self._gone: deque[Sink] = deque()
+        self._gone: deque[Listed] = deque()
         #: Which log ``position`` is a place of.
         self.epoch = ""
         #: A sink that is attached now gets all that comes after this.
@@ -81,34 +86,50 @@ class Hub:
 
     def attach(self, sink: Sink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None) -> None:
         """Offer the sink every frame of these channels from now on."""
-        member = Member(tuple(channels), tuple(patterns), key)
+        self.enlist(sink, sink, channels, patterns, key)
+
+    def enlist(
+        self,
+        who: Listed,
+        sink: Sink,
+        channels: Iterable[str],
+        patterns: Iterable[str] = (),
+        key: str | None = None,
+    ) -> None:
+        """One more has these channels, who counts by himself and ends by himself, and gets what the sink is offered.
+
+        The sink is offered each frame once, however many have it.
+        """
+        member = Member(tuple(channels), tuple(patterns), key, sink)
         with self._held():
-            self._members[sink] = member
+            self._members[who] = member
             for channel in member.channels:
-                self._channels.setdefault(channel, {})[sink] = None
+                self._channels.setdefault(channel, {})[who] = sink
             for pattern in member.patterns:
-                expression, sinks = self._patterns.setdefault(pattern, (compiled(pattern), {}))
-                member.expressions.append(expression)
-                sinks[sink] = None
+                expression, members = self._patterns.setdefault(pattern, (compiled(pattern), {}))
+                member.expressions += (expression,)
+                members[who] = sink
             if key is not None:
-                self._keys.setdefault(key, {})[sink] = None
+                self._keys.setdefault(key, {})[who] = None
             self._changed_at(member)
 
-    def detach(self, sink: Sink) -> None:
+    def detach(self, who: Listed) -> None:
         """Offer the sink nothing more. Any number of times, and also from a destructor, which may run anywhere."""
-        self._gone.append(sink)
+        self._gone.append(who)
         self._purge()
 
     def __len__(self) -> int:
         return len(self._members)
 
     def count(self, channel: str) -> int:
-        """How many sinks have the channel, be it by a pattern."""
+        """How many have the channel, be it by a pattern."""
         with self._held():
-            return len(self._sinks_of(channel))
+            having = [self._channels.get(channel, {})]
+            having += [each for expression, each in self._patterns.values() if expression.fullmatch(channel)]
+            return len(having[0]) if len(having) == 1 else len(set().union(*having))
 
     def take_changed(self, *, every: bool = False) -> dict[str, int]:
-        """The channels whose number of sinks has changed since the last call, or all of them, with that number."""
+        """The channels whose number of members has changed since the last call, or all of them, with that number."""
         with self._held():
             changed, self._changed = self._changed, set()
             if every:
@@ -149,47 +170,50 @@ class Hub:
         """Tell all sinks that the log was begun anew, and go on after ``position`` of ``epoch``."""
         with self._held():
             self.epoch, self.position = epoch, position
-            sinks = list(self._members)
+            sinks = self._all_sinks()
         for sink in sinks:
             sink.lost(why, epoch, position)
 
     def missed(self, channels: Iterable[str] | None) -> None:
         """Tell the sinks of some channels, or all, that not everything could be delivered to them."""
         with self._held():
-            found = self._members if channels is None else (sink for name in channels for sink in self._sinks_of(name))
-            sinks = list(dict.fromkeys(found))
+            found = (sink for name in channels or () for sink in self._sinks_of(name))
+            sinks = self._all_sinks() if channels is None else list(dict.fromkeys(found))
         for sink in sinks:
             sink.missed()
 
     def revoke(self, key: str, channel: str | None) -> int:
-        """End the sinks that a key has, or only those that have the channel; how many that were."""
+        """End the members that a key has, or only those that have the channel; how many that were."""
         with self._held():
-            sinks = [
-                sink
-                for sink in self._keys.get(key, ())
-                if channel is None or self._members[sink].covers(channel)
+            members = [
+                member
+                for member in self._keys.get(key, ())
+                if channel is None or self._members[member].covers(channel)
             ]  # fmt: skip
-        for sink in sinks:
-            sink.close(CloseReason.REVOKED)
-            self.detach(sink)
-        return len(sinks)
+        for member in members:
+            member.close(CloseReason.REVOKED)
+            self.detach(member)
+        return len(members)
 
     def close(self, reason: CloseReason) -> None:
-        """End all sinks."""
+        """End all members."""
         with self._held():
-            sinks = list(self._members)
-        for sink in sinks:
-            sink.close(reason)
-            self.detach(sink)
+            members = list(self._members)
+        for member in members:
+            member.close(reason)
+            self.detach(member)
+
+    def _all_sinks(self) -> list[Sink]:
+        return list(dict.fromkeys(member.sink for member in self._members.values()))
 
     def _sinks_of(self, channel: str) -> tuple[Sink, ...]:
         sinks = self._snapshots.get(channel)
         if sinks is None:
-            found = dict(self._channels.get(channel, ()))
+            found = dict.fromkeys(self._channels.get(channel, {}).values())
             if channel != CONTROL:
                 for expression, matching in self._patterns.values():
                     if expression.fullmatch(channel):
-                        found.update(matching)
+                        found.update(dict.fromkeys(matching.values()))
             if len(self._snapshots) > 10_000:
                 self._snapshots.clear()
             sinks = self._snapshots[channel] = tuple(found)
@@ -213,25 +237,19 @@ class Hub:
             finally:
                 self._lock.release()
 
-    def _remove(self, sink: Sink) -> None:
-        member = self._members.pop(sink, None)
+    def _remove(self, who: Listed) -> None:
+        member = self._members.pop(who, None)
         if member is None:
             return
         for channel in member.channels:
-            sinks = self._channels.get(channel, {})
-            sinks.pop(sink, None)
-            if not sinks:
-                self._channels.pop(channel, None)
+            _drop(self._channels, channel, who)
         for pattern in member.patterns:
-            _, sinks = self._patterns[pattern]
-            sinks.pop(sink, None)
-            if not sinks:
+            _, members = self._patterns[pattern]
+            members.pop(who, None)
+            if not members:
                 del self._patterns[pattern]
         if member.key is not None:
-            sinks = self._keys[member.key]
-            sinks.pop(sink, None)
-            if not sinks:
-                del self._keys[member.key]
+            _drop(self._keys, member.key, who)
         self._changed_at(member)
 
     def _changed_at(self, member: Member) -> None:
@@ -240,3 +258,10 @@ class Hub:
             self._snapshots.clear()
         for channel in member.channels:
             self._snapshots.pop(channel, None)
+
+
+def _drop(table: dict[str, dict[Listed, Any]], name: str, who: Listed) -> None:
+    members = table.get(name, {})
+    members.pop(who, None)
+    if not members:
+        table.pop(name, None)

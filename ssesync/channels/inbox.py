@@ -82,7 +82,8 @@ class Inbox:
     """
 
     def __init__(self, policy: Policy, count: Callable[[str, int], object]) -> None:
-        self._policy = policy
+        #: How much may wait, and what becomes of the rest.
+        self.policy = policy
         self._count = count
         self._condition = threading.Condition()
         self._frames: list[Frame] = []
@@ -108,6 +109,8 @@ class Inbox:
         self.generation = 0
         #: How many events were given to the reader.
         self.events = 0
+        #: Called when there is something for a reader who does not wait here. It must take no lock.
+        self.on_wake: Callable[[], object] | None = None
 
     @property
     def reason(self) -> CloseReason | None:
@@ -137,9 +140,9 @@ class Inbox:
             if self._has_room(frame):
                 self._add(frame)
                 return True
-            if self.behind or self._policy.overflow == "disconnect":
+            if self.behind or self.policy.overflow == "disconnect":
                 return self._leave_out()
-            if self._policy.overflow == "drop_oldest":
+            if self.policy.overflow == "drop_oldest":
                 return self._drop_oldest(frame)
             self._coalesce_all()
             return self._replace(frame)
@@ -203,6 +206,10 @@ class Inbox:
                 self._newest = max(self._newest, cursor)
                 self._keep_after(cursor)
 
+    def still_reads(self) -> None:
+        """The client takes what it was given, if slowly: it is none of those that are given up."""
+        self._looked = time.monotonic()
+
     def look(self) -> tuple[int, str, int] | None:
         """Whether the log is to be read: generation, epoch and cursor. What is left out from now on is noticed."""
         with self._condition:
@@ -258,7 +265,7 @@ class Inbox:
     def reset(self, why: str, epoch: str, position: int) -> Frame:
         """The event that tells a client to fetch anew what it shows, with the id to go on from."""
         self._count("resets", 1)
-        return Frame.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=self._policy.reset_event)))
+        return Frame.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=self.policy.reset_event)))
 
     # With the condition held.
 
@@ -266,9 +273,9 @@ class Inbox:
         return self._fits(len(self._frames if self._keyed is None else self._keyed), frame)
 
     def _fits(self, waiting: int, frame: Frame) -> bool:
-        if waiting >= self._policy.max_pending_events:
+        if waiting >= self.policy.max_pending_events:
             return False
-        return not waiting or self._size + len(frame) <= self._policy.max_pending_bytes
+        return not waiting or self._size + len(frame) <= self.policy.max_pending_bytes
 
     def _add(self, frame: Frame) -> None:
         self._frames.append(frame)
@@ -278,7 +285,7 @@ class Inbox:
     def _give(self) -> list[bytes]:
         items: list[bytes] = [*self._take_reset()]
         if self._dropped:
-            items.append(encode(Event(dump_json({"count": self._dropped}), type=self._policy.dropped_event)))
+            items.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
             self._dropped = 0
         frames = self._frames if self._keyed is None else list(self._keyed.values())
         if frames:
@@ -313,7 +320,7 @@ class Inbox:
 
     def _patient(self) -> bool:
         # One that waits here is no slow one: it is woken, and may just not have had the processor yet.
-        if self._waiting or time.monotonic() - self._looked <= self._policy.patience:
+        if self._waiting or time.monotonic() - self._looked <= self.policy.patience:
             return True
         self._count("disconnected", 1)
         self.close(CloseReason.OVERFLOW, discard=True)
@@ -354,9 +361,9 @@ class Inbox:
         return True
 
     def _key(self, frame: Frame) -> Any:
-        assert self._policy.coalesce is not None
+        assert self.policy.coalesce is not None
         try:
-            key = self._policy.coalesce(frame.event)
+            key = self.policy.coalesce(frame.event)
             hash(key)
         except Exception:
             logger.exception("the function that coalesces events failed")
@@ -371,5 +378,7 @@ class Inbox:
             self._waiting -= 1
 
     def _wake(self) -> None:
+        if self.on_wake is not None:
+            self.on_wake()
         if self._waiting:
             self._condition.notify_all()

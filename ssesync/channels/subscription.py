@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
 from ..event import Event
@@ -13,9 +13,10 @@ from .frame import Frame, body_of, parse_id
 from .inbox import Inbox, Policy
 
 if TYPE_CHECKING:
+    from ..server.loop import Connection, Handover, Record
     from .broker import Broker
 
-__all__ = ["Subscription"]
+__all__ = ["Place", "Subscription"]
 
 logger = logging.getLogger("ssesync")
 
@@ -25,6 +26,22 @@ PAGE = 100
 _TRY_AGAIN = (0.2, 3.0)
 # Ends that whoever asked for them need not be told of.
 _QUIET = (CloseReason.DONE, CloseReason.CANCELLED, CloseReason.SHUTDOWN)
+
+
+class Place(NamedTuple):
+    """Which events a client is to get: plain values, which with a :class:`Handover` say all of it."""
+
+    channels: tuple[str, ...]
+    patterns: tuple[str, ...]
+    policy: Policy
+    key: str | None
+    epoch: str
+    cursor: int
+    behind: bool
+    """Whether what came after the cursor may lie in the log alone."""
+    first: bytes
+    """Events that come before all others."""
+    first_events: int
 
 
 class Subscription:
@@ -47,6 +64,7 @@ class Subscription:
         channels: tuple[str, ...],
         patterns: tuple[str, ...],
         policy: Policy,
+        key: str | None = None,
     ) -> None:
         self._broker = broker
         self._hub = broker.hub
@@ -57,6 +75,8 @@ class Subscription:
         self._failing = False
         self._events: list[Event] = []
         self._first: list[bytes] = []
+        self._key = key
+        self._detached: Connection | None = None
 
     def send_first(self, items: Iterable[Any], dumps: Callable[[Any], str | bytes] | None = None) -> None:
         """Have a stream begin with these events, before what is replayed and live: with the state, say, that those
@@ -73,6 +93,25 @@ class Subscription:
         epoch, seq = place or ("", 0)
         self.inbox.start(epoch, seq, behind=True)
 
+    def hand_over(self, handover: Handover, record: Record) -> Connection:
+        """Have the process's loop serve the client. For the stream alone.
+
+        :raises BrokerError: the log can't be reached or used. Then nothing has happened.
+        :raises OSError: there are no more descriptors.
+        :raises RuntimeError: there can't be another thread, or the subscription has ended.
+        """
+        inbox = self.inbox
+        if inbox.reason is not None:
+            raise RuntimeError(f"the subscription has ended: {inbox.reason}")
+        place = Place(
+            self.channels, self.patterns, inbox.policy, self._key, inbox.epoch, inbox.cursor,
+            inbox.behind, b"".join(self._first), len(self._first),
+        )  # fmt: skip
+        self._detached = self._broker.audiences.hand_over(handover, place, record)
+        self._hub.detach(inbox)
+        inbox.abandon()
+        return self._detached
+
     @property
     def last_event_id(self) -> str:
         """The id of the last event that was given out, or where it begins; ``""`` if that is not known yet."""
@@ -81,17 +120,17 @@ class Subscription:
     @property
     def reason(self) -> CloseReason | None:
         """Why the subscription ended, ``None`` while it has not."""
-        return self.inbox.reason
+        return self.inbox.reason if self._detached is None else self._detached.reason
 
     @property
     def closed(self) -> bool:
         """Whether the subscription has ended."""
-        return self.inbox.reason is not None
+        return self.reason is not None
 
     @property
     def events(self) -> int:
         """How many events were given out so far."""
-        return self.inbox.events
+        return self.inbox.events if self._detached is None else self._detached.stats.events
 
     @property
     def pending(self) -> tuple[int, int]:
@@ -171,11 +210,15 @@ class Subscription:
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
         """End at once: nothing that waits is given out. From any thread, any number of times."""
+        if self._detached is not None:
+            self._detached.cancel(reason)
         self.inbox.close(CloseReason(reason), discard=True)
         self._hub.detach(self.inbox)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """End after what waits, then ``last``. From any thread."""
+        if self._detached is not None:
+            self._detached.stop(reason, last)
         self.inbox.close(CloseReason(reason), last=last)
         self._hub.detach(self.inbox)
 

@@ -6,6 +6,7 @@ knows whom to tell. The counters outlive the streams; nothing here keeps one ali
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import random
@@ -16,15 +17,18 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import CloseReason
+from ..settings import Settings
+from .connection import Connection
+from .stats import StreamStats
 from .watcher import watcher
 
 if TYPE_CHECKING:
     from .stream import EventStream
 
-__all__ = ["Streams", "streams"]
+__all__ = ["DetachedRecord", "Streams", "streams"]
 
 logger = logging.getLogger("ssesync")
 
@@ -41,44 +45,95 @@ class Streams:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[int, weakref.ref[EventStream]] = {}
+        self._leaving: set[int] = set()  # those of them that are about to be detached
+        self._detached: dict[Connection, str] = {}  # with the keys that they were admitted by
         self._keys: Counter[str] = Counter()
         self._opened = 0
         self._refused = 0
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
-        self._warned = False
+        self._warned = self._told_of_files = self._told_of_staying = False
         #: Set while the process stops: then no stream is admitted.
         self.stopping = False
         #: Called on the watcher's thread twice a second while streams are open.
         self.on_tick: Callable[[], object] | None = None
 
-    def admit(self, stream: EventStream, key: str) -> bool:
-        """Count a stream in, if there is room for it; whether there was."""
+    def admit(self, stream: EventStream, key: str, *, detached: bool = False) -> bool:
+        """Count a stream in, if there is room for it; whether there was.
+
+        :param detached: it will be detached, if that works, and so takes no thread.
+        """
         settings = stream.settings
-        limit = _server_limit() if settings.max_streams == "auto" else settings.max_streams
         with self._lock:
-            full = limit is not None and len(self._open) >= limit
+            full = self._is_full_of_detached(settings) if detached else self._is_full_of_served(settings)
             per_key = settings.max_streams_per_key
             if full or self.stopping or (per_key is not None and self._keys[key] >= per_key):
                 self._refused += 1
                 return False
             self._open[id(stream)] = weakref.ref(stream)
+            if detached:
+                self._leaving.add(id(stream))
             self._keys[key] += 1
             self._opened += 1
         watcher().every_tick(self._tick)
         return True
 
-    def leave(self, stream: EventStream, key: str, reason: CloseReason) -> None:
+    def _is_full_of_served(self, settings: Settings) -> bool:
+        limit = _server_limit() if settings.max_streams == "auto" else settings.max_streams
+        return limit is not None and len(self._open) - len(self._leaving) >= limit
+
+    def _is_full_of_detached(self, settings: Settings) -> bool:
+        limit = _descriptor_limit() if settings.max_detached == "auto" else settings.max_detached
+        if limit is None or len(self._detached) + len(self._leaving) < limit:
+            return False
+        if not self._told_of_files:
+            self._told_of_files = True
+            logger.warning(
+                "this process holds %d detached event streams and answers 503 to more; max_detached=%r%s",
+                len(self._detached),
+                settings.max_detached,
+                ", from its limit of open files: raise that (ulimit -n, LimitNOFILE=)"
+                if settings.max_detached == "auto"
+                else "",
+            )
+        return True
+
+    def detached(self, stream: EventStream, key: str, connection: Connection) -> None:
+        """A stream is served by the loop from now on."""
+        with self._lock:
+            self._leaving.discard(id(stream))
+            del self._open[id(stream)]
+            self._detached[connection] = key
+
+    def stays(self, stream: EventStream) -> bool:
+        """A stream can't be detached, and is served after all; whether there is room for it."""
+        with self._lock:
+            if id(stream) not in self._leaving:
+                return True
+            full = self._is_full_of_served(stream.settings)
+            self._leaving.discard(id(stream))
+            return not full
+
+    def tell_of_staying(self, name: str, why: str) -> None:
+        """Log why a stream could not be detached."""
+        level = logging.DEBUG if self._told_of_staying else logging.WARNING
+        self._told_of_staying = True
+        logger.log(level, "the event stream %s takes a thread, as it could not be detached: %s", name, why)
+
+    def leave(self, stream: EventStream | Connection, key: str, reason: CloseReason) -> None:
         """Count a stream out again, and log the one line that is said of it."""
         stats = stream.stats
         with self._lock:
-            if self._open.pop(id(stream), None) is None:
+            self._leaving.discard(id(stream))
+            if self._open.pop(id(stream), None) is None and self._detached.pop(cast(Any, stream), None) is None:
                 return
             self._keys[key] -= 1
             if not self._keys[key]:
                 del self._keys[key]
             self._closed[reason.value] += 1
             self._totals.update(events=stats.events, bytes=stats.bytes, keep_alives=stats.keep_alives)
+        if not logger.isEnabledFor(logging.INFO):
+            return
         fields = {
             "stream": stream.name,
             "reason": reason.value,
@@ -91,11 +146,11 @@ class Streams:
             "event stream closed: %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra=fields
         )
 
-    def all(self) -> list[EventStream]:
+    def all(self) -> list[EventStream | Connection]:
         """The streams that are open now."""
         with self._lock:
-            references = list(self._open.values())
-        return [stream for reference in references if (stream := reference()) is not None]
+            references, detached = list(self._open.values()), list(self._detached)
+        return [*(stream for reference in references if (stream := reference()) is not None), *detached]
 
     def snapshot(self) -> dict[str, Any]:
         """What this process holds and has held, as plain values.
@@ -135,10 +190,57 @@ class Streams:
         if self.on_tick is not None:
             self.on_tick()
         now = time.monotonic()
-        for stream in self.all():
-            stream.tick(now)
         with self._lock:
-            return bool(self._open)
+            references = list(self._open.values())
+            some = bool(references or self._detached)
+        for reference in references:
+            stream = reference()
+            if stream is not None:
+                stream.tick(now)
+        return some
+
+
+class DetachedRecord:
+    """What is still to be done for a detached stream by the process that its request came to."""
+
+    __slots__ = ("_context", "_key", "_on_close", "_stream")
+
+    def __init__(
+        self,
+        stream: EventStream,
+        key: str,
+        on_close: Callable[[CloseReason, StreamStats], object] | None,
+        context: contextvars.Context,
+    ) -> None:
+        self._stream = weakref.ref(stream)
+        self._key = key
+        self._on_close = on_close
+        # A context holds the request and all that hangs on it.
+        self._context = None if on_close is None else context
+
+    def began(self, connection: Connection) -> None:
+        """See :class:`ssesync.server.connection.Record`."""
+        stream = self._stream()
+        assert stream is not None
+        streams.detached(stream, self._key, connection)
+
+    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
+        """See :class:`ssesync.server.connection.Record`."""
+        streams.leave(connection, self._key, reason)
+        stream, on_close, context = self._stream(), self._on_close, self._context
+        if stream is not None:
+            connection.help(lambda: stream.cancelled.set(reason))
+        if on_close is not None and context is not None:
+            connection.help(lambda: context.run(_close, connection.name, on_close, reason, stats))
+
+
+def _close(
+    name: str, on_close: Callable[[CloseReason, StreamStats], object], reason: CloseReason, stats: StreamStats
+) -> None:
+    try:
+        on_close(reason, stats)
+    except Exception:
+        logger.exception("on_close of the event stream %s failed", name)
 
 
 def gunicorn_worker() -> Any:
@@ -156,6 +258,15 @@ def _server_limit() -> int | None:
     if worker is None or not type(worker).__module__.endswith("gthread"):
         return None
     return max(1, int(worker.cfg.threads) - 1)
+
+
+def _descriptor_limit() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else max(1, soft - max(64, soft // 10))
 
 
 def _advice(environ: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
@@ -100,6 +100,36 @@ def from_function(function: Callable[[Writer], object]) -> Producer:
             raise TypeError(f"{function!r} {kind}, but a function that is given a writer writes to it")
 
     return produce
+
+
+class WriterFunction:
+    """A function that is given a writer, as the source of a stream.
+
+    :raises TypeError: it is none.
+    """
+
+    def __init__(self, function: Callable[[Writer], object]) -> None:
+        if not callable(function):
+            raise TypeError(f"from_writer takes a function that is given a Writer, got {type(function).__name__}")
+        self.function = function
+
+
+def producer_of(source: Any) -> Producer | None:
+    """How to run ``source``; None for a source that runs by itself."""
+    if isinstance(source, WriterFunction):
+        return from_function(source.function)
+    if hasattr(source, "produce"):
+        return cast(Producer, source.produce)
+    if hasattr(source, "take") and hasattr(source, "cancel"):
+        return None
+    return from_iterable(source)
+
+
+def name_of(source: Any) -> str:
+    """What a source is called, for log lines."""
+    source = getattr(source, "function", source)
+    source = getattr(source, "func", source)  # functools.partial
+    return getattr(source, "__qualname__", None) or type(source).__name__
 
 
 def check_function(function: Any) -> None:

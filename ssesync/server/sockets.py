@@ -19,8 +19,10 @@ __all__ = ["ClientSocket", "find_socket"]
 class ClientSocket:
     """The connection to one client. It is the server's: this looks at it, and cuts it, but never reads or writes."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, server: str = "") -> None:
         self.fd = fd
+        #: Which server's.
+        self.server = server
 
     def shut(self) -> None:
         """Cut the connection both ways, which ends a send that is blocked on it. TLS and all; never blocks."""
@@ -51,7 +53,7 @@ def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
         except Exception:
             continue
         if isinstance(fd, int) and fd >= 0:
-            return ClientSocket(fd) if _is_socket(fd) else None
+            return ClientSocket(fd, find.__name__[1:]) if _is_socket(fd) else None
     return None
 
 
@@ -78,7 +80,8 @@ def _uwsgi(environ: Mapping[str, Any]) -> Any:
     return sys.modules["uwsgi"].connection_fd() if "uwsgi.version" in environ else None
 
 
-def _cheroot_or_gevent(environ: Mapping[str, Any]) -> Any:
+def _cheroot(environ: Mapping[str, Any]) -> Any:
+    # gevent's own server has the same.
     return environ["wsgi.input"].rfile.fileno()
 
 
@@ -97,7 +100,7 @@ _FINDERS: tuple[Callable[[Mapping[str, Any]], Any], ...] = (
     _werkzeug,
     _waitress,
     _uwsgi,
-    _cheroot_or_gevent,
+    _cheroot,
     _runserver,
     _wsgiref,
 )

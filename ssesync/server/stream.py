@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cancel import CancelToken
@@ -18,36 +16,23 @@ from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
-from .admission import streams
+from .admission import DetachedRecord, streams
+from .connection import Connection, Handover, come_back
 from .guard import Guard
-from .pump import Collecting, Inline, Producer, Pump, Scope, Source, from_function, from_iterable
+from .pump import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
+from .stats import StreamStats
+from .takeover import Takeover, takeover_of
 from .writer import Writer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["EventStream", "StreamStats"]
+__all__ = ["EventStream"]
 
 logger = logging.getLogger("ssesync")
 
 # What a client is given send_timeout for at a time: at 30 s, 2 kB/s is enough.
 _PIECE = 65536
-# Milliseconds that clients of an ended stream are told to wait, where the stream has no reconnection time of its own.
-_COME_BACK = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStats:
-    """What a stream came to, given to ``on_close``."""
-
-    events: int
-    """Events that the producer wrote."""
-    bytes: int
-    """Bytes handed to the server."""
-    keep_alives: int
-    """Keep-alives among them that the stream sent by itself."""
-    seconds: float
-    """From the stream's making to its end."""
 
 
 class EventStream:
@@ -104,12 +89,12 @@ class EventStream:
         #: The response headers, as WSGI takes them.
         self.headers = response_headers(headers)
         #: What log lines and the producer's thread call this stream.
-        self.name = name or _name(source)
+        self.name = name or name_of(source)
         #: Set with the reason as soon as the stream ends before its producer does. ``cancelled.wait(seconds)`` is a
         #: sleep that ends when the client leaves.
         self.cancelled = source.cancelled if isinstance(source, Writer) else CancelToken()
         self._source = source
-        self._produce = _producer(source)
+        self._produce = producer_of(source)
         self._copy = functools.partial(
             EventStream, source, headers=headers, finished=finished, on_close=on_close, settings=self.settings,
             dumps=dumps, scope=scope, on_start=on_start, after_step=after_step, key=key, name=name,
@@ -126,6 +111,8 @@ class EventStream:
         self._lock = threading.Lock()
         self._driver: Source | None = None
         self._guard: Guard | None = None
+        self._takeover: Takeover | None = None
+        self._detached: Connection | None = None
         self._admitted: str | None = None
         self._rest: bytes | memoryview = b""
         self._started = self._ended = False
@@ -139,14 +126,14 @@ class EventStream:
 
         The options are those of the class.
         """
-        return cls(cast(Any, _WriterFunction(function)), **options)
+        return cls(cast(Any, WriterFunction(function)), **options)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333). HEAD gets the headers alone and runs no producer.
 
         :raises Exception: what the producer raises before its first event.
         """
-        stream = self._copy() if callable(self._source) or isinstance(self._source, _WriterFunction) else self
+        stream = self._copy() if callable(self._source) or isinstance(self._source, WriterFunction) else self
         start_response(stream.open(environ), stream.headers)
         return stream
 
@@ -190,20 +177,26 @@ class EventStream:
         if environ.get("REQUEST_METHOD") == "HEAD":
             return self._answer("200 OK", self.headers)
         key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
-        if not streams.admit(self, key):
+        if hasattr(self._source, "hand_over"):
+            self._takeover = takeover_of(environ, self.settings, _opening(self.settings))
+        if not streams.admit(self, key, detached=self._takeover is not None):
             if streams.stopping:
                 # Any other status, and a browser's EventSource gives up for good: the next process will serve it.
-                return self._answer("200 OK", self.headers, self._come_back())
+                return self._answer("200 OK", self.headers, come_back(self.settings))
             return self._answer("503 Service Unavailable", streams.refusal(), b"too many event streams\n")
         self._admitted = key
-        streams.warn_once(environ)
         try:
             self._start(environ)
         except BaseException:
             self._end(CloseReason.ERROR)
             raise
-        self._guard = Guard(self, environ, self.settings)
+        if self._takeover is None:
+            self._watch_over()
         return "200 OK"
+
+    def _watch_over(self) -> None:
+        streams.warn_once(self._environ or {})
+        self._guard = Guard(self, self._environ or {}, self.settings)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes = b"") -> str:
         """Answer without a stream."""
@@ -217,7 +210,7 @@ class EventStream:
             self._driver = cast(Source, self._source)
             return
         threaded = self.settings.threaded
-        make = Collecting if not threaded and isinstance(self._source, _WriterFunction) else Writer
+        make = Collecting if not threaded and isinstance(self._source, WriterFunction) else Writer
         writer = make(self.settings, dumps=self._dumps, last_event_id=get_last_event_id(environ))
         writer.cancelled = self.cancelled
         writer.after_write = self._after_step
@@ -242,7 +235,14 @@ class EventStream:
             self._started = True
             if self._on_start is not None:
                 self._on_start()
-            return self._send(_opening(self.settings))
+            opening = self._send(_opening(self.settings))
+            if self._takeover is not None and not self._takeover.begin():
+                self._stay()
+            return opening
+        if self._takeover is not None and self._hand_over():
+            raise StopIteration
+        if self._rest:
+            return self._send(self._rest)
         pieces = driver.take(self.settings.keep_alive)
         if pieces is None:
             self._end(driver.reason or CloseReason.DONE)
@@ -251,6 +251,34 @@ class EventStream:
             self._keep_alives += 1
             return self._send(KEEP_ALIVE)
         return self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _hand_over(self) -> bool:
+        """Leave the client to the loop; whether that was possible. Then this answer is over, and the stream is not."""
+        takeover = cast(Takeover, self._takeover)
+        taken = takeover.complete()
+        if taken is not None:
+            fd, head = taken
+            handover = Handover(fd, head.chunked, head.wire, self.name, self.settings, self._born, self._bytes)
+            record = DetachedRecord(self, cast(str, self._admitted), self._on_close, self._context)
+            try:
+                self._detached = cast(Any, self._source).hand_over(handover, record)
+            except Exception as error:
+                takeover.why = f"{type(error).__name__}: {error}"
+                takeover.take_back(fd, head)
+            else:
+                self._ended = True
+                return True
+        self._stay()
+        return False
+
+    def _stay(self) -> None:
+        """Be served as any other, since the connection could not be taken over."""
+        takeover, self._takeover = cast(Takeover, self._takeover), None
+        takeover.close()
+        streams.tell_of_staying(self.name, takeover.why)
+        self._watch_over()
+        if not streams.stays(self):
+            self.stop(CloseReason.CANCELLED)
 
     def _send(self, data: bytes | memoryview) -> bytes:
         # In pieces that a slow client can take within send_timeout: it is judged by each, not by all that waits. The
@@ -266,21 +294,27 @@ class EventStream:
     @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
-        return self._ended
+        return self._ended if self._detached is None else self._detached.closed
 
     @property
     def reason(self) -> CloseReason | None:
         """Why the stream ended or is ending, ``None`` while it is not."""
+        if self._detached is not None:
+            return self._detached.reason or self._detached.ending
         return None if self._driver is None else self._driver.reason
 
     @property
     def senses_disconnect(self) -> bool:
         """Whether a client that leaves is noticed at once; else by failing keep-alives."""
+        if self._detached is not None:
+            return self.settings.sense_disconnect
         return self._guard is not None and self._guard.senses
 
     @property
     def stats(self) -> StreamStats:
         """What the stream came to so far."""
+        if self._detached is not None:
+            return self._detached.stats
         events = getattr(getattr(self._driver, "writer", self._driver), "events", 0)
         return StreamStats(events, self._bytes, self._keep_alives, time.monotonic() - self._born)
 
@@ -288,6 +322,8 @@ class EventStream:
         """End the stream at once, from any thread: what waits is dropped, its producer gets ``StreamClosed``."""
         if not self._ended:
             self._cancel(CloseReason(reason))
+        elif self._detached is not None:
+            self._detached.cancel(reason)
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
         """End the stream cleanly, from any thread: what waits is sent, then ``last``, then a reconnection time.
@@ -296,12 +332,10 @@ class EventStream:
         together don't come back together. The producer gets ``StreamClosed``.
         """
         if self._driver is not None and not self._ended:
-            self._driver.stop(CloseReason(reason), last + self._come_back())
+            self._driver.stop(CloseReason(reason), last + come_back(self.settings))
             self.cancelled.set(CloseReason(reason))
-
-    def _come_back(self) -> bytes:
-        base = self.settings.retry or _COME_BACK
-        return b"retry: %d\n" % random.randint(base, 2 * base)
+        elif self._detached is not None:
+            self._detached.stop(reason, last)
 
     def tick(self, now: float) -> None:
         """Look at lifetime and stalling. For the watcher alone."""
@@ -328,6 +362,9 @@ class EventStream:
 
     def close(self) -> None:
         """What every server calls when it is done with the answer, early if the client left. Any number of times."""
+        if self._takeover is not None:
+            takeover, self._takeover = self._takeover, None
+            takeover.close()
         if self._ended:
             return
         # A server that closes before the end could not send: its client is gone.
@@ -370,31 +407,7 @@ class EventStream:
             self.close()
 
 
-class _WriterFunction:
-    def __init__(self, function: Callable[[Writer], object]) -> None:
-        if not callable(function):
-            raise TypeError(f"from_writer takes a function that is given a Writer, got {type(function).__name__}")
-        self.function = function
-
-
-def _producer(source: Any) -> Producer | None:
-    """How to run ``source``; None for a source that runs by itself."""
-    if isinstance(source, _WriterFunction):
-        return from_function(source.function)
-    if hasattr(source, "produce"):
-        return cast(Producer, source.produce)
-    if hasattr(source, "take") and hasattr(source, "cancel"):
-        return None
-    return from_iterable(source)
-
-
 def _opening(settings: Settings) -> bytes:
     """The first chunk. Headers leave with it, so it can't wait for an event. No blank line: see KEEP_ALIVE."""
     opening = b":ok\n" if settings.retry is None else b"retry: %d\n" % settings.retry
     return b":%s\n%s" % (b" " * settings.padding, opening) if settings.padding else opening
-
-
-def _name(source: Any) -> str:
-    source = getattr(source, "function", source)
-    source = getattr(source, "func", source)  # functools.partial
-    return getattr(source, "__qualname__", None) or type(source).__name__

@@ -12,7 +12,8 @@ from wsgiref.headers import Headers
 from ..errors import CloseReason, ContentTypeError, StatusError, excerpt
 from ..event import Event
 from ..server.admission import streams
-from ..server.stream import EventStream, StreamStats
+from ..server.stats import StreamStats
+from ..server.stream import EventStream
 from ..wire.http import is_event_stream
 from .errors import EndOfStream, WaitTimeout
 
@@ -305,7 +306,7 @@ class OpenStream:
         """Look among the process's streams for the one of this test's request."""
         if self._event_stream is None:
             for stream in streams.all():
-                if (stream._environ or {}).get(MARK) is self:
+                if isinstance(stream, EventStream) and (stream._environ or {}).get(MARK) is self:
                     self._event_stream = stream
 
     def _leave(self) -> None:

@@ -1,0 +1,349 @@
+"""A detached client: the connection that the loop has in the server's stead, and the group that it is served with."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import CloseReason
+from ..settings import Settings
+from ..wire.encoder import KEEP_ALIVE
+from .sending import AGAIN
+from .stats import StreamStats
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+__all__ = ["Connection", "Group", "Handover", "Record", "come_back"]
+
+# Milliseconds that clients of an ended stream are told to wait, where the stream has no reconnection time of its own.
+_COME_BACK = 2000
+# Bytes of a rest that are handed to the kernel at a time: copied for that, while what waits is shared by all clients.
+_PIECE = 65536
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """All that it takes to serve a client from now on: plain values, and no way back to who gave them."""
+
+    fd: int
+    """The client's socket. Whoever has this owns it."""
+    chunked: bool
+    """Whether the answer has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
+    head: bytes
+    """What comes first on the wire: status line, headers, opening."""
+    name: str
+    """What log lines call the stream."""
+    settings: Settings
+    began: float
+    """When, on the monotonic clock."""
+    given: int
+    """Bytes of the stream that are in ``head``."""
+
+
+class Record(Protocol):
+    """Who keeps account of a detached stream."""
+
+    def began(self, connection: Connection) -> object:
+        """It is about to be served. On the server's thread."""
+
+    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> object:
+        """It has ended. On the loop's thread: this must not wait."""
+
+
+class Totals(NamedTuple):
+    """What a group has been given."""
+
+    events: int = 0
+    bytes: int = 0
+    keep_alives: int = 0
+
+
+_NOTHING = Totals()
+
+
+def come_back(settings: Settings) -> bytes:
+    """The reconnection time at the end of a stream: the stream's own, and up to twice that by chance, so that clients
+    which are ended together don't come back together."""
+    base = settings.retry or _COME_BACK
+    return b"retry: %d\n" % random.randint(base, 2 * base)
+
+
+def to_chunk(data: bytes) -> bytes:
+    """A chunk of the chunked transfer coding."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Connection:
+    """One client. :meth:`cancel` and :meth:`stop` may be called from any thread, and so may what only looks; the rest
+    belongs to the loop's.
+
+    There are thousands, so each is small: what it has in common with others is its group's.
+    """
+
+    __slots__ = (
+        "__weakref__", "_base", "_extra", "_loop", "_rest", "_since", "_taken", "born", "chunked", "ending", "farewell",
+        "fd", "group", "name", "reason", "record", "settings",
+    )  # fmt: skip
+
+    def __init__(self, loop: Loop, handover: Handover, group: Group, record: Record) -> None:
+        self._loop = loop
+        #: What log lines call the stream.
+        self.name = handover.name
+        self.fd = handover.fd
+        self.chunked = handover.chunked
+        self.settings = handover.settings
+        self.born = handover.began
+        self.group = group
+        self.record = record
+        #: Why it has ended.
+        self.reason: CloseReason | None = None
+        #: Why it ends as soon as all that waits is sent.
+        self.ending: CloseReason | None = None
+        self.farewell = b""
+        self._rest: memoryview | None = None
+        self._since = self._taken = 0.0  # when it began to wait for the client, and bytes since then
+        self._base = _NOTHING  # the group's totals when it joined
+        self._extra = Totals(0, handover.given, 0)  # what it was given by itself
+
+    # Any thread.
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self.reason is not None
+
+    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
+        """End at once: what waits is dropped."""
+        why = CloseReason(reason)
+        self._loop.call_soon(lambda: self._loop.end(self, why))
+
+    #: What a hub calls.
+    close = cancel
+
+    def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
+        """End after what waits, then ``last``, then a reconnection time."""
+        why = CloseReason(reason)
+        self._loop.call_soon(lambda: self._loop.stop(self, why, last))
+
+    def help(self, call: Callable[[], object]) -> None:
+        """Call on a thread that may wait."""
+        self._loop.help(call)
+
+    @property
+    def stats(self) -> StreamStats:
+        """What the stream came to so far."""
+        base, extra = self._base, self._extra
+        now = self.group.totals if self.group.is_in_step(self) else base
+        return StreamStats(
+            now.events - base.events + extra.events,
+            now.bytes - base.bytes + extra.bytes,
+            now.keep_alives - base.keep_alives + extra.keep_alives,
+            time.monotonic() - self.born,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What ``streams.snapshot()`` tells of this stream."""
+        stats, rest = self.stats, self._rest
+        events, size = self.group.pending_of(self)
+        return {
+            "id": id(self),
+            "name": self.name,
+            "age": round(stats.seconds, 3),
+            "events": stats.events,
+            "bytes": stats.bytes,
+            "pending_events": events,
+            "pending_bytes": size + (0 if rest is None else len(rest)),
+            "last_write": round(time.monotonic() - self.group.last_write, 3),
+            "tier": "detached",
+            "senses_disconnect": self.settings.sense_disconnect,
+        }
+
+    # The loop's thread.
+
+    def join(self) -> None:
+        """From now on what the group is given counts as given to this."""
+        self._base = self.group.totals
+
+    def part(self) -> None:
+        """What the group is given from now on does not."""
+        now, base, extra = self.group.totals, self._base, self._extra
+        self._extra = Totals(*(n - b + e for n, b, e in zip(now, base, extra, strict=True)))
+        self._base = now
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client must take something before it can be given more."""
+        return self._rest is not None
+
+    def give(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bool:
+        """Send events to this client alone; whether it has taken all of them."""
+        extra = self._extra
+        self._extra = Totals(extra.events + events, extra.bytes + len(data), extra.keep_alives + keep_alives)
+        return self.put(to_chunk(data) if self.chunked else data)
+
+    def put(self, wire: bytes) -> bool:
+        """Send bytes as they are, after what waits, and keep what is not taken; whether all was."""
+        if self._rest is not None:
+            self._rest = memoryview(bytes(self._rest) + wire)
+            return False
+        return self.keep(wire, self._loop.send(self.fd, wire, len(wire)))
+
+    def keep(self, wire: bytes, sent: int) -> bool:
+        """So much of these bytes was taken: keep the rest; whether there is none."""
+        if sent == len(wire):
+            return True
+        if sent < 0 and sent not in AGAIN:
+            self._loop.end(self, CloseReason.CLIENT_GONE)
+            return False
+        self._rest = memoryview(wire)[max(0, sent) :]
+        self._since, self._taken = time.monotonic(), 0.0
+        self._loop.await_room(self)
+        return False
+
+    def go_on(self) -> bool:
+        """The client can take more; whether it has taken all that waited."""
+        while self._rest is not None:
+            piece = bytes(self._rest[:_PIECE])
+            sent = self._loop.send(self.fd, piece, len(piece))
+            if sent < 0 and sent not in AGAIN:
+                self._loop.end(self, CloseReason.CLIENT_GONE)
+                return False
+            taken = max(0, sent)
+            self._taken += taken
+            if self._taken >= _PIECE:
+                self._since, self._taken = time.monotonic(), 0.0
+            self._rest = self._rest[taken:] if taken < len(self._rest) else None
+            if taken < len(piece):
+                return False
+        return True
+
+    def has_stalled(self, now: float) -> bool:
+        """Whether the client has taken too long for 64 kB."""
+        timeout = self.settings.send_timeout
+        return self._rest is not None and timeout is not None and now - self._since > timeout
+
+    def hang_up(self, reason: CloseReason) -> None:
+        """Close the connection: cleanly, unless the client is in the middle of something."""
+        try:
+            handle = socket.socket(fileno=self.fd)
+        except OSError:
+            os.close(self.fd)
+            return
+        with handle:
+            handle.setblocking(False)
+            try:
+                if self._rest is not None:
+                    # A reset, since an end would look like that of an answer, and what waits for it goes at once.
+                    handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    return
+                if self.chunked and reason is not CloseReason.CLIENT_GONE and not self.farewell:
+                    self._loop.send(self.fd, _LAST_CHUNK, len(_LAST_CHUNK))
+                handle.shutdown(socket.SHUT_WR)
+                # What the client said and nobody has read would make a reset of the end.
+                for _ in range(16):
+                    if not handle.recv(_PIECE):
+                        break
+            except OSError:
+                pass  # nothing to be read, or it has gone already
+
+    def bid_farewell(self, last: bytes) -> bool:
+        """Send the last bytes, or have them sent when the rest is; whether all is sent."""
+        last += come_back(self.settings)
+        self.farewell = to_chunk(last) + _LAST_CHUNK if self.chunked else last
+        return self._rest is None and self.finish()
+
+    def finish(self) -> bool:
+        """What waited is sent, so now the last bytes, unless they were what waited; whether all is sent."""
+        farewell, self.farewell = self.farewell, _LAST_CHUNK
+        return farewell is _LAST_CHUNK or self.put(farewell)
+
+
+class Group:
+    """Clients that get the same: what they are given is made once, and is one send for each.
+
+    A client that has not taken all of it leaves the step, and comes back by itself. What becomes of it meanwhile is for
+    a subclass to say. All of it on the loop's thread.
+    """
+
+    def __init__(self, loop: Loop, keep_alive: float | None) -> None:
+        self.loop = loop
+        self.keep_alive = keep_alive
+        #: When all were last given something.
+        self.last_write = time.monotonic()
+        #: What those in step were given.
+        self.totals = _NOTHING
+        self._chunked: dict[int, Connection] = {}
+        self._raw: dict[int, Connection] = {}
+
+    def is_in_step(self, connection: Connection) -> bool:
+        """Whether a client gets what all get."""
+        return (self._chunked if connection.chunked else self._raw).get(connection.fd) is connection
+
+    def step_in(self, connection: Connection) -> None:
+        """From now on a client gets what all get."""
+        connection.join()
+        (self._chunked if connection.chunked else self._raw)[connection.fd] = connection
+
+    def step_out(self, connection: Connection) -> None:
+        """From now on it does not."""
+        if self.is_in_step(connection):
+            connection.part()
+            del (self._chunked if connection.chunked else self._raw)[connection.fd]
+
+    def give_all(self, data: bytes, events: int, keep_alives: int = 0) -> None:
+        """Send to all in step. Those who can't take all of it step out, see :meth:`fell_behind`."""
+        totals = self.totals
+        self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
+        self.last_write = time.monotonic()
+        if self._chunked:
+            self._send(to_chunk(data), self._chunked)
+        if self._raw:
+            self._send(data, self._raw)
+        self.loop.wrote(self)
+
+    def _send(self, wire: bytes, members: dict[int, Connection]) -> None:
+        send, size = self.loop.send, len(wire)
+        for fd in list(members):
+            sent = send(fd, wire, size)
+            if sent != size:
+                connection = members[fd]
+                self.step_out(connection)
+                if not connection.keep(wire, sent) and not connection.closed:
+                    self.fell_behind(connection)
+
+    def send_keep_alive(self) -> None:
+        """Send a keep-alive to all who are not busy with more."""
+        self.give_all(KEEP_ALIVE, 0, 1)
+
+    # For a subclass.
+
+    def fell_behind(self, connection: Connection) -> None:
+        """A client has stepped out, since it can't take more."""
+
+    def caught_up(self, connection: Connection) -> None:
+        """A client has taken all that waited for it."""
+
+    def made_progress(self, connection: Connection) -> None:
+        """A client has taken some of what waits for it."""
+
+    def left(self, connection: Connection) -> None:
+        """A client has ended, for its ``reason``."""
+
+    def last_for(self, connection: Connection) -> tuple[bytes, int]:
+        """What a client that ends is still to get, and how many events that is."""
+        return b"", 0
+
+    def pending_of(self, connection: Connection) -> tuple[int, int]:
+        """How many events and bytes wait for a client. From any thread."""
+        return 0, 0
+
+    def tick(self, now: float) -> None:
+        """Twice a second."""

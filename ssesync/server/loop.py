@@ -1,0 +1,306 @@
+"""The loop: one thread per process that has the connections of all detached streams.
+
+A stream of a channel needs no thread of its own. When its headers are out its socket leaves the WSGI server, see
+``takeover.py``, and comes here with one small message. Nothing that waits may happen on this thread: what is to be read
+or called goes to helpers, and comes back by :meth:`Loop.call_soon`.
+
+The law of this file: a connection belongs to the loop's thread alone, from :meth:`Loop.take_in` to its end. Other
+threads only ask, by :meth:`Loop.call_soon`, and are heard in the order in which they did.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import heapq
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ..errors import CloseReason
+from .connection import Connection, Group, Handover, Record
+from .poller import Poller, make_poller
+from .sending import make_send
+
+__all__ = ["Connection", "Group", "Handover", "Loop", "Record", "loop", "loop_if_any"]
+
+logger = logging.getLogger("ssesync")
+
+# Seconds between two looks at silence, lifetimes and clients that don't read.
+_TICK = 0.5
+# Threads that read logs and call back, each for many streams.
+_HELPERS = 4
+# Seconds that the process waits in the end for all clients to have been told.
+_GOODBYE = 5.0
+
+Call = Callable[[], object]
+
+
+class Loop:
+    """See the module; use :func:`loop`. ``call_soon``, ``help`` and ``say_goodbye`` are for any thread."""
+
+    def __init__(self, poller: Poller | None = None) -> None:
+        self._poller = poller or make_poller()
+        #: See :func:`ssesync.server.sending.make_send`.
+        self.send = make_send()
+        self._calls: deque[Call] = deque()
+        self._awake = False  # so that it need not be woken
+        self._connections: dict[int, Connection] = {}
+        self._waiting: dict[Connection, None] = {}  # for their clients to take more
+        self._groups: dict[Group, None] = {}
+        self._quiet: dict[float, dict[Group, None]] = {}  # by keep-alive time; who was given something last comes last
+        self._lifetimes: list[tuple[float, int, Connection]] = []
+        self._numbers = itertools.count()
+        self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="ssesync-helper")
+        self._farewell: bytes | None = None
+        self._empty = threading.Event()
+        self._wake_out, self._wake_in = os.pipe()
+        for fd in (self._wake_out, self._wake_in):
+            os.set_blocking(fd, False)
+        self._poller.add_pipe(self._wake_out)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        :raises RuntimeError: there can't be another thread.
+        """
+        threading.Thread(target=self._run, name="ssesync-loop", daemon=True).start()
+
+    # Any thread.
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def call_soon(self, call: Call) -> None:
+        """Call on the loop's thread, after all that was asked for before. Takes no lock."""
+        self._calls.append(call)
+        if not self._awake:
+            self._awake = True
+            with contextlib.suppress(OSError):  # the pipe is full: it wakes in any case
+                os.write(self._wake_in, b"x")
+
+    def help(self, call: Call) -> None:
+        """Call on a thread that may wait. What it raises is logged."""
+        try:
+            self._helpers.submit(_logged, call)
+        except RuntimeError:
+            _logged(call)  # the interpreter is about to exit, and starts no more threads
+
+    def say_goodbye(self, last: bytes = b"") -> None:
+        """End all streams cleanly, and those that are still to come, and wait until that is done or 5 s are over."""
+        self.call_soon(lambda: self._say_goodbye(last))
+        self._empty.wait(_GOODBYE)
+
+    # The loop's thread.
+
+    def take_in(self, connection: Connection, head: bytes) -> None:
+        """Take over a client. What comes first on the wire is its head."""
+        self._connections[connection.fd] = connection
+        try:
+            self._poller.add(connection.fd, _half_close(connection))
+        except OSError as error:
+            logger.error("a detached stream can't be watched, and ends: %s", error)
+            self.end(connection, CloseReason.ERROR)
+            return
+        if connection.group not in self._groups:
+            self._groups[connection.group] = None
+            self.wrote(connection.group)
+        lifetime = connection.settings.max_lifetime
+        if lifetime is not None:
+            # Give or take a tenth, so that streams that began together don't end together.
+            dies = time.monotonic() + lifetime * random.uniform(0.9, 1.1)
+            heapq.heappush(self._lifetimes, (dies, next(self._numbers), connection))
+        connection.put(head)
+        if self._farewell is not None:
+            self.stop(connection, CloseReason.SHUTDOWN, self._farewell)
+
+    def await_room(self, connection: Connection) -> None:
+        """Tell a connection when its client can take more."""
+        self._waiting[connection] = None
+        self._poller.ask_writable(connection.fd, _half_close(connection), True)
+
+    def wrote(self, group: Group) -> None:
+        """All of a group were given something."""
+        if group.keep_alive is not None and group in self._groups:
+            quiet = self._quiet.setdefault(group.keep_alive, {})
+            quiet.pop(group, None)
+            quiet[group] = None
+
+    def forget(self, group: Group) -> None:
+        """A group has no more clients."""
+        self._groups.pop(group, None)
+        if group.keep_alive is not None and group.keep_alive in self._quiet:
+            self._quiet[group.keep_alive].pop(group, None)
+            if not self._quiet[group.keep_alive]:
+                del self._quiet[group.keep_alive]
+
+    def end(self, connection: Connection, reason: CloseReason) -> None:
+        """End a stream at once. Does nothing if it has ended."""
+        if connection.reason is not None:
+            return
+        self._waiting.pop(connection, None)
+        if self._connections.pop(connection.fd, None) is not None:
+            with contextlib.suppress(OSError):
+                self._poller.remove(connection.fd)
+        connection.hang_up(reason)
+        connection.group.step_out(connection)
+        connection.reason = reason
+        connection.group.left(connection)
+        _logged(lambda: connection.record.ended(connection, reason, connection.stats))
+        if not self._connections and self._farewell is not None:
+            self._empty.set()
+
+    def stop(self, connection: Connection, reason: CloseReason, last: bytes = b"") -> None:
+        """End a stream when all that waits was sent, and ``last``. Does nothing if it ends already."""
+        if connection.reason is not None or connection.ending is not None:
+            return
+        connection.ending = reason
+        rest, events = connection.group.last_for(connection)
+        connection.group.step_out(connection)
+        waits = connection.waits
+        if rest and not waits:
+            waits = not connection.give(rest, events)
+            if connection.closed:
+                return
+        elif rest:
+            last = rest + last
+        if connection.bid_farewell(last):
+            self.end(connection, reason)
+
+    def _run(self) -> None:
+        due = time.monotonic() + _TICK
+        while True:
+            # In this order: who asks from here on wakes it, and who asked before is heard.
+            self._awake = False
+            timeout = max(0.0, due - time.monotonic()) if self._connections else None
+            try:
+                ready = list(self._poller.wait(0 if self._calls else timeout))
+                self._awake = True
+            except OSError:
+                logger.exception("the ssesync loop can't wait: detached streams end")
+                for connection in list(self._connections.values()):
+                    self.end(connection, CloseReason.ERROR)
+                time.sleep(_TICK)
+                continue
+            for fd, gone, writable in ready:
+                if fd == self._wake_out:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(fd, 4096)
+                else:
+                    _logged(functools.partial(self._look, fd, gone, writable))
+            # Those that are added meanwhile wait for the next turn, or one busy channel would be all that happens.
+            for _ in range(len(self._calls)):
+                _logged(self._calls.popleft())
+            now = time.monotonic()
+            if now >= due:
+                due = now + _TICK
+                _logged(lambda: self._tick(time.monotonic()))
+
+    def _look(self, fd: int, gone: bool, writable: bool) -> None:
+        connection = self._connections.get(fd)
+        if connection is None:
+            return  # it has ended in this turn
+        if gone:
+            self.end(connection, CloseReason.CLIENT_GONE)
+        elif writable and connection in self._waiting:
+            if connection.go_on():
+                self._has_taken_all(connection)
+            elif not connection.closed:
+                connection.group.made_progress(connection)
+
+    def _has_taken_all(self, connection: Connection) -> None:
+        self._waiting.pop(connection, None)
+        self._poller.ask_writable(connection.fd, _half_close(connection), False)
+        if connection.ending is None:
+            connection.group.caught_up(connection)
+        elif connection.finish():
+            self.end(connection, connection.ending)
+
+    def _tick(self, now: float) -> None:
+        for connection in list(self._waiting):
+            if connection.has_stalled(now):
+                self.end(connection, CloseReason.STALLED)
+        while self._lifetimes and (self._lifetimes[0][0] <= now or self._lifetimes[0][2].closed):
+            self.stop(heapq.heappop(self._lifetimes)[2], CloseReason.LIFETIME)
+        for keep_alive, groups in list(self._quiet.items()):
+            while groups and (group := next(iter(groups))).last_write + keep_alive <= now:
+                group.send_keep_alive()
+        for group in list(self._groups):
+            group.tick(now)
+
+    def _say_goodbye(self, last: bytes) -> None:
+        self._farewell = last
+        for connection in list(self._connections.values()):
+            self.stop(connection, CloseReason.SHUTDOWN, last)
+        if not self._connections:
+            self._empty.set()
+
+    def close_in_child(self) -> None:
+        """Leave a forked parent's descriptors behind. It goes on serving them, and ends them without our help."""
+        for fd in (self._wake_in, self._wake_out, *list(self._connections)):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._poller.close()
+
+
+def _half_close(connection: Connection) -> bool:
+    settings = connection.settings
+    return settings.sense_disconnect and settings.half_close_is_gone
+
+
+def _logged(call: Call) -> None:
+    try:
+        call()
+    except Exception:
+        logger.exception("the ssesync loop failed at %r", call)
+
+
+_current: Loop | None = None
+_making = threading.Lock()
+
+
+def loop() -> Loop:
+    """This process's loop, started when it is first asked for. A forked child gets its own.
+
+    :raises OSError: there are no more descriptors.
+    :raises RuntimeError: there can't be another thread.
+    """
+    global _current
+    with _making:
+        if _current is None:
+            made = Loop()
+            made.start()
+            _current = made
+            atexit.register(_say_goodbye)
+        return _current
+
+
+def loop_if_any() -> Loop | None:
+    """This process's loop if there is one."""
+    return _current
+
+
+def _say_goodbye() -> None:
+    atexit.unregister(_say_goodbye)
+    if _current is not None:
+        _current.say_goodbye()
+
+
+def _after_fork() -> None:
+    global _current, _making
+    if _current is not None:
+        _current.close_in_child()
+    atexit.unregister(_say_goodbye)
+    _current = None
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,246 @@
+"""The hand-over: a client's socket leaves the WSGI server when the headers are out.
+
+Nothing in WSGI gives a socket away, and headers are the server's and the middleware's to make. So they are *sniffed
+through a dummy*: while the server writes them, and the stream's opening, its descriptor leads into a socket pair of
+ours. What comes out at the other end is what the client would have got. If it is exactly that, head, opening and
+nothing else, the client gets it from the loop, and the server finds its own connection ended. If it is anything else,
+some middleware changes what the stream gives, and the stream is served as any other: the bytes go to the client, and
+the descriptor leads there again.
+
+The law of this file: not a byte is lost, doubled or out of order, whatever happens, and the server's descriptor is
+always one that it can use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..settings import Settings
+from .sockets import ClientSocket, find_socket
+
+__all__ = ["Head", "Takeover", "sniff", "takeover_of"]
+
+logger = logging.getLogger("ssesync")
+
+_ALWAYS = ("gunicorn", "werkzeug", "runserver")
+_ASKED = ("uwsgi", "cheroot", "wsgiref")
+# Bytes of an opening that fit into a socket pair together with any head, on every system.
+_LONGEST_OPENING = 4096
+# The kernel otherwise keeps some 4 MB for a client that does not read.
+_SEND_BUFFER = 65536
+# Seconds for which a server may be stuck in the dummy, with a head larger than any client would take (200 kB on Linux).
+_STUCK = 5
+
+_STATUS = re.compile(rb"HTTP/1\.[01] 200(?: [^\r\n]*)?")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
+
+
+class Head(NamedTuple):
+    """What a server has written, as the client is to get it."""
+
+    wire: bytes
+    """Head and opening. The connection ends with the stream, whatever the server thought."""
+    chunked: bool
+    """Whether the body has the chunked transfer coding."""
+
+
+def sniff(data: bytes, opening: bytes) -> Head | None:
+    """What a server has written, if it is the head of an event stream and exactly the opening; else ``None``."""
+    top, end, body = data.partition(b"\r\n\r\n")
+    status, *lines = top.split(b"\r\n")
+    if not end or not _STATUS.fullmatch(status):
+        return None
+    kept, values = [status], dict[bytes, bytes]()
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            return None
+        name = field[1].lower()
+        if name in (b"content-type", b"transfer-encoding", b"content-encoding") and name in values:
+            return None
+        values[name] = field[2].lower()
+        if name not in (b"connection", b"keep-alive"):
+            kept.append(line)
+    if not values.get(b"content-type", b"").startswith(b"text/event-stream") or b"content-length" in values:
+        return None
+    if values.get(b"content-encoding", b"identity") != b"identity":
+        return None
+    coding = values.get(b"transfer-encoding")
+    if coding not in (None, b"chunked"):
+        return None
+    if coding is None and body != opening:
+        return None
+    if coding is not None:
+        size = _SIZE.match(body)
+        if size is None or int(size[1], 16) != len(opening) or body[size.end() :] != opening + b"\r\n":
+            return None
+    return Head(b"\r\n".join([*kept, b"Connection: close", b"", body]), coding is not None)
+
+
+def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
+    """What can take the connection over, ``None`` where that is not possible or not wanted."""
+    if not settings.detach or len(opening) > _LONGEST_OPENING or _threads_are_greenlets():
+        return None
+    found = find_socket(environ)
+    if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
+        return None
+    return Takeover(found, opening) if _is_suitable(found.server, environ) else None
+
+
+def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
+    software = str(environ.get("SERVER_SOFTWARE", ""))
+    if server == "gunicorn":
+        return not _is_tls(environ["gunicorn.socket"])
+    if server == "werkzeug":
+        # Its forking server ends with the request. Others that put this key there are not known.
+        return (
+            software.startswith("Werkzeug/")
+            and not environ.get("wsgi.multiprocess")
+            and not _is_tls(environ["werkzeug.socket"])
+        )
+    if server == "cheroot":
+        return "gevent" not in type(environ["wsgi.input"]).__module__
+    return server == "uwsgi" or software.startswith("WSGIServer/")
+
+
+def _is_tls(connection: Any) -> bool:
+    return hasattr(connection, "cipher")
+
+
+def _threads_are_greenlets() -> bool:
+    # There the event library keeps the descriptor, and a greenlet for each stream is cheap.
+    for name, what in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
+        module = sys.modules.get(name)
+        if module is not None and getattr(module, what)("thread" if "eventlet" in name else "threading"):
+            return True
+    return False
+
+
+class Takeover:
+    """Of one connection. All of it on the server's thread: :meth:`begin`, then :meth:`complete` or :meth:`undo`, then
+    :meth:`close` in any case."""
+
+    def __init__(self, found: ClientSocket, opening: bytes) -> None:
+        self._server = found
+        self._opening = opening
+        self._real = -1
+        self._ours: socket.socket | None = None
+        #: Why it was not possible, for the log.
+        self.why = ""
+
+    def begin(self) -> bool:
+        """Let the server write into the dummy from now on; whether that is so."""
+        fd = self._server.fd
+        try:
+            self._real = os.dup(fd)
+            self._ours, dummy = socket.socketpair()
+            with dummy:
+                self._ours.setblocking(False)
+                # As the server has its own; with socket.setdefaulttimeout() a new one would not block.
+                os.set_blocking(dummy.fileno(), os.get_blocking(fd))
+                dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _STUCK, 0))
+                os.dup2(dummy.fileno(), fd, inheritable=os.get_inheritable(fd))
+        except OSError as error:
+            self.why = f"there are no descriptors for it: {error}"
+            if self._ours is not None:
+                self._ours.close()
+                self._ours = None
+            if self._real >= 0:
+                os.close(self._real)
+                self._real = -1
+            return False
+        return True
+
+    def complete(self) -> tuple[int, Head] | None:
+        """Take the connection: its descriptor, which the caller owns, and what the client is to get first. ``None``: it
+        is the server's again."""
+        written = self._written()
+        head = sniff(written, self._opening)
+        if head is None or self._ours is None:
+            self.why = f"the server wrote something else than the stream's opening: {written[-120:]!r}"
+            self._give_back(written)
+            return None
+        # The server's next look for a request finds an end.
+        self._ours.shutdown(socket.SHUT_WR)
+        fd, self._real = self._real, -1
+        try:
+            self._prepare(fd)
+        except OSError:
+            pass  # it is gone already, which the loop will find
+        return fd, head
+
+    def take_back(self, fd: int, head: Head) -> None:
+        """What :meth:`complete` gave is not wanted: let the server have its connection again."""
+        self._real = fd
+        os.set_blocking(fd, os.get_blocking(self._server.fd))
+        self._give_back(head.wire)
+
+    def undo(self) -> None:
+        """The answer has ended before it was complete: let the client have what there is of it."""
+        if self._real >= 0:
+            self._give_back(self._written())
+
+    def close(self) -> None:
+        """The server is done with the answer. Any number of times."""
+        self.undo()
+        if self._ours is not None:
+            left = self._written()
+            if left not in (b"", b"0\r\n\r\n"):
+                logger.warning("bytes that came behind a detached stream's opening are lost: %r", left[:200])
+            self._ours.close()
+            self._ours = None
+
+    def _prepare(self, fd: int) -> None:
+        handle = socket.socket(fileno=fd)
+        try:
+            handle.setblocking(False)
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            if handle.family != getattr(socket, "AF_UNIX", None):
+                handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        finally:
+            handle.detach()
+
+    def _written(self) -> bytes:
+        pieces = []
+        if self._ours is not None:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                while piece := self._ours.recv(65536):
+                    pieces.append(piece)
+        return b"".join(pieces)
+
+    def _give_back(self, written: bytes) -> None:
+        fd, real = self._server.fd, self._real
+        self._real = -1
+        try:
+            _send_all(real, written)
+        except OSError:
+            pass  # the client is gone, as the server will find
+        finally:
+            os.dup2(real, fd, inheritable=os.get_inheritable(fd))
+            os.close(real)
+            if self._ours is not None:
+                self._ours.close()
+                self._ours = None
+
+
+def _send_all(fd: int, data: bytes) -> None:
+    """Write all of it, whether the descriptor blocks or not, to a client who takes it in reasonable time."""
+    deadline = time.monotonic() + _STUCK
+    room = select.poll()
+    room.register(fd, select.POLLOUT)
+    view = memoryview(data)
+    while view:
+        if not room.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError("the client takes nothing")
+        view = view[os.write(fd, view) :]

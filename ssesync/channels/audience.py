@@ -193,8 +193,7 @@ class Audience(Group):
             self._frames.extend(item for item in items if isinstance(item, Frame))
         if self._frames:
             self._send_batch()
-            if self._frames:
-                self._wake()
+            self._wake()  # there may be more, here or in the inbox
 
     def _read_log(self) -> None:
         items = self._subscription.take(0) or ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import struct
 import time
@@ -14,16 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..errors import CloseReason
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
+from .margins import come_back
 from .sending import AGAIN
 from .stats import StreamStats
 
 if TYPE_CHECKING:
     from .loop import Loop
 
-__all__ = ["Connection", "Group", "Handover", "Record", "come_back"]
+__all__ = ["Connection", "Group", "Handover", "Record"]
 
-# Milliseconds that clients of an ended stream are told to wait, where the stream has no reconnection time of its own.
-_COME_BACK = 2000
 # Bytes of a rest that are handed to the kernel at a time: copied for that, while what waits is shared by all clients.
 _PIECE = 65536
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -67,13 +65,6 @@ class Totals(NamedTuple):
 
 
 _NOTHING = Totals()
-
-
-def come_back(settings: Settings) -> bytes:
-    """The reconnection time at the end of a stream: the stream's own, and up to twice that by chance, so that clients
-    which are ended together don't come back together."""
-    base = settings.retry or _COME_BACK
-    return b"retry: %d\n" % random.randint(base, 2 * base)
 
 
 def to_chunk(data: bytes) -> bytes:

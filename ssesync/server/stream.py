@@ -17,11 +17,12 @@ from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .admission import DetachedRecord, streams
-from .connection import Connection, Handover, come_back
+from .connection import Connection, Handover
 from .guard import Guard
+from .margins import come_back, opening_of
 from .pump import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
 from .stats import StreamStats
-from .takeover import Takeover, takeover_of
+from .takeover import Head, Takeover, takeover_of
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class EventStream:
     :param finished: asked with the last event ID whether this client has all it will ever get. If so the answer is
         204, on which a browser stops coming back (HTML standard, "Server-sent events", section "Processing model").
     :param on_close: called once with the :class:`CloseReason` and the :class:`StreamStats` when a stream that was
-        begun has ended, on the server's thread. The producer may still be busy with its last step. What it raises is
-        logged.
+        begun has ended: on the server's thread, or on one that the library keeps for it if the stream was detached. The
+        producer may still be busy with its last step. What it raises is logged.
     :param settings: the options; single ones may also be given by name (``keep_alive=5``).
     :param dumps: the JSON encoder for items that are neither :class:`Event` nor text.
     :param scope: a function whose context manager is entered on the producer's thread round all that it does.
@@ -178,7 +179,7 @@ class EventStream:
             return self._answer("200 OK", self.headers)
         key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
         if hasattr(self._source, "hand_over"):
-            self._takeover = takeover_of(environ, self.settings, _opening(self.settings))
+            self._takeover = takeover_of(environ, self.settings, opening_of(self.settings))
         if not streams.admit(self, key, detached=self._takeover is not None):
             if streams.stopping:
                 # Any other status, and a browser's EventSource gives up for good: the next process will serve it.
@@ -235,14 +236,12 @@ class EventStream:
             self._started = True
             if self._on_start is not None:
                 self._on_start()
-            opening = self._send(_opening(self.settings))
+            opening = self._send(opening_of(self.settings))
             if self._takeover is not None and not self._takeover.begin():
                 self._stay()
             return opening
         if self._takeover is not None and self._hand_over():
             raise StopIteration
-        if self._rest:
-            return self._send(self._rest)
         pieces = driver.take(self.settings.keep_alive)
         if pieces is None:
             self._end(driver.reason or CloseReason.DONE)
@@ -254,28 +253,23 @@ class EventStream:
 
     def _hand_over(self) -> bool:
         """Leave the client to the loop; whether that was possible. Then this answer is over, and the stream is not."""
-        takeover = cast(Takeover, self._takeover)
-        taken = takeover.complete()
-        if taken is not None:
-            fd, head = taken
+
+        def give(fd: int, head: Head) -> None:
             handover = Handover(fd, head.chunked, head.wire, self.name, self.settings, self._born, self._bytes)
             record = DetachedRecord(self, cast(str, self._admitted), self._on_close, self._context)
-            try:
-                self._detached = cast(Any, self._source).hand_over(handover, record)
-            except Exception as error:
-                takeover.why = f"{type(error).__name__}: {error}"
-                takeover.take_back(fd, head)
-            else:
-                self._ended = True
-                return True
-        self._stay()
-        return False
+            self._detached = cast(Any, self._source).hand_over(handover, record)
+
+        self._ended = cast(Takeover, self._takeover).complete(give)
+        if not self._ended:
+            self._stay()
+        return self._ended
 
     def _stay(self) -> None:
         """Be served as any other, since the connection could not be taken over."""
         takeover, self._takeover = cast(Takeover, self._takeover), None
         takeover.close()
-        streams.tell_of_staying(self.name, takeover.why)
+        if self.reason is None:
+            streams.tell_of_staying(self.name, takeover.why)
         self._watch_over()
         if not streams.stays(self):
             self.stop(CloseReason.CANCELLED)
@@ -363,8 +357,7 @@ class EventStream:
     def close(self) -> None:
         """What every server calls when it is done with the answer, early if the client left. Any number of times."""
         if self._takeover is not None:
-            takeover, self._takeover = self._takeover, None
-            takeover.close()
+            self._takeover.close()
         if self._ended:
             return
         # A server that closes before the end could not send: its client is gone.
@@ -405,9 +398,3 @@ class EventStream:
         # Made, and then dropped by whoever should have served it: the producer must not wait for ever.
         if not getattr(self, "_ended", True) and (self._driver is not None or self._produce is None):
             self.close()
-
-
-def _opening(settings: Settings) -> bytes:
-    """The first chunk. Headers leave with it, so it can't wait for an event. No blank line: see KEEP_ALIVE."""
-    opening = b":ok\n" if settings.retry is None else b"retry: %d\n" % settings.retry
-    return b":%s\n%s" % (b" " * settings.padding, opening) if settings.padding else opening

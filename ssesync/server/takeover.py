@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..settings import Settings
@@ -162,29 +162,29 @@ class Takeover:
             return False
         return True
 
-    def complete(self) -> tuple[int, Head] | None:
-        """Take the connection: its descriptor, which the caller owns, and what the client is to get first. ``None``: it
-        is the server's again."""
+    def complete(self, give: Callable[[int, Head], object]) -> bool:
+        """Take the connection and give it away: its descriptor and what the client is to get first. ``False``: that was
+        not possible, and it is the server's again."""
         written = self._written()
         head = sniff(written, self._opening)
         if head is None or self._ours is None:
             self.why = f"the server wrote something else than the stream's opening: {written[-120:]!r}"
             self._give_back(written)
-            return None
+            return False
         # The server's next look for a request finds an end.
         self._ours.shutdown(socket.SHUT_WR)
         fd, self._real = self._real, -1
+        with contextlib.suppress(OSError):  # it is gone already, which the loop will find
+            _prepare(fd)
         try:
-            self._prepare(fd)
-        except OSError:
-            pass  # it is gone already, which the loop will find
-        return fd, head
-
-    def take_back(self, fd: int, head: Head) -> None:
-        """What :meth:`complete` gave is not wanted: let the server have its connection again."""
-        self._real = fd
-        os.set_blocking(fd, os.get_blocking(self._server.fd))
-        self._give_back(head.wire)
+            give(fd, head)
+        except Exception as error:
+            self.why = f"{type(error).__name__}: {error}"
+            self._real = fd
+            os.set_blocking(fd, os.get_blocking(self._server.fd))
+            self._give_back(written)
+            return False
+        return True
 
     def undo(self) -> None:
         """The answer has ended before it was complete: let the client have what there is of it."""
@@ -200,16 +200,6 @@ class Takeover:
                 logger.warning("bytes that came behind a detached stream's opening are lost: %r", left[:200])
             self._ours.close()
             self._ours = None
-
-    def _prepare(self, fd: int) -> None:
-        handle = socket.socket(fileno=fd)
-        try:
-            handle.setblocking(False)
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            if handle.family != getattr(socket, "AF_UNIX", None):
-                handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        finally:
-            handle.detach()
 
     def _written(self) -> bytes:
         pieces = []
@@ -232,6 +222,17 @@ class Takeover:
             if self._ours is not None:
                 self._ours.close()
                 self._ours = None
+
+
+def _prepare(fd: int) -> None:
+    handle = socket.socket(fileno=fd)
+    try:
+        handle.setblocking(False)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if handle.family != getattr(socket, "AF_UNIX", None):
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    finally:
+        handle.detach()
 
 
 def _send_all(fd: int, data: bytes) -> None:

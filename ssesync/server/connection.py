@@ -80,8 +80,8 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_base", "_extra", "_loop", "_rest", "_since", "_taken", "born", "chunked", "ending", "farewell",
-        "fd", "group", "name", "reason", "record", "settings",
+        "__weakref__", "_base", "_extra", "_loop", "_rest", "_since", "_taken", "born", "chunked", "early", "ending",
+        "farewell", "fd", "group", "name", "reason", "record", "settings",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, handover: Handover, group: Group, record: Record) -> None:
@@ -99,6 +99,8 @@ class Connection:
         #: Why it ends as soon as all that waits is sent.
         self.ending: CloseReason | None = None
         self.farewell = b""
+        #: What was asked of it before the loop had it.
+        self.early: Callable[[], object] | None = None
         self._rest: memoryview | None = None
         self._since = self._taken = 0.0  # when it began to wait for the client, and bytes since then
         self._base = _NOTHING  # the group's totals when it joined

@@ -118,6 +118,8 @@ class Loop:
             dies = time.monotonic() + lifetime * random.uniform(0.9, 1.1)
             heapq.heappush(self._lifetimes, (dies, next(self._numbers), connection))
         connection.put(head)
+        if connection.early is not None:
+            connection.early()
         if self._farewell is not None:
             self.stop(connection, CloseReason.SHUTDOWN, self._farewell)
 
@@ -143,12 +145,12 @@ class Loop:
 
     def end(self, connection: Connection, reason: CloseReason) -> None:
         """End a stream at once. Does nothing if it has ended."""
-        if connection.reason is not None:
+        if connection.reason is not None or self._is_early(connection, lambda: self.end(connection, reason)):
             return
         self._waiting.pop(connection, None)
-        if self._connections.pop(connection.fd, None) is not None:
-            with contextlib.suppress(OSError):
-                self._poller.remove(connection.fd)
+        del self._connections[connection.fd]
+        with contextlib.suppress(OSError):
+            self._poller.remove(connection.fd)
         connection.hang_up(reason)
         connection.group.step_out(connection)
         connection.reason = reason
@@ -160,6 +162,8 @@ class Loop:
     def stop(self, connection: Connection, reason: CloseReason, last: bytes = b"") -> None:
         """End a stream when all that waits was sent, and ``last``. Does nothing if it ends already."""
         if connection.reason is not None or connection.ending is not None:
+            return
+        if self._is_early(connection, lambda: self.stop(connection, reason, last)):
             return
         connection.ending = reason
         rest, events = connection.group.last_for(connection)
@@ -173,6 +177,13 @@ class Loop:
             last = rest + last
         if connection.bid_farewell(last):
             self.end(connection, reason)
+
+    def _is_early(self, connection: Connection, call: Call) -> bool:
+        """Whether a connection is still to be taken in. Then this is to be done, if nothing was before it."""
+        if self._connections.get(connection.fd) is connection:
+            return False
+        connection.early = connection.early or call
+        return True
 
     def _run(self) -> None:
         due = time.monotonic() + _TICK
@@ -242,8 +253,8 @@ class Loop:
         if not self._connections:
             self._empty.set()
 
-    def close_in_child(self) -> None:
-        """Leave a forked parent's descriptors behind. It goes on serving them, and ends them without our help."""
+    def let_go(self) -> None:
+        """Close all descriptors and end no stream: a forked parent goes on serving them."""
         for fd in (self._wake_in, self._wake_out, *list(self._connections)):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -276,7 +287,11 @@ def loop() -> Loop:
     with _making:
         if _current is None:
             made = Loop()
-            made.start()
+            try:
+                made.start()
+            except BaseException:
+                made.let_go()
+                raise
             _current = made
             atexit.register(_say_goodbye)
         return _current
@@ -296,7 +311,7 @@ def _say_goodbye() -> None:
 def _after_fork() -> None:
     global _current, _making
     if _current is not None:
-        _current.close_in_child()
+        _current.let_go()
     atexit.unregister(_say_goodbye)
     _current = None
     _making = threading.Lock()

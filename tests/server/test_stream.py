@@ -339,7 +339,7 @@ def test_a_stream_that_is_over_is_freed_with_its_thread() -> None:
     gc.collect()
     assert reference() is None
     for thread in threading.enumerate():
-        if thread.name.startswith("ssesync") and thread.name != "ssesync-watcher":
+        if thread.ident not in before and thread.name != "ssesync-watcher":
             thread.join(10)
     left = [thread.name for thread in threading.enumerate() if thread.ident not in before]
     assert left in ([], ["ssesync-watcher"])

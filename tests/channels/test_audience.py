@@ -1,0 +1,421 @@
+"""Audiences: detached clients get what served ones get, however slowly they read and whenever they come."""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings, StreamStats, Subscription, open_broker
+from ssesync.channels.frame import Frame
+from ssesync.server.connection import Connection, Handover
+from ssesync.server.loop import loop
+from ssesync.wire import Decoder
+
+from .conftest import Open
+
+PATIENCE = 30.0
+HEAD = b"head"
+
+
+class Client:
+    """A client of a broker's, by a socket pair, which reads when it is told to."""
+
+    def __init__(
+        self, broker: Broker, *channels: str, last_event_id: str = "", buffer: int = 4096, **options: Any
+    ) -> None:
+        known = Settings.__dataclass_fields__.keys() - Broker.POLICY
+        settings = Settings(**{name: options.pop(name) for name in known & options.keys()})
+        first = options.pop("first", ())
+        subscription = broker.subscribe(*channels, last_event_id=last_event_id, **options)
+        subscription.send_first(first)
+        self.socket, other = socket.socketpair()
+        other.setblocking(False)
+        self.socket.setblocking(False)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        self.bytes = b""
+        self.events: list[Event] = []
+        self.reason: CloseReason | None = None
+        self.stats: StreamStats | None = None
+        self.is_at_end = False
+        self._decoder = Decoder()
+        self._head = len(HEAD)
+        self.subscription: Subscription = subscription
+        try:
+            self.connection = subscription.hand_over(
+                Handover(other.fileno(), False, HEAD, "test", settings, time.monotonic(), 0), self
+            )
+        except BaseException:
+            other.close()
+            raise
+        other.detach()
+
+    def began(self, connection: Connection) -> None:
+        pass
+
+    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
+        self.stats = stats
+        self.reason = reason
+
+    def read(self, most: int = 65536) -> bool:
+        """Read what has come, or a part of that; whether there was something."""
+        try:
+            data = self.socket.recv(most)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            self.is_at_end = True
+            return False
+        self.is_at_end = self.is_at_end or not data
+        self.bytes += data
+        skipped, self._head = data[: self._head], max(0, self._head - len(data))
+        self.events += self._decoder.feed(data[len(skipped) :])
+        return bool(data)
+
+    @property
+    def data(self) -> list[str | None]:
+        return [event.data for event in self.events]
+
+    @property
+    def last_event_id(self) -> str:
+        return next((event.id for event in reversed(self.events) if event.id), "")
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def await_that(condition: Callable[[], object], what: str, *reading: Client) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"this did not happen: {what}"
+        with selectors.DefaultSelector() as selector:
+            for client in reading:
+                if not client.is_at_end:
+                    selector.register(client.socket, selectors.EVENT_READ, client)
+            if selector.get_map():
+                for key, _ in selector.select(0.01):
+                    key.data.read()
+            else:
+                time.sleep(0.005)
+
+
+def await_events(count: int, *clients: Client) -> None:
+    await_that(lambda: all(len(each.events) >= count for each in clients), f"{count} events came", *clients)
+
+
+def turn() -> None:
+    """Wait until the loop has done all that it was asked for before."""
+    done = threading.Event()
+    loop().call_soon(done.set)
+    assert done.wait(PATIENCE)
+
+
+@pytest.fixture
+def broker(openers: Open) -> Broker:
+    return openers()
+
+
+@pytest.fixture
+def memory() -> Iterator[Broker]:
+    with open_broker("memory://") as broker:
+        yield broker
+
+
+@pytest.fixture
+def join() -> Iterator[Callable[..., Client]]:
+    clients: list[Client] = []
+
+    def make(*args: Any, **options: Any) -> Client:
+        clients.append(Client(*args, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+    for client in clients:
+        await_that(lambda client=client: client.reason, "the stream has ended")  # type: ignore[misc]
+
+
+Join = Callable[..., Client]
+
+
+def test_clients_of_the_same_channels_are_one_audience_and_others_are_another(broker: Broker, join: Join):
+    a, b, both = join(broker, "a"), join(broker, "a"), join(broker, "a", "b")
+    turn()
+    assert a.connection.group is b.connection.group is not both.connection.group
+    assert broker.subscriber_count("a", local=True) == 3
+    assert broker.subscriber_count("b", local=True) == 1
+    broker.publish("a", "1")
+    broker.publish("b", "2")
+    await_events(1, a, b)
+    await_events(2, both)
+    assert a.data == b.data == ["1"]
+    assert both.data == ["1", "2"]
+
+
+def test_patterns_count_and_deliver(broker: Broker, join: Join):
+    client = join(broker, patterns=["room:*"])
+    turn()
+    broker.publish("room:1", "in")
+    broker.publish("hall", "out")
+    broker.publish("room:2", "in too")
+    await_events(2, client)
+    assert client.data == ["in", "in too"]
+
+
+def test_a_client_gets_its_head_then_its_first_events_then_what_it_missed_then_what_comes(broker: Broker, join: Join):
+    seen = broker.publish("a", "seen")
+    broker.publish("a", "missed")
+    client = join(broker, "a", last_event_id=seen, first=["state"])
+    broker.publish("a", "live")
+    await_events(3, client)
+    assert client.bytes.startswith(HEAD)
+    assert client.data == ["state", "missed", "live"]
+    assert client.stats is None
+    assert client.connection.stats.events == 3
+    assert client.subscription.events == 3
+    assert not client.subscription.closed
+
+
+def test_what_is_published_between_subscribing_and_the_handover_comes_once(broker: Broker, join: Join):
+    other = join(broker, "a")
+    turn()
+    subscription = broker.subscribe("a")
+    ids = [broker.publish("a", str(number)) for number in range(3)]
+    await_events(3, other)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    handover = Handover(theirs.detach(), False, b"", "late", Settings(), time.monotonic(), 0)
+    late = Client.__new__(Client)
+    late.reason = late.stats = None
+    subscription.hand_over(handover, late)
+    broker.publish("a", "3")
+    decoder, events = Decoder(), list[Event]()
+    ours.settimeout(PATIENCE)
+    with ours:
+        while len(events) < 4:
+            events += decoder.feed(ours.recv(4096))
+    assert [event.data for event in events] == ["0", "1", "2", "3"]
+    assert [event.id for event in events[:3]] == ids
+
+
+def test_an_unknown_id_gets_one_reset_and_goes_live(broker: Broker, join: Join):
+    client = join(broker, "a", last_event_id="nobody-7")
+    await_events(1, client)
+    broker.publish("a", "live")
+    await_events(2, client)
+    assert [event.type for event in client.events] == ["reset", "message"]
+
+
+def test_a_slow_reader_catches_up_from_the_log_and_loses_nothing(broker: Broker, join: Join):
+    slow, quick = join(broker, "a", max_pending_events=5, patience=60), join(broker, "a")
+    turn()
+    expected = [f"{number} ".ljust(500, "x") for number in range(300)]
+    for each in expected:
+        broker.publish("a", each)
+    await_events(300, quick)
+    assert len(slow.events) < 300
+    await_events(300, slow)
+    assert slow.data == quick.data == expected
+    broker.publish("a", "last")
+    await_events(301, slow, quick)
+    await_that(lambda: slow.connection.group.is_in_step(slow.connection), "it keeps step again")
+    broker.publish("a", "very last")
+    await_events(302, slow, quick)
+    assert slow.data == quick.data
+
+
+def test_only_who_does_not_read_is_given_up(memory: Broker, join: Join):
+    stuck, quick = join(memory, "a", max_pending_events=5, patience=0.01), join(memory, "a")
+    turn()
+    sent = 0
+    while stuck.reason is None:
+        memory.publish("a", f"{sent} ".ljust(500, "x"))
+        sent += 1
+        await_events(sent, quick)
+    assert stuck.reason is CloseReason.OVERFLOW
+    assert memory.snapshot()["disconnected"] == 1
+    assert len(quick.events) == sent
+    await_that(lambda: stuck.is_at_end, "the connection has ended", stuck)
+    again = join(memory, "a", last_event_id=stuck.last_event_id)
+    await_events(sent - len(stuck.events), again)
+    assert stuck.data + again.data == quick.data
+
+
+def test_the_oldest_are_dropped_where_the_policy_says_so_and_their_number_is_told(memory: Broker, join: Join):
+    client = join(memory, "a", overflow="drop_oldest", max_pending_events=5)
+    turn()
+    for number in range(200):
+        memory.publish("a", f"{number} ".ljust(500, "x"))
+        turn()
+    await_that(lambda: client.data and str(client.data[-1]).startswith("199"), "the newest came", client)
+    dropped = [event.json()["count"] for event in client.events if event.type == "dropped"]
+    numbers = [int(str(event.data).split()[0]) for event in client.events if event.type == "message"]
+    assert sum(dropped) == 200 - len(numbers) > 0
+    assert numbers == sorted(numbers)
+    assert numbers[-5:] == [195, 196, 197, 198, 199]
+    assert memory.snapshot()["dropped"] == sum(dropped)
+
+
+def test_the_newest_of_each_key_is_kept_where_the_policy_says_so(memory: Broker, join: Join):
+    client = join(memory, "a", overflow="coalesce", coalesce=key_of, max_pending_events=5)
+    turn()
+    for number in range(200):
+        memory.publish("a", f"{number % 3} {number} ".ljust(500, "x"))
+        turn()
+    await_that(lambda: client.data and " 199 " in str(client.data[-1]), "the newest came", client)
+    assert [str(data).split()[1] for data in client.data[-3:]] == ["197", "198", "199"]
+    assert memory.snapshot()["coalesced"] == 200 - len(client.events) > 0
+
+
+def key_of(event: Event) -> str:
+    return str(event.data).split()[0]
+
+
+def test_a_revoked_key_ends_its_clients_alone(broker: Broker, join: Join):
+    ours, theirs = join(broker, "a", key="ada"), join(broker, "a", key="bob")
+    turn()
+    broker.revoke("ada")
+    await_that(lambda: ours.reason, "it ends", ours)
+    assert ours.reason is CloseReason.REVOKED
+    broker.publish("a", "on")
+    await_events(1, theirs)
+    assert theirs.data == ["on"]
+
+
+def test_closing_the_broker_ends_its_clients(broker: Broker, join: Join):
+    client = join(broker, "a")
+    turn()
+    broker.close()
+    await_that(lambda: client.reason, "it ends", client)
+    assert client.reason is CloseReason.SHUTDOWN
+
+
+def test_a_subscription_ends_its_client_after_the_handover_too(broker: Broker, join: Join):
+    client = join(broker, "a")
+    turn()
+    client.subscription.close()
+    await_that(lambda: client.reason, "it ends", client)
+    assert client.subscription.reason is CloseReason.CANCELLED
+    assert client.subscription.closed
+
+
+def test_nobody_is_left_behind_in_hub_and_registry(broker: Broker, join: Join):
+    clients = [join(broker, "a", last_event_id="nobody-1" if number % 2 else "") for number in range(20)]
+    for client in clients:
+        client.close()
+    await_that(lambda: all(client.reason for client in clients), "all ended")
+    turn()
+    assert len(broker.hub) == 0
+    assert not broker.audiences._audiences
+    assert not broker.hub._channels
+    assert not broker.hub._keys
+
+
+def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
+    memory: Broker, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(self: Broker) -> tuple[str, int]:
+        raise BrokerUnavailable("away")
+
+    subscription = memory.subscribe("a")
+    monkeypatch.setattr(type(memory), "_head", fail)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        handover = Handover(theirs.fileno(), False, HEAD, "", Settings(), 0.0, 0)
+        with pytest.raises(BrokerUnavailable):
+            subscription.hand_over(handover, None)  # type: ignore[arg-type]
+    assert not memory.audiences._audiences
+    assert len(memory.hub) == 1
+    assert not subscription.closed
+    subscription.close()
+
+
+def test_a_log_that_is_begun_anew_resets_everybody_once(memory: Broker, join: Join):
+    keeps_step, late, slow = join(memory, "a"), join(memory, "a"), join(memory, "a", max_pending_events=5)
+    turn()
+    for number in range(50):
+        memory.publish("a", f"{number} ".ljust(500, "x"))
+    await_events(50, keeps_step, late)
+    turn()
+    memory.hub.lost("restarted", "new", 3)
+    for seq in (4, 5):
+        memory.hub.deliver([Frame.make("new", seq, "a", b"data: new\n\n")], seq)
+    for client in (keeps_step, late, slow):
+        await_that(lambda client=client: client.last_event_id == "new-5", "the new log's came", client)  # type: ignore[misc]
+        assert [event.type for event in client.events].count("reset") == 1
+        assert client.data[-2:] == ["new", "new"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_by_chance_no_client_has_a_gap_or_a_duplicate(broker: Broker, kind: str, seed: int):
+    """Clients that come, read a little, stop, leave and come back with their last id, while events come in bursts."""
+    chance = random.Random(f"{kind} {seed}")
+    published: dict[str, list[str]] = {"a": [], "b": []}
+    order: list[tuple[str, str]] = []
+    crowd: list[tuple[tuple[str, ...], Client, int, list[str]]] = []
+    size = (40, 2_000)[seed % 2]
+
+    def publish(channel: str) -> None:
+        text = f"{len(order)} ".ljust(chance.randint(5, size), "x")
+        broker.publish(channel, text)
+        published[channel].append(text)
+        order.append((channel, text))
+
+    def come(channels: tuple[str, ...], since: int, got: list[str], last_event_id: str) -> None:
+        client = Client(broker, *channels, last_event_id=last_event_id, max_pending_events=chance.choice((3, 50)),
+                        patience=120, buffer=chance.choice((2048, 65536)))  # fmt: skip
+        crowd.append((channels, client, since, got))
+
+    def expected(channels: tuple[str, ...], since: int) -> list[str]:
+        return [text for channel, text in order[since:] if channel in channels]
+
+    def check(channels: tuple[str, ...], client: Client, since: int, got: list[str]) -> list[str]:
+        have = got + [str(data) for data in client.data]
+        assert have == expected(channels, since)[: len(have)], "a gap or a duplicate"
+        return have
+
+    steps = 150 if kind == "memory" else 50
+    for _ in range(steps):
+        step = chance.random()
+        if step < 0.45:
+            for _ in range(chance.choice((1, 1, 1, 10))):
+                publish(chance.choice("ab"))
+        elif step < 0.6 and len(crowd) < 12:
+            come(chance.choice([("a",), ("b",), ("a", "b")]), len(order), [], "")
+        elif step < 0.9 and crowd:
+            _, client, _, _ = chance.choice(crowd)
+            client.read(chance.choice((7, 300, 65536)))
+        elif crowd:
+            channels, client, since, got = crowd.pop(chance.randrange(len(crowd)))
+            have = check(channels, client, since, got)
+            client.close()
+            if client.last_event_id:
+                come(channels, since, have, client.last_event_id)
+    for channels, client, since, got in crowd:
+        wanted = len(expected(channels, since)) - len(got)
+        await_events(wanted, client)
+        assert check(channels, client, since, got) == expected(channels, since)
+        client.close()
+    for _, client, _, _ in crowd:
+        await_that(lambda client=client: client.reason, "it ended")  # type: ignore[misc]
+        assert client.reason is CloseReason.CLIENT_GONE
+
+
+def test_a_forked_child_has_audiences_of_its_own(memory: Broker, join: Join):
+    client = join(memory, "a")
+    turn()
+    child = os.fork()
+    if not child:
+        os._exit(bool(memory.audiences._audiences) or len(memory.hub))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    memory.publish("a", "on")
+    await_events(1, client)

@@ -1,0 +1,433 @@
+"""The loop: clients over real sockets, on every way of waiting that the standard library has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import pytest
+
+from ssesync import CloseReason, Settings, StreamStats
+from ssesync.server import loop as loop_module
+from ssesync.server.connection import Connection, Group, Handover
+from ssesync.server.loop import Loop
+from ssesync.server.poller import EpollPoller, Poller, SelectorPoller
+from ssesync.server.sending import make_send, plain_send
+from ssesync.wire.encoder import KEEP_ALIVE
+
+PATIENCE = 20.0
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+POLLERS: dict[str, Callable[[], Poller]] = {
+    "select": lambda: SelectorPoller(selectors.SelectSelector()),
+    "poll": lambda: SelectorPoller(selectors.PollSelector()),
+    "best": lambda: SelectorPoller(),
+}
+if hasattr(select, "epoll"):
+    POLLERS["epoll"] = EpollPoller
+
+
+class Note:
+    """Keeps account as a process does."""
+
+    def __init__(self) -> None:
+        self.reasons: list[CloseReason] = []
+        self.stats: StreamStats | None = None
+        self._ended = threading.Event()
+
+    def began(self, connection: Connection) -> None:
+        pass
+
+    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
+        self.reasons.append(reason)
+        self.stats = stats
+        self._ended.set()
+
+    @property
+    def reason(self) -> CloseReason:
+        assert self._ended.wait(PATIENCE), "the stream did not end"
+        return self.reasons[-1]
+
+
+class Plain(Group):
+    """A group without a source: who can't take what all get has it sent as soon as it can."""
+
+    def __init__(self, loop: Loop, keep_alive: float | None = None) -> None:
+        super().__init__(loop, keep_alive)
+        self.gone: list[Connection] = []
+
+    def caught_up(self, connection: Connection) -> None:
+        self.step_in(connection)
+
+    def left(self, connection: Connection) -> None:
+        self.gone.append(connection)
+
+
+class Client:
+    """One end of a connection whose other end the loop has."""
+
+    opened: ClassVar[list[socket.socket]] = []
+
+    def __init__(self, group: Group, *, chunked: bool = True, tcp: bool = False, **options: object) -> None:
+        self.socket, other = tcp_pair() if tcp else socket.socketpair()
+        self.opened.append(self.socket)
+        self.socket.settimeout(PATIENCE)
+        other.setblocking(False)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        settings = Settings().replace(**options)
+        handover = Handover(other.detach(), chunked, HEAD, "test", settings, time.monotonic(), 0)
+        self.note = Note()
+        self.connection = Connection(group.loop, handover, group, self.note)
+
+        def welcome() -> None:
+            group.loop.take_in(self.connection, handover.head)
+            if not self.connection.waits and not self.connection.closed and self.connection.ending is None:
+                group.step_in(self.connection)
+
+        group.loop.call_soon(welcome)
+        assert self.read(len(HEAD)) == HEAD
+
+    def read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = self.socket.recv(size - len(data))
+            assert piece, f"the connection ended after {data!r}"
+            data += piece
+        return data
+
+    def rest(self) -> bytes:
+        data = b""
+        while piece := self.socket.recv(65536):
+            data += piece
+        return data
+
+    def is_reset(self) -> bool:
+        try:
+            self.rest()
+        except ConnectionResetError:
+            return True
+        return False
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    return ours, theirs
+
+
+@pytest.fixture(autouse=True)
+def clients_are_closed() -> Iterator[None]:
+    yield
+    while Client.opened:
+        Client.opened.pop().close()
+
+
+@pytest.fixture(params=POLLERS)
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    loop = Loop(POLLERS[request.param]())
+    loop.start()
+    yield loop
+    loop.say_goodbye()
+    assert not len(loop)
+
+
+def on(loop: Loop, call: Callable[[], object]) -> None:
+    """Call on the loop's thread, and wait for it."""
+    done = threading.Event()
+    loop.call_soon(call)
+    loop.call_soon(done.set)
+    assert done.wait(PATIENCE)
+
+
+def give(group: Group, data: bytes, events: int = 1) -> None:
+    on(group.loop, lambda: group.give_all(data, events))
+
+
+def test_all_in_a_group_get_the_same_in_their_own_framing(loop: Loop):
+    group = Plain(loop)
+    chunked, raw = Client(group), Client(group, chunked=False)
+    give(group, b"data: x\n\n")
+    assert chunked.read(14) == b"9\r\ndata: x\n\n\r\n"
+    assert raw.read(9) == b"data: x\n\n"
+
+
+def test_a_client_that_leaves_is_seen_and_the_others_stay(loop: Loop):
+    group = Plain(loop)
+    one, other = Client(group), Client(group)
+    one.socket.close()
+    assert one.note.reason is CloseReason.CLIENT_GONE
+    give(group, b"x")
+    assert other.read(6) == b"1\r\nx\r\n"
+    assert group.gone == [one.connection]
+
+
+def test_a_client_that_resets_is_seen(loop: Loop):
+    client = Client(Plain(loop), tcp=True)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.socket.close()
+    assert client.note.reason is CloseReason.CLIENT_GONE
+
+
+def test_a_client_that_only_stops_sending_counts_as_gone(loop: Loop):
+    client = Client(Plain(loop), tcp=True)
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.note.reason is CloseReason.CLIENT_GONE
+
+
+def test_a_client_may_stop_sending_where_the_setting_says_so(loop: Loop):
+    group = Plain(loop)
+    client = Client(group, tcp=True, half_close_is_gone=False)
+    client.socket.shutdown(socket.SHUT_WR)
+    for number in range(3):
+        give(group, b"%d" % number)
+        assert client.read(6) == b"1\r\n%d\r\n" % number
+    # It stalls, goes on, and is told of both.
+    give(group, b"y" * 500_000)
+    assert client.read(500_009).count(b"y") == 500_000
+    client.socket.close()
+    give(group, b"x" * 500_000)
+    assert client.note.reason is CloseReason.CLIENT_GONE
+
+
+def test_what_a_client_says_is_ignored_and_does_not_spoil_its_end(loop: Loop):
+    group = Plain(loop)
+    client = Client(group, tcp=True)
+    client.socket.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+    give(group, b"x")
+    client.connection.stop(last=b"data: bye\n\n")
+    data = client.rest()
+    assert data.startswith(b"1\r\nx\r\n")
+    assert data.endswith(b"\r\n0\r\n\r\n")
+    assert b"data: bye\n\nretry: " in data
+    assert client.note.reason is CloseReason.SHUTDOWN
+
+
+def test_a_stop_sends_what_waits_then_the_last_words_once(loop: Loop):
+    group = Plain(loop)
+    client = Client(group)
+    give(group, b"y" * 300_000)
+    client.connection.stop(CloseReason.LIFETIME, b"data: bye\n\n")
+    client.connection.stop(CloseReason.SHUTDOWN)
+    data = client.rest()
+    assert data.startswith(b"493e0\r\n" + b"y" * 300_000 + b"\r\n")
+    assert data.count(b"bye") == data.count(b"retry: ") == 1
+    assert data.endswith(b"\r\n0\r\n\r\n")
+    assert data.count(b"0\r\n\r\n") == 1
+    assert client.note.reason is CloseReason.LIFETIME
+    on(loop, lambda: None)
+    assert len(client.note.reasons) == 1
+
+
+def test_a_cancel_ends_at_once_with_the_last_chunk_between_two_events(loop: Loop):
+    group = Plain(loop)
+    client = Client(group)
+    client.connection.cancel(CloseReason.REVOKED)
+    client.connection.cancel()
+    assert client.rest() == b"0\r\n\r\n"
+    assert client.note.reason is CloseReason.REVOKED
+    on(loop, lambda: None)
+    assert len(client.note.reasons) == 1
+    assert client.connection.closed
+
+
+def test_a_cancel_in_the_middle_of_an_event_is_no_clean_end(loop: Loop):
+    group = Plain(loop)
+    client = Client(group, chunked=False, tcp=True)
+    give(group, b"y" * 20_000_000)
+    client.connection.cancel()
+    assert client.note.reason is CloseReason.CANCELLED
+    assert client.is_reset()
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_one_that_reads_slowly_is_not(loop: Loop):
+    group = Plain(loop)
+    stalled, slow = Client(group, send_timeout=2.0), Client(group, send_timeout=2.0)
+    give(group, b"y" * 3_000_000)
+    read = 0
+    while not stalled.note.reasons:
+        read += len(slow.socket.recv(65536))
+        time.sleep(0.02)
+    assert stalled.note.reason is CloseReason.STALLED
+    assert not slow.note.reasons
+    slow.read(3_000_000 + len(b"2dc6c0\r\n\r\n") - read)
+
+
+def test_statistics_count_what_all_got_and_what_one_got_by_itself(loop: Loop):
+    group = Plain(loop)
+    early = Client(group)
+    give(group, b"12345", 2)
+    late = Client(group)
+    give(group, b"678", 1)
+    on(loop, lambda: late.connection.give(b"9", 1))
+    assert (early.connection.stats.events, early.connection.stats.bytes) == (3, 8)
+    assert (late.connection.stats.events, late.connection.stats.bytes) == (2, 4)
+    late.connection.cancel()
+    assert late.note.reason is CloseReason.CANCELLED
+    give(group, b"more", 1)
+    assert late.note.stats is not None
+    assert (late.note.stats.events, late.note.stats.bytes) == (2, 4)
+    assert (late.connection.stats.events, late.connection.stats.bytes) == (2, 4)
+    description = early.connection.describe()
+    assert description["tier"] == "detached"
+    assert description["events"] == 4
+
+
+def test_silence_is_filled_for_all_at_once(loop: Loop):
+    group = Plain(loop, keep_alive=0.01)
+    clients = [Client(group) for _ in range(5)]
+    for client in clients:
+        assert client.read(len(KEEP_ALIVE) + 5) == b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE)
+    assert group.totals.keep_alives >= 1
+    assert clients[0].connection.stats.keep_alives >= 1
+
+
+def test_a_stream_ends_cleanly_when_it_has_lived_long_enough(loop: Loop):
+    client = Client(Plain(loop), max_lifetime=0.01)
+    data = client.rest()
+    assert b"retry: " in data
+    assert data.endswith(b"0\r\n\r\n")
+    assert client.note.reason is CloseReason.LIFETIME
+
+
+def test_what_is_asked_of_a_connection_before_the_loop_has_it_is_done_when_it_has(loop: Loop):
+    """Who revokes or drains may come between the server's thread and the loop's."""
+    for ask, last in (("cancel", b""), ("stop", b"retry: ")):
+        ours, theirs = socket.socketpair()
+        Client.opened.append(ours)
+        ours.settimeout(PATIENCE)
+        theirs.setblocking(False)
+        note, group = Note(), Plain(loop)
+        handover = Handover(theirs.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
+        connection = Connection(loop, handover, group, note)
+        getattr(connection, ask)(CloseReason.REVOKED)
+        connection.stop(CloseReason.LIFETIME)
+        on(loop, lambda connection=connection: loop.take_in(connection, HEAD))  # type: ignore[misc]
+        data = b""
+        while piece := ours.recv(4096):
+            data += piece
+        assert data.startswith(HEAD)
+        assert last in data
+        assert data.endswith(b"0\r\n\r\n")
+        assert data.count(b"0\r\n\r\n") == 1
+        assert note.reason is CloseReason.REVOKED
+
+
+def test_calls_come_in_the_order_in_which_they_were_asked_for(loop: Loop):
+    calls: list[int] = []
+    threads = []
+    for number in range(4):
+
+        def ask(number: int = number) -> None:
+            for step in range(500):
+                loop.call_soon(lambda step=step: calls.append(number * 1000 + step))  # type: ignore[misc]
+
+        threads.append(threading.Thread(target=ask))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    on(loop, lambda: None)
+    for number in range(4):
+        assert [call for call in calls if call // 1000 == number] == [number * 1000 + step for step in range(500)]
+
+
+def test_a_call_that_fails_is_logged_and_the_loop_goes_on(loop: Loop, caplog: pytest.LogCaptureFixture):
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    on(loop, fail)
+    client = Client(Plain(loop))
+    give(client.connection.group, b"x")
+    assert client.read(6) == b"1\r\nx\r\n"
+    assert "the ssesync loop failed" in caplog.text
+    caplog.clear()
+
+
+def test_a_goodbye_ends_all_and_whoever_comes_after_it(loop: Loop):
+    group = Plain(loop)
+    clients = [Client(group), Client(group, chunked=False)]
+    loop.say_goodbye(b"data: bye\n\n")
+    for client in [*clients, Client(group)]:
+        assert b"data: bye\n\nretry: " in client.rest()
+        assert client.note.reason is CloseReason.SHUTDOWN
+
+
+def test_a_forked_child_lets_go_of_the_connections_of_its_parent():
+    """Else a client would see no end for as long as the child lives."""
+    current = loop_module.loop()
+    client = Client(Plain(current), chunked=False, tcp=True)
+    fd = client.connection.fd
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os._exit(loop_module.loop_if_any() is not None)
+        os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    client.connection.cancel()
+    assert client.rest() == b""
+    assert loop_module.loop() is current
+
+
+def test_a_process_that_exits_tells_its_clients():
+    """Whatever ends it, as long as Python gets to run its exit functions."""
+    ours, theirs = tcp_pair()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            ours.close()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            script = (
+                "import sys, time; from ssesync import Settings; from ssesync.server.loop import *\n"
+                "class Quiet:\n"
+                "    began = ended = lambda *args: None\n"
+                "it = loop()\n"
+                "one = Handover(int(sys.argv[1]), True, b'', '', Settings(), 0.0, 0)\n"
+                "one = Connection(it, one, Group(it, None), Quiet())\n"
+                "it.call_soon(lambda: it.take_in(one, b'head'))\n"
+            )  # fmt: skip
+            os.set_inheritable(theirs.fileno(), True)
+            os.execv(sys.executable, [sys.executable, "-c", script, str(theirs.fileno())])
+        os._exit(2)
+    theirs.close()
+    ours.settimeout(PATIENCE)
+    with ours:
+        data = b""
+        while piece := ours.recv(4096):
+            data += piece
+    assert data.startswith(b"head")
+    assert b"retry: " in data
+    assert data.endswith(b"0\r\n\r\n")
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("send", [make_send(), plain_send], ids=["best", "plain"])
+def test_sending_tells_how_much_was_taken_and_what_is_wrong(send: Callable[[int, bytes, int], int]):
+    ours, theirs = tcp_pair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        assert send(theirs.fileno(), b"a\0b", 3) == 3
+        assert ours.recv(10) == b"a\0b"
+        sent = 0
+        while (taken := send(theirs.fileno(), b"y" * 65536, 65536)) > 0:
+            sent += taken
+        assert taken == -11 or taken == -35
+        received = 0
+        while received < sent:
+            received += len(ours.recv(65536))
+    assert send(-1, b"x", 1) == -9

@@ -41,13 +41,15 @@ from .errors import (
 from .event import Event
 from .server.admission import streams
 from .server.shutdown import drain, drain_on_signal
-from .server.stream import EventStream, StreamStats
+from .server.stats import StreamStats
+from .server.stream import EventStream
 from .server.writer import Writer
 from .settings import Settings
 from .wire import add_accept_mime, get_last_event_id, set_last_event_id
 
 if TYPE_CHECKING:
     from .channels.broker import Broker, open_broker
+    from .channels.feed import ChannelFeed
     from .channels.subscription import Subscription
     from .channels.tickets import Ticket, Tickets
     from .client.backoff import Backoff
@@ -66,6 +68,7 @@ __all__ = [
     "BrokerUnavailable",
     "CancelToken",
     "ChannelError",
+    "ChannelFeed",
     "CloseReason",
     "ConnectFailed",
     "ConnectionLost",
@@ -108,6 +111,7 @@ __all__ = [
 _LAZY = {
     "Backoff": "ssesync.client.backoff",
     "Broker": "ssesync.channels.broker",
+    "ChannelFeed": "ssesync.channels.feed",
     "EventSource": "ssesync.client.source",
     "Reader": "ssesync.client.reader",
     "Relay": "ssesync.client.relay",

@@ -27,6 +27,7 @@ PUBLIC = {
         "BrokerUnavailable",
         "CancelToken",
         "ChannelError",
+        "ChannelFeed",
         "CloseReason",
         "ConnectFailed",
         "ConnectionLost",

@@ -6,8 +6,8 @@ from ssesync.gunicorn import *  # noqa: F403
 # Two processes: what is pinned in one is seen in the other.
 workers = 2
 worker_class = "gthread"
-# Each open stream holds one thread.
-threads = 32
+# For ordinary requests, which are over in a moment. The streams, of channels all of them, take none.
+threads = 8
 graceful_timeout = 5
 # Newer releases open a control socket in the user's home directory, which an example should leave alone.
 control_socket_disable = True

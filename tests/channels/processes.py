@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
-from ssesync import Broker, open_broker
+from ssesync import Broker, ChannelFeed, EventSource, open_broker
 
 
 def publish(url: str, count: str) -> None:
@@ -58,6 +59,49 @@ def keep_busy(broker: Broker) -> None:
     for n in range(200):
         broker.publish("other", str(n))
         time.sleep(0.001)
+
+
+def feed(url: str, upstream: str, lease: str) -> None:
+    """Feed the channel a from an upstream, until killed. What is published says by whom."""
+    own = ChannelFeed(
+        open_broker(url),
+        "a",
+        lambda: EventSource(upstream),
+        transform=lambda event: f"{os.getpid()} {event.data}",
+        lease=float(lease),
+    )
+    own.start().join()
+
+
+def fork_feed(url: str) -> None:
+    """A process that feeds forks. It prints its feed's state, and the child's: before its start, then, and stopped."""
+    over = threading.Event()
+
+    class Source(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            over.wait(60)
+            return iter(())
+
+        def cancel(self) -> None:
+            over.set()
+
+    own = ChannelFeed(open_broker(url), "a", Source, lease=20).start()
+    while own.state != "feeding":
+        time.sleep(0.01)
+    print(own.state, flush=True)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = [own.state]
+        said.append(own.start().state)
+        own.stop()
+        said.append(own.state)
+        os.write(write, " ".join(said).encode())
+        os._exit(0)
+    os.close(write)
+    said = os.read(read, 4096).decode()
+    print(os.waitpid(child, 0)[1], said, own.state)
+    own.stop()
 
 
 if __name__ == "__main__":

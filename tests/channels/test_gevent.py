@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(200)
 def test_the_contract_holds_after_monkey_patching() -> None:
-    tests = [f"tests/channels/test_{name}.py" for name in ("contract", "streams", "overflow")]
+    tests = [f"tests/channels/test_{name}.py" for name in ("contract", "streams", "overflow", "feed")]
     command = [sys.executable, "-m", "tests.live.under_gevent", "-q", "-p", "no:cacheprovider", *tests]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert run.returncode == 0, f"{run.stdout[-20_000:]}\n{run.stderr[-5_000:]}"

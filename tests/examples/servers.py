@@ -19,7 +19,12 @@ from ssesync import Reader, add_accept_mime, set_last_event_id
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_projects"
-APPLICATIONS = {"flask_live": "app:create_app()", "django_live": "wsgi", "llm_gateway": "gateway:create_app()"}
+APPLICATIONS = {
+    "flask_live": "app:create_app()",
+    "django_live": "wsgi",
+    "llm_gateway": "gateway:create_app()",
+    "fanout_gateway": "gateway:create_app()",
+}
 # An example should be quick in a test. Its own pace is for people.
 QUICK = {"LIVE_INTERVAL": "0.05", "LIVE_PAUSE": "0.002", "CHAT_PACE": "0.05"}
 

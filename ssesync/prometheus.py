@@ -20,10 +20,14 @@ class StreamsCollector(Collector):
     """Reads the process's streams each time that metrics are collected; keeps nothing itself."""
 
     def collect(self) -> Iterator[Metric]:
-        """``ssesync_streams_open``, ``ssesync_pending_bytes``, and counters of what was opened, refused and closed."""
+        """``ssesync_streams_open`` by tier (``served``, ``detached``), ``ssesync_pending_bytes``, and counters of what was
+        opened, refused and closed."""
         snapshot = streams.snapshot()
         current = snapshot["streams"]
-        yield GaugeMetricFamily("ssesync_streams_open", "Event streams open now.", value=len(current))
+        open_now = GaugeMetricFamily("ssesync_streams_open", "Event streams open now, by tier.", labels=["tier"])
+        for tier in ("served", "detached"):
+            open_now.add_metric([tier], sum(stream["tier"] == tier for stream in current))
+        yield open_now
         yield GaugeMetricFamily(
             "ssesync_pending_bytes",
             "Bytes that wait for slow clients.",

@@ -350,7 +350,8 @@ def test_prometheus_shows_the_same(monkeypatch: pytest.MonkeyPatch, afresh: Stre
     text = generate_latest(registry).decode()
     lines = [line for line in text.splitlines() if not line.startswith("#") and "_created" not in line]
     assert lines == [
-        "ssesync_streams_open 1.0",
+        'ssesync_streams_open{tier="served"} 1.0',
+        'ssesync_streams_open{tier="detached"} 0.0',
         "ssesync_pending_bytes 11.0",
         "ssesync_streams_opened_total 2.0",
         "ssesync_streams_refused_total 1.0",

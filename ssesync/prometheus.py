@@ -20,8 +20,8 @@ class StreamsCollector(Collector):
     """Reads the process's streams each time that metrics are collected; keeps nothing itself."""
 
     def collect(self) -> Iterator[Metric]:
-        """``ssesync_streams_open`` by tier (``served``, ``detached``), ``ssesync_pending_bytes``, and counters of what was
-        opened, refused and closed."""
+        """``ssesync_streams_open`` by tier, ``ssesync_pending_bytes``, and counters of what was opened,
+        refused and closed."""
         snapshot = streams.snapshot()
         current = snapshot["streams"]
         open_now = GaugeMetricFamily("ssesync_streams_open", "Event streams open now, by tier.", labels=["tier"])

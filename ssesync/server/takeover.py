@@ -38,10 +38,12 @@ _ASKED = ("uwsgi", "cheroot", "wsgiref")
 _LONGEST_OPENING = 4096
 # The kernel otherwise keeps some 4 MB for a client that does not read.
 _SEND_BUFFER = 65536
-# Seconds for which a server may be stuck in the dummy, with a head larger than any client would take (200 kB on Linux).
+# Bytes that are asked for, so that any head fits. Linux gives some 400 kB of it.
+_DUMMY_BUFFER = 1024 * 1024
+# Seconds for which a server may be stuck in the dummy, with a head larger than that, which no client would take.
 _STUCK = 5
 
-_STATUS = re.compile(rb"HTTP/1\.[01] 200(?: [^\r\n]*)?")
+_STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 
@@ -59,7 +61,8 @@ def sniff(data: bytes, opening: bytes) -> Head | None:
     """What a server has written, if it is the head of an event stream and exactly the opening; else ``None``."""
     top, end, body = data.partition(b"\r\n\r\n")
     status, *lines = top.split(b"\r\n")
-    if not end or not _STATUS.fullmatch(status):
+    version = _STATUS.fullmatch(status)
+    if not end or version is None:
         return None
     kept, values = [status], dict[bytes, bytes]()
     for line in lines:
@@ -72,12 +75,13 @@ def sniff(data: bytes, opening: bytes) -> Head | None:
         values[name] = field[2].lower()
         if name not in (b"connection", b"keep-alive"):
             kept.append(line)
-    if not values.get(b"content-type", b"").startswith(b"text/event-stream") or b"content-length" in values:
+    kind = values.get(b"content-type", b"").partition(b";")[0].rstrip()
+    if kind != b"text/event-stream" or b"content-length" in values:
         return None
     if values.get(b"content-encoding", b"identity") != b"identity":
         return None
     coding = values.get(b"transfer-encoding")
-    if coding not in (None, b"chunked"):
+    if coding not in (None, b"chunked") or (coding is not None and version[1] == b"0"):
         return None
     if coding is None and body != opening:
         return None
@@ -86,6 +90,16 @@ def sniff(data: bytes, opening: bytes) -> Head | None:
         if size is None or int(size[1], 16) != len(opening) or body[size.end() :] != opening + b"\r\n":
             return None
     return Head(b"\r\n".join([*kept, b"Connection: close", b"", body]), coding is not None)
+
+
+def _difference(written: bytes, opening: bytes) -> str:
+    """What is wrong, without a word of it: a head has cookies."""
+    top, end, body = written.partition(b"\r\n\r\n")
+    if not end:
+        return f"{len(top)} bytes of a head were written when the stream was asked for more; something reads ahead"
+    if opening in body:
+        return "it is not the head of an event stream without length and content coding, or more than that was written"
+    return "what was written is not the stream's opening; something compresses or changes it"
 
 
 def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
@@ -110,7 +124,10 @@ def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
             and not _is_tls(environ["werkzeug.socket"])
         )
     if server == "cheroot":
-        return "gevent" not in type(environ["wsgi.input"]).__module__
+        # It reads what is left of a request's body before it sends the head, and would read it from the dummy.
+        body = environ["wsgi.input"]
+        unread = getattr(body, "remaining", 1) if environ.get("CONTENT_LENGTH") else "HTTP_TRANSFER_ENCODING" in environ
+        return not unread and "gevent" not in type(body).__module__
     return server == "uwsgi" or software.startswith("WSGIServer/")
 
 
@@ -136,6 +153,7 @@ class Takeover:
         self._opening = opening
         self._real = -1
         self._ours: socket.socket | None = None
+        self._dummy: tuple[int, int] | None = None
         #: Why it was not possible, for the log.
         self.why = ""
 
@@ -149,7 +167,9 @@ class Takeover:
                 self._ours.setblocking(False)
                 # As the server has its own; with socket.setdefaulttimeout() a new one would not block.
                 os.set_blocking(dummy.fileno(), os.get_blocking(fd))
+                dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _DUMMY_BUFFER)
                 dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _STUCK, 0))
+                self._dummy = _identity(dummy.fileno())
                 os.dup2(dummy.fileno(), fd, inheritable=os.get_inheritable(fd))
         except OSError as error:
             self.why = f"there are no descriptors for it: {error}"
@@ -168,7 +188,7 @@ class Takeover:
         written = self._written()
         head = sniff(written, self._opening)
         if head is None or self._ours is None:
-            self.why = f"the server wrote something else than the stream's opening: {written[-120:]!r}"
+            self.why = _difference(written, self._opening)
             self._give_back(written)
             return False
         # The server's next look for a request finds an end.
@@ -217,11 +237,19 @@ class Takeover:
         except OSError:
             pass  # the client is gone, as the server will find
         finally:
-            os.dup2(real, fd, inheritable=os.get_inheritable(fd))
+            # Where the answer is closed late, the server has closed its descriptor, and another client may have it now.
+            with contextlib.suppress(OSError):
+                if _identity(fd) == self._dummy:
+                    os.dup2(real, fd, inheritable=os.get_inheritable(fd))
             os.close(real)
             if self._ours is not None:
                 self._ours.close()
                 self._ours = None
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _prepare(fd: int) -> None:

@@ -1,0 +1,132 @@
+"""What is gunicorn's own: workers that end, TLS, HTTP/2."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from .servers import GTHREAD, KINDS, SYNC, Kind, Server, gunicorn
+from .strict import RETRY
+
+SILENT = {"keep_alive": 60}
+HOOKED = [
+    Kind("hooked gthread", gunicorn(*GTHREAD, config="gunicorn_hooks")),
+    Kind("hooked gthread, preloaded", gunicorn(*GTHREAD, "--preload", config="gunicorn_hooks")),
+    Kind("hooked sync", gunicorn(*SYNC, config="gunicorn_hooks"), concurrent=False),
+]
+
+
+@pytest.mark.parametrize("kind", HOOKED, ids=lambda kind: kind.name)
+def test_with_its_hooks_a_worker_that_stops_ends_all_streams_in_order(start: Callable[[Kind], Server], kind: Kind):
+    server = start(kind)
+    with contextlib.ExitStack() as stack:
+        tiers = ["detached", "served"] if kind.concurrent else ["detached"]
+        streams = []
+        for number in range(6):
+            options = SILENT | {"detach": tiers[number % len(tiers)] == "detached"}
+            streams.append(stack.enter_context(server.subscribe("flask", channel="all", options=options)))
+        for stream in streams:
+            stream.opens()
+        assert sorted({stream["tier"] for stream in server.state()["streams"]}) == tiers
+        [event_id] = server.publish("flask", "all", "last")
+        server.signal(signal.SIGTERM)
+        for stream in streams:
+            stream.answer.expect(f"id: {event_id}\ndata: last\n\n".encode())
+            stream.answer.end(RETRY)
+        assert server.leaves()
+    assert "Traceback" not in server.log()
+
+
+def test_without_them_too(start: Callable[[Kind], Server]):
+    """Those that are detached: the interpreter's end is late enough for them."""
+    server = start(KINDS["gthread"])
+    with server.subscribe("django", options=SILENT) as stream:
+        stream.opens().told("first")
+        server.signal(signal.SIGTERM)
+        stream.answer.end(RETRY)
+        assert server.leaves()
+
+
+def test_a_worker_that_has_served_enough_ends_its_streams_in_order_and_the_next_one_serves(
+    start: Callable[[Kind], Server],
+):
+    command = gunicorn(*GTHREAD, "--max-requests", "30", config="gunicorn_hooks")
+    server = start(Kind("few requests", command))
+    first = server.state()["pid"]
+    with server.subscribe("flask", options=SILENT) as stream:
+        stream.opens()
+        for _ in range(40):
+            # It goes on for a while, as what it has begun is to be answered.
+            with contextlib.suppress(OSError, AssertionError):
+                server.ping()
+        stream.answer.end(RETRY)
+    with server.subscribe("flask", options=SILENT) as stream:
+        stream.opens().told("first")
+        assert server.state()["pid"] != first
+
+
+def test_a_preloaded_application_that_used_its_broker_detaches_in_the_worker(use: Callable[[str], Server]):
+    server = use("gthread_preload")
+    assert "Booting worker" in server.log()
+    with server.subscribe("flask", channel="early", options=SILENT) as stream:
+        stream.opens().told("late")
+        assert stream.described()["tier"] == "detached"
+        assert server.state()["threads"].count("ssesync-loop") == 1
+
+
+def test_over_tls_streams_take_threads_and_no_more_than_there_are(use: Callable[[str], Server]):
+    server = use("gthread_tls")
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(server.subscribe("flask", options=SILENT).opens()) for _ in range(3)]
+        with server.subscribe("flask", options=SILENT) as another:
+            assert another.answer.status == 503
+        for stream in streams:
+            stream.told("first", "x" * 100_000)
+        server.ping()
+
+
+def test_on_http_2_streams_are_served_and_lose_nothing(start: Callable[[Kind], Server]):
+    h2 = pytest.importorskip("h2.connection", reason="gunicorn serves HTTP/2 where h2 is installed")
+    config = pytest.importorskip("gunicorn.config")
+    if "http2_cleartext" not in config.make_settings():
+        pytest.skip("this gunicorn has no HTTP/2 without TLS")
+    events = pytest.importorskip("h2.events")
+    command = gunicorn(*GTHREAD, "--http-protocols", "h2,h1", "--http2-cleartext", "both")
+    server = start(replace(KINDS["gthread"], name="http2", command=command))
+    with server.wire() as wire:
+        connection = h2.H2Connection()
+        connection.initiate_connection()
+        # One to a connection: gunicorn answers a second request when the first is done with.
+        headers = {":method": "GET", ":path": "/flask/events/one", ":scheme": "http", ":authority": "localhost"}
+        connection.send_headers(connection.get_next_available_stream_id(), list(headers.items()), end_stream=True)
+        body = bytearray()
+        ended = threading.Event()
+
+        def expect(data: bytes, end: bool = False) -> None:
+            while len(body) < len(data) or (end and not ended.is_set()):
+                wire.send(connection.data_to_send())
+                assert wire.more()
+                for happened in connection.receive_data(wire.waiting()):
+                    assert not isinstance(happened, (events.ConnectionTerminated, events.StreamReset)), happened
+                    if isinstance(happened, events.DataReceived):
+                        body.extend(happened.data)
+                    if isinstance(happened, events.StreamEnded):
+                        ended.set()
+            assert body == data
+            body.clear()
+
+        expect(b":ok\n")
+        [stream] = server.state()["streams"]
+        assert stream["tier"] == "served"
+        for data in ("first", "x" * 10_000):
+            [event_id] = server.publish("flask", "one", data)
+            expect(f"id: {event_id}\ndata: {data}\n\n".encode())
+        assert not ended.is_set()
+        server.ask("revoke", place="flask", key="one")
+        expect(b"", end=True)
+    server.settle()

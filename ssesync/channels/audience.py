@@ -182,7 +182,7 @@ class Audience(Group):
         if not self._frames and not self._reading:
             if self.inbox.look() is not None:
                 self._reading = True
-                self.loop.help(self._read_log)
+                self.loop.read(self._read_log)
                 return
             items = self.inbox.take(0)
             if items is None:
@@ -291,12 +291,14 @@ class Audience(Group):
 
     def _serve(self, connection: Connection) -> None:
         """Give a client what is there for it alone, and let it keep step again when there is no more."""
-        behind = self._behind[connection]
+        behind = self._behind.get(connection)
+        if behind is None:
+            return  # it has ended with the last that it was given
         inbox = behind.subscription.inbox
         while not (connection.closed or connection.waits or behind.busy[0] or connection.ending):
             if inbox.look() is not None:
                 behind.busy[0] = True
-                self.loop.help(lambda: self._read_log_for(connection, behind.subscription))
+                self.loop.read(lambda: self._read_log_for(connection, behind.subscription))
                 return
             items = inbox.take(0)
             if items is None:

@@ -191,13 +191,19 @@ class Streams:
             self.on_tick()
         now = time.monotonic()
         with self._lock:
-            references = list(self._open.values())
-            some = bool(references or self._detached)
+            references, detached = list(self._open.values()), list(self._detached)
         for reference in references:
             stream = reference()
             if stream is not None:
                 stream.tick(now)
-        return some
+        worker = gunicorn_worker() if detached else None
+        if worker is not None and not worker.alive:
+            # The end of the process would be early enough, but for a worker that was stuck: gunicorn kills it a second
+            # after it was told to end, and it may wait for two for a client of the request that it was stuck in.
+            for connection in detached:
+                if connection.settings.drain == "end":
+                    connection.stop(CloseReason.SHUTDOWN)
+        return bool(references or detached)
 
 
 class DetachedRecord:
@@ -229,9 +235,9 @@ class DetachedRecord:
         streams.leave(connection, self._key, reason)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:
-            connection.help(lambda: stream.cancelled.set(reason))
+            connection.tell(lambda: stream.cancelled.set(reason))
         if on_close is not None and context is not None:
-            connection.help(lambda: context.run(_close, connection.name, on_close, reason, stats))
+            connection.tell(lambda: context.run(_close, connection.name, on_close, reason, stats))
 
 
 def _close(

@@ -126,9 +126,9 @@ class Connection:
         why = CloseReason(reason)
         self._loop.call_soon(lambda: self._loop.stop(self, why, last))
 
-    def help(self, call: Callable[[], object]) -> None:
-        """Call on a thread that may wait."""
-        self._loop.help(call)
+    def tell(self, call: Callable[[], object]) -> None:
+        """Call on a thread on which others' code may take its time."""
+        self._loop.tell(call)
 
     @property
     def stats(self) -> StreamStats:

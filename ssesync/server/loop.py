@@ -35,8 +35,8 @@ logger = logging.getLogger("ssesync")
 
 # Seconds between two looks at silence, lifetimes and clients that don't read.
 _TICK = 0.5
-# Threads that read logs and call back, each for many streams.
-_HELPERS = 4
+# Threads that read logs for clients who come back, and threads that call on_close, which may take its time.
+_READERS, _CALLERS = 4, 4
 # Seconds that the process waits in the end for all clients to have been told.
 _GOODBYE = 5.0
 
@@ -44,7 +44,7 @@ Call = Callable[[], object]
 
 
 class Loop:
-    """See the module; use :func:`loop`. ``call_soon``, ``help`` and ``say_goodbye`` are for any thread."""
+    """See the module; use :func:`loop`. ``call_soon``, ``read``, ``tell`` and ``say_goodbye`` are for any thread."""
 
     def __init__(self, poller: Poller | None = None) -> None:
         self._poller = poller or make_poller()
@@ -58,7 +58,8 @@ class Loop:
         self._quiet: dict[float, dict[Group, None]] = {}  # by keep-alive time; who was given something last comes last
         self._lifetimes: list[tuple[float, int, Connection]] = []
         self._numbers = itertools.count()
-        self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="ssesync-helper")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ssesync-reader")
+        self._callers = ThreadPoolExecutor(_CALLERS, thread_name_prefix="ssesync-caller")
         self._farewell: bytes | None = None
         self._empty = threading.Event()
         self._wake_out, self._wake_in = os.pipe()
@@ -86,12 +87,13 @@ class Loop:
             with contextlib.suppress(OSError):  # the pipe is full: it wakes in any case
                 os.write(self._wake_in, b"x")
 
-    def help(self, call: Call) -> None:
-        """Call on a thread that may wait. What it raises is logged."""
-        try:
-            self._helpers.submit(_logged, call)
-        except RuntimeError:
-            _logged(call)  # the interpreter is about to exit, and starts no more threads
+    def read(self, call: Call) -> None:
+        """Call on a thread that may wait for a log. What it raises is logged."""
+        _submit(self._readers, call)
+
+    def tell(self, call: Call) -> None:
+        """Call on a thread on which others' code may take its time. What it raises is logged."""
+        _submit(self._callers, call)
 
     def say_goodbye(self, last: bytes = b"") -> None:
         """End all streams cleanly, and those that are still to come, and wait until that is done or 5 s are over."""
@@ -264,6 +266,13 @@ class Loop:
 def _half_close(connection: Connection) -> bool:
     settings = connection.settings
     return settings.sense_disconnect and settings.half_close_is_gone
+
+
+def _submit(threads: ThreadPoolExecutor, call: Call) -> None:
+    try:
+        threads.submit(_logged, call)
+    except RuntimeError:
+        _logged(call)  # the interpreter is about to exit, and starts no more threads
 
 
 def _logged(call: Call) -> None:

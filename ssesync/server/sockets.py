@@ -7,6 +7,7 @@ Where each server keeps its socket was read in its source and tried; see docs/de
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -119,7 +120,12 @@ def _is_socket(fd: int) -> bool:
     # wsgi.input may be a file: under CGI, in a test, behind a middleware that buffers the request.
     try:
         with _duplicate(fd) as handle:
-            handle.getpeername()
+            try:
+                handle.getpeername()
+            except OSError as error:
+                # Its client has gone already, unless it never was a client's.
+                has_gone = error.errno in (errno.ENOTCONN, errno.EINVAL)
+                return has_gone and not handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
         return False
     return True

@@ -1,0 +1,92 @@
+"""Fixtures: servers that end with the test, crowds that leave with it, brokers that several processes have."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.channels.redis_server import RedisServer
+from tests.channels_live.servers import Publisher
+from tests.live.switchboard import Switchboard
+from tests.living.servers import Kind
+
+from .crowd import Crowd
+from .servers import Lasting
+
+STARTED = pytest.StashKey[list[Lasting]]()
+#: More than any test publishes.
+ROOM = "max_events=100000&max_bytes=100000000"
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One whose log outlives it: without fsync, which is for crashes of the machine."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder, "--save", "", "--appendonly", "yes", "--appendfsync", "no")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Lasting]]:
+    """Starts a server, with the broker of a kind, or of a URL."""
+    with contextlib.ExitStack() as stack:
+
+        def start(kind: Kind, broker: str = "memory", **sockopts: int) -> Lasting:
+            started = request.node.stash.setdefault(STARTED, [])
+            if broker == "redis":
+                redis_server: RedisServer = request.getfixturevalue("redis_server")
+                broker = f"{redis_server.url}?prefix={uuid.uuid4().hex}&{ROOM}"
+            elif broker == "sqlite":
+                broker = f"sqlite:///{tmp_path}/channels.db?{ROOM}"
+            elif broker == "memory":
+                broker = f"memory://?{ROOM}"
+            server = Lasting(kind, tmp_path / str(len(started)), broker, **sockopts)
+            stack.callback(server.stop)
+            started.append(server)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def crowd_of() -> Iterator[Callable[..., Crowd]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda server, **options: stack.enter_context(server.crowd(**options))
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Iterator[Callable[..., Publisher]]:
+    """Starts a process that publishes to channels of a server, until it is told to finish."""
+    with contextlib.ExitStack() as stack:
+
+        def start(server: Lasting, *arguments: str) -> Publisher:
+            publisher = Publisher(tmp_path, server.broker, *arguments)
+            stack.callback(publisher.kill)
+            return publisher
+
+        yield start
+
+
+@pytest.fixture
+def switchboard() -> Iterator[Switchboard]:
+    with Switchboard() as switchboard:
+        yield switchboard
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Any:
+    report = yield
+    if report.failed:
+        for server in item.stash.get(STARTED, []):
+            report.sections.append((f"log of {server.kind.name}", server.log()[-20_000:]))
+    return report

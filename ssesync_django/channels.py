@@ -122,7 +122,7 @@ def subscribe(
     :param headers: more response headers.
     :param options: what :class:`ssesync.EventStream` takes, and the policy for those who can't keep up: ``overflow``,
         ``coalesce``, ``patience``, ``reset_event``, ``dropped_event``; ``max_pending_events`` and ``max_pending_bytes``
-        bound what waits. See :class:`ssesync.channels.inbox.Policy`.
+        bound what waits. See :class:`ssesync.channels.policy.Policy`.
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
 

@@ -11,16 +11,18 @@ All but :meth:`Audiences.hand_over` happens on the loop's thread. Logs are read 
 from __future__ import annotations
 
 import functools
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import CloseReason
+from ..errors import BrokerClosed, CloseReason
 from ..server.loop import Connection, Group, Handover, Loop, Record, loop
 from ..wire.encoder import KEEP_ALIVE
 from .frame import Frame, parse_id
-from .inbox import Policy
+from .policy import Policy
 from .subscription import Place, Subscription
 
 if TYPE_CHECKING:
@@ -28,11 +30,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Audience", "Audiences"]
 
+logger = logging.getLogger("ssesync")
+
 # What may wait for an audience: for the loop's thread, that is, which is slow only where there are many clients. Beyond
 # it the log is read. Only a loop that has not looked for so many seconds gives all of them up.
 _EVENTS, _BYTES, _PATIENCE = 10_000, 16 * 1024 * 1024, 60.0
 # Bytes of a send, about: half of what the kernel keeps for a client (see takeover.py), so that one fits in.
 _SEND = 32768
+# Bytes that are read from the log for a client at a time, about, and events of one reading at most.
+_READ, _PAGE = 256 * 1024, 1000
+# Seconds for which an audience may send before others get their turn.
+_TURN = 0.02
 
 
 class Audiences:
@@ -63,6 +71,8 @@ class Audiences:
         hub.enlist(connection, audience.inbox, place.channels, place.patterns, place.key)
         try:
             audience.begin()
+            if self._broker._closed:
+                raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
             hub.detach(connection)
             audience.leave()
@@ -112,7 +122,7 @@ class Audience(Group):
         self._epoch = ""
         self._position = -1  # the last that all in step were given
         self._frames: deque[Frame] = deque()
-        self._fresh: dict[Connection, int] = {}  # in step after this seq, which is further than the audience is
+        self._fresh: dict[Connection, tuple[str, int]] = {}  # in step after this place, which lies before the audience
         self._late: dict[Connection, None] = {}  # have still to take the last send, and missed nothing since
         self._behind: dict[Connection, Behind] = {}
         #: How many clients there are, counted under the lock of who made this.
@@ -147,10 +157,12 @@ class Audience(Group):
     def welcome(self, connection: Connection, head: bytes, place: Place) -> None:
         """Take a client in. What is published from now on it gets; what was before is in the log."""
         self.loop.take_in(connection, head)
-        if place.first and not connection.closed:
-            connection.give(place.first, place.first_events)
         if connection.closed or connection.ending is not None:
             return
+        if place.first:
+            connection.give(place.first, place.first_events)
+            if connection.closed:
+                return
         if place.behind or place.epoch != self._epoch or place.cursor < self._position:
             self._fall_behind(connection, place.epoch, place.cursor, log=True)
             if not connection.waits:
@@ -158,7 +170,7 @@ class Audience(Group):
         elif connection.waits:
             self._fall_behind(connection, place.epoch, place.cursor)
         else:
-            self._step_in_after(connection, place.cursor)
+            self._step_in_after(connection, place.epoch, place.cursor)
 
     def left(self, connection: Connection) -> None:
         """See :class:`Group`."""
@@ -175,29 +187,39 @@ class Audience(Group):
     # What comes.
 
     def _flush(self) -> None:
-        """Send what there is to all: one batch, so that others get their turn."""
+        """Send what there is to all, for as long as others may wait for their turn."""
         self._woken = False
         if not self._begun:
             return
-        if not self._frames and not self._reading:
-            if self.inbox.look() is not None:
-                self._reading = True
-                self.loop.read(self._read_log)
-                return
-            items = self.inbox.take(0)
-            if items is None:
-                reason = self.inbox.reason or CloseReason.CANCELLED
-                for connection in list(self.all()):
-                    self.loop.end(connection, reason)
-                return
-            self._frames.extend(item for item in items if isinstance(item, Frame))
-        if self._frames:
+        deadline = time.monotonic() + _TURN
+        while self._fill():
             self._send_batch()
-            self._wake()  # there may be more, here or in the inbox
+            if time.monotonic() >= deadline:
+                self._wake()  # there may be more
+                return
+
+    def _fill(self) -> bool:
+        """Take what the hub has brought; whether there is something to be sent."""
+        if self._frames or self._reading:
+            return bool(self._frames)
+        if self.inbox.look() is not None:
+            # It is not their fault: if the log can't tell, they are told that.
+            self.inbox.blameless = True
+            self._reading = True
+            self.loop.read(self._read_log)
+            return False
+        items = self.inbox.take(0)
+        if items is None:
+            reason = self.inbox.reason or CloseReason.CANCELLED
+            for connection in list(self.all()):
+                self.loop.end(connection, reason)
+            return False
+        self._frames.extend(item for item in items if isinstance(item, Frame))
+        return bool(self._frames)
 
     def _read_log(self) -> None:
-        items = self._subscription.take(0) or ()
-        self.loop.call_soon(lambda: self._has_read(items))
+        items = _read(self._subscription)
+        self.loop.call_soon(lambda: self._has_read(items or ()))
 
     def _has_read(self, items: Iterable[bytes]) -> None:
         self._reading = False
@@ -220,19 +242,17 @@ class Audience(Group):
         self._position = frames[-1].seq
         for connection, behind in list(self._behind.items()):
             inbox = behind.subscription.inbox
-            for frame in frames:
-                if not inbox.offer(frame):
-                    self.loop.end(connection, inbox.reason or CloseReason.OVERFLOW)
-                    break
+            if behind.busy[0]:
+                inbox.still_reads()  # it waits for us
+            if not inbox.offer_all(frames):
+                self.loop.end(connection, inbox.reason or CloseReason.OVERFLOW)
         self.give_all(b"".join(frames), len(frames))
         fresh, self._fresh = self._fresh, {}
-        for connection, cursor in fresh.items():
-            new = [frame for frame in frames if frame.seq > cursor]
-            if new and not connection.give(b"".join(new), len(new)):
-                if not connection.closed:
-                    self._late[connection] = None
-                continue
-            self._step_in_after(connection, cursor)
+        for connection, (epoch, cursor) in fresh.items():
+            new = [frame for frame in frames if frame.seq > cursor] if epoch == self._epoch else []
+            if connection.ending is None and new:
+                connection.give(b"".join(new), len(new))
+            self._step_in_after(connection, epoch, cursor)
 
     def _begin_anew(self, first: Frame) -> None:
         """The log was begun anew: the first frame says so to those in step."""
@@ -240,8 +260,9 @@ class Audience(Group):
         for behind in self._behind.values():
             behind.subscription.inbox.lost("restarted", epoch, position)
         self._epoch, self._position = epoch, position - 1
-        # Whoever has an id of the new log has it from that log's broker, and nothing of it was sent to all.
-        self._fresh = dict.fromkeys(self._fresh, -1)
+        for connection, place in self._fresh.items():
+            # Who has a place in the new log already was told of it when that was read for it.
+            self._fresh[connection] = place if place[0] == epoch else (epoch, -1)
 
     # Who keeps step, and who does not.
 
@@ -259,11 +280,13 @@ class Audience(Group):
             if not connection.waits and connection.ending is None:
                 connection.give(KEEP_ALIVE, 0, 1)
 
-    def _step_in_after(self, connection: Connection, cursor: int) -> None:
+    def _step_in_after(self, connection: Connection, epoch: str, cursor: int) -> None:
         if connection.closed or connection.ending is not None:
             return
-        if cursor > self._position:
-            self._fresh[connection] = cursor
+        if epoch != self._epoch or cursor > self._position:
+            self._fresh[connection] = epoch, cursor
+        elif connection.waits:
+            self._late[connection] = None
         else:
             self.step_in(connection)
 
@@ -286,8 +309,9 @@ class Audience(Group):
         """See :class:`Group`."""
         if connection in self._behind:
             self._serve(connection)
-        elif self._late.pop(connection, 0) is None:
-            self._step_in_after(connection, -1)
+        elif connection in self._late:
+            del self._late[connection]
+            self._step_in_after(connection, self._epoch, self._position)
 
     def _serve(self, connection: Connection) -> None:
         """Give a client what is there for it alone, and let it keep step again when there is no more."""
@@ -307,11 +331,19 @@ class Audience(Group):
                 connection.give(b"".join(items), len(items))
             elif not inbox.behind:
                 del self._behind[connection]
-                self._step_in_after(connection, inbox.cursor if inbox.epoch == self._epoch else -1)
+                self._step_in_after(connection, inbox.epoch, inbox.cursor)
                 return
 
     def _read_log_for(self, connection: Connection, subscription: Subscription) -> None:
-        items = subscription.take(0)
+        items = _read(subscription)
+        # As much as may be at a time: by rounds of small pages, thousands who come back at once while much is published
+        # would never get there.
+        while items and subscription.inbox.behind and (size := sum(map(len, items))) < _READ:
+            subscription.page = max(1, min(_PAGE, (_READ - size) * len(items) // size))
+            more = _read(subscription)
+            if not more:
+                break
+            items += more
         self.loop.call_soon(lambda: self._has_read_for(connection, items))
 
     def _has_read_for(self, connection: Connection, items: list[bytes] | None) -> None:
@@ -343,3 +375,13 @@ class Audience(Group):
         for connection in list(self._behind):
             if connection in self._behind:
                 self._serve(connection)
+
+
+def _read(subscription: Subscription) -> list[bytes] | None:
+    """What the log has for a subscription. On a reader's thread."""
+    try:
+        return subscription.take(0)
+    except Exception:
+        logger.exception("the log can't be read for a detached stream, which ends")
+        subscription.cancel(CloseReason.ERROR)
+        return None

@@ -30,8 +30,8 @@ from ..errors import BrokerClosed, ChannelError, CloseReason, SettingsError, exc
 from ..event import dump_json
 from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
 from .hub import Hub
-from .inbox import Policy
 from .options import LIMITS, Limits, checked_options, options_of_url, take_number
+from .policy import Policy
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Broker:
         :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed.
         :param key: whose subscription this is, a user's name say, for :meth:`revoke`.
         :param policy: ``overflow``, ``coalesce``, ``max_pending_events``, ``max_pending_bytes``, ``patience``,
-            ``reset_event``, ``dropped_event``; see :class:`ssesync.channels.inbox.Policy`.
+            ``reset_event``, ``dropped_event``; see :class:`ssesync.channels.policy.Policy`.
         :raises BrokerError: the log can't be reached or used.
         :raises ChannelError: no channel can have this name.
         :raises SettingsError: a policy that does not exist or can't work.

@@ -12,66 +12,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from ..errors import CloseReason, SettingsError, excerpt
+from ..errors import CloseReason
 from ..event import Event, dump_json
 from ..wire.encoder import encode
 from .frame import Frame
-from .options import take_number
+from .policy import Policy
 
-__all__ = ["Inbox", "Policy"]
+__all__ = ["Inbox"]
 
 logger = logging.getLogger("ssesync")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How much may wait for a subscriber, and what becomes of one that can't keep up.
+class Successor(Protocol):
+    """Who has a client that an inbox had before."""
 
-    :raises SettingsError: a value that can't work.
-    """
-
-    overflow: str = "disconnect"
-    """``"disconnect"`` loses nothing: what there is no room for is read from the log later, and a subscriber that has
-    not looked for ``patience`` seconds by then is ended with the reason ``overflow``, to come back and resume.
-    ``"drop_oldest"`` leaves out the oldest, and says how many in an event of the type ``dropped_event``.
-    ``"coalesce"`` keeps the newest of each key that ``coalesce`` gives."""
-
-    coalesce: Callable[[Event], Any] | None = None
-    """What an event is about, for the policy of that name. ``None`` as its answer: nothing that another replaces. It is
-    called on the thread that publishes or listens, so it must be quick, and must not use the broker."""
-
-    max_pending_events: int = 256
-    """Events that may wait."""
-
-    max_pending_bytes: int = 1024 * 1024
-    """Their bytes. One event larger than that still waits, alone."""
-
-    patience: float = 1.0
-    """Seconds between two looks of a subscriber for whom there is no room, before it is ended. ``0``: at once."""
-
-    reset_event: str = "reset"
-    """The type of the event that says: events are lost to you, fetch anew what you show. Its data is
-    ``{"reason": …}``, one of ``unknown`` (the id is not of this log), ``trimmed`` (the log goes less far back) and
-    ``restarted`` (the log was begun anew); its id is the place to go on from."""
-
-    dropped_event: str = "dropped"
-    """The type of the event that says how many were left out: ``{"count": …}``."""
-
-    def __post_init__(self) -> None:
-        if self.overflow not in ("disconnect", "drop_oldest", "coalesce"):
-            raise SettingsError(
-                f"overflow takes 'disconnect', 'drop_oldest' or 'coalesce', got {excerpt(self.overflow)}"
-            )
-        if (self.coalesce is not None) != (self.overflow == "coalesce"):
-            raise SettingsError("overflow='coalesce' and coalesce=, a function of an event, go together")
-        take_number("max_pending_events", self.max_pending_events, whole=True)
-        take_number("max_pending_bytes", self.max_pending_bytes, whole=True)
-        take_number("patience", self.patience, zero=True)
-        for name in ("reset_event", "dropped_event"):
-            Event(type=getattr(self, name))
+    def close(self, reason: CloseReason) -> object:
+        """End. Any thread; takes no lock."""
 
 
 class Inbox:
@@ -97,6 +55,7 @@ class Inbox:
         self._looked = time.monotonic()
         self._waiting = 0
         self._reason: CloseReason | None = None
+        self._successor: Successor | None = None
         #: The last that was given to the reader.
         self.cursor = -1
         #: Of what log the cursor is.
@@ -125,27 +84,38 @@ class Inbox:
 
     # Of the hub.
 
+    def offer_all(self, frames: Sequence[Frame]) -> bool:
+        """:meth:`offer` for several, in order."""
+        with self._condition:
+            if self._left_out and self._reason is None:
+                self._newest = max(self._newest, frames[-1].seq)
+                return self._patient()
+            return all(self._offer(frame) for frame in frames)
+
     def offer(self, frame: Frame) -> bool:
         """See :class:`ssesync.channels.hub.Sink`."""
         with self._condition:
-            if self._reason is not None:
-                return False
-            if frame.seq <= self._newest:
-                return True
-            self._newest = frame.seq
-            if self._left_out:
-                return self._patient()
-            if self._keyed is not None:
-                return self._replace(frame)
-            if self._has_room(frame):
-                self._add(frame)
-                return True
-            if self.behind or self.policy.overflow == "disconnect":
-                return self._leave_out()
-            if self.policy.overflow == "drop_oldest":
-                return self._drop_oldest(frame)
-            self._coalesce_all()
+            return self._offer(frame)
+
+    def _offer(self, frame: Frame) -> bool:
+        if self._reason is not None:
+            return False
+        if frame.seq <= self._newest:
+            return True
+        self._newest = frame.seq
+        if self._left_out:
+            return self._patient()
+        if self._keyed is not None:
             return self._replace(frame)
+        if self._has_room(frame):
+            self._add(frame)
+            return True
+        if self.behind or self.policy.overflow == "disconnect":
+            return self._leave_out()
+        if self.policy.overflow == "drop_oldest":
+            return self._drop_oldest(frame)
+        self._coalesce_all()
+        return self._replace(frame)
 
     def lost(self, why: str, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.hub.Sink`."""
@@ -180,6 +150,8 @@ class Inbox:
         What waits is still given, and then ``last``; not with ``discard``, nor when a right was taken back.
         """
         with self._condition:
+            if self._successor is not None:
+                self._successor.close(reason)
             if self._reason is not None:
                 if discard:
                     self._clear()
@@ -190,6 +162,16 @@ class Inbox:
             self._reason = reason
             self._wake()
             return True
+
+    def pass_on(self, successor: Successor) -> CloseReason | None:
+        """End, as somebody else has the client now, who is told of whatever would have ended this. If it has ended
+        already: why."""
+        with self._condition:
+            if self._reason is None:
+                self._reason, self._successor = CloseReason.CANCELLED, successor
+                self._clear()
+                return None
+            return self._reason
 
     def abandon(self) -> None:
         """End without a lock: for a destructor, which may run on a thread that holds any."""
@@ -278,6 +260,8 @@ class Inbox:
         return not waiting or self._size + len(frame) <= self.policy.max_pending_bytes
 
     def _add(self, frame: Frame) -> None:
+        if not self._frames:
+            self._looked = time.monotonic()  # before this there was nothing to be seen
         self._frames.append(frame)
         self._size += len(frame)
         self._wake()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import logging
 import secrets
 import threading
 import time
-from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -29,10 +27,15 @@ class Log:
         self.size = 0
         self.trimmed = 0  # up to this seq
 
-    def after(self, seq: int) -> Iterable[Frame]:
-        """The frames after a seq."""
-        start = bisect_right(self.entries, seq, key=lambda entry: entry[0])
-        return [frame for _, _, frame in itertools.islice(self.entries, start, None)]
+    def after(self, seq: int) -> list[Frame]:
+        """The frames after a seq. Looked for from the end, where most who ask are."""
+        frames = []
+        for at, _, frame in reversed(self.entries):
+            if at <= seq:
+                break
+            frames.append(frame)
+        frames.reverse()
+        return frames
 
 
 class MemoryBroker(Broker):

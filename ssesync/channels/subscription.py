@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
 from ..event import Event
 from .frame import Frame, body_of, parse_id
-from .inbox import Inbox, Policy
+from .inbox import Inbox
+from .policy import Policy
 
 if TYPE_CHECKING:
     from ..server.loop import Connection, Handover, Record
@@ -20,8 +21,8 @@ __all__ = ["Place", "Subscription"]
 
 logger = logging.getLogger("ssesync")
 
-#: Events of a reading of the log.
-PAGE = 100
+# Events of a reading of the log.
+_PAGE = 100
 # Seconds until a log that could not be read is tried again: for thousands that wait at the same time.
 _TRY_AGAIN = (0.2, 3.0)
 # Ends that whoever asked for them need not be told of.
@@ -72,6 +73,8 @@ class Subscription:
         self.channels, self.patterns = channels, patterns
         #: What the hub feeds.
         self.inbox = Inbox(policy, broker.count)
+        #: Events of a reading of the log.
+        self.page = _PAGE
         self._failing = False
         self._events: list[Event] = []
         self._first: list[bytes] = []
@@ -107,10 +110,12 @@ class Subscription:
             self.channels, self.patterns, inbox.policy, self._key, inbox.epoch, inbox.cursor,
             inbox.behind, b"".join(self._first), len(self._first),
         )  # fmt: skip
-        self._detached = self._broker.audiences.hand_over(handover, place, record)
+        connection = self._detached = self._broker.audiences.hand_over(handover, place, record)
+        reason = inbox.pass_on(connection)
+        if reason is not None:
+            connection.cancel(reason)  # it was ended meanwhile
         self._hub.detach(inbox)
-        inbox.abandon()
-        return self._detached
+        return connection
 
     @property
     def last_event_id(self) -> str:
@@ -240,7 +245,7 @@ class Subscription:
             self._hub.detach(inbox)
 
     def _read_log(self, generation: int, epoch: str, cursor: int) -> list[Frame]:
-        page = self._broker.read(epoch, cursor, self.channels, self.patterns, PAGE)
+        page = self._broker.read(epoch, cursor, self.channels, self.patterns, self.page)
         inbox = self.inbox
         if not page.lost:
             end = page.frames[-1].seq if page.frames else cursor

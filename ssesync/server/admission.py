@@ -120,8 +120,17 @@ class Streams:
         self._told_of_staying = True
         logger.log(level, "the event stream %s takes a thread, as it could not be detached: %s", name, why)
 
-    def leave(self, stream: EventStream | Connection, key: str, reason: CloseReason) -> None:
-        """Count a stream out again, and log the one line that is said of it."""
+    def leave(
+        self,
+        stream: EventStream | Connection,
+        key: str,
+        reason: CloseReason,
+        run: Callable[[Callable[[], object]], object] = lambda call: call(),
+    ) -> None:
+        """Count a stream out again, and log the one line that is said of it.
+
+        :param run: calls what may take its time: a handler of the log.
+        """
         stats = stream.stats
         with self._lock:
             self._leaving.discard(id(stream))
@@ -142,9 +151,8 @@ class Streams:
             "keep_alives": stats.keep_alives,
             "seconds": round(stats.seconds, 3),
         }
-        logger.info(
-            "event stream closed: %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra=fields
-        )
+        line = " ".join(f"{name}={value}" for name, value in fields.items())
+        run(lambda: logger.info("event stream closed: %s", line, extra=fields))
 
     def all(self) -> list[EventStream | Connection]:
         """The streams that are open now."""
@@ -232,7 +240,7 @@ class DetachedRecord:
 
     def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
         """See :class:`ssesync.server.connection.Record`."""
-        streams.leave(connection, self._key, reason)
+        streams.leave(connection, self._key, reason, connection.tell)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:
             connection.tell(lambda: stream.cancelled.set(reason))

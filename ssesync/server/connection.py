@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import struct
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 __all__ = ["Connection", "Group", "Handover", "Record"]
+
+logger = logging.getLogger("ssesync")
 
 # Bytes of a rest that are handed to the kernel at a time: copied for that, while what waits is shared by all clients.
 _PIECE = 65536
@@ -225,19 +228,22 @@ class Connection:
 
     def hang_up(self, reason: CloseReason) -> None:
         """Close the connection: cleanly, unless the client is in the middle of something."""
+        if reason is CloseReason.CLIENT_GONE:
+            # Thousands may leave at once, and each call to the system lets go of the interpreter's lock.
+            os.close(self.fd)
+            return
         try:
             handle = socket.socket(fileno=self.fd)
         except OSError:
             os.close(self.fd)
             return
         with handle:
-            handle.setblocking(False)
             try:
                 if self._rest is not None:
                     # A reset, since an end would look like that of an answer, and what waits for it goes at once.
                     handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
-                if self.chunked and reason is not CloseReason.CLIENT_GONE and not self.farewell:
+                if self.chunked and not self.farewell:
                     self._loop.send(self.fd, _LAST_CHUNK, len(_LAST_CHUNK))
                 handle.shutdown(socket.SHUT_WR)
                 # What the client said and nobody has read would make a reset of the end.
@@ -308,9 +314,16 @@ class Group:
             sent = send(fd, wire, size)
             if sent != size:
                 connection = members[fd]
-                self.step_out(connection)
-                if not connection.keep(wire, sent) and not connection.closed:
-                    self.fell_behind(connection)
+                try:
+                    self._fell_short(connection, wire, sent)
+                except Exception:
+                    logger.exception("a detached stream ends, as its client could not be waited for")
+                    self.loop.end(connection, CloseReason.ERROR)
+
+    def _fell_short(self, connection: Connection, wire: bytes, sent: int) -> None:
+        self.step_out(connection)
+        if not connection.keep(wire, sent) and not connection.closed:
+            self.fell_behind(connection)
 
     def send_keep_alive(self) -> None:
         """Send a keep-alive to all who are not busy with more."""

@@ -22,10 +22,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import CloseReason
 from .connection import Connection, Group, Handover, Record
+from .crew import Crew, logged
 from .poller import Poller, make_poller
 from .sending import make_send
 
@@ -58,8 +58,8 @@ class Loop:
         self._quiet: dict[float, dict[Group, None]] = {}  # by keep-alive time; who was given something last comes last
         self._lifetimes: list[tuple[float, int, Connection]] = []
         self._numbers = itertools.count()
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ssesync-reader")
-        self._callers = ThreadPoolExecutor(_CALLERS, thread_name_prefix="ssesync-caller")
+        self._readers = Crew(_READERS, "ssesync-reader")
+        self._callers = Crew(_CALLERS, "ssesync-caller")
         self._farewell: bytes | None = None
         self._empty = threading.Event()
         self._wake_out, self._wake_in = os.pipe()
@@ -89,16 +89,18 @@ class Loop:
 
     def read(self, call: Call) -> None:
         """Call on a thread that may wait for a log. What it raises is logged."""
-        _submit(self._readers, call)
+        self._readers.ask(call)
 
     def tell(self, call: Call) -> None:
         """Call on a thread on which others' code may take its time. What it raises is logged."""
-        _submit(self._callers, call)
+        self._callers.ask(call)
 
     def say_goodbye(self, last: bytes = b"") -> None:
-        """End all streams cleanly, and those that are still to come, and wait until that is done or 5 s are over."""
+        """End all streams cleanly, and those that are still to come. Waits for that and ``on_close``, 5 s at most."""
+        deadline = time.monotonic() + _GOODBYE
         self.call_soon(lambda: self._say_goodbye(last))
         self._empty.wait(_GOODBYE)
+        self._callers.wait(deadline - time.monotonic())
 
     # The loop's thread.
 
@@ -109,6 +111,7 @@ class Loop:
             self._poller.add(connection.fd, _half_close(connection))
         except OSError as error:
             logger.error("a detached stream can't be watched, and ends: %s", error)
+            connection.chunked = False  # no last chunk where there was no head
             self.end(connection, CloseReason.ERROR)
             return
         if connection.group not in self._groups:
@@ -157,7 +160,7 @@ class Loop:
         connection.group.step_out(connection)
         connection.reason = reason
         connection.group.left(connection)
-        _logged(lambda: connection.record.ended(connection, reason, connection.stats))
+        logged(lambda: connection.record.ended(connection, reason, connection.stats))
         if not self._connections and self._farewell is not None:
             self._empty.set()
 
@@ -207,14 +210,14 @@ class Loop:
                     with contextlib.suppress(BlockingIOError):
                         os.read(fd, 4096)
                 else:
-                    _logged(functools.partial(self._look, fd, gone, writable))
+                    logged(functools.partial(self._look, fd, gone, writable))
             # Those that are added meanwhile wait for the next turn, or one busy channel would be all that happens.
             for _ in range(len(self._calls)):
-                _logged(self._calls.popleft())
+                logged(self._calls.popleft())
             now = time.monotonic()
             if now >= due:
                 due = now + _TICK
-                _logged(lambda: self._tick(time.monotonic()))
+                logged(lambda: self._tick(time.monotonic()))
 
     def _look(self, fd: int, gone: bool, writable: bool) -> None:
         connection = self._connections.get(fd)
@@ -240,6 +243,9 @@ class Loop:
         for connection in list(self._waiting):
             if connection.has_stalled(now):
                 self.end(connection, CloseReason.STALLED)
+        if len(self._lifetimes) > 2 * len(self._connections) + 64:
+            self._lifetimes = [each for each in self._lifetimes if not each[2].closed]
+            heapq.heapify(self._lifetimes)
         while self._lifetimes and (self._lifetimes[0][0] <= now or self._lifetimes[0][2].closed):
             self.stop(heapq.heappop(self._lifetimes)[2], CloseReason.LIFETIME)
         for keep_alive, groups in list(self._quiet.items()):
@@ -266,20 +272,6 @@ class Loop:
 def _half_close(connection: Connection) -> bool:
     settings = connection.settings
     return settings.sense_disconnect and settings.half_close_is_gone
-
-
-def _submit(threads: ThreadPoolExecutor, call: Call) -> None:
-    try:
-        threads.submit(_logged, call)
-    except RuntimeError:
-        _logged(call)  # the interpreter is about to exit, and starts no more threads
-
-
-def _logged(call: Call) -> None:
-    try:
-        call()
-    except Exception:
-        logger.exception("the ssesync loop failed at %r", call)
 
 
 _current: Loop | None = None

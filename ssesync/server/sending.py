@@ -8,6 +8,7 @@ line for it after each client, 5 ms at a time: in a prototype 2,000 clients took
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import socket
@@ -23,6 +24,7 @@ AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK, -errno.ENOBUFS, -errno.EINTR)
 Send = Callable[[int, bytes, int], int]
 
 
+@functools.cache
 def make_send() -> Send:
     """A function of descriptor, bytes and their number, which gives how many of them were taken, or ``-errno``."""
     try:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..settings import Settings
+from .sending import AGAIN, make_send
 from .sockets import ClientSocket, find_socket
 
 __all__ = ["Head", "Takeover", "sniff", "takeover_of"]
@@ -109,7 +110,7 @@ def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) 
     found = find_socket(environ)
     if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
         return None
-    return Takeover(found, opening) if _is_suitable(found.server, environ) else None
+    return Takeover(found, opening, settings.send_timeout) if _is_suitable(found.server, environ) else None
 
 
 def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
@@ -148,8 +149,9 @@ class Takeover:
     """Of one connection. All of it on the server's thread: :meth:`begin`, then :meth:`complete` or :meth:`undo`, then
     :meth:`close` in any case."""
 
-    def __init__(self, found: ClientSocket, opening: bytes) -> None:
+    def __init__(self, found: ClientSocket, opening: bytes, send_timeout: float | None = None) -> None:
         self._server = found
+        self._send_timeout = send_timeout
         self._opening = opening
         self._real = -1
         self._ours: socket.socket | None = None
@@ -196,6 +198,7 @@ class Takeover:
         fd, self._real = self._real, -1
         with contextlib.suppress(OSError):  # it is gone already, which the loop will find
             _prepare(fd)
+        ClientSocket(fd).expect_loss(None if self._send_timeout is None else self._send_timeout + 10)
         try:
             give(fd, head)
         except Exception as error:
@@ -235,7 +238,8 @@ class Takeover:
         try:
             _send_all(real, written)
         except OSError:
-            pass  # the client is gone, as the server will find
+            # It is gone, or takes nothing: what the server writes next would come behind a gap.
+            ClientSocket(real).shut()
         finally:
             # Where the answer is closed late, the server has closed its descriptor, and another client may have it now.
             with contextlib.suppress(OSError):
@@ -266,10 +270,12 @@ def _prepare(fd: int) -> None:
 def _send_all(fd: int, data: bytes) -> None:
     """Write all of it, whether the descriptor blocks or not, to a client who takes it in reasonable time."""
     deadline = time.monotonic() + _STUCK
-    room = select.poll()
+    send, room = make_send(), select.poll()
     room.register(fd, select.POLLOUT)
-    view = memoryview(data)
-    while view:
-        if not room.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError("the client takes nothing")
-        view = view[os.write(fd, view) :]
+    while data:
+        sent = send(fd, data, len(data))
+        if sent < 0 and (sent not in AGAIN or time.monotonic() > deadline):
+            raise OSError(-sent, os.strerror(-sent))
+        data = data[max(0, sent) :]
+        if data:
+            room.poll(100)

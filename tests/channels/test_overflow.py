@@ -11,7 +11,8 @@ import pytest
 from ssesync import Broker, CloseReason, Event, StreamClosed, open_broker
 from ssesync.channels.frame import Frame
 from ssesync.channels.hub import Hub
-from ssesync.channels.inbox import Inbox, Policy
+from ssesync.channels.inbox import Inbox
+from ssesync.channels.policy import Policy
 from ssesync.wire import Decoder
 
 from .conftest import got, numbered, published, texts

@@ -51,6 +51,7 @@ def events() -> flask.Response:
         authorize=lambda request, channel: not (refused / key).is_file(),
         key=key,
         on_close=note,
+        patience=1.0,
         headers={"X-Worker": str(os.getpid())},
     )
 

@@ -16,7 +16,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssesync import Event
-from ssesync.channels.inbox import Inbox, Policy
+from ssesync.channels.inbox import Inbox
+from ssesync.channels.policy import Policy
 from tests.channels.test_overflow import frame
 
 from .followers import Follower, check_same

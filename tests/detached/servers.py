@@ -63,10 +63,8 @@ def runserver(*options: str) -> Command:
     ]  # fmt: skip
 
 
-def flask_run(*options: str) -> Command:
-    return lambda descriptor, port: [
-        sys.executable, "-m", "flask", "--app", "tests.detached.app:flask_app", "run", "--port", str(port), *options
-    ]  # fmt: skip
+def flask_run(descriptor: int, port: int) -> list[str]:
+    return [sys.executable, "-m", "flask", "--app", "tests.detached.app:flask_app", "run", "--port", str(port)]
 
 
 def uwsgi(descriptor: int, port: int) -> list[str]:
@@ -105,8 +103,7 @@ KINDS = {
         Kind("werkzeug", launch("werkzeug"), **THREADED),
         Kind("werkzeug_alone", launch("werkzeug_alone"), **ALONE),
         Kind("werkzeug_unix", launch("werkzeug"), transport="unix", **THREADED),
-        Kind("flask_run", flask_run(), inherits=False, **THREADED),
-        Kind("flask_run_alone", flask_run("--without-threads"), inherits=False, **ALONE),
+        Kind("flask_run", flask_run, inherits=False, **THREADED),
         Kind("runserver", runserver(), inherits=False, framing=RAW, version=NEW, reusable=True),
         Kind("runserver_alone", runserver("--nothreading"), inherits=False, framing=RAW, version=NEW, concurrent=False),
         Kind("wsgiref", launch("wsgiref"), tier="served", **ALONE),
@@ -122,6 +119,8 @@ KINDS = {
 DETACHING = [kind.name for kind in KINDS.values() if kind.tier == "detached"]
 #: Those where it can be.
 ABLE = [kind.name for kind in KINDS.values() if kind.opted == "detached"]
+#: One of each make among them, over TCP and a unix socket, with threads and without.
+MAKES = ["gthread", "sync_unix", "werkzeug", "werkzeug_alone", "runserver", "wsgiref", "cheroot", "uwsgi"]
 
 
 class Server(living.Server):

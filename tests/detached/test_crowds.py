@@ -11,12 +11,12 @@ import pytest
 
 from tests.living.servers import eventually
 
-from .servers import ABLE, KINDS, PLACES, Server, Stream, event
+from .servers import KINDS, MAKES, PLACES, Server, Stream, event
 
 #: Nothing is written by itself for as long as any of these tests takes.
 SILENT = {"keep_alive": 60, "detach": True}
 CROWD = 30
-ON_EACH = pytest.mark.parametrize("server", ABLE, indirect=True)
+ON_EACH = pytest.mark.parametrize("server", MAKES, indirect=True)
 
 
 @contextlib.contextmanager
@@ -65,7 +65,7 @@ def test_thirty_subscribers_get_all_while_ordinary_requests_are_answered_and_lea
         assert stream.closes() == ["client_gone", stream.name, 7]
 
 
-@pytest.mark.parametrize("server", ABLE, indirect=True)
+@ON_EACH
 def test_what_was_missed_comes_first_then_what_is_live_without_a_gap_or_a_duplicate(server: Server):
     """Events are published all the time, so that some fall into each step of the hand-over."""
     channel, place = f"replay-{server.kind.name}", "flask"
@@ -144,7 +144,7 @@ def test_a_large_event_reaches_a_slow_reader_whole(server: Server):
         stream.told("next")
 
 
-@pytest.mark.parametrize("server", [name for name in ABLE if KINDS[name].transport == "tcp"], indirect=True)
+@pytest.mark.parametrize("server", [name for name in MAKES if KINDS[name].transport == "tcp"], indirect=True)
 def test_with_the_opt_out_a_half_close_keeps_the_stream_and_a_reset_ends_it(server: Server):
     with server.subscribe("flask", options=SILENT | {"half_close_is_gone": False}) as stream:
         stream.opens()

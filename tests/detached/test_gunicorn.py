@@ -15,7 +15,6 @@ from .strict import RETRY
 
 SILENT = {"keep_alive": 60}
 HOOKED = [
-    Kind("hooked gthread", gunicorn(*GTHREAD, config="gunicorn_hooks")),
     Kind("hooked gthread, preloaded", gunicorn(*GTHREAD, "--preload", config="gunicorn_hooks")),
     Kind("hooked sync", gunicorn(*SYNC, config="gunicorn_hooks"), concurrent=False),
 ]
@@ -40,34 +39,6 @@ def test_with_its_hooks_a_worker_that_stops_ends_all_streams_in_order(start: Cal
             stream.answer.end(RETRY)
         assert server.leaves()
     assert "Traceback" not in server.log()
-
-
-def test_without_them_too(start: Callable[[Kind], Server]):
-    """Those that are detached: the interpreter's end is late enough for them."""
-    server = start(KINDS["gthread"])
-    with server.subscribe("django", options=SILENT) as stream:
-        stream.opens().told("first")
-        server.signal(signal.SIGTERM)
-        stream.answer.end(RETRY)
-        assert server.leaves()
-
-
-def test_a_worker_that_has_served_enough_ends_its_streams_in_order_and_the_next_one_serves(
-    start: Callable[[Kind], Server],
-):
-    command = gunicorn(*GTHREAD, "--max-requests", "30", config="gunicorn_hooks")
-    server = start(Kind("few requests", command))
-    first = server.state()["pid"]
-    with server.subscribe("flask", options=SILENT) as stream:
-        stream.opens()
-        for _ in range(40):
-            # It goes on for a while, as what it has begun is to be answered.
-            with contextlib.suppress(OSError, AssertionError):
-                server.ping()
-        stream.answer.end(RETRY)
-    with server.subscribe("flask", options=SILENT) as stream:
-        stream.opens().told("first")
-        assert server.state()["pid"] != first
 
 
 def test_a_preloaded_application_that_used_its_broker_detaches_in_the_worker(use: Callable[[str], Server]):

@@ -98,14 +98,14 @@ def test_by_itself_the_limit_is_below_that_of_open_files(start: Callable[[Kind],
 @pytest.mark.parametrize("name", ["gthread", "sync", "werkzeug"])
 def test_a_default_timeout_for_sockets_is_none_for_streams(start: Callable[[Kind], Server], name: str):
     """socket.setdefaulttimeout() makes every new socket object one that gives up, and so does not block."""
-    server = start(replace(KINDS[name], environment={"TESTS_TIMEOUT": "0.3"}))
+    server = start(replace(KINDS[name], environment={"TESTS_TIMEOUT": "0.2"}))
     data = "x" * 900_000
     with server.subscribe("flask", options=SILENT, wire=server.wire(receive_buffer=4_096)) as stream:
-        stream.opens().answer.silent(1)
+        stream.opens().answer.silent(0.5)
         assert stream.described()["tier"] == "detached"
         stream.told("first")
         [event_id] = stream.publish(data)
-        stream.answer.wait(0.7)
+        stream.answer.wait(0.5)
         stream.answer.expect(f"id: {event_id}\ndata: {data}\n\n".encode())
     server.settle()
     with server.subscribe(
@@ -114,7 +114,7 @@ def test_a_default_timeout_for_sockets_is_none_for_streams(start: Callable[[Kind
         stream.opens()
         assert eventually(lambda: stream.described()["tier"] == "served")
         [event_id] = stream.publish(data)
-        stream.answer.wait(0.7)
+        stream.answer.wait(0.5)
         stream.answer.expect(f"id: {event_id}\ndata: {data}\n\n".encode())
         stream.told("next")
     server.settle()

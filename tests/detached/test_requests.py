@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from .servers import ABLE, DETACHING, KINDS, OPENING, PLACES, Server, event
+from .servers import DETACHING, KINDS, MAKES, OPENING, PLACES, Server, event
 from .strict import RETRY, compose
 
 SILENT = {"keep_alive": 60, "detach": True}
-ON_EACH = pytest.mark.parametrize("server", ABLE, indirect=True)
+ON_EACH = pytest.mark.parametrize("server", MAKES, indirect=True)
 #: One of each make.
 ON_SOME = pytest.mark.parametrize(
     "server", ["gthread", "sync_unix", "werkzeug", "runserver", "cheroot", "uwsgi"], indirect=True
@@ -60,7 +60,7 @@ def test_a_client_that_waits_for_the_word_to_send_its_body_gets_it(server: Serve
         stream.told("first")
 
 
-@pytest.mark.parametrize("server", [name for name in ABLE if KINDS[name].reusable], indirect=True)
+@pytest.mark.parametrize("server", [name for name in MAKES if KINDS[name].reusable], indirect=True)
 def test_a_stream_may_follow_ordinary_requests_on_their_connection(server: Server):
     wire = server.wire()
     for place in PLACES * 2:
@@ -98,7 +98,7 @@ def test_requests_that_a_client_sends_behind_it_harm_nobody(server: Server):
         answer.end()
 
 
-@pytest.mark.parametrize("server", DETACHING, indirect=True)
+@pytest.mark.parametrize("server", [name for name in MAKES if name in DETACHING], indirect=True)
 @pytest.mark.parametrize("place", PLACES)
 def test_the_cookie_that_comes_with_a_stream_holds_the_session(server: Server, place: str):
     cookie, name = "", {"flask": "session", "django": "sessionid"}[place]

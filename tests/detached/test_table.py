@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "guide" / "detached.md"
 ROWS = {
     "gunicorn `gthread`": ["gthread", "gthread_unix", "gthread_preload"],
     "gunicorn `sync`": ["sync", "sync_unix"],
-    "Werkzeug, `flask run`": ["werkzeug", "werkzeug_alone", "werkzeug_unix", "flask_run", "flask_run_alone"],
+    "Werkzeug, `flask run`": ["werkzeug", "werkzeug_alone", "werkzeug_unix", "flask_run"],
     "Django `runserver`": ["runserver", "runserver_alone"],
     "uWSGI with `--http-socket`": ["uwsgi"],
     "cheroot": ["cheroot"],

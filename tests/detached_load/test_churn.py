@@ -18,7 +18,7 @@ from .texts import echo, event_data
 
 STAYING = 20
 #: Those who leave, and how many of them are there at once.
-COMING = {"gthread": 1500, "sync": 1500, "werkzeug": 700, "runserver": 500}
+COMING = {"gthread": 900, "sync": 700, "werkzeug": 400, "runserver": 300}
 AT_ONCE = 40
 
 

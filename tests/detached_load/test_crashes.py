@@ -27,7 +27,7 @@ SERVERS = pytest.mark.parametrize("kind", [GTHREAD_KIND, SYNC_KIND], ids=lambda 
 def test_the_clients_of_a_worker_that_is_killed_go_on_with_the_next(
     kind: Kind, serve: Serve, crowd_of: Gather, publish: Publish
 ):
-    interrupted = Interrupted(serve(kind, "sqlite"), crowd_of, publish, 200)
+    interrupted = Interrupted(serve(kind, "sqlite"), crowd_of, publish, 100)
     [worker] = interrupted.server.workers()
     os.kill(worker, signal.SIGKILL)
     interrupted.wait_for_ends()
@@ -39,7 +39,7 @@ def test_of_two_workers_the_clients_of_the_other_notice_nothing(serve: Serve, cr
     server = serve(with_gunicorn("gthread", *GTHREAD, workers=2), "sqlite")
     start = server.position()
     crowd = crowd_of(server)
-    crowd.gather(100, "/events?channel=all", since=start)
+    crowd.gather(60, "/events?channel=all", since=start)
     while len({client.workers[0] for client in crowd.clients}) < 2:
         crowd.gather(10, "/events?channel=all", since=start)
     publisher = publish(server, "all", "--pause", "0.02")
@@ -61,9 +61,9 @@ def test_while_redis_is_away_all_streams_stay_and_then_go_on_without_a_gap(
     start = server.position()
     crowd = crowd_of(server)
     # With comments to be seen by: that it is away is no end of anything.
-    crowd.gather(200, "/events?channel=all&options={%22keep_alive%22:0.5}", since=start)
-    check_detached(server, 200)
-    publisher = publish(server, "all", "--pause", "0.01")
+    crowd.gather(100, "/events?channel=all&options={%22keep_alive%22:0.5}", since=start)
+    check_detached(server, 100)
+    publisher = publish(server, "all", "--pause", "0.02")
     crowd.until_all(lambda client: len(client.events) >= 10, "events come")
     redis_server.kill()
     seen = {client.number: client.comments for client in crowd.clients}
@@ -88,8 +88,8 @@ def test_a_redis_that_comes_back_without_its_log_is_one_reset_to_each(
 ):
     server = serve(GTHREAD_KIND, "redis")
     crowd = crowd_of(server)
-    crowd.gather(200, "/events?channel=all")
-    check_detached(server, 200)
+    crowd.gather(100, "/events?channel=all")
+    check_detached(server, 100)
     server.fetch("/publish?channel=all&count=20")
     crowd.until_all(lambda client: len(client.events) == 20, "events come")
     redis_server.kill()

@@ -27,14 +27,14 @@ def path(**options: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", [SYNC_KIND, RUNSERVER_KIND], ids=lambda kind: kind.name)
-def test_each_of_200_clients_gets_its_keep_alives(kind: Kind, serve: Serve, crowd_of: Gather):
+def test_each_of_a_hundred_clients_gets_its_keep_alives(kind: Kind, serve: Serve, crowd_of: Gather):
     server = serve(kind)
     crowd = crowd_of(server)
-    count = 60 if kind.name in AT_ONCE else 200
+    count = 40 if kind.name in AT_ONCE else 100
     crowd.gather(count, path(keep_alive=0.5))
     check_detached(server, count)
     # The first comment is the opening.
-    crowd.until_all(lambda client: client.comments >= 5, "keep-alives came")
+    crowd.until_all(lambda client: client.comments >= 4, "keep-alives came")
     server.fetch("/publish?channel=all")
     crowd.until_all(lambda client: client.events, "the event came")
     assert all(client.connections == 1 for client in crowd.clients)
@@ -43,15 +43,17 @@ def test_each_of_200_clients_gets_its_keep_alives(kind: Kind, serve: Serve, crow
     assert max(client.comments for client in crowd.clients) <= max(ages) / 0.5 + 2
     crowd.leave()
     crowd.until(lambda: not server.state()["streams"], "all streams are closed")
-    assert server.state()["keep_alives"] >= 4 * count
+    assert server.state()["keep_alives"] >= 3 * count
 
 
 def test_a_lifetime_that_is_over_is_a_clean_end_and_no_gap(serve: Serve, crowd_of: Gather):
     server = serve(SYNC_KIND, "sqlite")
     start = server.position()
     crowd = crowd_of(server)
-    crowd.gather(200, path(max_lifetime=1.5), since=start)
-    check_detached(server, 200)
+    # On a slow machine some may have come back before the last has come.
+    crowd.join(100, path(max_lifetime=1.5), since=start)
+    crowd.until_all(lambda client: client.following, "all streams have begun")
+    assert {stream["tier"] for stream in server.state()["streams"]} == {"detached"}
     number = 0
 
     def all_have_come_back() -> bool:
@@ -72,7 +74,7 @@ def test_a_lifetime_that_is_over_is_a_clean_end_and_no_gap(serve: Serve, crowd_o
 def test_revoking_ends_the_streams_of_a_key_and_no_other(kind: Kind, serve: Serve, crowd_of: Gather):
     server = serve(kind)
     crowd = crowd_of(server)
-    count = 20 if kind.name in AT_ONCE else 100
+    count = 20 if kind.name in AT_ONCE else 50
     theirs = crowd.gather(count, path() + "&key=ada", returns=False)
     others = crowd.gather(count, path() + "&key=bob")
     check_detached(server, 2 * count)

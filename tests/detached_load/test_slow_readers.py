@@ -61,10 +61,10 @@ def test_of_200_clients_exactly_the_20_that_do_not_read_are_closed_and_they_too_
     server: Lasting, crowd_of: Callable[..., Crowd]
 ):
     crowd = crowd_of(server)
-    reading = crowd.gather(180, path(patience=0.5) + "&key=reading")
-    stuck = crowd.gather(10, path(patience=0.5) + "&key=stuck", receive_buffer=BUFFER)
+    reading = crowd.gather(180, path(patience=2) + "&key=reading")
+    stuck = crowd.gather(10, path(patience=2) + "&key=stuck", receive_buffer=BUFFER)
     # To whom the connection's end would look like the stream's, so it must be a reset.
-    stuck += crowd.gather(10, path(patience=0.5) + "&key=stuck", receive_buffer=BUFFER, version="1.0")
+    stuck += crowd.gather(10, path(patience=2) + "&key=stuck", receive_buffer=BUFFER, version="1.0")
     check_detached(server, 200)
     publishing = Publishing(server, crowd)
     # With its id all can come back.
@@ -72,7 +72,7 @@ def test_of_200_clients_exactly_the_20_that_do_not_read_are_closed_and_they_too_
     publishing.wait_for_the_last(crowd.clients)
     for client in stuck:
         client.pause()
-    publishing.publish(200)
+    publishing.publish(150)
     publishing.wait_for_the_last(reading)
 
     def all_are_given_up() -> bool:

@@ -30,9 +30,11 @@ def test_whenever_a_client_leaves_its_stream_is_closed_and_the_next_client_gets_
     [steady] = crowd.gather(1, "/events?channel=all&key=steady")
     wanted = {"opened": 1, "closed": 0}
     descriptors = server.state()["descriptors"]
+    # A server sees the same of the first and the last, until it writes.
+    ways = WAYS if kind.name == "gthread" else WAYS[1:]
     number = 0
     for stage in STAGES:
-        for how in WAYS:
+        for how in ways:
             where = f"{kind.name}, {stage}, {how}"
             [leaver] = crowd.join(
                 1, f"/events?channel=all&key=leaver&stage={stage.replace(' ', '%20')}&line={switchboard.port}",
@@ -58,7 +60,7 @@ def test_whenever_a_client_leaves_its_stream_is_closed_and_the_next_client_gets_
     # A client that is gone before it is looked at is no reason to speak of the server.
     assert "WARNING ssesync" not in server.log()
     state = server.state()
-    assert state["closed"] == {"client_gone": len(STAGES) * len(WAYS)}
+    assert state["closed"] == {"client_gone": len(STAGES) * len(ways)}
     assert state["reasons"] == {"leaver": state["closed"]}
     assert state["subscriptions"] == state["broker"]["subscribers"] == 1
 

@@ -1,0 +1,62 @@
+"""Policy: how much may wait for a subscriber, and what becomes of one that can't keep up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SettingsError, excerpt
+from ..event import Event
+from .options import take_number
+
+__all__ = ["Policy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How much may wait for a subscriber, and what becomes of one that can't keep up.
+
+    :raises SettingsError: a value that can't work.
+    """
+
+    overflow: str = "disconnect"
+    """``"disconnect"`` loses nothing: what there is no room for is read from the log later, and a subscriber that has
+    not looked for ``patience`` seconds by then is ended with the reason ``overflow``, to come back and resume.
+    ``"drop_oldest"`` leaves out the oldest, and says how many in an event of the type ``dropped_event``.
+    ``"coalesce"`` keeps the newest of each key that ``coalesce`` gives."""
+
+    coalesce: Callable[[Event], Any] | None = None
+    """What an event is about, for the policy of that name. ``None`` as its answer: nothing that another replaces. It is
+    called on the thread that publishes or listens, so it must be quick, and must not use the broker."""
+
+    max_pending_events: int = 256
+    """Events that may wait."""
+
+    max_pending_bytes: int = 1024 * 1024
+    """Their bytes. One event larger than that still waits, alone."""
+
+    patience: float = 10.0
+    """Seconds between two looks of a subscriber for whom there is no room, before it is ended. ``0``: at once. Over a
+    slow line seconds pass between two looks, as the system tells of room by tens of kilobytes."""
+
+    reset_event: str = "reset"
+    """The type of the event that says: events are lost to you, fetch anew what you show. Its data is
+    ``{"reason": …}``, one of ``unknown`` (the id is not of this log), ``trimmed`` (the log goes less far back) and
+    ``restarted`` (the log was begun anew); its id is the place to go on from."""
+
+    dropped_event: str = "dropped"
+    """The type of the event that says how many were left out: ``{"count": …}``."""
+
+    def __post_init__(self) -> None:
+        if self.overflow not in ("disconnect", "drop_oldest", "coalesce"):
+            raise SettingsError(
+                f"overflow takes 'disconnect', 'drop_oldest' or 'coalesce', got {excerpt(self.overflow)}"
+            )
+        if (self.coalesce is not None) != (self.overflow == "coalesce"):
+            raise SettingsError("overflow='coalesce' and coalesce=, a function of an event, go together")
+        take_number("max_pending_events", self.max_pending_events, whole=True)
+        take_number("max_pending_bytes", self.max_pending_bytes, whole=True)
+        take_number("patience", self.patience, zero=True)
+        for name in ("reset_event", "dropped_event"):
+            Event(type=getattr(self, name))

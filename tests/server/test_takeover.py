@@ -1,0 +1,545 @@
+"""The hand-over of a connection, by a socket pair that plays the server: to the loop, or back, without a byte lost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import logging
+import os
+import resource
+import socket
+import ssl
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ssesync import Settings
+from ssesync.server import takeover as module
+from ssesync.server.sockets import ClientSocket
+from ssesync.server.takeover import Head, Takeover, takeover_of
+
+PATIENCE = 20.0
+OPEN_FILES = Path("/proc/self/fd")
+OPENING = b":ok\n"
+HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/event-stream\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n4\r\n:ok\n\r\n"
+RAW = HEAD + b"\r\n:ok\n"
+OTHER = HEAD + b"Content-Encoding: gzip\r\n\r\nsomething else"
+GIVEN = {
+    CHUNKED: HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n4\r\n:ok\n\r\n",
+    RAW: HEAD + b"Connection: close\r\n\r\n:ok\n",
+}
+#: The timeout of the server's socket: what is blocking to Python, what is so to the kernel, what is neither.
+MODES = {"blocking": None, "with a timeout": PATIENCE, "not blocking": 0.0}
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    return client, server
+
+
+class Connection:
+    """A client, the server's socket, and what takes it over."""
+
+    def __init__(self, make: Callable[[], tuple[socket.socket, socket.socket]], timeout: float | None) -> None:
+        self.client, self.server = make()
+        self.client.settimeout(PATIENCE)
+        self.server.settimeout(timeout)
+        self.given: list[tuple[int, Head]] = []
+        self.takeover = Takeover(ClientSocket(self.server.fileno()), OPENING)
+
+    def give(self, fd: int, head: Head) -> None:
+        self.given.append((fd, head))
+
+    def read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = self.client.recv(size - len(data))
+            assert piece, f"the connection ended after {data!r}"
+            data += piece
+        return data
+
+    def client_gets_nothing(self) -> bool:
+        self.client.setblocking(False)
+        try:
+            return not self.client.recv(1)
+        except BlockingIOError:
+            return True
+        finally:
+            self.client.settimeout(PATIENCE)
+
+    def both_ways(self) -> None:
+        """Fail unless the server's socket leads to the client."""
+        self.server.send(b"to the client")
+        assert self.read(13) == b"to the client"
+        self.client.send(b"to the server")
+        with contextlib.ExitStack() as stack:
+            timeout = self.server.gettimeout()
+            stack.callback(self.server.settimeout, timeout)
+            self.server.settimeout(PATIENCE)
+            assert self.server.recv(100) == b"to the server"
+
+    def reset(self) -> None:
+        """The client leaves without a word."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+
+    def close(self) -> None:
+        self.takeover.close()
+        for fd, _ in self.given:
+            os.close(fd)
+        self.client.close()
+        self.server.close()
+
+
+def descriptors() -> list[str]:
+    if not OPEN_FILES.is_dir():
+        pytest.skip("there is no /proc")
+    return sorted(each.name for each in OPEN_FILES.iterdir())
+
+
+@pytest.fixture(params=[tcp_pair, socket.socketpair], ids=["tcp", "unix"])
+def make(request: pytest.FixtureRequest) -> Callable[[], tuple[socket.socket, socket.socket]]:
+    pair: Callable[[], tuple[socket.socket, socket.socket]] = request.param
+    return pair
+
+
+@pytest.fixture(params=MODES)
+def connection(
+    request: pytest.FixtureRequest, make: Callable[[], tuple[socket.socket, socket.socket]]
+) -> Iterator[Connection]:
+    before = descriptors()
+    connection = Connection(make, MODES[request.param])
+    yield connection
+    connection.close()
+    assert descriptors() == before
+
+
+# Taken over.
+
+
+@pytest.mark.parametrize("written", [CHUNKED, RAW], ids=["chunked", "raw"])
+def test_what_the_server_wrote_is_given_with_the_clients_descriptor_and_the_client_gets_nothing_else(
+    connection: Connection, written: bytes
+):
+    assert connection.takeover.begin()
+    connection.server.send(written)
+    assert connection.client_gets_nothing()
+    assert connection.takeover.complete(connection.give)
+    [(fd, head)] = connection.given
+    assert head == Head(GIVEN[written], written is CHUNKED)
+    assert connection.client_gets_nothing()
+    os.write(fd, head.wire)
+    assert connection.read(len(head.wire)) == head.wire
+
+
+def test_what_is_written_in_pieces_is_taken_together(connection: Connection):
+    assert connection.takeover.begin()
+    for at in range(0, len(CHUNKED), 10):
+        connection.server.send(CHUNKED[at : at + 10])
+    assert connection.takeover.complete(connection.give)
+    assert connection.given[0][1].wire == GIVEN[CHUNKED]
+
+
+def test_the_descriptor_that_is_given_does_not_block(connection: Connection):
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert connection.takeover.complete(connection.give)
+    fd = connection.given[0][0]
+    assert not os.get_blocking(fd)
+    assert not os.get_inheritable(fd)
+    with socket.socket(fileno=os.dup(fd)) as handle:
+        # The kernel doubles it.
+        assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 65536
+        if handle.family != socket.AF_UNIX:
+            assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_whatever_the_server_does_next_the_client_does_not_notice(connection: Connection):
+    before = connection.server.gettimeout()
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert connection.takeover.complete(connection.give)
+    assert connection.server.recv(100) == b"", "the server waits for another request"
+    connection.server.send(b"0\r\n\r\n")
+    connection.takeover.close()
+    with contextlib.suppress(OSError):
+        connection.server.shutdown(socket.SHUT_RDWR)
+    assert connection.server.gettimeout() == before
+    connection.server.close()
+    assert connection.client_gets_nothing()
+    os.write(connection.given[0][0], b"event")
+    assert connection.read(5) == b"event"
+    connection.client.send(b"said")
+    with socket.socket(fileno=os.dup(connection.given[0][0])) as handle:
+        handle.settimeout(PATIENCE)
+        assert handle.recv(100) == b"said"
+
+
+@pytest.mark.parametrize("after", [b"", b"0\r\n\r\n"])
+def test_a_servers_last_chunk_is_no_loss(connection: Connection, after: bytes, caplog: pytest.LogCaptureFixture):
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert connection.takeover.complete(connection.give)
+    if after:
+        connection.server.send(after)
+    for _ in range(3):
+        connection.takeover.close()
+    assert not caplog.records
+
+
+def test_what_comes_behind_the_opening_is_lost_with_a_warning(connection: Connection, caplog: pytest.LogCaptureFixture):
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert connection.takeover.complete(connection.give)
+    connection.server.send(b"HTTP/1.1 200 OK\r\n\r\nthe answer to a second request")
+    connection.takeover.close()
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "a second request" in record.getMessage()
+
+
+# Given back.
+
+
+@pytest.mark.parametrize(
+    "written", [b"", b"HTTP/1.1 200 OK\r\n", OTHER, CHUNKED[:-1], CHUNKED + b"x", CHUNKED + CHUNKED, OTHER * 100]
+)
+def test_anything_else_goes_to_the_client_and_the_server_goes_on(connection: Connection, written: bytes):
+    timeout, blocks = connection.server.gettimeout(), os.get_blocking(connection.server.fileno())
+    assert connection.takeover.begin()
+    if written:
+        connection.server.send(written)
+    assert not connection.takeover.complete(connection.give)
+    assert not connection.given
+    assert connection.takeover.why
+    assert connection.read(len(written)) == written
+    assert connection.server.gettimeout() == timeout
+    assert os.get_blocking(connection.server.fileno()) is blocks
+    connection.both_ways()
+    connection.takeover.close()
+    connection.both_ways()
+
+
+def test_what_nobody_takes_goes_to_the_client_as_the_server_wrote_it(connection: Connection):
+    blocks = os.get_blocking(connection.server.fileno())
+
+    def give(fd: int, head: Head) -> None:
+        raise RuntimeError("there can't be another thread")
+
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert not connection.takeover.complete(give)
+    assert connection.takeover.why == "RuntimeError: there can't be another thread"
+    assert connection.read(len(CHUNKED)) == CHUNKED
+    assert os.get_blocking(connection.server.fileno()) is blocks
+    connection.both_ways()
+
+
+@pytest.mark.parametrize("end", ["undo", "close"])
+@pytest.mark.parametrize("written", [b"", CHUNKED[:30], CHUNKED, OTHER], ids=["nothing", "a part", "all", "other"])
+def test_an_answer_that_ends_early_is_the_servers_again_with_what_there_was_of_it(
+    connection: Connection, written: bytes, end: str
+):
+    timeout, blocks = connection.server.gettimeout(), os.get_blocking(connection.server.fileno())
+    assert connection.takeover.begin()
+    if written:
+        connection.server.send(written)
+    for _ in range(3):
+        getattr(connection.takeover, end)()
+    assert connection.read(len(written)) == written
+    assert connection.server.gettimeout() == timeout
+    assert os.get_blocking(connection.server.fileno()) is blocks
+    connection.both_ways()
+
+
+@pytest.mark.parametrize("end", ["undo", "close"])
+def test_what_never_began_ends_without_a_trace(connection: Connection, end: str):
+    getattr(connection.takeover, end)()
+    connection.both_ways()
+
+
+@pytest.mark.parametrize("inheritable", [True, False])
+@pytest.mark.parametrize("back", [True, False])
+def test_a_child_inherits_the_servers_descriptor_or_not_as_before(
+    connection: Connection, inheritable: bool, back: bool
+):
+    connection.server.set_inheritable(inheritable)
+    assert connection.takeover.begin()
+    connection.server.send(OTHER if back else CHUNKED)
+    assert connection.server.get_inheritable() is inheritable
+    assert connection.takeover.complete(connection.give) is not back
+    assert connection.server.get_inheritable() is inheritable
+
+
+# A client that is gone.
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("when", ["before it begins", "before the head", "behind the head"])
+def test_a_client_that_has_left_is_given_to_the_loop_to_find(connection: Connection, when: str, leave: str):
+    def step(now: str) -> None:
+        if now == when:
+            getattr(connection.client if leave == "close" else connection, leave)()
+
+    step("before it begins")
+    assert connection.takeover.begin()
+    step("before the head")
+    connection.server.send(CHUNKED)
+    step("behind the head")
+    assert connection.takeover.complete(connection.give)
+    with socket.socket(fileno=os.dup(connection.given[0][0])) as handle:
+        handle.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionError):
+            assert not handle.recv(1)
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("written", [b"", CHUNKED, OTHER * 100], ids=["nothing", "all", "other"])
+@pytest.mark.parametrize("end", ["complete", "undo", "close"])
+def test_a_client_that_has_left_is_the_servers_to_find_when_it_gets_its_own_back(
+    connection: Connection, written: bytes, leave: str, end: str
+):
+    def give(fd: int, head: Head) -> None:
+        raise RuntimeError
+
+    assert connection.takeover.begin()
+    if written:
+        connection.server.send(written)
+    getattr(connection.client if leave == "close" else connection, leave)()
+    if end == "complete":
+        assert not connection.takeover.complete(give)
+    else:
+        getattr(connection.takeover, end)()
+    connection.server.settimeout(PATIENCE)
+    with contextlib.suppress(ConnectionError):
+        assert not connection.server.recv(1)
+
+
+# What there is no room for.
+
+
+def test_a_server_is_not_stuck_with_a_head_that_no_client_would_take(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_STUCK", 1)
+    head = HEAD + b"X: " + bytes(range(65, 91)) * 160_000
+    assert connection.takeover.begin()
+    if connection.server.gettimeout():
+        connection.server.settimeout(1)
+    with contextlib.suppress(BlockingIOError, TimeoutError):
+        for at in range(0, len(head), 10_000):
+            piece = head[at : at + 10_000]
+            if connection.server.send(piece) < len(piece):
+                break
+        else:
+            pytest.fail("4 MB fit into it")
+    got: list[bytes] = []
+
+    def read() -> None:
+        while piece := connection.client.recv(65536):
+            got.append(piece)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    connection.takeover.undo()
+    connection.server.shutdown(socket.SHUT_WR)
+    reading.join(PATIENCE)
+    assert not reading.is_alive()
+    assert sum(map(len, got)) >= 10_000
+    assert head.startswith(b"".join(got))
+
+
+def test_a_client_that_takes_nothing_does_not_keep_the_server(connection: Connection, monkeypatch: pytest.MonkeyPatch):
+    timeout = connection.server.gettimeout()
+    connection.server.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += connection.server.send(b"x" * 65536)
+    connection.server.settimeout(timeout)
+    monkeypatch.setattr(module, "_STUCK", 1)
+    assert connection.takeover.begin()
+    connection.server.send(OTHER)
+    assert not connection.takeover.complete(connection.give)
+    # The server goes on, if the client could take what there was; else the connection is cut, so that nothing comes
+    # behind a gap.
+    connection.server.settimeout(1)
+    with contextlib.suppress(OSError):
+        connection.server.send(b"later")
+    with contextlib.suppress(OSError):
+        connection.server.shutdown(socket.SHUT_WR)
+    assert set(connection.read(sent)) == set(b"x")
+    rest = b""
+    while piece := connection.client.recv(65536):
+        rest += piece
+    assert (OTHER + b"later").startswith(rest)
+
+
+def test_why_a_connection_could_not_be_taken_over_tells_nothing_that_was_written(connection: Connection):
+    assert connection.takeover.begin()
+    connection.server.send(HEAD + b"Set-Cookie: session=secret\r\n\r\nsecret")
+    assert not connection.takeover.complete(connection.give)
+    assert "secret" not in connection.takeover.why
+
+
+def test_a_descriptor_that_is_someone_elses_by_now_is_left_alone(connection: Connection):
+    """Of an answer that is closed late, by the garbage collector say."""
+    number = connection.server.fileno()
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED[:30])
+    connection.server.close()
+    other, far = socket.socketpair()
+    with other, far:
+        assert other.fileno() == number, "this takes the lowest number that is free"
+        connection.takeover.close()
+        other.send(b"for another")
+        far.settimeout(PATIENCE)
+        assert far.recv(100) == b"for another"
+    assert connection.read(30) == CHUNKED[:30]
+    assert connection.client.recv(1) == b""
+
+
+def test_an_answer_that_is_closed_behind_its_connection_opens_nothing(connection: Connection):
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED[:30])
+    connection.server.close()
+    connection.takeover.close()
+    assert connection.read(30) == CHUNKED[:30]
+    assert connection.client.recv(1) == b""
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_without_descriptors_nothing_has_happened(connection: Connection, more: int):
+    before = descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The lowest that is free is the next that is taken; those that are open may stay.
+    lowest = os.dup(0)
+    os.close(lowest)
+    free = [lowest + each for each in range(3) if not is_open(lowest + each)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[0] + more if more < len(free) else free[-1], hard))
+    try:
+        assert not connection.takeover.begin()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "no descriptors" in connection.takeover.why
+    assert descriptors() == before
+    connection.both_ways()
+    connection.takeover.close()
+    connection.both_ways()
+
+
+def is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+# socket.setdefaulttimeout()
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_default_timeout_makes_no_server_block_or_not(connection: Connection, back: bool):
+    blocks = os.get_blocking(connection.server.fileno())
+    socket.setdefaulttimeout(3)
+    try:
+        assert connection.takeover.begin()
+        assert os.get_blocking(connection.server.fileno()) is blocks
+        connection.server.send(OTHER if back else CHUNKED)
+        assert connection.takeover.complete(connection.give) is not back
+        assert os.get_blocking(connection.server.fileno()) is blocks
+        if not back:
+            assert not os.get_blocking(connection.given[0][0])
+        connection.takeover.close()
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+# Whose connection it is.
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    client, server = tcp_pair()
+    with client, server:
+        yield server
+
+
+def environ_of(kind: str, server: socket.socket) -> dict[str, Any]:
+    if kind == "gunicorn":
+        return {"gunicorn.socket": server, "SERVER_SOFTWARE": "gunicorn/24"}
+    if kind == "werkzeug":
+        return {"werkzeug.socket": server, "SERVER_SOFTWARE": "Werkzeug/3"}
+    if kind == "runserver":
+        return {"wsgi.input": SimpleNamespace(_read=server.makefile("rb").read), "SERVER_SOFTWARE": "WSGIServer/0.2"}
+    if kind == "wsgiref":
+        return {"wsgi.input": server.makefile("rb"), "SERVER_SOFTWARE": "WSGIServer/0.2"}
+    if kind == "cheroot":
+        return {"wsgi.input": SimpleNamespace(rfile=server.makefile("rb")), "SERVER_SOFTWARE": "Cheroot/10"}
+    assert kind == "uwsgi"
+    return {"uwsgi.version": b"2"}
+
+
+@pytest.fixture(autouse=True)
+def a_uwsgi(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(connection_fd=server.fileno))
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "werkzeug", "runserver"])
+def test_these_servers_connections_are_taken_over_unless_it_is_unwanted(kind: str, server: socket.socket):
+    environ = environ_of(kind, server)
+    assert takeover_of(environ, Settings(), OPENING) is not None
+    assert takeover_of(environ, Settings(detach=True), OPENING) is not None
+    assert takeover_of(environ, Settings(detach=False), OPENING) is None
+
+
+@pytest.mark.parametrize("kind", ["wsgiref", "cheroot", "uwsgi"])
+def test_these_servers_connections_are_taken_over_only_if_it_is_wanted(kind: str, server: socket.socket):
+    environ = environ_of(kind, server)
+    assert takeover_of(environ, Settings(), OPENING) is None
+    assert takeover_of(environ, Settings(detach=True), OPENING) is not None
+    assert takeover_of(environ, Settings(detach=False), OPENING) is None
+
+
+def test_an_opening_that_might_not_fit_into_a_socket_pair_stays_with_the_server(server: socket.socket):
+    environ = environ_of("gunicorn", server)
+    assert takeover_of(environ, Settings(), b":" * 4096) is not None
+    assert takeover_of(environ, Settings(), b":" * 4097) is None
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "werkzeug"])
+def test_tls_stays_with_the_server(kind: str, server: socket.socket):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with context.wrap_socket(server, do_handshake_on_connect=False, server_hostname="localhost") as wrapped:
+        assert takeover_of(environ_of(kind, wrapped), Settings(detach=True), OPENING) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"HTTP_VERSION": "2"},
+        {"SERVER_SOFTWARE": "other/1", "gunicorn.socket": None},
+        {"wsgi.multiprocess": True},
+        {"werkzeug.socket": io.BytesIO()},
+    ],
+)
+def test_what_is_not_known_stays_with_the_server(other: dict[str, Any], server: socket.socket):
+    assert takeover_of({**environ_of("werkzeug", server), **other}, Settings(detach=True), OPENING) is None
+
+
+def test_a_request_without_a_connection_has_none_to_take_over(tmp_path: Path):
+    with (tmp_path / "body").open("wb+") as file:
+        environ = {"wsgi.input": file, "SERVER_SOFTWARE": "WSGIServer/0.2"}
+        assert takeover_of(environ, Settings(detach=True), OPENING) is None
+    assert takeover_of({}, Settings(detach=True), OPENING) is None

@@ -248,7 +248,7 @@ class Connection:
                 handle.shutdown(socket.SHUT_WR)
                 # What the client said and nobody has read would make a reset of the end.
                 for _ in range(16):
-                    if not handle.recv(_PIECE):
+                    if not handle.recv(_PIECE, socket.MSG_DONTWAIT):
                         break
             except OSError:
                 pass  # nothing to be read, or it has gone already

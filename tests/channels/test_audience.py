@@ -15,6 +15,7 @@ import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings, StreamStats, Subscription, open_broker
 from ssesync.channels.frame import Frame
+from ssesync.channels.options import Limits
 from ssesync.server.connection import Connection, Handover
 from ssesync.server.loop import loop
 from ssesync.wire import Decoder
@@ -305,6 +306,100 @@ def test_a_subscription_ends_its_client_after_the_handover_too(broker: Broker, j
     await_that(lambda: client.reason, "it ends", client)
     assert client.subscription.reason is CloseReason.CANCELLED
     assert client.subscription.closed
+
+
+@pytest.mark.parametrize("how", ["revoke", "close", "stop", "cancel"])
+def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connection(
+    memory: Broker, join: Join, how: str
+):
+    """The connection is known to the hub by then, and the subscription still thinks that it has the client."""
+
+    class Late(Client):
+        def began(self, connection: Connection) -> None:
+            if how == "revoke":
+                memory.hub.detach(connection)  # as if it came before this one was listed
+                turn()
+                memory.revoke("ada")
+            elif how == "close":
+                memory.hub.detach(connection)
+                memory.close()
+            elif how == "stop":
+                self.subscription.stop("lifetime")
+            else:
+                self.subscription.cancel("cancelled")
+
+    subscription = memory.subscribe("a", key="ada")
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    late = Late.__new__(Late)
+    late.reason = late.stats = None
+    late.subscription = subscription
+    with ours:
+        subscription.hand_over(Handover(theirs.detach(), False, b"", "late", Settings(), time.monotonic(), 0), late)
+        await_that(lambda: late.reason, "it ends")
+    expected = {"revoke": CloseReason.REVOKED, "close": CloseReason.SHUTDOWN, "stop": CloseReason.LIFETIME}
+    assert late.reason is expected.get(how, CloseReason.CANCELLED)
+
+
+def test_thousands_who_come_back_while_much_is_published_catch_up(memory: Broker, join: Join):
+    memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
+    since = memory.publish("a", "seen")
+    for number in range(2_000):
+        memory.publish("a", str(number))
+    clients = [join(memory, "a", last_event_id=since, buffer=65536, patience=0.01) for _ in range(20)]
+    for number in range(2_000, 4_000):
+        memory.publish("a", str(number))
+    await_events(4_000, *clients)
+    for client in clients:
+        assert client.data == [str(number) for number in range(4_000)]
+
+
+def test_a_log_that_raises_what_it_should_not_ends_the_stream(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(self: Broker, *args: object) -> None:
+        raise ValueError("a driver's own error")
+
+    since = memory.publish("a", "seen")
+    monkeypatch.setattr(type(memory), "read", fail)
+    client = join(memory, "a", last_event_id=since)
+    await_that(lambda: client.reason, "it ends", client)
+    assert client.reason is CloseReason.ERROR
+    assert "a driver's own error" in caplog.text
+    caplog.clear()
+
+
+def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_for_all(memory: Broker, join: Join):
+    memory.limits = Limits(max_events=10)
+    clients = [join(memory, "a"), join(memory, "a", overflow="drop_oldest")]
+    turn()
+    hold, held = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        held.set()
+        hold.wait(PATIENCE)
+
+    loop().call_soon(wait)
+    assert held.wait(PATIENCE)
+    for number in range(10_100):
+        memory.publish("a", str(number))
+    hold.set()
+    for client in clients:
+        await_events(1, client)
+        memory.publish("a", "after")
+        await_that(lambda client=client: client.data[-1] == "after", "it is live", client)  # type: ignore[misc]
+        assert client.events[0].type == "reset"
+        assert client.reason is None
+
+
+def test_an_audience_that_was_silent_for_long_is_not_given_up_at_the_first_burst(memory: Broker, join: Join):
+    client = join(memory, "a", max_pending_events=5)
+    turn()
+    memory.audiences._audiences[next(iter(memory.audiences._audiences))].inbox._looked -= 10_000
+    for number in range(10_100):
+        memory.publish("a", str(number))
+    await_that(lambda: client.data and client.data[-1] == "10099", "all of it came", client)
+    assert client.reason is None
 
 
 def test_nobody_is_left_behind_in_hub_and_registry(broker: Broker, join: Join):

@@ -416,6 +416,53 @@ def test_a_process_that_exits_tells_its_clients():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+def test_one_who_can_not_be_waited_for_ends_and_the_others_get_what_is_theirs(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    group = Plain(loop)
+    stuck, other = Client(group), Client(group)
+
+    def fail(fd: int, half_close: bool, wanted: bool) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(loop._poller, "ask_writable", fail)
+    on(loop, lambda: group.step_out(other.connection))
+    give(group, b"y" * 3_000_000)
+    assert stuck.note.reason is CloseReason.ERROR
+    on(loop, lambda: group.step_in(other.connection))
+    give(group, b"x")
+    assert other.read(6) == b"1\r\nx\r\n"
+    caplog.clear()
+
+
+def test_one_who_can_not_be_watched_ends_without_a_word(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(fd: int, half_close: bool) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(loop._poller, "add", fail)
+    ours, theirs = socket.socketpair()
+    Client.opened.append(ours)
+    ours.settimeout(PATIENCE)
+    note, group = Note(), Plain(loop)
+    connection = Connection(loop, Handover(theirs.detach(), True, HEAD, "", Settings(), 0.0, 0), group, note)
+    on(loop, lambda: loop.take_in(connection, HEAD))
+    assert ours.recv(1) == b""
+    assert note.reason is CloseReason.ERROR
+    caplog.clear()
+
+
+def test_lifetimes_of_those_who_left_are_not_kept(loop: Loop):
+    group = Plain(loop)
+    for _ in range(100):
+        client = Client(group, max_lifetime=1000)
+        client.socket.close()
+        assert client.note.reason is CloseReason.CLIENT_GONE
+    on(loop, lambda: loop._tick(time.monotonic()))
+    assert len(loop._lifetimes) <= 64
+
+
 @pytest.mark.parametrize("send", [make_send(), plain_send], ids=["best", "plain"])
 def test_sending_tells_how_much_was_taken_and_what_is_wrong(send: Callable[[int, bytes, int], int]):
     ours, theirs = tcp_pair()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from gunicorn.config import KNOWN_SETTINGS
 
 from ssesync import open_broker
 from tests.channels_live.servers import PATIENCE, lasting_port
-from tests.living.servers import Kind, Server, gunicorn, launch, runserver
+from tests.living.servers import Kind, Server, eventually, gunicorn, launch, runserver
 
 from .clients import Came
 from .crowd import Address, Crowd
@@ -104,6 +105,16 @@ class Lasting(Server):
     def workers(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.process.pid).children()]
 
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until so many answer."""
+        seen: set[int] = set()
+
+        def have_answered() -> bool:
+            seen.add(self.state()["worker"])
+            return len(seen) == count
+
+        assert eventually(have_answered), seen
+
     def state(self, **query: str) -> dict[str, Any]:
         """What the process holds that answers."""
         state: dict[str, Any] = json.loads(self.fetch(f"/state?{urlencode(query)}"))
@@ -129,7 +140,8 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def check_detached(server: Server, count: int) -> None:
-    """Fail unless so many streams are open, and none of them takes a thread."""
-    tiers = Counter(stream["tier"] for stream in server.state()["streams"])
-    assert tiers == {"detached": count}
+def check_detached(server: Lasting, count: int | Mapping[int, int]) -> None:
+    """Fail unless so many streams are open, in the worker that answers, and none of them takes a thread."""
+    state = server.state()
+    tiers = Counter(stream["tier"] for stream in state["streams"])
+    assert tiers == Counter(detached=count if isinstance(count, int) else count.get(state["worker"], 0))

@@ -37,6 +37,7 @@ def test_the_clients_of_a_worker_that_is_killed_go_on_with_the_next(
 
 def test_of_two_workers_the_clients_of_the_other_notice_nothing(serve: Serve, crowd_of: Gather, publish: Publish):
     server = serve(with_gunicorn("gthread", *GTHREAD, workers=2), "sqlite")
+    server.wait_for_workers(2)
     start = server.position()
     crowd = crowd_of(server)
     crowd.gather(60, "/events?channel=all", since=start)

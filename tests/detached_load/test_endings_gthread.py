@@ -50,6 +50,7 @@ def test_each_client_is_told_to_come_back_and_misses_nothing(
 
 def test_of_two_workers_that_are_reloaded_the_clients_miss_nothing(serve: Serve, crowd_of: Gather, publish: Publish):
     server = serve(with_gunicorn("gthread", *GTHREAD, workers=2), "sqlite")
+    server.wait_for_workers(2)
     interrupted = Interrupted(server, crowd_of, publish, 80)
     by_reload(interrupted)
     interrupted.check()

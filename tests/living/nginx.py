@@ -17,7 +17,7 @@ daemon off;
 master_process off;
 pid {folder}/pid;
 error_log {folder}/error.log info;
-events {{ worker_connections 64; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body;
@@ -31,10 +31,14 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx_with(folder: Path, http: str, *, within: float = 20) -> Iterator[subprocess.Popen[bytes]]:
+def nginx_with(
+    folder: Path, http: str, *, connections: int = 64, within: float = 20
+) -> Iterator[subprocess.Popen[bytes]]:
     """nginx with these directives in its ``http`` block, as soon as it is up. What it keeps is in the folder.
 
     Started as root, nginx's workers are somebody else; without a master they are not.
+
+    :param connections: how many it can have. A client is two: its own, and the one to the server.
     """
     program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
     if program is None:
@@ -43,7 +47,7 @@ def nginx_with(folder: Path, http: str, *, within: float = 20) -> Iterator[subpr
             pytest.fail(reason)
         pytest.skip(reason)
     configuration = folder / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
+    configuration.write_text(_CONFIGURATION.format(folder=folder, http=http, connections=connections))
     process = subprocess.Popen(
         [program, "-p", str(folder), "-c", str(configuration)],
         stdin=subprocess.DEVNULL,

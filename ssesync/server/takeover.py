@@ -220,7 +220,7 @@ class Takeover:
         if self._ours is not None:
             left = self._written()
             if left not in (b"", b"0\r\n\r\n"):
-                logger.warning("bytes that came behind a detached stream's opening are lost: %r", left[:200])
+                logger.warning("%d bytes that came behind a detached stream's opening are lost", len(left))
             self._ours.close()
             self._ours = None
 

@@ -172,7 +172,7 @@ def test_a_client_of_http_1_0_that_wants_to_keep_its_connection_is_told_that_it_
 @pytest.mark.parametrize("server", ["gthread", "werkzeug"], indirect=True)
 def test_an_end_reaches_a_client_that_has_sent_bytes_which_nobody_read(server: Server):
     """Closing a socket with unread bytes resets the connection, and with that the last of what was sent can be lost."""
-    with server.subscribe("flask", options=SILENT | {"max_lifetime": 0.5}) as stream:
+    with server.subscribe("flask", options=SILENT | {"max_lifetime": 2.5}) as stream:
         stream.opens()
         stream.wire.send(b"GET / HTTP/1.1\r\n")
         stream.told("x" * 60_000)

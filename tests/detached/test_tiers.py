@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from .servers import ABLE, DETACHING, KINDS, PLACES, Server
+from .servers import DETACHING, KINDS, PLACES, Server
 from .strict import RETRY
 
 EVERYWHERE = pytest.mark.parametrize("server", KINDS, indirect=True)
@@ -99,20 +97,6 @@ def test_only_what_a_view_subscribes_to_is_detached(server: Server):
         wire.answer().expect(b":ok\ndata: one\n\n")
         [stream] = server.state()["streams"]
         assert stream["tier"] == "served"
-
-
-@pytest.mark.parametrize("place", [*PLACES, "bare"])
-@pytest.mark.parametrize("server", ["gthread", "cheroot"], indirect=True)
-def test_a_stream_that_is_full_of_its_own_is_as_it_was_made(server: Server, place: str):
-    """An opening with padding and a reconnection time, events of the view's, keep-alives, an end in time."""
-    options = {"padding": 3000, "retry": 70, "keep_alive": 0.1, "max_lifetime": 1.5}
-    with server.subscribe(place, options=options | {"detach": server.kind.name in ABLE}, first='["state",1]') as stream:
-        stream.opens(b":%s\nretry: 70\n" % (b" " * 3000))
-        if place != "bare":
-            stream.answer.expect(b"data: state\n\ndata: 1\n\n")
-        stream.answer.expect(b":keep-alive\n")
-        stream.answer.end(re.compile(rb"(:keep-alive\n)*retry: \d+\n"))
-        assert stream.closes()[0] == "lifetime"
 
 
 @pytest.mark.parametrize("server", ["sync_unix", "werkzeug", "runserver", "wsgiref", "uwsgi"], indirect=True)

@@ -133,3 +133,20 @@ def test_a_stream_is_described_and_counted_like_any_other(server: Server):
     assert after["closed"].get("revoked", 0) == before["closed"].get("revoked", 0) + 1
     assert after["events"] == before["events"] + 2
     assert after["bytes"] == before["bytes"] + told["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("server", "place"),
+    [("gthread", "flask"), ("gthread", "django"), ("gthread", "bare"), ("werkzeug", "flask")],
+    indirect=["server"],
+)
+def test_a_stream_that_is_full_of_its_own_is_as_it_was_made(server: Server, place: str):
+    """An opening with padding and a reconnection time, events of the view's, keep-alives, an end in time."""
+    options = {"padding": 3000, "retry": 70, "keep_alive": 0.1, "max_lifetime": 2.5}
+    with server.subscribe(place, options=options, first='["state",1]') as stream:
+        stream.opens(b":%s\nretry: 70\n" % (b" " * 3000))
+        if place != "bare":
+            stream.answer.expect(b"data: state\n\ndata: 1\n\n")
+        stream.answer.expect(b":keep-alive\n")
+        stream.answer.end(re.compile(rb"(:keep-alive\n)*retry: \d+\n"))
+        assert stream.closes()[0] == "lifetime"

@@ -99,8 +99,8 @@ def test_those_who_read_only_slowly_are_caught_up_from_the_log_and_never_closed(
     server: Lasting, crowd_of: Callable[..., Crowd]
 ):
     crowd = crowd_of(server)
-    slow = crowd.gather(20, path(patience=2), receive_buffer=BUFFER, pace=4_096)
-    fast = crowd.gather(30, path(patience=2))
+    slow = crowd.gather(20, path(patience=10), receive_buffer=BUFFER, pace=4_096)
+    fast = crowd.gather(30, path(patience=10))
     check_detached(server, 50)
     publishing = Publishing(server, crowd)
     for _ in range(3):
@@ -173,7 +173,7 @@ def test_who_takes_nothing_for_send_timeout_is_closed_as_stalled_although_nothin
     server: Lasting, crowd_of: Callable[..., Crowd]
 ):
     crowd = crowd_of(server)
-    options = path(overflow="drop_oldest", send_timeout=1)
+    options = path(overflow="drop_oldest", send_timeout=2.5)
     reading = crowd.gather(10, options + "&key=reading")
     stuck = crowd.gather(10, options + "&key=stuck", receive_buffer=BUFFER, returns=False)
     check_detached(server, 20)

@@ -309,16 +309,13 @@ class Group:
         self.loop.wrote(self)
 
     def _send(self, wire: bytes, members: dict[int, Connection]) -> None:
-        send, size = self.loop.send, len(wire)
-        for fd in list(members):
-            sent = send(fd, wire, size)
-            if sent != size:
-                connection = members[fd]
-                try:
-                    self._fell_short(connection, wire, sent)
-                except Exception:
-                    logger.exception("a detached stream ends, as its client could not be waited for")
-                    self.loop.end(connection, CloseReason.ERROR)
+        for fd, sent in self.loop.send_to_all(list(members), wire):
+            connection = members[fd]
+            try:
+                self._fell_short(connection, wire, sent)
+            except Exception:
+                logger.exception("a detached stream ends, as its client could not be waited for")
+                self.loop.end(connection, CloseReason.ERROR)
 
     def _fell_short(self, connection: Connection, wire: bytes, sent: int) -> None:
         self.step_out(connection)

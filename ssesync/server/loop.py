@@ -27,7 +27,7 @@ from ..errors import CloseReason
 from .connection import Connection, Group, Handover, Record
 from .crew import Crew, logged
 from .poller import Poller, make_poller
-from .sending import make_send
+from .sending import make_send, make_send_to_all
 
 __all__ = ["Connection", "Group", "Handover", "Loop", "Record", "loop", "loop_if_any"]
 
@@ -50,6 +50,8 @@ class Loop:
         self._poller = poller or make_poller()
         #: See :func:`ssesync.server.sending.make_send`.
         self.send = make_send()
+        #: See :func:`ssesync.server.sending.make_send_to_all`.
+        self.send_to_all = make_send_to_all()
         self._calls: deque[Call] = deque()
         self._awake = False  # so that it need not be woken
         self._connections: dict[int, Connection] = {}

@@ -12,9 +12,9 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-__all__ = ["AGAIN", "make_send"]
+__all__ = ["AGAIN", "make_send", "make_send_to_all"]
 
 logger = logging.getLogger("ssesync")
 
@@ -22,6 +22,7 @@ logger = logging.getLogger("ssesync")
 AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK, -errno.ENOBUFS, -errno.EINTR)
 
 Send = Callable[[int, bytes, int], int]
+SendToAll = Callable[[Iterable[int], bytes], list[tuple[int, int]]]
 
 
 @functools.cache
@@ -50,6 +51,42 @@ def _make_holding() -> Send:
     if send(-1, b"", 0) != -errno.EBADF:
         raise OSError("send() does not tell what is wrong")
     return send
+
+
+@functools.cache
+def make_send_to_all() -> SendToAll:
+    """A function of descriptors and the bytes for each, which gives those that took less, each with what
+    :func:`make_send`'s answers for it.
+
+    What is the same for all is made for C once, and errno is asked for only where there is one: half the price of a
+    call.
+    """
+    send = make_send()
+    if send is plain_send:
+        return plain_send_to_all
+    import ctypes
+
+    native = ctypes.PyDLL(None).send
+    native.restype = ctypes.c_ssize_t
+    flags = ctypes.c_int(socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
+
+    def send_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
+        size, short = len(data), []
+        text, length = ctypes.c_char_p(data), ctypes.c_size_t(size)
+        for fd in fds:
+            sent = native(fd, text, length, flags)
+            # Once more, for errno. By now it may be taken.
+            if sent != size and (sent >= 0 or (sent := send(fd, data, size)) != size):
+                short.append((fd, sent))
+        return short
+
+    return send_to_all
+
+
+def plain_send_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
+    """The same where there is no ``ctypes``."""
+    size = len(data)
+    return [(fd, sent) for fd in fds if (sent := plain_send(fd, data, size)) != size]
 
 
 def plain_send(fd: int, data: bytes, size: int) -> int:

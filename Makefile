@@ -17,7 +17,7 @@ demo: $(VENV)/demo.installed
 # Most tests wait for something: with four processes they take less than half of the time, on two cores (8:13 and 3:29,
 # measured). The tests of a file stay together, as they share servers.
 test: $(VENV)/dev.installed
-	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server
+	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.installed
@@ -32,6 +32,7 @@ bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks.codec
 	@$(BIN)/python -m benchmarks.reader
 	@$(BIN)/python -m benchmarks.channels
+	@$(BIN)/python -m benchmarks.fanout
 
 clean:
 	rm -rf $(VENV) docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

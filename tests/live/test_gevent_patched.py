@@ -11,6 +11,7 @@ import pytest
 from .servers import ROOT
 
 #: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
+#: Not loop: where threads are greenlets nothing is detached.
 FOLDERS = ("core", "server", "client", "source", "flask_skin", "django_skin")
 
 

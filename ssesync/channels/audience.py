@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BrokerClosed, CloseReason
@@ -59,7 +60,7 @@ class Audiences:
         :raises RuntimeError: there can't be another thread.
         """
         current = loop()
-        key = (place.channels, place.patterns, place.policy, handover.settings.keep_alive)
+        key = (place.channels, place.patterns, _likeness(place.policy), handover.settings.keep_alive)
         with self._lock:
             audience = self._audiences.get(key)
             if audience is None:
@@ -88,6 +89,14 @@ class Audiences:
                 return False
             del self._audiences[key]
             return True
+
+
+def _likeness(policy: Policy) -> tuple[Any, ...]:
+    """What policies that do the same have in common. A lambda is made anew in each call of a view."""
+    function: Any = policy.coalesce
+    if isinstance(function, FunctionType) and not (function.__closure__ or function.__defaults__):
+        function = function.__code__
+    return (function, *(getattr(policy, name) for name in Policy.__dataclass_fields__ if name != "coalesce"))
 
 
 class Behind(NamedTuple):

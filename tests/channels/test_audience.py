@@ -161,6 +161,17 @@ def test_clients_of_the_same_channels_are_one_audience_and_others_are_another(br
     assert both.data == ["1", "2"]
 
 
+def test_a_function_that_each_view_makes_anew_is_the_same_and_one_that_knows_more_is_not(memory: Broker, join: Join):
+    def view(symbol: str) -> tuple[Client, Client]:
+        plain = join(memory, "a", overflow="coalesce", coalesce=lambda event: event.json()["symbol"])
+        bound = join(memory, "a", overflow="coalesce", coalesce=lambda event: event.json()[symbol])
+        return plain, bound
+
+    (one, own), (other, others) = view("x"), view("y")
+    assert one.connection.group is other.connection.group
+    assert own.connection.group is not others.connection.group
+
+
 def test_patterns_count_and_deliver(broker: Broker, join: Join):
     client = join(broker, patterns=["room:*"])
     turn()
@@ -393,6 +404,7 @@ def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_
 
 
 def test_an_audience_that_was_silent_for_long_is_not_given_up_at_the_first_burst(memory: Broker, join: Join):
+    memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
     client = join(memory, "a", max_pending_events=5)
     turn()
     memory.audiences._audiences[next(iter(memory.audiences._audiences))].inbox._looked -= 10_000

@@ -304,7 +304,7 @@ def test_a_producer_in_a_thread_has_the_contexts_and_leaves_none_behind(app: Fla
     response.close()
     assert gone.wait(10)
     for thread in threading.enumerate():
-        if thread.name.startswith("ssesync") and thread.name != "ssesync-watcher":
+        if thread.ident in ran_on:
             thread.join(10)
     assert torn_down == [threading.get_ident(), *ran_on]
     assert ran_on != [threading.get_ident()]

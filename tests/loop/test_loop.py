@@ -136,10 +136,24 @@ def clients_are_closed() -> Iterator[None]:
 @pytest.fixture(params=POLLERS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     loop = Loop(POLLERS[request.param]())
-    loop.start()
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):
+            loop._run()
+
+    def leave() -> None:
+        raise SystemExit
+
+    # As start() does it, but for a thread that ends: else it would be there for all tests that come.
+    thread = threading.Thread(target=run, name="ssesync-loop", daemon=True)
+    thread.start()
     yield loop
     loop.say_goodbye()
     assert not len(loop)
+    loop.call_soon(leave)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    loop.let_go()
 
 
 def on(loop: Loop, call: Callable[[], object]) -> None:

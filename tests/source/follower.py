@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from ssesync import Backoff, Event, EventSource
@@ -40,9 +41,10 @@ def main(url: str, what: str) -> None:
         say("interrupted")
     finally:
         say("state", source.state)
-        for thread in threading.enumerate():
-            if thread is not threading.main_thread():
-                thread.join(20)
+        # Not join(): Ctrl-C may come within Thread.start(), and it refuses a thread that is about to start.
+        deadline = time.monotonic() + 20
+        while threading.active_count() > 1 and time.monotonic() < deadline:
+            time.sleep(0.005)
         say("threads", threading.active_count())
 
 

@@ -1,13 +1,16 @@
-"""What all tests need."""
+"""What tests in more than one folder need."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from ssesync import streams
+
+from .live.switchboard import Switchboard
+from .logs import LOGS, SHOWN
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,18 @@ def dropped_streams_end_with_their_test() -> Iterator[None]:
     yield
     if streams.snapshot()["streams"]:
         gc.collect()
+
+
+@pytest.fixture
+def switchboard() -> Iterator[Switchboard]:
+    with Switchboard() as switchboard:
+        yield switchboard
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for log, title in item.stash.get(LOGS, {}).items():
+            report.sections.append((f"log of {title}", log()[-SHOWN:]))
+    return report

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.channels.redis_server import RedisServer
+from tests.logs import show_if_failed
 
 from .followers import Crowd
 from .servers import Gunicorn, Publisher, lasting_port
-
-USED = pytest.StashKey[list[Gunicorn]]()
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +69,7 @@ def serve(
     def give(kind: str, *options: str, **more: Any) -> Gunicorn:
         name = "".join(c if c.isalnum() else "-" for c in "".join((kind, *options, *more.get("environment", ()))))
         server = started(name, broker_url(kind), *options, **more)
-        request.node.stash.setdefault(USED, []).append(server)
+        show_if_failed(request.node, "gunicorn", server.log)
         return server
 
     return give
@@ -103,12 +102,3 @@ def publish(tmp_path: Path) -> Iterator[Callable[..., Publisher]]:
             return publisher
 
         yield start
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    report = yield
-    if report.failed:
-        for server in item.stash.get(USED, []):
-            report.sections.append(("log of gunicorn", server.log()[-20_000:]))
-    return report

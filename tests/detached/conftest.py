@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import trustme
 
-from .servers import Fleet, Kind, Server
+from tests.logs import show_if_failed
 
-USED = pytest.StashKey[list[Server]]()
+from .servers import Fleet, Kind, Server
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +30,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture
 def use(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Callable[[Kind | str], Server]]:
     """A server by its name, which must be as before when the test is over."""
-    used = request.node.stash.setdefault(USED, [])
+    used: list[Server] = []
 
     def give(kind: Kind | str) -> Server:
         server = fleet(kind)
         if server not in used:
             used.append(server)
+            show_if_failed(request.node, server.kind.name, server.log)
         return server
 
     yield give
@@ -54,21 +54,12 @@ def server(request: pytest.FixtureRequest, use: Callable[[Kind | str], Server]) 
 def start(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Callable[[Kind], Server]]:
     """Starts a server that lasts as long as the test."""
     started: list[Server] = []
-    request.node.stash.setdefault(USED, started)
 
     def give(kind: Kind) -> Server:
         started.append(fleet.start(kind))
+        show_if_failed(request.node, kind.name, started[-1].log)
         return started[-1]
 
     yield give
     for server in started:
         server.stop()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    report = yield
-    if report.failed:
-        for server in item.stash.get(USED, []):
-            report.sections.append((f"log of {server.kind.name}", server.log()[-8_000:]))
-    return report

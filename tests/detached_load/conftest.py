@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.channels.redis_server import RedisServer
 from tests.channels_live.servers import Publisher
-from tests.live.switchboard import Switchboard
 from tests.living.servers import Kind
+from tests.logs import show_if_failed
 
 from .crowd import Crowd
 from .servers import Lasting
 
-STARTED = pytest.StashKey[list[Lasting]]()
 #: More than any test publishes.
 ROOM = "max_events=100000&max_bytes=100000000"
 
@@ -40,9 +39,9 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 def serve(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Lasting]]:
     """Starts a server, with the broker of a kind, or of a URL."""
     with contextlib.ExitStack() as stack:
+        numbers = itertools.count()
 
         def start(kind: Kind, broker: str = "memory", **sockopts: int) -> Lasting:
-            started = request.node.stash.setdefault(STARTED, [])
             if broker == "redis":
                 redis_server: RedisServer = request.getfixturevalue("redis_server")
                 broker = f"{redis_server.url}?prefix={uuid.uuid4().hex}&{ROOM}"
@@ -50,9 +49,9 @@ def serve(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
                 broker = f"sqlite:///{tmp_path}/channels.db?{ROOM}"
             elif broker == "memory":
                 broker = f"memory://?{ROOM}"
-            server = Lasting(kind, tmp_path / str(len(started)), broker, **sockopts)
+            server = Lasting(kind, tmp_path / str(next(numbers)), broker, **sockopts)
             stack.callback(server.stop)
-            started.append(server)
+            show_if_failed(request.node, kind.name, server.log)
             return server
 
         yield start
@@ -75,18 +74,3 @@ def publish(tmp_path: Path) -> Iterator[Callable[..., Publisher]]:
             return publisher
 
         yield start
-
-
-@pytest.fixture
-def switchboard() -> Iterator[Switchboard]:
-    with Switchboard() as switchboard:
-        yield switchboard
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    report = yield
-    if report.failed:
-        for server in item.stash.get(STARTED, []):
-            report.sections.append((f"log of {server.kind.name}", server.log()[-20_000:]))
-    return report

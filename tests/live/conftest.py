@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from .servers import WSGI_KINDS, Servers, Target
-from .switchboard import Switchboard
+from tests.logs import show_if_failed
 
-AIMED = pytest.StashKey[list[Target]]()
+from .servers import WSGI_KINDS, Servers, Target
+
 TARGETS = [(kind.name, app) for kind in WSGI_KINDS for app in kind.apps]
 
 
@@ -27,7 +27,7 @@ def aim(servers: Servers, request: pytest.FixtureRequest) -> Callable[[str, str]
     def choose(server: str, app: str, prefix: str = "") -> Target:
         chosen = servers[server]
         target = Target(chosen, app, uuid.uuid4().hex, chosen.log_size, prefix)
-        request.node.stash.setdefault(AIMED, []).append(target)
+        show_if_failed(request.node, chosen.kind.name, target.log)
         return target
 
     return choose
@@ -37,18 +37,3 @@ def aim(servers: Servers, request: pytest.FixtureRequest) -> Callable[[str, str]
 def target(request: pytest.FixtureRequest, aim: Callable[[str, str], Target]) -> Target:
     """Every application on every WSGI server."""
     return aim(*request.param)
-
-
-@pytest.fixture
-def switchboard() -> Iterator[Switchboard]:
-    with Switchboard() as switchboard:
-        yield switchboard
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.failed:
-        for target in item.stash.get(AIMED, []):
-            report.sections.append((f"log of {target.kind.name}", target.log()[-20_000:]))
-    return report

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
 
-from tests.live.switchboard import Switchboard
+from tests.logs import show_if_failed
 
 from .servers import KINDS, Kind, Server, running
-
-STARTED = pytest.StashKey[list[Server]]()
 
 
 @dataclass
@@ -77,26 +75,11 @@ def server(request: pytest.FixtureRequest, fleet: Fleet, certificate: Certificat
 def serve(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """Starts a server that lasts as long as the test."""
     with contextlib.ExitStack() as stack:
+        numbers = itertools.count()
 
         def start(kind: Kind, **sockopts: int) -> Server:
-            started = request.node.stash.setdefault(STARTED, [])
-            server = stack.enter_context(running(kind, tmp_path / str(len(started)), **sockopts))
-            started.append(server)
+            server = stack.enter_context(running(kind, tmp_path / str(next(numbers)), **sockopts))
+            show_if_failed(request.node, kind.name, server.log)
             return server
 
         yield start
-
-
-@pytest.fixture
-def switchboard() -> Iterator[Switchboard]:
-    with Switchboard() as switchboard:
-        yield switchboard
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    report = yield
-    if report.failed:
-        for server in item.stash.get(STARTED, []):
-            report.sections.append((f"log of {server.kind.name}", server.log()[-20_000:]))
-    return report

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +17,8 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-START = 60.0
+from .processes import START, AtWork, Process, free_port, stop, tree_of, wait_for_port
+
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,73 +63,6 @@ CONTESTANTS = [
 ]
 
 
-class Process:
-    """A process that is talked to line by line."""
-
-    def __init__(self, command: list[str], environ: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environ or {})}
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.strip())
-        self._lines.put("")
-
-    def say(self, line: str) -> None:
-        """Send a line."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def hear(self, timeout: float) -> str | None:
-        """The next line, ``None`` if none comes in time."""
-        try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if not line:
-            raise RuntimeError(f"{self.process.args} has ended")
-        return line
-
-    def must_hear(self, timeout: float) -> str:
-        """The next line."""
-        line = self.hear(timeout)
-        if line is None:
-            raise RuntimeError(f"{self.process.args} says nothing")
-        return line
-
-    def end(self) -> None:
-        """Close its standard input, and see to it that it ends."""
-        with contextlib.suppress(OSError):
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-        stop(self.process)
-
-
-def stop(process: subprocess.Popen[Any]) -> None:
-    """End a process."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.terminate()
-        process.wait(10)
-        return
-    for child in _tree(process.pid)[1:]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, 9)
-    process.kill()
-    process.wait(10)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def redis_running() -> Iterator[subprocess.Popen[bytes] | None]:
     """A Redis of one's own, on ``redis_port``, which keeps nothing on disk; ``None`` where there is none."""
@@ -150,17 +81,7 @@ def redis_running() -> Iterator[subprocess.Popen[bytes] | None]:
             stop(process)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:
-    """Until somebody listens there."""
-    deadline = time.monotonic() + START
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"{process.args} does not listen")
-
-
-class Bench:
+class Bench(AtWork):
     """A contestant at work: server, publisher and so many subscribers."""
 
     def __init__(self, contestant: Contestant, subscribers: int, redis: Any, directory: Path) -> None:
@@ -175,16 +96,7 @@ class Bench:
         if contestant.storage:
             self._environ["BENCH_STORED"] = "1"
         self._open: list[Process] = []
-        self.server = subprocess.Popen(
-            self._command(), env={**os.environ, **self._environ}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        self._errors: list[bytes] = []
-        threading.Thread(target=self._drain, daemon=True).start()
-
-    def _drain(self) -> None:
-        assert self.server.stderr is not None
-        for line in self.server.stderr:
-            self._errors = [*self._errors[-20:], line]
+        super().__init__(contestant.name, self._command(), self._environ)
 
     def _command(self) -> list[str]:
         # Streams, the publishing request, and some.
@@ -195,15 +107,6 @@ class Bench:
         command += ["-b", f"127.0.0.1:{self.port}", "--worker-connections", str(2 * room), "--graceful-timeout", "3"]
         threads = ["--threads", str(room)] if self.contestant.server == "gthread" else []
         return [*command, *threads, f"{app}()"]
-
-    def __enter__(self) -> Bench:
-        try:
-            self._begin()
-        except BaseException as error:
-            self.__exit__()
-            said = b"".join(self._errors).decode(errors="replace")
-            raise RuntimeError(f"{self.contestant.name}: {error}\n{said}") from error
-        return self
 
     def _begin(self) -> None:
         wait_for_port(self.port, self.server)
@@ -259,7 +162,7 @@ class Bench:
         }
 
     def _cpu(self) -> float:
-        processes = _tree(self.server.pid)
+        processes = tree_of(self.server.pid)
         if self.contestant.broker == "redis":
             processes += [self.redis.pid]
         return sum(map(_cpu_of, processes))
@@ -267,16 +170,7 @@ class Bench:
     def __exit__(self, *exc_info: object) -> None:
         for process in self._open:
             process.end()
-        stop(self.server)
-
-
-def _tree(pid: int) -> list[int]:
-    found = [pid]
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += _tree(int(child))
-    return found
+        super().__exit__(*exc_info)
 
 
 def _cpu_of(pid: int) -> float:
@@ -290,7 +184,7 @@ def _cpu_of(pid: int) -> float:
 def memory_of(pid: int) -> int:
     """What a process and its children have in memory, in kB."""
     total = 0
-    for each in _tree(pid):
+    for each in tree_of(pid):
         with contextlib.suppress(OSError, StopIteration):
             lines = Path(f"/proc/{each}/status").read_text().splitlines()
             total += int(next(line for line in lines if line.startswith("VmRSS:")).split()[1])

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -16,9 +14,8 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from .channel_servers import START, Process, free_port, stop, wait_for_port
-from .channel_servers import _tree as process_tree
 from .fanout_tools import HERE, compiled, node_server
+from .processes import START, AtWork, Process, free_port, tree_of, wait_for_port
 
 #: Heads that are awaited at once, so that no backlog overflows.
 AT_ONCE = 64
@@ -153,7 +150,7 @@ def _environ() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))}
 
 
-class Arena:
+class Arena(AtWork):
     """A contestant with so many clients, and the events that it has brought to them."""
 
     def __init__(self, contestant: Contestant, clients: int) -> None:
@@ -161,30 +158,7 @@ class Arena:
         self.port = free_port()
         self._next = 0
         self._client: Load | None = None
-        self._errors: list[bytes] = []
-        self.server = subprocess.Popen(
-            contestant.command(self.port, clients),
-            env={**os.environ, **_environ()},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        self._drainer = threading.Thread(target=self._drain, daemon=True)
-        self._drainer.start()
-
-    def _drain(self) -> None:
-        assert self.server.stderr is not None
-        with self.server.stderr as lines:
-            for line in lines:
-                self._errors = [*self._errors[-20:], line]
-
-    def __enter__(self) -> Arena:
-        try:
-            self._begin()
-        except BaseException as error:
-            self.__exit__()
-            said = b"".join(self._errors).decode(errors="replace")
-            raise RuntimeError(f"{self.contestant.name}: {error}\n{said}") from error
-        return self
+        super().__init__(contestant.name, contestant.command(self.port, clients), _environ())
 
     def _begin(self) -> None:
         wait_for_port(self.port, self.server)
@@ -266,8 +240,7 @@ class Arena:
     def __exit__(self, *exc_info: object) -> None:
         if self._client is not None:
             self._client.end()
-        stop(self.server)
-        self._drainer.join(START)
+        super().__exit__(*exc_info)
 
 
 def faults(found: dict[str, Any]) -> str:
@@ -292,7 +265,7 @@ def busy(seconds: float) -> float:
 def cpu_of(pid: int) -> float:
     """The processor time of a process and its children in seconds, to the nanosecond where the kernel tells it so."""
     total = 0.0
-    for each in process_tree(pid):
+    for each in tree_of(pid):
         # Gone meanwhile, or no such clock (the number is Linux's way of naming another process's).
         with contextlib.suppress(OSError):
             total += time.clock_gettime((~each << 3) | 2)
@@ -304,7 +277,7 @@ def memory(pid: int) -> dict[str, float]:
     the most that each has ever had.
     """
     sizes, shares, peaks = [0.0], [0.0], [0.0]
-    for each in process_tree(pid):
+    for each in tree_of(pid):
         with contextlib.suppress(OSError, StopIteration):
             lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
             sizes.append(_megabytes(lines, "Rss:"))

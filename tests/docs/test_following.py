@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +30,8 @@ def _sigterm_is_given_back() -> Iterator[None]:
 
 def test_a_crash_in_the_middle_of_an_event_neither_loses_nor_doubles_it(feed: str) -> None:
     names = example("totals", feed)
-    db, count = names["db"], names["count"]
+    names["db"] = db = sqlite3.connect("totals.db")
+    count = names["count"]
     complete = dict(db.execute("SELECT * FROM totals"))
     assert sum(complete.values()) == len(WORDS)
     for table in ("totals", "places"):

@@ -239,6 +239,7 @@ class Connection:
             return
         with handle:
             try:
+                handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client says
                 if self._rest is not None:
                     # A reset, since an end would look like that of an answer, and what waits for it goes at once.
                     handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

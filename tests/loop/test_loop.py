@@ -492,3 +492,19 @@ def test_sending_tells_how_much_was_taken_and_what_is_wrong(send: Callable[[int,
         while received < sent:
             received += len(ours.recv(65536))
     assert send(-1, b"x", 1) == -9
+
+
+def test_a_default_timeout_for_sockets_makes_no_end_wait_for_its_client(loop: Loop):
+    """As that of socket.setdefaulttimeout() does, for what a client would still say."""
+    before = socket.getdefaulttimeout()
+    first, second = (Client(Plain(loop)) for _ in range(2))
+    socket.setdefaulttimeout(3 * PATIENCE)
+    try:
+        first.connection.stop(CloseReason.REVOKED)
+        on(loop, lambda: None)
+        second.connection.cancel(CloseReason.REVOKED)
+        on(loop, lambda: None)
+    finally:
+        socket.setdefaulttimeout(before)
+    assert first.rest().endswith(b"0\r\n\r\n")
+    assert second.rest() == b"0\r\n\r\n"

@@ -16,6 +16,9 @@ from typing import Any
 
 __all__ = ["ClientSocket", "find_socket"]
 
+# Milliseconds that the kernel takes for a timeout at most.
+_LONGEST = 2**31 - 1
+
 
 class ClientSocket:
     """The connection to one client. It is the server's: this looks at it, and cuts it, but never reads or writes."""
@@ -39,7 +42,7 @@ class ClientSocket:
             with _duplicate(self.fd) as handle:
                 handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 if seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-                    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+                    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), _LONGEST))
         except OSError:
             pass  # a unix socket, or a system without the option: failing writes will tell
 

@@ -196,10 +196,10 @@ class Takeover:
         # The server's next look for a request finds an end.
         self._ours.shutdown(socket.SHUT_WR)
         fd, self._real = self._real, -1
-        with contextlib.suppress(OSError):  # it is gone already, which the loop will find
-            _prepare(fd)
-        ClientSocket(fd).expect_loss(None if self._send_timeout is None else self._send_timeout + 10)
         try:
+            with contextlib.suppress(OSError):  # it is gone already, which the loop will find
+                _prepare(fd)
+            ClientSocket(fd).expect_loss(None if self._send_timeout is None else self._send_timeout + 10)
             give(fd, head)
         except Exception as error:
             self.why = f"{type(error).__name__}: {error}"

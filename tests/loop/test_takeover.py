@@ -209,6 +209,26 @@ def test_what_comes_behind_the_opening_is_lost_with_a_warning(connection: Connec
     assert record.getMessage().startswith("49 bytes ")
 
 
+def test_a_client_may_have_as_long_as_the_settings_take(connection: Connection):
+    longest = Settings(send_timeout=2**31 - 1)
+    connection.takeover = Takeover(ClientSocket(connection.server.fileno()), OPENING, longest.send_timeout)
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert connection.takeover.complete(connection.give)
+
+
+def test_a_client_that_can_not_be_prepared_for_the_loop_goes_to_the_server_as_it_wrote_it(connection: Connection):
+    nonsense: Any = "no number"
+    connection.takeover = Takeover(ClientSocket(connection.server.fileno()), OPENING, nonsense)
+    assert connection.takeover.begin()
+    connection.server.send(CHUNKED)
+    assert not connection.takeover.complete(connection.give)
+    assert not connection.given
+    assert connection.takeover.why.startswith("TypeError")
+    assert connection.read(len(CHUNKED)) == CHUNKED
+    connection.both_ways()
+
+
 # Given back.
 
 

@@ -194,3 +194,10 @@ def test_the_servers_socket_goes_on_blocking_where_the_application_has_set_a_def
     assert os.get_blocking(ours.fileno()) == before
     ClientSocket(ours.fileno()).shut()
     assert os.get_blocking(ours.fileno()) == before
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="there is no such option here")
+def test_a_loss_may_be_expected_as_late_as_can_be_set() -> None:
+    with socket.socket() as sock:
+        ClientSocket(sock.fileno()).expect_loss(2**31 + 9)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2**31 - 1

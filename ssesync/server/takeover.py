@@ -164,9 +164,12 @@ class Takeover:
         fd = self._server.fd
         try:
             self._real = os.dup(fd)
-            self._ours, dummy = socket.socketpair()
+            ours, dummy = socket.socketpair()
+            # Before anybody has it: a worker's timeout raises SystemExit anywhere, and what is read to the end in
+            # :meth:`close` must not wait.
+            ours.setblocking(False)
+            self._ours = ours
             with dummy:
-                self._ours.setblocking(False)
                 # As the server has its own; with socket.setdefaulttimeout() a new one would not block.
                 os.set_blocking(dummy.fileno(), os.get_blocking(fd))
                 dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _DUMMY_BUFFER)

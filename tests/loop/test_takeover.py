@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -437,6 +437,35 @@ def test_an_answer_that_is_closed_behind_its_connection_opens_nothing(connection
     connection.takeover.close()
     assert connection.read(30) == CHUNKED[:30]
     assert connection.client.recv(1) == b""
+
+
+def test_a_worker_that_is_ended_while_it_begins_does_not_hang(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """As gunicorn does it after a timeout: by SystemExit, wherever the thread is."""
+
+    class Interrupted(socket.socket):
+        def __enter__(self) -> NoReturn:
+            raise SystemExit
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        ours, dummy = make_pair()
+        made.extend((ours, Interrupted(fileno=dummy.detach())))
+        return made[0], made[1]
+
+    made: list[socket.socket] = []
+    make_pair = socket.socketpair
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(socket, "socketpair", pair)
+        connection.takeover.begin()
+    closing = threading.Thread(target=connection.takeover.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    is_stuck = closing.is_alive()
+    for each in made:
+        each.close()
+    assert not is_stuck
+    connection.both_ways()
 
 
 @pytest.mark.parametrize("more", [0, 1, 2])

@@ -155,6 +155,7 @@ class Takeover:
         self._opening = opening
         self._real = -1
         self._ours: socket.socket | None = None
+        self._whose = _identity(found.fd)
         self._dummy: tuple[int, int] | None = None
         #: Why it was not possible, for the log.
         self.why = ""
@@ -163,6 +164,9 @@ class Takeover:
         """Let the server write into the dummy from now on; whether that is so."""
         fd = self._server.fd
         try:
+            if _identity(fd) != self._whose:
+                self.why = "the request's connection is closed"
+                return False
             self._real = os.dup(fd)
             ours, dummy = socket.socketpair()
             # Before anybody has it: a worker's timeout raises SystemExit anywhere, and what is read to the end in
@@ -246,7 +250,7 @@ class Takeover:
         finally:
             # Where the answer is closed late, the server has closed its descriptor, and another client may have it now.
             with contextlib.suppress(OSError):
-                if _identity(fd) == self._dummy:
+                if self._dummy is not None and _identity(fd) == self._dummy:
                     os.dup2(real, fd, inheritable=os.get_inheritable(fd))
             os.close(real)
             if self._ours is not None:
@@ -254,8 +258,11 @@ class Takeover:
                 self._ours = None
 
 
-def _identity(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None  # it is closed
     return status.st_dev, status.st_ino
 
 

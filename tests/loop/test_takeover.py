@@ -430,6 +430,26 @@ def test_a_descriptor_that_is_someone_elses_by_now_is_left_alone(connection: Con
     assert connection.client.recv(1) == b""
 
 
+def test_a_descriptor_that_is_someone_elses_before_it_begins_is_left_alone(connection: Connection):
+    """Of an answer that some middleware goes through on a thread of its own, when the request is long over."""
+    number = connection.server.fileno()
+    other, far = socket.socketpair()
+    with far:
+        with other:
+            connection.server.close()
+            assert not connection.takeover.begin()
+            os.dup2(other.fileno(), number, inheritable=False)
+        assert not connection.takeover.begin()
+        assert connection.takeover.why
+        os.write(number, b"for another")
+        far.settimeout(PATIENCE)
+        assert far.recv(100) == b"for another"
+        connection.takeover.close()
+        os.write(number, b"and again")
+        assert far.recv(100) == b"and again"
+        os.close(number)
+
+
 def test_an_answer_that_is_closed_behind_its_connection_opens_nothing(connection: Connection):
     assert connection.takeover.begin()
     connection.server.send(CHUNKED[:30])

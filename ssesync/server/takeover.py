@@ -45,7 +45,7 @@ _DUMMY_BUFFER = 1024 * 1024
 _STUCK = 5
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)")
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 
 
@@ -73,7 +73,7 @@ def sniff(data: bytes, opening: bytes) -> Head | None:
         name = field[1].lower()
         if name in (b"content-type", b"transfer-encoding", b"content-encoding") and name in values:
             return None
-        values[name] = field[2].lower()
+        values[name] = field[2].strip(b" \t").lower()
         if name not in (b"connection", b"keep-alive"):
             kept.append(line)
     kind = values.get(b"content-type", b"").partition(b";")[0].rstrip()

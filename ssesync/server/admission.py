@@ -43,7 +43,8 @@ class Streams:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # A stream that was dropped is ended by whoever collects it, perhaps a thread that is in here.
+        self._lock = threading.RLock()
         self._open: dict[int, weakref.ref[EventStream]] = {}
         self._leaving: set[int] = set()  # those of them that are about to be detached
         self._detached: dict[Connection, str] = {}  # with the keys that they were admitted by

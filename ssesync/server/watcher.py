@@ -117,7 +117,8 @@ class Watcher:
 
     def __init__(self) -> None:
         self._poller: Poller | None = _make_poller()
-        self._lock = threading.Lock()
+        # A stream that was dropped is ended by whoever collects it, perhaps a thread that is in here.
+        self._lock = threading.RLock()
         self._hang_ups: dict[int, tuple[Callback, bool]] = {}
         self._ticks: list[Callable[[], bool]] = []
         self._signalled: list[Callback] = []

@@ -122,6 +122,8 @@ class Watcher:
         self._hang_ups: dict[int, tuple[Callback, bool]] = {}
         self._ticks: list[Callable[[], bool]] = []
         self._signalled: list[Callback] = []
+        self._starting = threading.Lock()
+        self._started = self._told = False
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -129,8 +131,22 @@ class Watcher:
             self._poller.watch_pipe(self._wake_out)
 
     def start(self) -> None:
-        """Start the thread, which also does what was asked for before."""
-        threading.Thread(target=self._run, name="ssesync-watcher", daemon=True).start()
+        """Start the thread, which also does what was asked for before. Any number of times: where there can't be another
+        thread now, there may be one later."""
+        # Nobody waits here: the lock may be one from before gevent's patch, as gunicorn's hooks are imported before it.
+        # While a thread starts others run, and a greenlet that waited for such a lock would stop all.
+        if self._started or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if not self._started:
+                threading.Thread(target=self._run, name="ssesync-watcher", daemon=True).start()
+                self._started = True
+        except RuntimeError as error:
+            if not self._told:
+                self._told = True
+                logger.warning("clients that leave are not noticed until there is a thread for the watcher: %s", error)
+        finally:
+            self._starting.release()
 
     @property
     def senses(self) -> bool:
@@ -261,18 +277,19 @@ _making = threading.Lock()
 
 
 def watcher() -> Watcher:
-    """This process's watcher, started when it is first asked for. A forked child gets its own."""
+    """This process's watcher, started when it is first asked for. A forked child gets its own.
+
+    :raises OSError: there are no more descriptors.
+    """
     global _current
-    if _current is None:
-        made = None
+    current = _current
+    if current is None:
         with _making:
             if _current is None:
-                _current = made = Watcher()
-        if made is not None:
-            # Not with the lock held: that may be one from before gevent's patch, as gunicorn's hooks are imported
-            # before it. While a thread starts others run, and a greenlet that waited for such a lock would stop all.
-            made.start()
-    return _current
+                _current = Watcher()
+            current = _current
+    current.start()  # not with the lock held
+    return current
 
 
 def watcher_if_any() -> Watcher | None:

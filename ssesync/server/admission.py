@@ -65,19 +65,34 @@ class Streams:
         :param detached: it will be detached, if that works, and so takes no thread.
         """
         settings = stream.settings
+        ticking = watcher()  # before anything is counted: there may be no descriptors for one
         with self._lock:
             full = self._is_full_of_detached(settings) if detached else self._is_full_of_served(settings)
             per_key = settings.max_streams_per_key
-            if full or self.stopping or (per_key is not None and self._keys[key] >= per_key):
+            admitted = not (full or self.stopping or (per_key is not None and self._keys[key] >= per_key))
+            if admitted:
+                self._open[id(stream)] = weakref.ref(stream)
+                if detached:
+                    self._leaving.add(id(stream))
+                self._keys[key] += 1
+                self._opened += 1
+            else:
                 self._refused += 1
-                return False
-            self._open[id(stream)] = weakref.ref(stream)
-            if detached:
-                self._leaving.add(id(stream))
-            self._keys[key] += 1
-            self._opened += 1
-        watcher().every_tick(self._tick)
-        return True
+            tell = full and detached and not self._told_of_files
+            self._told_of_files = self._told_of_files or tell
+            held = len(self._detached)
+        if admitted:
+            ticking.every_tick(self._tick)
+        if tell:  # not with the lock held: who knows what a handler of the log does
+            logger.warning(
+                "this process holds %d detached event streams and answers 503 to more; max_detached=%r%s",
+                held,
+                settings.max_detached,
+                ", from its limit of open files: raise that (ulimit -n, LimitNOFILE=)"
+                if settings.max_detached == "auto"
+                else "",
+            )
+        return admitted
 
     def _is_full_of_served(self, settings: Settings) -> bool:
         limit = _server_limit() if settings.max_streams == "auto" else settings.max_streams
@@ -85,19 +100,7 @@ class Streams:
 
     def _is_full_of_detached(self, settings: Settings) -> bool:
         limit = _descriptor_limit() if settings.max_detached == "auto" else settings.max_detached
-        if limit is None or len(self._detached) + len(self._leaving) < limit:
-            return False
-        if not self._told_of_files:
-            self._told_of_files = True
-            logger.warning(
-                "this process holds %d detached event streams and answers 503 to more; max_detached=%r%s",
-                len(self._detached),
-                settings.max_detached,
-                ", from its limit of open files: raise that (ulimit -n, LimitNOFILE=)"
-                if settings.max_detached == "auto"
-                else "",
-            )
-        return True
+        return limit is not None and len(self._detached) + len(self._leaving) >= limit
 
     def detached(self, stream: EventStream, key: str, connection: Connection) -> None:
         """A stream is served by the loop from now on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
 import time
@@ -67,7 +69,10 @@ class Crew:
                 self._idle -= 1
                 self._busy += 1
                 call = self._calls.popleft()
-            logged(call)
+            try:
+                logged(call)
+            except BaseException as error:  # a sys.exit() in on_close, say: it is no end of this thread
+                logged(functools.partial(logger.error, "%r in a callback of ssesync is ignored", error))
             del call  # and all that hangs on it, while there is nothing to do
             with self._condition:
                 self._busy -= 1
@@ -78,4 +83,5 @@ def logged(call: Call) -> None:
     try:
         call()
     except Exception:
-        logger.exception("the ssesync loop failed at %r", call)
+        with contextlib.suppress(Exception):  # a filter of the log that fails must not end the thread
+            logger.exception("the ssesync loop failed at %r", call)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import subprocess
 import sys
 import threading
@@ -79,3 +81,21 @@ def test_an_interpreter_that_exits_waits_for_no_call():
         "begun.wait()\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE).returncode == 0
+
+
+def test_what_ends_a_thread_elsewhere_ends_none_here(caplog: pytest.LogCaptureFixture):
+    """A callback that calls sys.exit(), or an asyncio.CancelledError, which is no Exception either."""
+    crew, done = Crew(2, "test-exiting"), threading.Event()
+    for error in (SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()):
+        crew.ask(functools.partial(fail, error))
+    crew.ask(done.set)
+    assert done.wait(PATIENCE)
+    crew.wait(PATIENCE)
+    assert not crew._busy
+    assert "SystemExit(3)" in caplog.text
+    assert "CancelledError()" in caplog.text
+    caplog.clear()
+
+
+def fail(error: BaseException) -> None:
+    raise error

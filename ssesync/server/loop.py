@@ -201,15 +201,12 @@ class Loop:
             try:
                 ready = list(self._poller.wait(0 if self._calls else timeout))
                 self._awake = True
-            except OSError:
-                logger.exception("the ssesync loop can't wait: detached streams end")
-                for connection in list(self._connections.values()):
-                    self.end(connection, CloseReason.ERROR)
-                time.sleep(_TICK)
-                continue
+            except Exception:
+                self._can_not_wait()
+                ready = []  # and who comes all the same is told that it ends
             for fd, gone, writable in ready:
                 if fd == self._wake_out:
-                    with contextlib.suppress(BlockingIOError):
+                    with contextlib.suppress(OSError):
                         os.read(fd, 4096)
                 else:
                     logged(functools.partial(self._look, fd, gone, writable))
@@ -220,6 +217,13 @@ class Loop:
             if now >= due:
                 due = now + _TICK
                 logged(lambda: self._tick(time.monotonic()))
+
+    def _can_not_wait(self) -> None:
+        with contextlib.suppress(Exception):
+            logger.exception("the ssesync loop can't wait: detached streams end")
+        for connection in list(self._connections.values()):
+            logged(functools.partial(self.end, connection, CloseReason.ERROR))
+        time.sleep(_TICK)
 
     def _look(self, fd: int, gone: bool, writable: bool) -> None:
         connection = self._connections.get(fd)

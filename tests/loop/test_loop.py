@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import selectors
@@ -12,7 +13,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import pytest
@@ -21,7 +22,7 @@ from ssesync import CloseReason, Settings, StreamStats
 from ssesync.server import loop as loop_module
 from ssesync.server.connection import Connection, Group, Handover
 from ssesync.server.loop import Loop
-from ssesync.server.poller import EpollPoller, Poller, SelectorPoller
+from ssesync.server.poller import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.server.sending import make_send, plain_send
 from ssesync.wire.encoder import KEEP_ALIVE
 
@@ -135,8 +136,12 @@ def clients_are_closed() -> Iterator[None]:
 
 @pytest.fixture(params=POLLERS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    loop = Loop(POLLERS[request.param]())
+    with running(Loop(POLLERS[request.param]())) as loop:
+        yield loop
 
+
+@contextlib.contextmanager
+def running(loop: Loop) -> Iterator[Loop]:
     def run() -> None:
         with contextlib.suppress(SystemExit):
             loop._run()
@@ -508,3 +513,51 @@ def test_a_default_timeout_for_sockets_makes_no_end_wait_for_its_client(loop: Lo
         socket.setdefaulttimeout(before)
     assert first.rest().endswith(b"0\r\n\r\n")
     assert second.rest() == b"0\r\n\r\n"
+
+
+def test_a_log_that_fails_is_no_end_of_the_loop(loop: Loop, caplog: pytest.LogCaptureFixture):
+    def fail(record: logging.LogRecord) -> bool:
+        raise ValueError("a filter that fails")
+
+    client, log = Client(Plain(loop)), logging.getLogger("ssesync")
+    log.addFilter(fail)
+    try:
+        on(loop, lambda: 1 / 0)
+    finally:
+        log.removeFilter(fail)
+    client.connection.stop(CloseReason.REVOKED)
+    assert client.rest().endswith(b"0\r\n\r\n")
+
+
+def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pytest.LogCaptureFixture):
+    class Broken(SelectorPoller):
+        broken = False
+
+        def add(self, fd: int, half_close: bool) -> None:
+            if self.broken:
+                raise OSError("a poller that fails")
+            super().add(fd, half_close)
+
+        def wait(self, timeout: float | None) -> Iterable[Ready]:
+            if self.broken:
+                raise MemoryError
+            return super().wait(timeout)
+
+    poller = Broken()
+    with running(Loop(poller)) as loop:
+        group = Plain(loop)
+        first, unread = Client(group), socket.socketpair()
+        poller.broken = True
+        on(loop, lambda: None)
+        assert first.rest() == b"0\r\n\r\n"
+        assert first.note.reason is CloseReason.ERROR
+        with unread[0] as client:
+            client.settimeout(PATIENCE)
+            unread[1].setblocking(False)
+            handover = Handover(unread[1].detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
+            second = Connection(loop, handover, group, Note())
+            loop.call_soon(lambda: loop.take_in(second, HEAD))
+            assert client.recv(100) == b""
+        poller.broken = False
+    assert "can't wait" in caplog.text
+    caplog.clear()

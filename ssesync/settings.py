@@ -128,7 +128,7 @@ class Settings:
         for name in ("threaded", "sense_disconnect", "half_close_is_gone", "same_origin_only", "cors_credentials"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} takes True or False, got {excerpt(getattr(self, name))}")
-        if self.detach not in (True, False, "auto"):
+        if not isinstance(self.detach, bool) and self.detach != "auto":
             raise SettingsError(f"detach takes True, False or 'auto', got {excerpt(self.detach)}")
         if self.release_db not in ("step", "start", None):
             raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ssesync import Settings
+from ssesync import Settings, SettingsError
 from ssesync.server import takeover as module
 from ssesync.server.sockets import ClientSocket
 from ssesync.server.takeover import Head, Takeover, takeover_of
@@ -613,3 +613,10 @@ def test_a_request_without_a_connection_has_none_to_take_over(tmp_path: Path):
         environ = {"wsgi.input": file, "SERVER_SOFTWARE": "WSGIServer/0.2"}
         assert takeover_of(environ, Settings(detach=True), OPENING) is None
     assert takeover_of({}, Settings(detach=True), OPENING) is None
+
+
+def test_whether_to_detach_is_true_false_or_auto_and_nothing_that_equals_them():
+    """1 would not be True here, but "auto"."""
+    for value in (0, 1, "yes", None):
+        with pytest.raises(SettingsError, match="detach takes"):
+            Settings(detach=value)  # type: ignore[arg-type]

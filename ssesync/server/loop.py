@@ -158,8 +158,8 @@ class Loop:
         del self._connections[connection.fd]
         with contextlib.suppress(OSError):
             self._poller.remove(connection.fd)
-        connection.hang_up(reason)
         connection.group.step_out(connection)
+        logged(lambda: connection.hang_up(reason))  # whatever happens there, nothing is sent to the descriptor any more
         connection.reason = reason
         connection.group.left(connection)
         logged(lambda: connection.record.ended(connection, reason, connection.stats))

@@ -561,3 +561,17 @@ def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pyt
         poller.broken = False
     assert "can't wait" in caplog.text
     caplog.clear()
+
+
+@pytest.mark.skipif("epoll" not in POLLERS, reason="other ways of waiting fail for all")
+def test_a_client_whose_descriptor_somebody_else_has_closed_ends_like_any_other(caplog: pytest.LogCaptureFixture):
+    with running(Loop(EpollPoller())) as loop:
+        group = Plain(loop)
+        lost, other = Client(group), Client(group)
+        on(loop, lambda: os.close(lost.connection.fd))
+        give(group, b"data: 1\n\n")
+        assert lost.note.reason is CloseReason.CLIENT_GONE
+        assert group.gone == [lost.connection]
+        assert not group.is_in_step(lost.connection)
+        assert other.read(14) == b"9\r\ndata: 1\n\n\r\n"
+    caplog.clear()

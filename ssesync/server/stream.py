@@ -333,8 +333,8 @@ class EventStream:
 
     def tick(self, now: float) -> None:
         """Look at lifetime and stalling. For the watcher alone."""
-        if self._guard is not None:
-            self._guard.tick(now)
+        if (busy := self._guard or self._takeover) is not None:
+            busy.tick(now)
 
     def describe(self) -> dict[str, Any]:
         """What ``streams.snapshot()`` tells of this stream."""

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import select
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -39,9 +41,11 @@ _ASKED = ("uwsgi", "cheroot", "wsgiref")
 _LONGEST_OPENING = 4096
 # The kernel otherwise keeps some 4 MB for a client that does not read.
 _SEND_BUFFER = 65536
-# Bytes that are asked for, so that any head fits. Linux gives some 400 kB of it.
+# Bytes that are asked for, so that any head fits. Linux gives some 400 kB of it; a larger one is fetched by ticks.
 _DUMMY_BUFFER = 1024 * 1024
-# Seconds for which a server may be stuck in the dummy, with a head larger than that, which no client would take.
+# Bytes of a head that are fetched at most.
+_LONGEST_HEAD = 16 * 1024 * 1024
+# Seconds for which a server may be stuck in the dummy, with a head larger than that.
 _STUCK = 5
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
@@ -146,8 +150,8 @@ def _threads_are_greenlets() -> bool:
 
 
 class Takeover:
-    """Of one connection. All of it on the server's thread: :meth:`begin`, then :meth:`complete` or :meth:`undo`, then
-    :meth:`close` in any case."""
+    """Of one connection. All but :meth:`tick` on the server's thread: :meth:`begin`, then :meth:`complete` or
+    :meth:`undo`, then :meth:`close` in any case."""
 
     def __init__(self, found: ClientSocket, opening: bytes, send_timeout: float | None = None) -> None:
         self._server = found
@@ -155,6 +159,8 @@ class Takeover:
         self._opening = opening
         self._real = -1
         self._ours: socket.socket | None = None
+        self._reading = threading.RLock()  # from it
+        self._read: list[bytes] = []
         self._whose = _identity(found.fd)
         self._dummy: tuple[int, int] | None = None
         #: Why it was not possible, for the log.
@@ -182,9 +188,7 @@ class Takeover:
                 os.dup2(dummy.fileno(), fd, inheritable=os.get_inheritable(fd))
         except OSError as error:
             self.why = f"there are no descriptors for it: {error}"
-            if self._ours is not None:
-                self._ours.close()
-                self._ours = None
+            self._hang_up()
             if self._real >= 0:
                 os.close(self._real)
                 self._real = -1
@@ -228,16 +232,30 @@ class Takeover:
             left = self._written()
             if left not in (b"", b"0\r\n\r\n"):
                 logger.warning("%d bytes that came behind a detached stream's opening are lost", len(left))
-            self._ours.close()
-            self._ours = None
+            self._hang_up()
+
+    def tick(self, now: float) -> None:
+        """Let the server go on that writes a head larger than the kernel keeps. For the watcher alone."""
+        self._fetch(_LONGEST_HEAD)
+
+    def _fetch(self, most: float) -> None:
+        with self._reading, contextlib.suppress(BlockingIOError, ConnectionError):
+            size = sum(map(len, self._read))
+            while self._ours is not None and size < most and (piece := self._ours.recv(65536)):
+                self._read.append(piece)
+                size += len(piece)
 
     def _written(self) -> bytes:
-        pieces = []
-        if self._ours is not None:
-            with contextlib.suppress(BlockingIOError, ConnectionError):
-                while piece := self._ours.recv(65536):
-                    pieces.append(piece)
+        with self._reading:
+            self._fetch(math.inf)
+            pieces, self._read = self._read, []
         return b"".join(pieces)
+
+    def _hang_up(self) -> None:
+        with self._reading:
+            if self._ours is not None:
+                self._ours.close()
+                self._ours = None
 
     def _give_back(self, written: bytes) -> None:
         fd, real = self._server.fd, self._real
@@ -253,9 +271,7 @@ class Takeover:
                 if self._dummy is not None and _identity(fd) == self._dummy:
                     os.dup2(real, fd, inheritable=os.get_inheritable(fd))
             os.close(real)
-            if self._ours is not None:
-                self._ours.close()
-                self._ours = None
+            self._hang_up()
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

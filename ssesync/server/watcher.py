@@ -131,7 +131,7 @@ class Watcher:
             self._poller.watch_pipe(self._wake_out)
 
     def start(self) -> None:
-        """Start the thread, which also does what was asked for before. Any number of times: where there can't be another
+        """Start the thread, which also does what was asked for before. Any number of times: where there can be no other
         thread now, there may be one later."""
         # Nobody waits here: the lock may be one from before gevent's patch, as gunicorn's hooks are imported before it.
         # While a thread starts others run, and a greenlet that waited for such a lock would stop all.

@@ -13,6 +13,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -380,6 +381,55 @@ def test_a_server_is_not_stuck_with_a_head_that_no_client_would_take(
     assert head.startswith(b"".join(got))
 
 
+@pytest.mark.parametrize("end", [b"", b"and more"], ids=["taken over", "given back"])
+def test_a_head_that_is_larger_than_what_the_kernel_keeps_is_fetched_meanwhile(connection: Connection, end: bytes):
+    head = HEAD + b"X: " + bytes(range(65, 91)) * 80_000 + b"\r\n"
+    written, done, got = head + b"\r\n:ok\n" + end, threading.Event(), list[bytes]()
+
+    def write() -> None:
+        sent = 0
+        while sent < len(written):
+            with contextlib.suppress(BlockingIOError):
+                sent += connection.server.send(written[sent : sent + 100_000])
+        done.set()
+
+    def read() -> None:
+        while sum(map(len, got)) < len(written):
+            got.append(connection.client.recv(65536))
+
+    assert connection.takeover.begin()
+    threading.Thread(target=write, daemon=True).start()
+    deadline = time.monotonic() + PATIENCE
+    while not done.wait(0.01):
+        assert time.monotonic() < deadline
+        connection.takeover.tick(0)
+    reading = threading.Thread(target=read, daemon=True)
+    if end:
+        reading.start()
+    assert connection.takeover.complete(connection.give) is not bool(end)
+    if end:
+        reading.join(PATIENCE)
+        assert b"".join(got) == written
+        connection.both_ways()
+    else:
+        assert connection.given[0][1].wire == head + b"Connection: close\r\n\r\n:ok\n"
+
+
+def test_of_a_head_without_an_end_no_more_is_fetched_than_a_server_may_write(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_LONGEST_HEAD", 100_000)
+    monkeypatch.setattr(module, "_STUCK", 1)
+    assert connection.takeover.begin()
+    connection.server.settimeout(1)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < 16_000_000:
+            sent += connection.server.send(b"x" * 50_000)
+            connection.takeover.tick(0)
+    assert 100_000 <= sent < 16_000_000
+
+
 def test_a_client_that_takes_nothing_does_not_keep_the_server(connection: Connection, monkeypatch: pytest.MonkeyPatch):
     timeout = connection.server.gettimeout()
     connection.server.setblocking(False)
@@ -459,9 +509,7 @@ def test_an_answer_that_is_closed_behind_its_connection_opens_nothing(connection
     assert connection.client.recv(1) == b""
 
 
-def test_a_worker_that_is_ended_while_it_begins_does_not_hang(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_worker_that_is_ended_while_it_begins_does_not_hang(connection: Connection, monkeypatch: pytest.MonkeyPatch):
     """As gunicorn does it after a timeout: by SystemExit, wherever the thread is."""
 
     class Interrupted(socket.socket):
@@ -475,9 +523,10 @@ def test_a_worker_that_is_ended_while_it_begins_does_not_hang(
 
     made: list[socket.socket] = []
     make_pair = socket.socketpair
-    with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(socket, "socketpair", pair)
+    monkeypatch.setattr(socket, "socketpair", pair)
+    with pytest.raises(SystemExit):
         connection.takeover.begin()
+    monkeypatch.undo()
     closing = threading.Thread(target=connection.takeover.close, daemon=True)
     closing.start()
     closing.join(PATIENCE)

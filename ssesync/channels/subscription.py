@@ -112,8 +112,10 @@ class Subscription:
         )  # fmt: skip
         connection = self._detached = self._broker.audiences.hand_over(handover, place, record)
         reason = inbox.pass_on(connection)
-        if reason is not None:
-            connection.cancel(reason)  # it was ended meanwhile
+        if reason is CloseReason.SHUTDOWN:
+            connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back
+        elif reason is not None:
+            connection.cancel(reason)
         self._hub.detach(inbox)
         return connection
 
@@ -224,6 +226,7 @@ class Subscription:
         """End after what waits, then ``last``. From any thread."""
         if self._detached is not None:
             self._detached.stop(reason, last)
+            return  # the inbox would have it cut off
         self.inbox.close(CloseReason(reason), last=last)
         self._hub.detach(self.inbox)
 

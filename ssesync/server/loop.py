@@ -100,6 +100,8 @@ class Loop:
     def say_goodbye(self, last: bytes = b"") -> None:
         """End all streams cleanly, and those that are still to come. Waits for that and ``on_close``, 5 s at most."""
         deadline = time.monotonic() + _GOODBYE
+        # A worker's timeout, which is a SystemExit, may have hit a thread between the flag and the pipe.
+        self._awake = False
         self.call_soon(lambda: self._say_goodbye(last))
         self._empty.wait(_GOODBYE)
         self._callers.wait(deadline - time.monotonic())

@@ -575,3 +575,14 @@ def test_a_client_whose_descriptor_somebody_else_has_closed_ends_like_any_other(
         assert not group.is_in_step(lost.connection)
         assert other.read(14) == b"9\r\ndata: 1\n\n\r\n"
     caplog.clear()
+
+
+def test_a_thread_that_was_ended_while_it_asked_does_not_keep_the_process(loop: Loop):
+    """By gunicorn's SystemExit, that is, when the loop counts as awake and nobody has woken it."""
+    on(loop, lambda: None)
+    deadline = time.monotonic() + PATIENCE
+    while loop._awake and time.monotonic() < deadline:
+        time.sleep(0.001)
+    loop._awake = True
+    loop.say_goodbye()
+    assert loop._empty.is_set()

@@ -183,7 +183,8 @@ class Takeover:
                 # As the server has its own; with socket.setdefaulttimeout() a new one would not block.
                 os.set_blocking(dummy.fileno(), os.get_blocking(fd))
                 dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _DUMMY_BUFFER)
-                dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _STUCK, 0))
+                for side in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # nobody is there to be read from
+                    dummy.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", _STUCK, 0))
                 self._dummy = _identity(dummy.fileno())
                 os.dup2(dummy.fileno(), fd, inheritable=os.get_inheritable(fd))
         except OSError as error:

@@ -415,6 +415,32 @@ def test_a_head_that_is_larger_than_what_the_kernel_keeps_is_fetched_meanwhile(c
         assert connection.given[0][1].wire == head + b"Connection: close\r\n\r\n:ok\n"
 
 
+def test_who_reads_a_request_from_the_dummy_is_not_stuck(connection: Connection, monkeypatch: pytest.MonkeyPatch):
+    """A view, say, that takes the stream's first chunk by itself before it reads the request's body."""
+    monkeypatch.setattr(module, "_STUCK", 1)
+    assert connection.takeover.begin()
+    if connection.server.gettimeout():
+        connection.server.settimeout(1)
+    results: list[object] = []
+
+    def read() -> None:
+        try:
+            results.append(connection.server.recv(100))
+        except OSError as error:
+            results.append(error)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(PATIENCE)
+    is_stuck = reading.is_alive()
+    connection.takeover.close()
+    reading.join(PATIENCE)
+    assert not is_stuck
+    assert isinstance(results[0], (BlockingIOError, TimeoutError))
+    connection.server.settimeout(PATIENCE)
+    connection.both_ways()
+
+
 def test_of_a_head_without_an_end_no_more_is_fetched_than_a_server_may_write(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ):

@@ -121,7 +121,9 @@ class Settings:
         if self.max_streams != "auto":
             _number("max_streams", self.max_streams, least=1, whole=True, optional=True)
         if self.max_detached != "auto":
-            _number("max_detached", self.max_detached, least=0, whole=True, optional=True)
+            if self.max_detached == 0:
+                raise SettingsError("max_detached takes 1 or more, got 0; for none detached, say detach=False")
+            _number("max_detached", self.max_detached, least=1, whole=True, optional=True)
         _number("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
         _number("drain_timeout", self.drain_timeout, least=0)
         self._check_origins()

@@ -23,6 +23,7 @@ from ..errors import BrokerClosed, CloseReason
 from ..server.loop import Connection, Group, Handover, Loop, Record, loop
 from ..wire.encoder import KEEP_ALIVE
 from .frame import Frame, parse_id
+from .hub import Listed
 from .policy import Policy
 from .subscription import Place, Subscription
 
@@ -52,8 +53,8 @@ class Audiences:
         self._lock = threading.Lock()
         self._audiences: dict[Any, Audience] = {}
 
-    def hand_over(self, handover: Handover, place: Place, record: Record) -> Connection:
-        """Have a client served by the loop from now on. Any thread.
+    def hand_over(self, handover: Handover, place: Place, record: Record, instead_of: Listed) -> Connection:
+        """Have a client served by the loop from now on, and no more by who is named. Any thread.
 
         :raises BrokerError: the log can't be reached or used. Then nothing has happened.
         :raises OSError: there are no more descriptors.
@@ -69,14 +70,15 @@ class Audiences:
             audience.members += 1
         connection = Connection(current, handover, audience, record)
         hub = self._broker.hub
-        hub.enlist(connection, audience.inbox, place.channels, place.patterns, place.key)
+        hub.enlist(connection, audience.inbox, place.channels, place.patterns, place.key, instead_of)
         try:
             audience.begin()
             if self._broker._closed:
                 raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
             hub.detach(connection)
-            audience.leave()
+            if audience.leave():
+                current.call_soon(audience.end)
             raise
         record.began(connection)
         current.call_soon(lambda: audience.welcome(connection, handover.head, place))
@@ -190,8 +192,12 @@ class Audience(Group):
             behind.subscription.cancel()
         self._broker.hub.detach(connection)
         if self.leave():
-            self.loop.forget(self)
-            self._subscription.cancel()
+            self.end()
+
+    def end(self) -> None:
+        """Be no more: the last has left."""
+        self.loop.forget(self)
+        self._subscription.cancel()
 
     # What comes.
 

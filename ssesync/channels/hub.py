@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,6 +74,7 @@ class Hub:
         self._channels: dict[str, dict[Listed, Sink]] = {}
         self._patterns: dict[str, tuple[re.Pattern[str], dict[Listed, Sink]]] = {}
         self._keys: dict[str, dict[Listed, None]] = {}
+        self._replaced: dict[Listed, Listed] = {}  # who is about to go, by who has come instead
         self._snapshots: dict[str, tuple[Sink, ...]] = {}
         self._gone: deque[Listed] = deque()
         #: Which log ``position`` is a place of.
@@ -95,14 +96,18 @@ class Hub:
         channels: Iterable[str],
         patterns: Iterable[str] = (),
         key: str | None = None,
+        instead_of: Listed | None = None,
     ) -> None:
         """One more has these channels, who counts by himself and ends by himself, and gets what the sink is offered.
 
-        The sink is offered each frame once, however many have it.
+        The sink is offered each frame once, however many have it. ``instead_of`` is who will be detached next, and who
+        counts no more.
         """
         member = Member(tuple(channels), tuple(patterns), key, sink)
         with self._held():
             self._members[who] = member
+            if instead_of is not None:
+                self._replaced[who] = instead_of
             for channel in member.channels:
                 self._channels.setdefault(channel, {})[who] = sink
             for pattern in member.patterns:
@@ -126,7 +131,7 @@ class Hub:
         with self._held():
             having = [self._channels.get(channel, {})]
             having += [each for expression, each in self._patterns.values() if expression.fullmatch(channel)]
-            return len(having[0]) if len(having) == 1 else len(set().union(*having))
+            return self._count(having[0] if len(having) == 1 else set().union(*having))
 
     def take_changed(self, *, every: bool = False) -> dict[str, int]:
         """The channels whose number of members has changed since the last call, or all of them, with that number."""
@@ -134,7 +139,10 @@ class Hub:
             changed, self._changed = self._changed, set()
             if every:
                 changed.update(self._channels)
-            return {channel: len(self._channels.get(channel, ())) for channel in changed}
+            return {channel: self._count(self._channels.get(channel, ())) for channel in changed}
+
+    def _count(self, having: Collection[Listed]) -> int:
+        return len(having) - sum(new in having and old in having for new, old in self._replaced.items())
 
     def claim(self, channels: Iterable[str], position: int) -> list[str]:
         """Take it on to deliver what comes up to ``position``; those of the channels that anyone wants."""
@@ -241,6 +249,8 @@ class Hub:
         member = self._members.pop(who, None)
         if member is None:
             return
+        if self._replaced:
+            self._replaced = {new: old for new, old in self._replaced.items() if who not in (new, old)}
         for channel in member.channels:
             _drop(self._channels, channel, who)
         for pattern in member.patterns:

@@ -110,7 +110,7 @@ class Subscription:
             self.channels, self.patterns, inbox.policy, self._key, inbox.epoch, inbox.cursor,
             inbox.behind, b"".join(self._first), len(self._first),
         )  # fmt: skip
-        connection = self._detached = self._broker.audiences.hand_over(handover, place, record)
+        connection = self._detached = self._broker.audiences.hand_over(handover, place, record, inbox)
         reason = inbox.pass_on(connection)
         if reason is CloseReason.SHUTDOWN:
             connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back

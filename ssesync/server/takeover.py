@@ -47,6 +47,9 @@ _DUMMY_BUFFER = 1024 * 1024
 _LONGEST_HEAD = 16 * 1024 * 1024
 # Seconds for which a server may be stuck in the dummy, with a head larger than that.
 _STUCK = 5
+# Seconds after which nobody asks any more for what comes behind an opening: a server does so at once. A view that takes
+# the opening itself and then fails has its error page written into the dummy.
+_FORSAKEN = 30
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)")
@@ -163,6 +166,7 @@ class Takeover:
         self._read: list[bytes] = []
         self._whose = _identity(found.fd)
         self._dummy: tuple[int, int] | None = None
+        self._began = math.inf
         #: Why it was not possible, for the log.
         self.why = ""
 
@@ -186,6 +190,7 @@ class Takeover:
                 for side in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # nobody is there to be read from
                     dummy.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", _STUCK, 0))
                 self._dummy = _identity(dummy.fileno())
+                self._began = time.monotonic()
                 os.dup2(dummy.fileno(), fd, inheritable=os.get_inheritable(fd))
         except OSError as error:
             self.why = f"there are no descriptors for it: {error}"
@@ -207,7 +212,7 @@ class Takeover:
             return False
         # The server's next look for a request finds an end.
         self._ours.shutdown(socket.SHUT_WR)
-        fd, self._real = self._real, -1
+        fd = self._take_real()
         try:
             with contextlib.suppress(OSError):  # it is gone already, which the loop will find
                 _prepare(fd)
@@ -236,8 +241,19 @@ class Takeover:
             self._hang_up()
 
     def tick(self, now: float) -> None:
-        """Let the server go on that writes a head larger than the kernel keeps. For the watcher alone."""
+        """Let a server go on that writes a head larger than the kernel keeps; cut off who is forsaken. For the watcher
+        alone."""
         self._fetch(_LONGEST_HEAD)
+        with self._reading:
+            if self._real >= 0 and now - self._began > _FORSAKEN:
+                self._began = math.inf
+                logger.warning("an event stream's opening was taken and then no more of it: its connection is cut")
+                ClientSocket(self._real).shut()
+
+    def _take_real(self) -> int:
+        with self._reading:
+            real, self._real = self._real, -1
+        return real
 
     def _fetch(self, most: float) -> None:
         with self._reading, contextlib.suppress(BlockingIOError, ConnectionError):
@@ -259,8 +275,7 @@ class Takeover:
                 self._ours = None
 
     def _give_back(self, written: bytes) -> None:
-        fd, real = self._server.fd, self._real
-        self._real = -1
+        fd, real = self._server.fd, self._take_real()
         try:
             _send_all(real, written)
         except OSError:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings, StreamStats, Subscription, open_broker
+from ssesync.channels.audience import Audience
 from ssesync.channels.frame import Frame
 from ssesync.channels.options import Limits
 from ssesync.server.connection import Connection, Handover
@@ -443,6 +444,52 @@ def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
     assert len(memory.hub) == 1
     assert not subscription.closed
     subscription.close()
+
+
+def test_who_fails_to_join_as_the_last_other_leaves_leaves_nothing_behind(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    first = join(memory, "a")
+    turn()
+    audience = first.connection.group
+
+    def fail(self: Audience) -> None:
+        first.close()
+        await_that(lambda: first.reason is not None, "the first is gone")
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(Audience, "begin", fail)
+    subscription = memory.subscribe("a")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        handover = Handover(theirs.fileno(), False, HEAD, "", Settings(), 0.0, 0)
+        with pytest.raises(BrokerUnavailable):
+            subscription.hand_over(handover, None)  # type: ignore[arg-type]
+    subscription.close()
+    turn()
+    assert audience not in loop()._groups
+    assert not memory.audiences._audiences
+    assert len(memory.hub) == 0
+
+
+@pytest.mark.parametrize("by", ["channel", "pattern"])
+def test_during_the_handover_a_client_counts_once(memory: Broker, by: str):
+    counts = []
+
+    class Counted(Client):
+        def began(self, connection: Connection) -> None:
+            counts.append((memory.subscriber_count("a", local=True), memory.hub.take_changed(every=True)))
+
+    channels, options = (["a"], {}) if by == "channel" else ([], {"patterns": ["*"]})
+    clients = [Counted(memory, *channels, **options) for _ in range(2)]
+    assert [count for count, _ in counts] == [1, 2]
+    if by == "channel":
+        assert [changed["a"] for _, changed in counts] == [1, 2]
+    assert memory.subscriber_count("a", local=True) == 2
+    assert not memory.hub._replaced
+    for client in clients:
+        client.close()
+    await_that(lambda: memory.subscriber_count("a", local=True) == 0, "both are gone")
 
 
 def test_a_log_that_is_begun_anew_resets_everybody_once(memory: Broker, join: Join):

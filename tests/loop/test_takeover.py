@@ -415,6 +415,23 @@ def test_a_head_that_is_larger_than_what_the_kernel_keeps_is_fetched_meanwhile(c
         assert connection.given[0][1].wire == head + b"Connection: close\r\n\r\n:ok\n"
 
 
+def test_who_takes_the_opening_and_no_more_does_not_leave_the_client_waiting_for_ever(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+):
+    """A view, say, that does so itself and then fails."""
+    assert connection.takeover.begin()
+    connection.server.send(b"HTTP/1.1 500 INTERNAL SERVER ERROR\r\n\r\n")
+    connection.takeover.tick(time.monotonic() + 10)
+    assert not caplog.records
+    assert connection.client_gets_nothing()
+    for later in (40, 50):
+        connection.takeover.tick(time.monotonic() + later)
+    assert connection.client.recv(100) == b""
+    [record] = caplog.records
+    assert "is cut" in record.getMessage()
+    connection.takeover.close()
+
+
 def test_who_reads_a_request_from_the_dummy_is_not_stuck(connection: Connection, monkeypatch: pytest.MonkeyPatch):
     """A view, say, that takes the stream's first chunk by itself before it reads the request's body."""
     monkeypatch.setattr(module, "_STUCK", 1)

@@ -62,6 +62,10 @@ def test_an_unknown_option_is_named_with_the_nearest(options: dict[str, Any], me
         ("max_pending_bytes", 0),
         ("threaded", 1),
         ("threaded", None),
+        ("detach", 1),
+        ("detach", "always"),
+        ("max_detached", 0),
+        ("max_detached", "all"),
     ],
 )
 def test_a_value_that_can_not_work_is_refused_with_its_name_and_value(name: str, value: Any) -> None:

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BrokerClosed, CloseReason
@@ -61,7 +60,7 @@ class Audiences:
         :raises RuntimeError: there can't be another thread.
         """
         current = loop()
-        key = (place.channels, place.patterns, _likeness(place.policy), handover.settings.keep_alive)
+        key = (place.channels, place.patterns, place.policy.likeness, handover.settings.keep_alive)
         with self._lock:
             audience = self._audiences.get(key)
             if audience is None:
@@ -70,9 +69,9 @@ class Audiences:
             audience.members += 1
         connection = Connection(current, handover, audience, record)
         hub = self._broker.hub
-        hub.enlist(connection, audience.inbox, place.channels, place.patterns, place.key, instead_of)
+        fed = hub.enlist(connection, audience.inbox, place.channels, place.patterns, place.key, instead_of)
         try:
-            audience.begin()
+            audience.begin(fed)
             if self._broker._closed:
                 raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
@@ -91,14 +90,6 @@ class Audiences:
                 return False
             del self._audiences[key]
             return True
-
-
-def _likeness(policy: Policy) -> tuple[Any, ...]:
-    """What policies that do the same have in common. A lambda is made anew in each call of a view."""
-    function: Any = policy.coalesce
-    if isinstance(function, FunctionType) and not (function.__closure__ or function.__defaults__):
-        function = function.__code__
-    return (function, *(getattr(policy, name) for name in Policy.__dataclass_fields__ if name != "coalesce"))
 
 
 class Behind(NamedTuple):
@@ -127,6 +118,8 @@ class Audience(Group):
         #: What the hub feeds.
         self.inbox = self._subscription.inbox
         self.inbox.on_wake = self._wake
+        self._revoked: deque[Connection] = deque()
+        self.inbox.on_revoked = self._revoked.append
         self._beginning = threading.Lock()
         self._begun = False
         self._woken = self._reading = False
@@ -143,8 +136,8 @@ class Audience(Group):
 
     # Any thread.
 
-    def begin(self) -> None:
-        """Set out at the log's end. Any number of times, of which the first does it and the others wait for that."""
+    def begin(self, fed: bool) -> None:
+        """Set out at the log's end, the first time; others wait for that. If not ``fed``, it has gaps."""
         with self._beginning:
             if not self._begun:
                 epoch, head = self._broker._head()
@@ -152,6 +145,8 @@ class Audience(Group):
                 self.inbox.start(epoch, head, behind=False)
                 self._begun = True
                 self._wake()
+            elif not fed:
+                self.inbox.missed()
 
     def _wake(self) -> None:
         if not self._woken:
@@ -243,6 +238,9 @@ class Audience(Group):
             self._wake()  # else the next tick tries again
 
     def _send_batch(self) -> None:
+        while self._revoked:
+            # Now: what is sent may have been published when that was done, and to end them is asked for on the way.
+            self.loop.end(self._revoked.popleft(), CloseReason.REVOKED)
         first = self._frames[0]
         if not first.startswith(b"id: %s-" % self._epoch.encode()):
             self._begin_anew(first)

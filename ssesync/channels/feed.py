@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from ..errors import BrokerClosed, BrokerError
+from ..errors import BrokerClosed, BrokerError, excerpt
 from ..event import Event
 from .broker import Broker
 from .frame import check_channel
@@ -50,9 +50,11 @@ class ChannelFeed:
     Each event's data and type are published. Its id is not kept: ids are the broker's to give, so that subscribers can
     resume from the broker's log. Events without data are left out.
 
-    A source that ends or raises is made anew, after half a second and then ever later, up to 30. The quiet end of an
-    :class:`EventSource`, which comes back by itself (204, ``until``, ``close()``), is the feed's end too. While the
-    broker can't be reached the event is kept and the source waits: nothing is buffered here.
+    A source that ends or raises is made anew, after half a second and then ever later, up to 30. It begins where the
+    function has it begin: of a new :class:`EventSource`, without a last event ID. One that comes back by itself keeps
+    its own; ``should_retry=lambda error: True`` has it do so after every error. Its quiet end (204, ``until``,
+    ``close()``) is the feed's end too. While the broker can't be reached the event is kept and the source waits:
+    nothing is buffered here.
 
     **Several processes.** With a broker that they share, one of them feeds at a time: every process starts its feed,
     and a lease in the broker says which one has a source. If that process ends, be it by ``kill -9``, another takes
@@ -89,6 +91,10 @@ class ChannelFeed:
         lease: float = 5.0,
         name: str | None = None,
     ) -> None:
+        if not isinstance(broker, Broker):
+            raise TypeError(
+                f"broker takes what open_broker(url) gives, sse.broker or get_broker(), got {excerpt(broker)}"
+            )
         if not callable(source):
             raise TypeError("source takes a function that gives the events, lambda: EventSource(url) for one")
         take_number("lease", lease)
@@ -138,9 +144,12 @@ class ChannelFeed:
     @property
     def state(self) -> str:
         """``"stopped"``, ``"standby"`` (another process feeds), ``"feeding"``, ``"waiting"`` for a source or the broker
-        to work again, or ``"ended"`` for good."""
+        to work again, or ``"ended"`` for good. An :class:`EventSource` that has no connection is waited for too."""
         run = self._run
-        return "stopped" if run is None else run.state
+        if run is None:
+            return "stopped"
+        waits = run.state == "feeding" and getattr(run.current, "state", "open") in ("connecting", "waiting")
+        return "waiting" if waits else run.state
 
     def snapshot(self) -> dict[str, Any]:
         """What this process's feed has done, as plain values: ``channel``, ``state``, ``events`` published, events
@@ -172,7 +181,7 @@ class _Run:
         self._lease = feed._lease
         self._lock = threading.Lock()
         self._stopped, self._leads = threading.Event(), threading.Event()
-        self._current: Iterable[Any] | None = None
+        self.current: Iterable[Any] | None = None
         self._dropping = False
         self._since = 0.0
         what = f"the feed of {feed.channel!r}"
@@ -233,7 +242,7 @@ class _Run:
             error = caught
         finally:
             with self._lock:
-                self._current = None
+                self.current = None
             _cancel(made)
         with self._lock:
             if self._dropping:
@@ -251,7 +260,7 @@ class _Run:
     def _adopt(self, made: Iterable[Any]) -> bool:
         """Let others end it; whether it is wanted still."""
         with self._lock:
-            self._current = made
+            self.current = made
             return not self._dropping
 
     def _pass_on(self, item: Any) -> bool:
@@ -349,7 +358,7 @@ class _Run:
     def _drop(self) -> None:
         """End what is being read."""
         with self._lock:
-            self._dropping, made = True, self._current
+            self._dropping, made = True, self.current
         _cancel(made)
 
 

@@ -131,5 +131,5 @@ def check_pattern(name: object) -> str:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The pattern as a regular expression for ``fullmatch``."""
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))
+    """The pattern as a regular expression for ``fullmatch``. No pattern has the brokers' own channel in it."""
+    return re.compile("[^\x01]*".join(re.escape(part) for part in pattern.split("*")))

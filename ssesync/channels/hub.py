@@ -48,6 +48,9 @@ class Sink(Listed, Protocol):
     def missed(self) -> object:
         """There was more than was offered, and more may come: the log knows."""
 
+    def revoked(self, who: Listed) -> object:
+        """One of those who have this is not to get what is offered from now on."""
+
 
 @dataclass(eq=False, slots=True)
 class Member:
@@ -81,7 +84,8 @@ class Hub:
         self.epoch = ""
         #: A sink that is attached now gets all that comes after this.
         self.position = 0
-        self._changed: set[str] = set()
+        self._changed: set[str] | None = None  # until somebody asks: within one process nobody does
+        self._sharing: dict[Sink, int] = {}  # how many have a sink that is not theirs alone
         #: Called with each frame of the brokers' own channel.
         self.on_control: Callable[[Frame], object] = lambda frame: None
 
@@ -97,17 +101,21 @@ class Hub:
         patterns: Iterable[str] = (),
         key: str | None = None,
         instead_of: Listed | None = None,
-    ) -> None:
+    ) -> bool:
         """One more has these channels, who counts by himself and ends by himself, and gets what the sink is offered.
 
         The sink is offered each frame once, however many have it. ``instead_of`` is who will be detached next, and who
-        counts no more.
+        counts no more. The answer: whether others had the sink already. If not, it may have missed what came since the
+        last of them was gone.
         """
         member = Member(tuple(channels), tuple(patterns), key, sink)
         with self._held():
             self._members[who] = member
             if instead_of is not None:
                 self._replaced[who] = instead_of
+            sharing = self._sharing.get(sink, 0)
+            if who is not sink:
+                self._sharing[sink] = sharing + 1
             for channel in member.channels:
                 self._channels.setdefault(channel, {})[who] = sink
             for pattern in member.patterns:
@@ -117,6 +125,7 @@ class Hub:
             if key is not None:
                 self._keys.setdefault(key, {})[who] = None
             self._changed_at(member)
+            return sharing > 0
 
     def detach(self, who: Listed) -> None:
         """Offer the sink nothing more. Any number of times, and also from a destructor, which may run anywhere."""
@@ -133,12 +142,16 @@ class Hub:
             having += [each for expression, each in self._patterns.values() if expression.fullmatch(channel)]
             return self._count(having[0] if len(having) == 1 else set().union(*having))
 
+    def channel_count(self) -> int:
+        """How many channels anyone has by their names."""
+        return len(self._channels)
+
     def take_changed(self, *, every: bool = False) -> dict[str, int]:
         """The channels whose number of members has changed since the last call, or all of them, with that number."""
         with self._held():
             changed, self._changed = self._changed, set()
-            if every:
-                changed.update(self._channels)
+            if every or changed is None:
+                changed = {*(changed or ()), *self._channels}
             return {channel: self._count(self._channels.get(channel, ())) for channel in changed}
 
     def _count(self, having: Collection[Listed]) -> int:
@@ -193,14 +206,13 @@ class Hub:
     def revoke(self, key: str, channel: str | None) -> int:
         """End the members that a key has, or only those that have the channel; how many that were."""
         with self._held():
-            members = [
-                member
-                for member in self._keys.get(key, ())
-                if channel is None or self._members[member].covers(channel)
-            ]  # fmt: skip
-        for member in members:
-            member.close(CloseReason.REVOKED)
-            self.detach(member)
+            members = [(who, self._members[who]) for who in self._keys.get(key, ())]
+        members = [(who, member) for who, member in members if channel is None or member.covers(channel)]
+        for who, member in members:
+            if member.sink is not who:
+                member.sink.revoked(who)
+            who.close(CloseReason.REVOKED)
+            self.detach(who)
         return len(members)
 
     def close(self, reason: CloseReason) -> None:
@@ -249,6 +261,10 @@ class Hub:
         member = self._members.pop(who, None)
         if member is None:
             return
+        if member.sink is not who:
+            self._sharing[member.sink] -= 1
+            if not self._sharing[member.sink]:
+                del self._sharing[member.sink]
         if self._replaced:
             self._replaced = {new: old for new, old in self._replaced.items() if who not in (new, old)}
         for channel in member.channels:
@@ -263,7 +279,8 @@ class Hub:
         self._changed_at(member)
 
     def _changed_at(self, member: Member) -> None:
-        self._changed.update(member.channels)
+        if self._changed is not None:
+            self._changed.update(member.channels)
         if member.patterns:
             self._snapshots.clear()
         for channel in member.channels:

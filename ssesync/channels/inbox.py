@@ -70,6 +70,8 @@ class Inbox:
         self.events = 0
         #: Called when there is something for a reader who does not wait here. It must take no lock.
         self.on_wake: Callable[[], object] | None = None
+        #: What :meth:`revoked` calls. It must take no lock either.
+        self.on_revoked: Callable[[Any], object] | None = None
 
     @property
     def reason(self) -> CloseReason | None:
@@ -123,7 +125,10 @@ class Inbox:
             if self._reason is not None:
                 return
             if epoch == self.epoch:
-                # It has come with an id of the new log before the listener knew of that one.
+                # It has come with an id of the new log before the listener knew of that one. What was offered until now
+                # was of the old one, whose numbers may be higher.
+                self._clear(but_left_out=True)
+                self._newest = self.cursor
                 if position > self.cursor:
                     self.missed()
                 return
@@ -143,6 +148,11 @@ class Inbox:
             elif not (self._frames or self._keyed):
                 self.behind = True
             self._wake()
+
+    def revoked(self, who: Any) -> None:
+        """See :class:`ssesync.channels.hub.Sink`."""
+        if self.on_revoked is not None:
+            self.on_revoked(who)
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
         """End; whether this call was the one that ended it.
@@ -209,6 +219,11 @@ class Inbox:
         with self._condition:
             if generation != self.generation or self._reason is not None:
                 return []
+            if epoch != self.epoch:
+                # What has come so far may be of the old log, of which the numbers say nothing in this one.
+                self._frames = [frame for frame in self._frames if frame.startswith(b"id: %s-" % epoch.encode())]
+                self._size = sum(map(len, self._frames))
+                self._newest = self._frames[-1].seq if self._frames else end
             self.epoch, self.cursor = epoch, end
             self._newest = max(self._newest, end)
             if complete and not self._left_out:

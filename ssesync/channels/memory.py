@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import itertools
 import logging
+import operator
 import secrets
 import threading
 import time
@@ -27,15 +30,10 @@ class Log:
         self.size = 0
         self.trimmed = 0  # up to this seq
 
-    def after(self, seq: int) -> list[Frame]:
-        """The frames after a seq. Looked for from the end, where most who ask are."""
-        frames = []
-        for at, _, frame in reversed(self.entries):
-            if at <= seq:
-                break
-            frames.append(frame)
-        frames.reverse()
-        return frames
+    def after(self, seq: int, limit: int) -> list[Frame]:
+        """Up to so many frames after a seq: no more, or who comes from far back would cost as much again each time."""
+        first = bisect.bisect_right(self.entries, seq, key=operator.itemgetter(0))
+        return [frame for _, _, frame in itertools.islice(self.entries, first, first + limit)]
 
 
 class MemoryBroker(Broker):
@@ -103,7 +101,7 @@ class MemoryBroker(Broker):
                 return Page([], True, "unknown", self.hub.epoch, self._seq)
             if after < max([base, *(log.trimmed for log in logs)]):
                 return Page([], True, "trimmed", self.hub.epoch, self._seq)
-            frames = heapq.merge(*(log.after(after) for log in logs), key=lambda frame: frame.seq)
+            frames = heapq.merge(*(log.after(after, limit + 1) for log in logs), key=lambda frame: frame.seq)
             return merged(frames, limit, self.hub.epoch, self._seq)
 
     def _expire(self, log: Log, now: float) -> None:

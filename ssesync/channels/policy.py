@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from ..errors import SettingsError, excerpt
@@ -28,7 +29,8 @@ class Policy:
 
     coalesce: Callable[[Event], Any] | None = None
     """What an event is about, for the policy of that name. ``None`` as its answer: nothing that another replaces. It is
-    called on the thread that publishes or listens, so it must be quick, and must not use the broker."""
+    called on the thread that publishes or listens, or that serves all detached streams: so it must be quick, and must
+    not use the broker."""
 
     max_pending_events: int = 256
     """Events that may wait."""
@@ -60,3 +62,14 @@ class Policy:
         take_number("patience", self.patience, zero=True)
         for name in ("reset_event", "dropped_event"):
             Event(type=getattr(self, name))
+
+    @property
+    def likeness(self) -> tuple[Any, ...]:
+        """What policies that do the same have in common. A lambda is made anew in each call of a view."""
+        function: Any = self.coalesce
+        if isinstance(function, FunctionType):
+            if not (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
+                function = (function.__code__, id(function.__globals__))
+        elif function.__hash__ is None:
+            function = id(function)
+        return (function, *(getattr(self, name) for name in self.__dataclass_fields__ if name != "coalesce"))

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError
 from . import redis_scripts as scripts
 from .broker import Broker
-from .frame import Frame, Page, compiled, merged
+from .frame import CONTROL, Frame, Page, compiled, merged
 from .listener import Listener
 from .options import LIMITS, Limits, checked_options, split_limits, take_number
 from .presence import GONE, Presence, as_far_as_it_works
@@ -280,8 +280,9 @@ class RedisBroker(Broker):
         elif page.lost == "unknown":
             self._renew()
         elif page.lost:
-            self._unfinished = None
             self.hub.missed(wanted)
+            # They can ask the log. What processes tell one another comes this way alone.
+            self._unfinished = (after, end, [CONTROL]) if CONTROL in wanted and len(wanted) > 1 else None
         else:
             self.hub.deliver(page.frames)
             self._unfinished = None if page.complete else (page.frames[-1].seq, end, wanted)

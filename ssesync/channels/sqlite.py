@@ -59,7 +59,7 @@ class SQLiteBroker(Broker):
         """The broker of a URL, with the options of its query and others."""
         parts = urlsplit(url)
         path = unquote(parts.path)[1:]
-        if parts.netloc or not path or path == ":memory:":
+        if not url[len(parts.scheme) :].startswith(":///") or not path or path == ":memory:":
             raise SettingsError(
                 f"sqlite:// takes the path of a file, sqlite:///relative or sqlite:////absolute, got {excerpt(url)}"
             )
@@ -158,14 +158,18 @@ class SQLiteBroker(Broker):
         if not presence.due(self.hub):
             return
         alive = presence.gives_sign_of_life()
+        known = None
         with as_far_as_it_works(), self._write.transaction(write=True) as connection:
             now = time.time()
             rows = [(channel, self._process, count, now) for channel, count in presence.untold.items()]
             connection.executemany("INSERT OR REPLACE INTO ssesync_presence VALUES (?, ?, ?, ?)", rows)
             connection.execute("DELETE FROM ssesync_presence WHERE subscribers = 0 OR seen < ?", (now - GONE,))
-            if alive:
-                connection.execute("UPDATE ssesync_presence SET seen = ? WHERE process = ?", (now, self._process))
+            update = "UPDATE ssesync_presence SET seen = ? WHERE process = ?"
+            known = connection.execute(update, (now, self._process)).rowcount if alive else None
             presence.told(alive=alive)
+        if known is not None and known < self.hub.channel_count():
+            # It was away for too long, or the clock was set, and others have taken it for gone.
+            presence.untold = self.hub.take_changed(every=True)
 
     def _count_elsewhere(self, channel: str) -> int:
         with self._read.transaction() as connection:

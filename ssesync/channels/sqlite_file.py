@@ -72,10 +72,11 @@ class Handle:
 
         :raises BrokerError: it could not be done, and nothing of it was.
         """
-        with self._lock:
+        began = time.monotonic()
+        with self._turn(write):
             connection = self._current()
             try:
-                self.patiently(lambda: connection.execute("BEGIN IMMEDIATE" if write else "BEGIN"))
+                self.patiently(lambda: connection.execute("BEGIN IMMEDIATE" if write else "BEGIN"), began)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException as error:
@@ -88,6 +89,16 @@ class Handle:
                 if isinstance(told, BrokerDamaged):
                     self._let_go()
                 raise told from error
+
+    @contextlib.contextmanager
+    def _turn(self, write: bool) -> Iterator[None]:
+        # Who waits behind one that waits for another process waits for that process too: no longer than the first.
+        if not self._lock.acquire(timeout=self._patience if write else -1):
+            raise BrokerUnavailable(self._locked())
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def data_version(self) -> tuple[object, ...]:
         """Something that changes when another connection has written to the file, or the file is another one."""
@@ -184,9 +195,9 @@ class Handle:
         connection.execute(put, ("boot", boot))
         connection.execute("COMMIT")
 
-    def patiently(self, action: Callable[[], T]) -> T:
+    def patiently(self, action: Callable[[], T], since: float | None = None) -> T:
         """Do it, again and again while another process holds the lock."""
-        deadline = time.monotonic() + self._patience
+        deadline = (time.monotonic() if since is None else since) + self._patience
         pause = 0.0005
         while True:
             try:
@@ -197,11 +208,14 @@ class Handle:
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, 0.02)
 
+    def _locked(self) -> str:
+        return f"{self._path} has been locked by another process for {self._patience} s"
+
     def _told(self, error: sqlite3.Error) -> BrokerError:
         """The error, as ours."""
         text = str(error)
         if _is_busy(error):
-            return BrokerUnavailable(f"{self._path} has been locked by another process for {self._patience} s")
+            return BrokerUnavailable(self._locked())
         if "full" in text:
             return BrokerUnavailable(f"the disk that {self._path} is on is full: nothing was published ({text})")
         if "unable to open" in text:

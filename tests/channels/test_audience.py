@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import selectors
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings, StreamStats, Subscription, open_broker
-from ssesync.channels.audience import Audience
 from ssesync.channels.frame import Frame
 from ssesync.channels.options import Limits
 from ssesync.server.connection import Connection, Handover
@@ -56,6 +56,7 @@ class Client:
             )
         except BaseException:
             other.close()
+            self.socket.close()
             raise
         other.detach()
 
@@ -446,32 +447,6 @@ def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
     subscription.close()
 
 
-def test_who_fails_to_join_as_the_last_other_leaves_leaves_nothing_behind(
-    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
-):
-    first = join(memory, "a")
-    turn()
-    audience = first.connection.group
-
-    def fail(self: Audience) -> None:
-        first.close()
-        await_that(lambda: first.reason is not None, "the first is gone")
-        raise BrokerUnavailable("away")
-
-    monkeypatch.setattr(Audience, "begin", fail)
-    subscription = memory.subscribe("a")
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        handover = Handover(theirs.fileno(), False, HEAD, "", Settings(), 0.0, 0)
-        with pytest.raises(BrokerUnavailable):
-            subscription.hand_over(handover, None)  # type: ignore[arg-type]
-    subscription.close()
-    turn()
-    assert audience not in loop()._groups
-    assert not memory.audiences._audiences
-    assert len(memory.hub) == 0
-
-
 @pytest.mark.parametrize("by", ["channel", "pattern"])
 def test_during_the_handover_a_client_counts_once(memory: Broker, by: str):
     counts = []
@@ -524,12 +499,13 @@ def test_by_chance_no_client_has_a_gap_or_a_duplicate(broker: Broker, kind: str,
         order.append((channel, text))
 
     def come(channels: tuple[str, ...], since: int, got: list[str], last_event_id: str) -> None:
-        client = Client(broker, *channels, last_event_id=last_event_id, max_pending_events=chance.choice((3, 50)),
-                        patience=120, buffer=chance.choice((2048, 65536)))  # fmt: skip
+        names, patterns = [[each for each in channels if ("*" in each) is glob] for glob in (False, True)]
+        client = Client(broker, *names, patterns=patterns, last_event_id=last_event_id, patience=120,
+                        max_pending_events=chance.choice((3, 50)), buffer=chance.choice((2048, 65536)))  # fmt: skip
         crowd.append((channels, client, since, got))
 
     def expected(channels: tuple[str, ...], since: int) -> list[str]:
-        return [text for channel, text in order[since:] if channel in channels]
+        return [text for channel, text in order[since:] if channel in channels or "*" in channels]
 
     def check(channels: tuple[str, ...], client: Client, since: int, got: list[str]) -> list[str]:
         have = got + [str(data) for data in client.data]
@@ -543,7 +519,9 @@ def test_by_chance_no_client_has_a_gap_or_a_duplicate(broker: Broker, kind: str,
             for _ in range(chance.choice((1, 1, 1, 10))):
                 publish(chance.choice("ab"))
         elif step < 0.6 and len(crowd) < 12:
-            come(chance.choice([("a",), ("b",), ("a", "b")]), len(order), [], "")
+            come(chance.choice([("a",), ("b",), ("a", "b"), ("*",), ("a", "*")]), len(order), [], "")
+        elif step < 0.65:
+            broker.revoke("nobody")  # which is told in the log, and is nobody's event
         elif step < 0.9 and crowd:
             _, client, _, _ = chance.choice(crowd)
             client.read(chance.choice((7, 300, 65536)))
@@ -573,3 +551,99 @@ def test_a_forked_child_has_audiences_of_its_own(memory: Broker, join: Join):
     assert os.waitstatus_to_exitcode(status) == 0
     memory.publish("a", "on")
     await_events(1, client)
+
+
+@contextlib.contextmanager
+def loop_held_up() -> Iterator[None]:
+    """Keep the loop's thread from doing anything."""
+    held, go = threading.Event(), threading.Event()
+    loop().call_soon(lambda: (held.set(), go.wait(PATIENCE)))
+    assert held.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        go.set()
+
+
+@pytest.mark.parametrize("how", ["leaves", "is revoked"])
+def test_whoever_comes_while_the_last_of_an_audience_goes_misses_nothing(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    last = join(memory, "a", key="ada")
+    turn()
+    memory.publish("a", "0")
+    await_events(1, last)
+    enlist = memory.hub.enlist
+
+    def late(who: Any, sink: Any, *rest: Any) -> bool:
+        if who is not sink and how == "leaves":
+            last.connection.cancel()
+            await_that(lambda: last.reason, "it has left")
+        elif who is not sink:
+            memory.revoke("ada")
+        if who is not sink:
+            memory.publish("a", "1")  # which nobody feeds the audience with
+        return enlist(who, sink, *rest)
+
+    monkeypatch.setattr(memory.hub, "enlist", late)
+    with loop_held_up() if how == "is revoked" else contextlib.nullcontext():
+        client = join(memory, "a")
+    monkeypatch.undo()
+    turn()
+    memory.publish("a", "2")
+    await_events(2, client)
+    assert client.data == ["1", "2"]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_is_published_after_a_revoke_does_not_reach_who_was_revoked(broker: Broker, join: Join, slow: bool):
+    ours, theirs = join(broker, "a", key="ada"), join(broker, "a", key="bob")
+    turn()
+    if slow:
+        broker.publish("a", "x" * 100_000)
+        await_that(lambda: ours.connection.waits, "it takes no more")
+        turn()
+    with loop_held_up():
+        broker.publish("a", "before")
+        broker.revoke("ada")
+        broker.publish("a", "after")
+    await_events(2 + slow, theirs)
+    await_that(lambda: ours.is_at_end, "it ends", ours)
+    assert ours.reason is CloseReason.REVOKED
+    assert "after" not in ours.data
+
+
+def test_an_audience_whose_last_client_can_not_be_taken_in_is_forgotten(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    client = join(memory, "a")
+    turn()
+    (audience,) = memory.audiences._audiences.values()
+    assert audience in loop()._groups
+
+    def fail(fed: bool) -> None:
+        client.connection.cancel()
+        await_that(lambda: client.reason, "the other has left")
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(audience, "begin", fail)
+    with pytest.raises(BrokerUnavailable):
+        join(memory, "a")
+    turn()
+    assert not memory.audiences._audiences
+    assert audience not in loop()._groups
+
+
+def test_functions_that_differ_in_a_keyword_s_default_or_can_t_be_hashed_are_told_apart(memory: Broker, join: Join):
+    def by(field: str) -> Callable[[Event], Any]:
+        return lambda event, *, name=field: event.json()[name]
+
+    class Key:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, event: Event) -> Any:
+            return event.data
+
+    for function in (by("a"), by("b"), Key()):
+        join(memory, "a", overflow="coalesce", coalesce=function)
+    assert len(memory.audiences._audiences) == 3

@@ -431,3 +431,16 @@ def test_a_token_is_forgotten_when_its_time_is_over(broker: Broker) -> None:
     assert broker.use_once("token", 0.05)
     time.sleep(0.06)
     assert broker.use_once("token", 60)
+
+
+def test_what_brokers_tell_one_another_is_in_no_pattern(openers: Open) -> None:
+    broker = openers()
+    start = broker.position()
+    broker.publish("a", "1")
+    broker.revoke("ada")
+    broker.publish("b", "2")
+    with broker.subscribe(patterns=["*"], last_event_id=start) as subscription:
+        assert texts(subscription, 2) == ["1", "2"]
+        broker.revoke("ada")
+        broker.publish("c", "3")
+        assert texts(subscription, 1) == ["3"]

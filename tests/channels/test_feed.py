@@ -27,7 +27,7 @@ from ssesync import (
 )
 from ssesync.channels import feed as module
 from ssesync.channels.lease import Lease
-from ssesync.testing import Answer, FakeSSEServer
+from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
 from .conftest import got, texts
 from .test_contract import eventually
@@ -259,6 +259,27 @@ def test_an_error_that_is_final_to_an_event_source_is_not_to_the_feed(
     assert isinstance(feed.last_error, StatusError)
 
 
+def test_an_upstream_that_is_away_is_waited_for_and_the_last_event_id_is_kept(
+    broker: Broker, upstream: FakeSSEServer, make: Make
+) -> None:
+    upstream.answer().event("1", id="one")
+    upstream.answer(403)
+    upstream.answer(503, headers={"Retry-After": "60"})
+    upstream.answer().event("2").stall()
+    subscription = broker.subscribe("prices")
+    clock = FakeClock(hold=True)
+    feed = make(lambda: EventSource(upstream.url, should_retry=lambda error: True, clock=clock)).start()
+    assert texts(subscription, 1) == ["1"]
+    for count in range(1, 4):
+        clock.wait_until_waiting()
+        assert feed.state == "waiting"
+        clock.advance(100)
+        upstream.wait_for_requests(count + 1)
+    assert texts(subscription, 1) == ["2"]
+    assert feed.state == "feeding"
+    assert [request.last_event_id for request in upstream.requests] == ["", "one", "one", "one"]
+
+
 @pytest.mark.parametrize("end", ["204", "until"])
 def test_the_quiet_end_of_an_event_source_is_the_feed_s(
     end: str, broker: Broker, upstream: FakeSSEServer, make: Make
@@ -466,12 +487,13 @@ def test_a_forked_child_starts_its_own_feed(tmp_path: Path) -> None:
         (ChannelError, {"channel": "a*"}),
         (SettingsError, {"lease": 0}),
         (SettingsError, {"lease": "5"}),
+        (TypeError, {"broker": "memory://"}),
     ],
 )
 def test_what_can_t_work_is_refused_at_once(error: type[Exception], options: dict[str, Any], broker: Broker) -> None:
-    given: dict[str, Any] = {"channel": "a", "source": list, **options}
+    given: dict[str, Any] = {"channel": "a", "source": list, "broker": broker, **options}
     with pytest.raises(error):
-        ChannelFeed(broker, given.pop("channel"), given.pop("source"), **given)
+        ChannelFeed(given.pop("broker"), given.pop("channel"), given.pop("source"), **given)
 
 
 def test_errors_of_events_are_told_without_their_data(

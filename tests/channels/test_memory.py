@@ -72,3 +72,16 @@ open_broker("memory://").publish("a", "x")
 assert "redis" not in sys.modules and "sqlite3" not in sys.modules and "requests" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_channels_that_nobody_has_any_more_leave_nothing_in_the_hub() -> None:
+    with open_broker("memory://") as broker:
+        for number in range(100):
+            broker.subscribe(f"order:{number}", patterns=[f"order:{number}:*"], key=str(number)).close()
+        hub = broker.hub
+        left = {name: value for name, value in vars(hub).items() if isinstance(value, (dict, set)) and value}
+        assert left == {}
+        broker.subscribe("a")
+        with broker.subscribe("b"):
+            assert hub.take_changed() == {"b": 1}
+        assert hub.take_changed() == {"b": 0}

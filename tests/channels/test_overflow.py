@@ -244,3 +244,35 @@ def test_iteration_ends_quietly_on_close_and_loudly_on_overflow(broker: Broker) 
     published(broker, "a", "1", "2")
     with pytest.raises(StreamClosed, match="overflow"):
         list(subscription)
+
+
+@pytest.mark.parametrize("told_later", [True, False])
+def test_numbers_of_an_old_log_hide_nothing_of_a_new_one(told_later: bool) -> None:
+    box = inbox()
+    box.offer(frame(1000))
+    box.take(0)
+    box.missed()
+    assert box.look()
+    # The log is another one, as the reader finds before the listener does.
+    reset = box.reset("unknown", "f", 3)
+    if told_later:
+        box.offer(frame(1001))
+    assert box.found([reset], complete=True, generation=0, end=3, epoch="f") == [reset]
+    if told_later:
+        box.offer(frame(1002))
+        box.lost("restarted", "f", 3)
+    box.offer(Frame.make("f", 4, "a", b"data: new\n\n"))
+    assert data_of(box.take(0)) == ["new"]
+
+
+def test_what_came_of_the_log_while_an_unknown_id_was_looked_for_is_given() -> None:
+    box = inbox()
+    box.start("", 0, behind=True)
+    assert box.look()
+    box.offer(frame(3))
+    box.offer(frame(4))
+    reset = box.reset("unknown", "e", 3)
+    assert box.found([reset], complete=True, generation=0, end=3, epoch="e") == [reset, frame(4)]
+    box.offer(frame(4))
+    box.offer(frame(5))
+    assert box.take(0) == [frame(5)]

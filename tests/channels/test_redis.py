@@ -16,7 +16,7 @@ import pytest
 import redis
 import trustme
 
-from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError, open_broker
+from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason, SettingsError, open_broker
 
 from .conftest import got, numbered, published, texts
 from .redis_server import RedisServer, lasting_port
@@ -112,6 +112,22 @@ def test_what_is_published_while_the_listener_is_cut_off_comes_when_it_is_back(
     assert texts(subscription, count) == numbered(count)
     assert subscription.get(0) is None
     subscription.close()
+
+
+def test_a_revoke_arrives_although_events_beside_it_are_lost(own_server: RedisServer, broker: Broker) -> None:
+    with open_broker(own_server.url, max_events=5) as other:
+        busy, ours = broker.subscribe("busy"), broker.subscribe("quiet", key="ada")
+        with held_up(broker):
+            published(other, "busy", *numbered(10))
+            other.revoke("ada")
+            published(other, "busy", *numbered(10))
+        deadline = time.monotonic() + 20
+        while ours.reason is None:
+            assert time.monotonic() < deadline, "the right was not taken back"
+            time.sleep(0.01)
+        assert ours.reason is CloseReason.REVOKED
+        assert got(busy, 1)[0].json() == {"reason": "trimmed"}
+        busy.close()
 
 
 @pytest.mark.parametrize("own_server", [DURABLE], indirect=True)

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,30 @@ def test_a_lock_that_another_process_holds_is_waited_for_and_then_told(path: Pat
     published(broker, "a", "2")
 
 
+def test_those_who_publish_at_the_same_time_wait_for_a_lock_together(path: Path) -> None:
+    with reopened(path, busy_timeout=0.5) as broker:
+        broker.publish("a", "1")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        refused: list[BrokerUnavailable] = []
+
+        def publish() -> None:
+            with pytest.raises(BrokerUnavailable, match="locked by another process") as caught:
+                broker.publish("a", "x")
+            refused.append(caught.value)
+
+        threads = [threading.Thread(target=publish) for _ in range(100)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 100
+        assert time.monotonic() - began < 25  # one after the other they would take 50 s
+        other.close()
+        broker.publish("a", "2")
+
+
 def test_the_file_stays_small_however_much_is_published(path: Path) -> None:
     with reopened(path, max_events=10, max_channels=5) as broker:
         for n in range(600):
@@ -232,6 +257,27 @@ def test_a_process_that_nobody_heard_of_for_long_is_not_counted(path: Path, brok
     assert broker.subscriber_count("a") == 2
 
 
+def test_a_process_that_stood_still_is_counted_again(
+    path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssesync.channels.presence._SIGN_OF_LIFE", 0.05)
+    other = reopened(path)
+    subscription = broker.subscribe("a")
+    deadline = time.monotonic() + 20
+    while other.subscriber_count("a") != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("DELETE FROM ssesync_presence")  # as others do after half a minute
+    connection.close()
+    while other.subscriber_count("a") != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    subscription.close()
+    other.close()
+
+
 def test_idle_subscribers_cost_next_to_nothing(broker: Broker) -> None:
     subscription = broker.subscribe("a")
     time.sleep(0.1)
@@ -251,7 +297,17 @@ def test_a_relative_path_is_that_of_where_the_broker_was_opened(
     assert (tmp_path / "a b.db").exists()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/path"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://host/path",
+        "sqlite:channels.db",
+        "sqlite:/srv/channels.db",
+    ],
+)
 def test_a_url_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="sqlite:////absolute"):
         open_broker(url)

@@ -59,8 +59,9 @@ class ChannelFeed:
     **Several processes.** With a broker that they share, one of them feeds at a time: every process starts its feed,
     and a lease in the broker says which one has a source. If that process ends, be it by ``kill -9``, another takes
     over within about one and a half times ``lease`` seconds. What the upstream sends in between is missed, unless the
-    upstream repeats it to whoever connects. In turn an event may be published twice: when a process was halted between
-    its look at the lease and publishing, or when the connection to the broker broke before the answer came. With
+    upstream repeats it to whoever connects. In turn an event may be published twice, or an older one behind the next
+    process's newer ones: when a process was halted, or waited for the broker, between its look at the lease and
+    publishing, or when the connection to the broker broke before the answer came. With
     ``memory://`` each process has subscribers of its own, so each one feeds.
 
     Nothing runs before :meth:`start`; a forked child calls that itself. All methods may be called from any thread.

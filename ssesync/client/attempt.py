@@ -87,7 +87,7 @@ class Request:
 
 
 class Attempt:
-    """Makes one request at once, on a thread of its own and with the caller's context variables.
+    """Makes one request, on a thread of its own and with the caller's context variables.
 
     :param prepare: does what comes before the request, and returns what sends it. That is left out where nobody waits
         for the answer any more.
@@ -104,7 +104,6 @@ class Attempt:
         context = contextvars.copy_context()
         context.run(_current.set, self)
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="ssesync-connect", daemon=True)
-        self._thread.start()
 
     @property
     def running(self) -> bool:
@@ -112,10 +111,16 @@ class Attempt:
         return self._thread.is_alive()
 
     def result(self, token: CancelToken) -> requests.Response | None:
-        """Wait for the answer; ``None`` as soon as the token is set. What the request raised is raised."""
-        abandon = True  # also when an exception, such as Ctrl-C's, ends the wait
+        """Make it, once, and wait for the answer; ``None`` as soon as the token is set. What the request raised is
+        raised.
+
+        :raises RuntimeError: there can't be another thread.
+        """
+        # Also when an exception ends the wait, such as Ctrl-C's, which may come while the thread starts.
+        abandon = True
         token.add_callback(self._settled.set)
         try:
+            self._thread.start()
             self._settled.wait()
             abandon = token.is_set()
         finally:

@@ -354,14 +354,29 @@ def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connect
     assert late.reason is expected.get(how, CloseReason.CANCELLED)
 
 
-def test_thousands_who_come_back_while_much_is_published_catch_up(memory: Broker, join: Join):
+def test_thousands_who_come_back_while_much_is_published_catch_up(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    """That the log takes longer to be read than they have patience is not their fault."""
+    read, go_on = type(memory).read, threading.Event()
+
+    def read_late(self: Broker, *args: Any) -> Any:
+        assert go_on.wait(PATIENCE)
+        return read(self, *args)
+
+    monkeypatch.setattr(type(memory), "read", read_late)
     memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
     since = memory.publish("a", "seen")
     for number in range(2_000):
         memory.publish("a", str(number))
-    clients = [join(memory, "a", last_event_id=since, buffer=65536, patience=0.01) for _ in range(20)]
-    for number in range(2_000, 4_000):
+    clients = [join(memory, "a", last_event_id=since, buffer=65536, patience=1) for _ in range(20)]
+    for number in range(2_000, 3_500):
         memory.publish("a", str(number))
+    time.sleep(1.5)
+    for number in range(3_500, 4_000):
+        memory.publish("a", str(number))
+    turn()
+    go_on.set()
     await_events(4_000, *clients)
     for client in clients:
         assert client.data == [str(number) for number in range(4_000)]

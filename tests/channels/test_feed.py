@@ -93,6 +93,8 @@ def test_data_and_type_are_published_and_the_id_is_the_broker_s(
         assert [(event.data, event.type) for event in events] == [("1", "message"), ("2", "trade"), ("a\nb", "message")]
         place = broker.position().partition("-")[0]
         assert [event.id for event in events] == [f"{place}-{number}" for number in (1, 2, 3)]
+        # An event is counted when it is published: a moment after it may have come.
+        eventually(lambda: feed.snapshot()["events"] == 3)
         assert feed.snapshot() == {
             "channel": "prices",
             "state": "feeding",

@@ -91,7 +91,8 @@ def test_presence_counts_over_all_processes(kind: str, serve: Serve, crowd_of: G
         assert len(listed) > 1
         await_that(lambda: broker.subscriber_count(wanted) == len(listed), "all are counted")
         with broker.subscribe(wanted):
-            assert broker.subscriber_count(wanted) == len(listed) + 1
+            # One that has moved may be counted twice for a moment.
+            await_that(lambda: broker.subscriber_count(wanted) == len(listed) + 1, "this one is counted too")
             assert broker.subscriber_count(wanted, local=True) == 1
         crowd.stop()
         await_that(lambda: broker.subscriber_count(wanted) == 0, "nobody is counted any more")

@@ -13,6 +13,7 @@ import trustme
 
 from ssesync import Event
 from ssesync.testing import FakeSSEServer, Pause, RecordedRequest, head
+from tests.channels.redis_server import lasting_port
 from tests.examples.servers import gunicorn
 from tests.living.nginx import nginx_with
 
@@ -22,8 +23,7 @@ from .runs import doctor, run
 @contextlib.contextmanager
 def nginx(folder: Path, upstream: int) -> Iterator[str]:
     """nginx as it comes, buffering, in front of a server."""
-    with FakeSSEServer() as free:
-        port = free.port
+    port = lasting_port()
     server = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }}"
     with nginx_with(folder, server):
         yield f"http://127.0.0.1:{port}/"
@@ -50,7 +50,7 @@ def test_an_nginx_that_buffers_is_found_and_one_that_does_not_is_well(tmp_path: 
         assert "the bytes stopped in the middle of an event" in findings["Buffering"][1]
         assert findings["X-Accel-Buffering"][0] == "unknown"
 
-        _, findings, status = doctor(f"{url}well", "--seconds", "0.8")
+        _, findings, status = doctor(f"{url}well", "--seconds", "3")
         assert findings["Buffering"][0] == "ok", findings
         assert status == 0, findings
 
@@ -64,7 +64,7 @@ def test_an_example_under_gunicorn_is_followed_and_is_well(tmp_path: Path):
         assert done.returncode == 0
         assert "  done      #100  {" in done.stdout
         assert "204: the server says that there is no more" in done.stderr
-        _, findings, status = doctor(url, "--seconds", "1")
+        _, findings, status = doctor(url, "--seconds", "4")
         assert status == 0, findings
         assert findings["Second stream"][0] == "ok"
 

@@ -83,8 +83,8 @@ def test_raw_bytes_can_give_the_terminal_no_orders(server: FakeSSEServer):
 
 def test_the_doctor_shows_how_far_the_watch_is_and_then_its_findings(server: FakeSSEServer):
     server.answer(times=None).event("x", id=1).stall()
-    with terminal("doctor", server.url, "--seconds", "1") as screen:
-        screen.until("of 1 s, 1 event, 0 comments, ")
+    with terminal("doctor", server.url, "--seconds", "4") as screen:
+        screen.until("of 4 s, 1 event, 0 comments, ")
         assert screen.ends() == 0
         assert re.search(r"^ok +Media type +text/event-stream$", screen.text, re.MULTILINE)
         assert COLOUR.search(screen.seen)

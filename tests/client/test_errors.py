@@ -198,7 +198,7 @@ def test_silence_for_longer_than_the_idle_timeout_is_an_error(
 def test_the_read_timeout_of_the_request_holds_where_no_idle_timeout_is_given(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
-    reader = Reader(get(serve_both([head(CHUNKED), chunk(b"data: x\n\n"), HOLD]), timeout=(PATIENCE, 0.3)))
+    reader = Reader(get(serve_both([head(CHUNKED), chunk(b"data: x\n\n"), HOLD]), timeout=(PATIENCE, 1)))
     assert reader.read() == EVENT
     with pytest.raises(IdleTimeout):
         reader.read()
@@ -237,11 +237,11 @@ def test_an_idle_timeout_does_not_outlive_its_stream(
         if request.connection == 0 and request.target == "/":
             yield head(CHUNKED)
             if len(server.requests) == 2:
-                time.sleep(0.6)
+                time.sleep(1.5)
             yield chunked(b"data: x\n\n")
 
     server = serve(script)
-    assert list(Reader(get(server), idle_timeout=0.3)) == [EVENT]
+    assert list(Reader(get(server), idle_timeout=1)) == [EVENT]
     assert list(Reader(get(server))) == [EVENT]
     assert server.connections == 1
 

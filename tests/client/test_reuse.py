@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import stat
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -130,9 +132,16 @@ def blocking_session(tls: Tls) -> Iterator[requests.Session]:
         yield session
 
 
-def descriptors() -> list[str]:
+def descriptors() -> set[tuple[str, int]]:
+    """The sockets that are open: all that a connection takes. A thread of another test may open a file."""
     gc.collect()
-    return sorted(os.listdir("/dev/fd"))  # noqa: PTH208
+    found = set()
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):  # closed since the listing, as the listing's own is
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add((name, status.st_ino))
+    return found
 
 
 @pytest.mark.parametrize("leave", ["break", "close", "cancel", "read to the end"])
@@ -158,7 +167,7 @@ def test_hundreds_of_streams_left_early_block_no_pool_and_leave_no_descriptor(
         assert server.connections == (1 if leave == "read to the end" else 300)
     del reader  # a response keeps its pool, and the pool the connection that was read to its end
     blocking_session.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_https_streams_left_early_leave_no_descriptor(blocking_session: requests.Session, tls: Tls) -> None:
@@ -169,7 +178,7 @@ def test_https_streams_left_early_leave_no_descriptor(blocking_session: requests
                 break
         assert server.connections == 20
     blocking_session.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_refused_answers_leave_no_descriptor_and_their_connection_is_used_again(
@@ -182,7 +191,7 @@ def test_refused_answers_leave_no_descriptor_and_their_connection_is_used_again(
                 Reader(blocking_session.get(server.url, stream=True, timeout=10))
         assert server.connections == 1
     blocking_session.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_cancel_that_meets_the_end_does_not_cut_the_connection_that_goes_back_to_its_pool(
@@ -230,4 +239,4 @@ def test_a_urllib3_response_left_early_gives_its_place_in_the_pool_back() -> Non
             for _ in Reader(pool.request("GET", server.url, preload_content=False, pool_timeout=PATIENCE)):
                 break
         assert server.connections == 10
-    assert descriptors() == before
+    assert descriptors() <= before

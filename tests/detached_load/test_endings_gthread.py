@@ -18,6 +18,9 @@ Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]
 Publish = Callable[..., Publisher]
 
+# Hundreds of clients on a machine that may have other things to do.
+pytestmark = pytest.mark.timeout(180)
+
 EARLY = {"TESTS_USE_EARLY": "1"}
 NO_HOOKS: dict[str, Any] = {"hooks": None}
 DOCUMENTED: dict[str, Any] = {"hooks": HOOKS_AS_DOCUMENTED}

@@ -391,7 +391,7 @@ class TestTransactions:
             with transaction.atomic():
                 assert publish("a", "x") is None
             assert subscription.get(0) is None
-        event = subscription.get(5)
+        event = subscription.get(20)
         assert event is not None
         assert event.data == "x"
 
@@ -405,7 +405,7 @@ class TestTransactions:
             with contextlib.suppress(Undone), transaction.atomic():
                 publish("a", "never")
                 raise Undone
-        event = subscription.get(5)
+        event = subscription.get(20)
         assert event is not None
         assert (event.data, subscription.get(0)) == ("kept", None)
 
@@ -413,7 +413,7 @@ class TestTransactions:
         subscription = get_broker().subscribe("a")
         with transaction.atomic():
             assert publish("a", "x", on_commit=False)
-            assert subscription.get(5) is not None
+            assert subscription.get(20) is not None
 
     def test_it_is_what_it_was_when_it_was_given(self) -> None:
         subscription = get_broker().subscribe("a")
@@ -421,7 +421,7 @@ class TestTransactions:
         with transaction.atomic():
             publish("a", data)
             data["n"] = 2
-        event = subscription.get(5)
+        event = subscription.get(20)
         assert event is not None
         assert event.json() == {"n": 1}
 
@@ -469,7 +469,7 @@ class InATestCase(TestCase):
         subscription = get_broker().subscribe("a")
         with self.captureOnCommitCallbacks(execute=True):
             publish("a", "x")
-        event = subscription.get(5)
+        event = subscription.get(20)
         assert event is not None
         assert event.data == "x"
 

@@ -16,6 +16,7 @@ from typing import Any
 import requests
 
 from ssesync import Reader, add_accept_mime, set_last_event_id
+from tests.channels.redis_server import lasting_port
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_projects"
@@ -85,8 +86,7 @@ def write_config(folder: Path) -> str:
 @contextlib.contextmanager
 def runserver(example: str, folder: Path, **variables: str) -> Iterator[Server]:
     """The Django example under Django's own server."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = lasting_port()
     command = [sys.executable, str(EXAMPLES / example / "manage.py"), "runserver", "--noreload", f"127.0.0.1:{port}"]
     with run(command, example, f"http://127.0.0.1:{port}/", folder, **variables) as server:
         until = time.monotonic() + 30

@@ -18,6 +18,8 @@ import pytest
 import requests
 from openai import OpenAI
 
+from tests.channels.redis_server import lasting_port
+
 from . import llm
 from .servers import environment, gunicorn, listens
 
@@ -145,8 +147,7 @@ def test_a_browser_without_a_key_is_given_the_gateway_s(system: llm.Running) -> 
 def test_a_model_that_is_not_there_is_an_error_the_client_understands(
     tmp_path: Path, client_of: Callable[..., OpenAI]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        closed = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    closed = f"http://127.0.0.1:{lasting_port()}"
     with gunicorn("llm_gateway", tmp_path, UPSTREAM=closed) as gateway:
         with pytest.raises(openai.InternalServerError, match="can't be reached") as caught:
             client_of(gateway.url.rstrip("/")).chat.completions.create(model="any", messages=MESSAGES, stream=True)
@@ -179,7 +180,8 @@ def test_the_end_takes_all_three_along_without_a_word(end: signal.Signals, clien
         with client_of(system.url).chat.completions.create(
             model="any", messages=MESSAGES, stream=True, max_tokens=100_000
         ) as stream:
-            next(stream)
+            for _ in range(10):  # so that no server is about to start a thread for it, and would wait for itself
+                next(stream)
             os.killpg(system.process.pid, end)
             rest = sum(1 for _ in stream)  # ends well, although not with an answer that is whole
             assert rest < 99_000

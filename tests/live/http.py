@@ -133,6 +133,16 @@ class Response:
         assert came[: len(data)] == data
         self._body = came[len(data) :]
 
+    def find(self, data: bytes) -> bytes:
+        """Wait for these bytes; what came before them."""
+        came = b""
+        while data not in came:
+            piece = self.piece()
+            assert piece, came
+            came += piece
+        before, _, self._body = came.partition(data)
+        return before
+
     def _raw(self) -> bytes:
         data = self._connection.receive()
         if self._left is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 import requests
 
 from ssesync import ConnectionLost, Reader
+from tests.channels.redis_server import lasting_port
 
 PATIENCE = 40.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,13 +71,6 @@ if __name__ == "__main__":
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def opened(url: str) -> Reader:
     """A reader of the stream, as soon as the server answers."""
     deadline = time.monotonic() + PATIENCE
@@ -120,7 +113,7 @@ def touched_again_and_again(file: Path) -> Iterator[None]:
 def test_an_open_stream_does_not_hold_the_reloader_up(text: str, arguments: list[str], tmp_path: Path) -> None:
     project = tmp_path / "project.py"
     project.write_text(text.replace("VERSION", "old"), "utf-8")
-    port = free_port()
+    port = lasting_port()
     command = [sys.executable, *(argument.format(port=port) for argument in arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     with (tmp_path / "log").open("wb") as log:

@@ -121,8 +121,10 @@ def test_with_sensing_turned_off_a_half_close_is_no_end_and_failing_keep_alives_
         response.expect(OPENING + FIRST)
         wire.half_close()
         response.expect(b":keep-alive\n" * 5)
+        producer = switchboard.answer()
         wire.rst()
-    switchboard.answer()
+    assert "pid" in (producer.hear() or {})
+    assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}
     said = switchboard.answer().hear()
     assert said is not None
     assert (said["on_close"], said["senses"]) == ("client_gone", False)
@@ -135,3 +137,8 @@ def test_a_stream_that_is_seen_says_that_it_senses(fleet: Fleet, switchboard: Sw
         response.expect(OPENING)
         [stream] = server.state()["streams"]
         assert stream["senses_disconnect"] is True
+        producer = switchboard.answer()
+    # What fails since nobody hears it would stand in the log that other tests look at.
+    assert "pid" in (producer.hear() or {})
+    assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}
+    assert switchboard.answer().hear() is not None

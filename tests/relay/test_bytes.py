@@ -210,7 +210,7 @@ def test_an_upstream_that_is_silent_beyond_its_read_timeout_ends_the_stream_with
     upstream: Upstream, session: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = upstream([head(CHUNKED), chunk(b"data: x\n\n"), HOLD])
-    stream = open_stream(session.get(server.url, stream=True, timeout=(10, 0.3)))
+    stream = open_stream(session.get(server.url, stream=True, timeout=(10, 1)))
     events = Decoder().feed(b"".join(stream))
     assert [event.type for event in events] == ["message", "error"]
     assert "no byte arrived" in caplog.text

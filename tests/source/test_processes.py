@@ -14,6 +14,7 @@ import pytest
 
 from ssesync import Backoff, EventSource
 from ssesync.testing import HOLD, Answer, FakeSSEServer
+from tests.channels.redis_server import lasting_port
 
 from .following import GEVENT, PATIENCE, Following, Log, in_turn
 from .replay_app import COUNT
@@ -50,8 +51,7 @@ def lines(process: subprocess.Popen[str], last: str) -> list[str]:
 
 
 def test_a_server_that_is_killed_and_comes_back_costs_no_event_and_doubles_none() -> None:
-    with FakeSSEServer() as free:
-        port = free.port
+    port = lasting_port()
     log = Log()
     source = EventSource(
         f"http://127.0.0.1:{port}/",

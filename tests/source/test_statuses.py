@@ -164,7 +164,7 @@ def test_silence_for_the_idle_timeout_is_asked_again(when: str, serve: Callable[
     }[when]
     server = serve(in_turn(silent, Answer().event("two", id=2)))
     log = Log()
-    came = data_of(source_of(server, idle_timeout=0.2, **log.hooks))
+    came = data_of(source_of(server, idle_timeout=1, **log.hooks))
     assert came == (["two"] if "headers" in when or "them" in when else ["one", "two"])
     assert log.names == ["ConnectFailed" if "headers" in when else "IdleTimeout", "StreamEnded"]
     server.wait_for_client_left()
@@ -353,7 +353,7 @@ class TestReconnectOff:
     ) -> None:
         server = serve(in_turn(answer))
         with pytest.raises(error) as raised:
-            data_of(source_of(server, reconnect=False, idle_timeout=0.3))
+            data_of(source_of(server, reconnect=False, idle_timeout=1))
         assert isinstance(raised.value, ReadError)
         assert len(server.requests) == 1
 

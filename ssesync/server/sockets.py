@@ -7,14 +7,16 @@ Where each server keeps its socket was read in its source and tried; see docs/de
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ClientSocket", "find_socket"]
+__all__ = ["ClientSocket", "expect_loss", "find_socket"]
 
 # Milliseconds that the kernel takes for a timeout at most.
 _LONGEST = 2**31 - 1
@@ -38,13 +40,18 @@ class ClientSocket:
 
     def expect_loss(self, seconds: float | None) -> None:
         """Have the kernel give up a peer that vanished without a word (RFC 5482), where it can be told to."""
-        try:
-            with _duplicate(self.fd) as handle:
-                handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                if seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-                    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), _LONGEST))
-        except OSError:
-            pass  # a unix socket, or a system without the option: failing writes will tell
+        with contextlib.suppress(OSError), _duplicate(self.fd) as handle:
+            expect_loss(handle, seconds)
+
+
+def expect_loss(handle: socket.socket, seconds: float | None) -> None:
+    """See :meth:`ClientSocket.expect_loss`."""
+    try:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), _LONGEST))
+    except OSError:
+        pass  # a unix socket, or a system without the option: failing writes will tell
 
 
 def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
@@ -57,7 +64,7 @@ def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
         except Exception:
             continue
         if isinstance(fd, int) and fd >= 0:
-            return ClientSocket(fd, find.__name__[1:]) if _is_socket(fd) else None
+            return ClientSocket(fd, find.__name__[1:]) if _is_socket(fd, find in _SOCKETS) else None
     return None
 
 
@@ -110,6 +117,11 @@ _FINDERS: tuple[Callable[[Mapping[str, Any]], Any], ...] = (
 )
 
 
+# These find the socket itself. Others ask wsgi.input, which may be a file: under CGI, in a test, behind a middleware
+# that buffers the request.
+_SOCKETS = (_gunicorn, _gunicorn_pywsgi, _werkzeug, _waitress)
+
+
 def _duplicate(fd: int) -> socket.socket:
     copy = os.dup(fd)
     blocking = os.get_blocking(copy)
@@ -119,9 +131,12 @@ def _duplicate(fd: int) -> socket.socket:
     return duplicate
 
 
-def _is_socket(fd: int) -> bool:
-    # wsgi.input may be a file: under CGI, in a test, behind a middleware that buffers the request.
+def _is_socket(fd: int, surely_a_client_s: bool) -> bool:
+    # With threads that compute beside it every call of the system counts: each lets go of the interpreter's lock.
     try:
+        is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+        if surely_a_client_s or not is_socket:
+            return is_socket
         with _duplicate(fd) as handle:
             try:
                 handle.getpeername()

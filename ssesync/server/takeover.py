@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from ..settings import Settings
 from .sending import AGAIN, make_send
-from .sockets import ClientSocket, find_socket
+from .sockets import ClientSocket, expect_loss, find_socket
 
 __all__ = ["Head", "Takeover", "sniff", "takeover_of"]
 
@@ -43,6 +43,7 @@ _LONGEST_OPENING = 4096
 _SEND_BUFFER = 65536
 # Bytes that are asked for, so that any head fits. Linux gives some 400 kB of it; a larger one is fetched by ticks.
 _DUMMY_BUFFER = 1024 * 1024
+_PIECE = 65536
 # Bytes of a head that are fetched at most.
 _LONGEST_HEAD = 16 * 1024 * 1024
 # Seconds for which a server may be stuck in the dummy, with a head larger than that.
@@ -215,8 +216,7 @@ class Takeover:
         fd = self._take_real()
         try:
             with contextlib.suppress(OSError):  # it is gone already, which the loop will find
-                _prepare(fd)
-            ClientSocket(fd).expect_loss(None if self._send_timeout is None else self._send_timeout + 10)
+                _prepare(fd, None if self._send_timeout is None else self._send_timeout + 10)
             give(fd, head)
         except Exception as error:
             self.why = f"{type(error).__name__}: {error}"
@@ -258,9 +258,11 @@ class Takeover:
     def _fetch(self, most: float) -> None:
         with self._reading, contextlib.suppress(BlockingIOError, ConnectionError):
             size = sum(map(len, self._read))
-            while self._ours is not None and size < most and (piece := self._ours.recv(65536)):
+            while self._ours is not None and size < most and (piece := self._ours.recv(_PIECE)):
                 self._read.append(piece)
                 size += len(piece)
+                if len(piece) < _PIECE:
+                    break  # there was no more: a call to hear that lets others have the interpreter's lock once more
 
     def _written(self) -> bytes:
         with self._reading:
@@ -298,13 +300,14 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare(fd: int) -> None:
+def _prepare(fd: int, seconds: float | None) -> None:
     handle = socket.socket(fileno=fd)
     try:
         handle.setblocking(False)
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         if handle.family != getattr(socket, "AF_UNIX", None):
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            expect_loss(handle, seconds)
     finally:
         handle.detach()
 

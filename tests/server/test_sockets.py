@@ -129,6 +129,11 @@ def test_an_input_that_is_no_socket_is_none(tmp_path: Path) -> None:
         assert find_socket({"wsgi.input": pipe}) is None
 
 
+def test_what_is_no_socket_where_a_server_has_its_own_is_none() -> None:
+    with tempfile.TemporaryFile() as file:
+        assert find_socket({"gunicorn.socket": file}) is None
+
+
 def test_a_closed_socket_is_none(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].close()
     assert find_socket({"gunicorn.socket": pair[0]}) is None
@@ -136,7 +141,7 @@ def test_a_closed_socket_is_none(pair: tuple[socket.socket, socket.socket]) -> N
 
 def test_a_socket_without_a_peer_is_none() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        assert find_socket({"gunicorn.socket": listener}) is None
+        assert find_socket({"wsgi.input": listener.makefile("rb")}) is None
 
 
 # what can be done with it

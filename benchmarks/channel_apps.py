@@ -5,7 +5,8 @@ the server's process. ``python -m benchmarks.channel_apps NAME`` is a publisher 
 numbers, answers each with a line when it has published, and ends with its standard input.
 
 ssesync
-    The Flask skin, with the broker that ``BENCH_BROKER`` names and nothing else set.
+    The Flask skin, with the broker that ``BENCH_BROKER`` names and nothing else set, but ``detach=False`` where
+    ``BENCH_SERVED`` is.
 flask-sse
     Its blueprint, for a Redis at ``BENCH_REDIS``.
 django-eventstream
@@ -54,7 +55,8 @@ def ours() -> Any:
     from ssesync_flask import SSE
 
     app = Flask(__name__)
-    sse = SSE(app, broker=os.environ["BENCH_BROKER"])
+    options = {"detach": False} if os.environ.get("BENCH_SERVED") else {}
+    sse = SSE(app, broker=os.environ["BENCH_BROKER"], **options)
     app.add_url_rule("/events", "events", lambda: sse.subscribe(CHANNEL))
     app.add_url_rule("/publish", "publish", lambda: _ask(lambda text: sse.publish(CHANNEL, text), request.args))
     return app

@@ -31,6 +31,7 @@ class Contestant:
     server: str  # gthread, gevent or uvicorn
     broker: str = ""  # memory, sqlite or redis; where the others keep events: redis, or nothing for the process itself
     storage: bool = False
+    served: bool = False  # by a thread for each subscriber, though it might be detached
     needs: tuple[str, ...] = ()
 
     @property
@@ -54,12 +55,15 @@ CONTESTANTS = [
     Contestant("ssesync, memory, gthread", "ours", "gthread", "memory", needs=("flask",)),
     Contestant("ssesync, SQLite, gthread", "ours", "gthread", "sqlite", needs=("flask",)),
     Contestant(OURS, "ours", "gthread", "redis", needs=("flask",)),
+    Contestant("ssesync, Redis, served", "ours", "gthread", "redis", served=True, needs=("flask",)),
     Contestant("ssesync, Redis, gevent", "ours", "gevent", "redis", needs=("flask",)),
     Contestant("flask-sse, Redis, gthread", "flask_sse", "gthread", "redis", needs=("flask_sse",)),
     Contestant("flask-sse, Redis, gevent", "flask_sse", "gevent", "redis", needs=("flask_sse",)),
     Contestant("django-eventstream, in process", "django_eventstream", "uvicorn", needs=_EVENTSTREAM),
     Contestant("django-eventstream, Redis", "django_eventstream", "uvicorn", "redis", needs=_EVENTSTREAM),
-    Contestant("django-eventstream, Redis, stored", "django_eventstream", "uvicorn", "redis", True, _EVENTSTREAM),
+    Contestant(
+        "django-eventstream, Redis, stored", "django_eventstream", "uvicorn", "redis", storage=True, needs=_EVENTSTREAM
+    ),
 ]
 
 
@@ -95,6 +99,8 @@ class Bench(AtWork):
         self._environ["BENCH_BROKER"] = kinds.get(contestant.broker, "")
         if contestant.storage:
             self._environ["BENCH_STORED"] = "1"
+        if contestant.served:
+            self._environ["BENCH_SERVED"] = "1"
         self._open: list[Process] = []
         super().__init__(contestant.name, self._command(), self._environ)
 

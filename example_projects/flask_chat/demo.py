@@ -49,10 +49,11 @@ def follow(url, events, server):
         )
         ended = threading.Event()
         speaker = threading.Thread(target=guide, args=(server, events, ended), daemon=True)
-        speaker.start()
         try:
             for event in source:
                 if text := line(event):
+                    if not count:
+                        speaker.start()  # now that the first is told who is here
                     count += 1
                     print(text, flush=True)
                 if count and count == events:
@@ -61,7 +62,8 @@ def follow(url, events, server):
             source.close()
             # Before the server is ended, and the files are gone.
             ended.set()
-            speaker.join(10)
+            if speaker.is_alive():
+                speaker.join(10)
     return count
 
 

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..settings import Settings
+from .keepalive import gunicorn_force_close
 from .sending import AGAIN, make_send
 from .sockets import ClientSocket, expect_loss, find_socket
 
@@ -168,6 +169,7 @@ class Takeover:
         self._whose = _identity(found.fd)
         self._dummy: tuple[int, int] | None = None
         self._began = math.inf
+        self._end_keep_alive: Callable[[], object] | None = None
         #: Why it was not possible, for the log.
         self.why = ""
 
@@ -178,6 +180,11 @@ class Takeover:
             if _identity(fd) != self._whose:
                 self.why = "the request's connection is closed"
                 return False
+            if self._server.server == "gunicorn":
+                self._end_keep_alive = gunicorn_force_close()
+                if self._end_keep_alive is None:
+                    self.why = "this worker can't be kept from running what the client sent behind the request"
+                    return False
             self._real = os.dup(fd)
             ours, dummy = socket.socketpair()
             # Before anybody has it: a worker's timeout raises SystemExit anywhere, and what is read to the end in
@@ -224,6 +231,8 @@ class Takeover:
             os.set_blocking(fd, os.get_blocking(self._server.fd))
             self._give_back(written)
             return False
+        if self._end_keep_alive is not None:
+            self._end_keep_alive()
         return True
 
     def undo(self) -> None:

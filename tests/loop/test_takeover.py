@@ -718,3 +718,41 @@ def test_whether_to_detach_is_true_false_or_auto_and_nothing_that_equals_them():
     for value in (0, 1, "yes", None):
         with pytest.raises(SettingsError, match="detach takes"):
             Settings(detach=value)  # type: ignore[arg-type]
+
+
+def test_a_worker_of_gunicorns_that_can_not_be_told_to_close_keeps_its_connection(server: socket.socket):
+    """It may have read another request, and would run it."""
+    before = descriptors()
+    takeover = Takeover(ClientSocket(server.fileno(), "gunicorn"), OPENING)
+    assert not takeover.begin()
+    assert "behind the request" in takeover.why
+    takeover.close()
+    assert descriptors() == before
+
+
+def test_gunicorns_response_is_found_behind_whatever_iterates_over_the_answer(server: socket.socket):
+    from gunicorn.http.wsgi import Response
+
+    request = SimpleNamespace(should_close=lambda: False, version=(1, 1), method="GET")
+    response = Response(request, server, None)
+    takeover = Takeover(ClientSocket(server.fileno(), "gunicorn"), OPENING)
+
+    def handle_request(resp: object) -> bool:
+        """Named as the worker's method, with its variable."""
+        steps = (takeover.begin() for _ in range(1))
+        for _ in range(20):
+            steps = (step for step in steps)
+        return next(map(bool, steps))
+
+    assert not handle_request(SimpleNamespace(force_close=None))
+    assert handle_request(response)
+    assert not response.must_close, "before it is known whether the connection can be taken over"
+    server.send(CHUNKED)
+    given: list[int] = []
+    try:
+        assert takeover.complete(lambda fd, head: given.append(fd))
+        assert response.must_close
+    finally:
+        takeover.close()
+        for fd in given:
+            os.close(fd)

@@ -16,7 +16,8 @@
     └── ReadError                      reading a stream failed
         ├── ResponseError              the answer is not an event stream; keeps the response
         │   ├── StatusError            ... because of its status
-        │   └── ContentTypeError       ... because of its media type
+        │   ├── ContentTypeError       ... because of its media type
+        │   └── ContentEncodingError   ... because its body can't be decoded here
         ├── ConnectFailed (ConnectionError)  no answer came to the request
         ├── IdleTimeout (TimeoutError)       not one byte for too long
         ├── ConnectionLost (ConnectionError) the connection broke in the middle
@@ -44,6 +45,7 @@ __all__ = [
     "CloseReason",
     "ConnectFailed",
     "ConnectionLost",
+    "ContentEncodingError",
     "ContentTypeError",
     "EventError",
     "EventTooLarge",
@@ -204,6 +206,13 @@ class StatusError(ResponseError):
 
 class ContentTypeError(ResponseError):
     """The answer's media type is not ``text/event-stream``."""
+
+
+class ContentEncodingError(ResponseError):
+    """The answer's body is encoded in a way that can't be decoded here; the message names the coding and the remedy.
+
+    ``body`` is empty. An answer without an error whose codings mean nothing (``none``, ``UTF-8``) is read as it is.
+    """
 
 
 class IdleTimeout(ReadError, TimeoutError):

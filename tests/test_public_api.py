@@ -31,6 +31,7 @@ PUBLIC = {
         "CloseReason",
         "ConnectFailed",
         "ConnectionLost",
+        "ContentEncodingError",
         "ContentTypeError",
         "Event",
         "EventError",

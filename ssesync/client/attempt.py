@@ -22,7 +22,7 @@ from urllib3 import connection, connectionpool
 
 from ..cancel import CancelToken
 from ..wire.http import MEDIA_TYPE, set_last_event_id
-from .body import duplicate
+from .transport import FinalResponse, duplicate, is_urllib3
 
 __all__ = ["Attempt", "Request", "new_session"]
 
@@ -187,16 +187,22 @@ class Attempt:
 
 
 def new_session() -> requests.Session:
-    """A session whose connections show themselves to the attempt that they serve."""
+    """A session whose connections skip interim answers, and show themselves to the attempt that they serve.
+
+    Where another package is in urllib3's place it is a plain one, and closing a source that connects leaves a thread
+    behind as with a session of the caller's.
+    """
     session = requests.Session()
-    session.mount("http://", _Adapter())
-    session.mount("https://", _Adapter())
+    if is_urllib3():
+        session.mount("http://", _Adapter())
+        session.mount("https://", _Adapter())
     return session
 
 
 class _Seen:
     """A connection, before it is waited for: when it is made, and when it is used again for another request."""
 
+    response_class: Any = FinalResponse
     sock: Any
 
     def _new_conn(self) -> socket.socket:

@@ -2,7 +2,8 @@
 
 What requests offers for this waits: ``iter_lines``, ``iter_content(n)`` and ``raw.stream`` deliver nothing until
 the end where the body is close-delimited or a chunk trickles. ``raw.read1`` is prompt on every framing, at 4 to
-5 us a chunk; taking the chunks apart over the connection's own reader is several times faster on small ones.
+5 us a chunk; taking the chunks apart over the connection's own reader is several times faster on small ones. That is
+done only over a reader that is known (``transport.py``).
 
 A blocked read can't be ended by closing the response: that waits for the reader's lock until the server speaks
 again. So a duplicate of the socket's descriptor is kept while the body lasts, and cancelling shuts the
@@ -15,14 +16,18 @@ import functools
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from urllib3.exceptions import DecodeError, ReadTimeoutError
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError
+from .coding import refusal
+from .interim import final_answer, is_interim
+from .transport import connection_socket, duplicate, reader_of
 
-__all__ = ["Body", "duplicate"]
+__all__ = ["Body"]
 
 _READ_SIZE = 65536
 # A chunk-size line with its extensions; urllib3 allows as much.
@@ -55,24 +60,51 @@ class Body:
         self._lock = threading.RLock()
         self._reading = threading.RLock()
         self._handle: socket.socket | None = None
+        self._next = self._open(idle_timeout)
+
+    def _open(self, idle_timeout: float | None = None) -> Callable[[], bytes]:
+        """Get hold of what the source reads from; what gives its next bytes."""
+        source = self._source
         raw = getattr(source, "raw", source)
+        if getattr(getattr(raw, "_original_response", None), "_method", None) == "HEAD":
+            return _from_iterable([])  # whatever its headers say of a body
+        refused = refusal(source)
+        if refused is not None:
+            return functools.partial(_fail, refused)
         if getattr(source, "_content_consumed", False):
-            self._next = _from_iterable([source.content])
-        elif getattr(getattr(raw, "_original_response", None), "_method", None) == "HEAD":
-            self._next = _from_iterable([])  # whatever its headers say of a body
-        elif getattr(raw, "_body", None):
-            self._next = _from_iterable([raw.data])  # urllib3 reads it at once unless told not to
-        elif hasattr(raw, "read_chunked"):
-            self._handle = duplicate(raw)
-            if idle_timeout is not None:
-                _set_timeout(raw, idle_timeout)
+            return _from_iterable([source.content])
+        if getattr(raw, "_body", None):
+            return _from_iterable([raw.data])  # urllib3 reads it at once unless told not to
+        if hasattr(raw, "read_chunked"):
+            _claim(raw)
+            self._handle = _handle_of(raw)
+            if idle_timeout is not None and (sock := connection_socket(raw)) is not None:
+                sock.settimeout(idle_timeout)
             _before(raw, "release_conn", self._drop_handle)
             _before(raw, "close", self._closed_by_caller)
-            self._next = _from_urllib3(raw)
-        elif hasattr(source, "iter_content"):
-            self._next = _from_iterable(source.iter_content(1))
-        else:
-            self._next = _from_iterable(source)
+            return _from_urllib3(raw)
+        if hasattr(source, "iter_content"):
+            return _from_iterable(source.iter_content(1))
+        return _from_iterable(source)
+
+    def final(self) -> Any:
+        """Wait for the answer itself where interim ones (status 1xx) come before it; the response to go by.
+
+        After a cancel, and where the connection can't be read on, that is the interim answer.
+
+        :raises ReadError: no answer came, or too many interim ones did. The body is at its end then.
+        """
+        if not is_interim(self._source) or self.cancelled:
+            return self._source
+        with self._reading:
+            try:
+                self._source = final_answer(self._source)
+                self._next = self._open()
+            except Exception as error:
+                self._end(b"")
+                if not self.cancelled:
+                    raise _translated(error) from error
+        return self._source
 
     def read(self) -> bytes:
         """The next bytes, as soon as there are any; ``b""`` at the end and after a cancel.
@@ -172,13 +204,52 @@ def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:
     return read
 
 
+def _fail(error: ReadError) -> bytes:
+    raise error
+
+
+# What is being read, or was: a response's bytes come only once.
+_claimed: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _claim(raw: Any) -> None:
+    if raw in _claimed:
+        raise RuntimeError(
+            "the response is read by another Reader or Relay already, and its bytes come only once: go on with that "
+            "one, or make another request"
+        )
+    try:
+        _claimed.add(raw)
+    except TypeError:
+        pass  # a foreign one that no weak reference can be made to
+
+
+def _handle_of(raw: Any) -> socket.socket | None:
+    """What a blocked read is woken through; ``None`` where no connection is read from, as with a mock.
+
+    :raises TypeError: it can't be woken.
+    """
+    handle = duplicate(raw)
+    if handle is not None or getattr(raw, "connection", None) is None:
+        return handle
+    # urllib3-future's responses have no descriptor, but their connection has its socket. That of HTTP/2 and HTTP/3
+    # carries other answers too.
+    if raw.version in (10, 11) and (handle := duplicate(connection_socket(raw))) is not None:
+        return handle
+    kind = type(raw)
+    raise TypeError(
+        f"a read of this response could not be cancelled: the socket of its connection is not to be had "
+        f"({kind.__module__}.{kind.__qualname__}, HTTP version {raw.version}). Make the request with requests over "
+        "urllib3, or with HTTP/1.1 alone (niquests: Session(disable_http2=True, disable_http3=True))"
+    )
+
+
 def _from_urllib3(raw: Any) -> Callable[[], bytes]:
     encoding = raw.headers.get("content-encoding", "").strip().lower()
-    if encoding in ("", "identity"):
-        inner = getattr(raw, "_fp", None)
-        reader = getattr(inner, "fp", None)
-        untouched = getattr(inner, "chunk_left", 0) is None and getattr(raw, "chunk_left", 0) is None
-        if getattr(raw, "chunked", False) and untouched and hasattr(reader, "read1"):
+    reader = reader_of(raw)
+    if encoding in ("", "identity") and reader is not None and raw.chunked:
+        untouched = raw.chunk_left is None and raw._fp.chunk_left is None
+        if untouched:
             return _Chunks(raw, reader).read
     return functools.partial(raw.read1, _READ_SIZE, decode_content=True)
 
@@ -297,28 +368,6 @@ def _chunk_size(line: bytes) -> int:
     if not size or size.translate(None, _HEX):
         raise ReadError(f"not a chunk size: {line[:40]!r}")
     return int(size, 16)
-
-
-def duplicate(raw: Any) -> socket.socket | None:
-    """A handle of our own on a connection, None where there is none (a mock, a body already read)."""
-    try:
-        copy = os.dup(raw.fileno())
-        blocking = os.get_blocking(copy)
-        handle = socket.socket(fileno=copy)
-        # With socket.setdefaulttimeout() a new socket object does not block, and so the original would not either.
-        os.set_blocking(copy, blocking)
-    except (AttributeError, OSError, TypeError, ValueError):
-        return None
-    return handle
-
-
-def _set_timeout(raw: Any, seconds: float) -> None:
-    reader = getattr(getattr(raw, "_fp", None), "fp", None)
-    sock = getattr(getattr(reader, "raw", None), "_sock", None) or getattr(
-        getattr(raw, "_connection", None), "sock", None
-    )
-    if sock is not None:
-        sock.settimeout(seconds)
 
 
 def _translated(error: Exception) -> Exception:

@@ -4,6 +4,7 @@
 204                           the end; the stream is not to be asked for again
 408, 425, 429, 500 to 599     again, after ``Retry-After`` where it is given
 other statuses, other types   final
+a coding unknown here         final: the same server would send it again
 network errors, end of stream again
 200, cut in its headers       again
 a bad certificate or URL      final: it would fail the same way again

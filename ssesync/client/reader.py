@@ -12,6 +12,7 @@ from ..event import Event
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
+from .coding import refusal
 from .link import link, signal_of
 
 __all__ = ["Reader"]
@@ -51,6 +52,7 @@ class Reader:
         reads as a stream without events.
     :raises StatusError: the status is neither 200 nor 204; the first 64 kB of the body are in the error.
     :raises ContentTypeError: the media type is not ``text/event-stream``.
+    :raises ContentEncodingError: the body is encoded in a way that can't be decoded here.
     """
 
     def __init__(
@@ -212,7 +214,11 @@ class Reader:
         response = self.response
         status = getattr(response, "status_code", None) or getattr(response, "status", None)
         content_type = response.headers.get("Content-Type")
-        if status == 204 or (status == 200 and is_event_stream(content_type)):
+        if status == 204:
+            return
+        if status == 200 and is_event_stream(content_type):
+            if (refused := refusal(response)) is not None:
+                raise refused
             return
         body = excerpt_of(self._body)
         if status != 200:

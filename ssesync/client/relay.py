@@ -7,23 +7,27 @@ shuts the upstream's connection at once; that is its client's leaving for the ne
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 
 from ..cancel import CancelToken
-from ..errors import EventTooLarge, ReadError
+from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
 from .body import Body
+from .coding import refusal
 from .reader import excerpt_of
 
 __all__ = ["Relay", "relay_request"]
+
+logger = logging.getLogger("ssesync")
 
 # A line end, and two of them: an event ends there.
 _EOL = rb"(?:\r\n|\r(?!\n)|\n)"
@@ -34,6 +38,7 @@ _ALONE = re.compile(rb"(?:(?:(?::|retry:)[^\r\n]*)?" + _EOL + b")*")
 _FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
 # Of the answer of an upstream that is no event stream, these say something about its body or what to do next.
 _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
+_TEXT = "text/plain; charset=utf-8"
 
 
 class Target(Protocol):
@@ -79,10 +84,12 @@ class Relay:
         self._transform = transform
         self._max_event_size = max_event_size
         self._body = Body(upstream)
+        self._body.final()
         #: How to answer instead of streaming, ``None`` for an event stream: status line, headers, body.
         self.answer: tuple[str, list[tuple[str, str]], bytes] | None = None
-        if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")):
-            self.answer = self._ordinary_answer()
+        refused = refusal(upstream)
+        if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
+            self.answer = self._ordinary_answer(refused)
 
     def produce(self, writer: Target) -> None:
         """Pass on until the upstream's end or the client's. Run by the stream.
@@ -135,16 +142,23 @@ class Relay:
             if too_large is not None:
                 raise too_large
 
-    def _ordinary_answer(self) -> tuple[str, list[tuple[str, str]], bytes]:
+    def _ordinary_answer(self, refused: ContentEncodingError | None) -> tuple[str, list[tuple[str, str]], bytes]:
         upstream = self._upstream
         body = excerpt_of(self._body)
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         status = upstream.status_code
-        if status < 300 and not self._body.complete:
+        if refused is not None:
+            # Encoded bytes without the header that says so are noise, and the client may not know the coding either.
+            logger.error("a relay can't pass on what %s answers: %s", urlsplit(upstream.url).hostname, refused)
+            body = b"the upstream's answer is encoded in a way that can't be decoded here\n"
+            headers = [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
+        elif status < 300 and not self._body.complete:
             # A piece of an error's body tells enough; a piece of a good answer is a wrong answer.
-            text = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
-            return "502 Bad Gateway", [("Content-Type", "text/plain; charset=utf-8")], text
-        return f"{status} {upstream.reason or 'Unknown'}", headers, body
+            body = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
+            headers = [("Content-Type", _TEXT)]
+        else:
+            return f"{status} {upstream.reason or 'Unknown'}", headers, body
+        return (f"{status} {upstream.reason or 'Unknown'}" if status >= 300 else "502 Bad Gateway"), headers, body
 
 
 def relay_request(

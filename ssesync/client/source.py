@@ -92,6 +92,7 @@ class EventSource:
 
     :raises StatusError: the status is final.
     :raises ContentTypeError: the answer is not an event stream.
+    :raises ContentEncodingError: its body is encoded in a way that can't be decoded here.
     :raises EventTooLarge: an event passes ``max_event_size``.
     :raises RetriesExhausted: the limits of ``backoff`` are reached.
     :raises ReadError: one of the errors above that are tried again, where that is not to be done.

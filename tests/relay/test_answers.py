@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.response import HTTPResponse
 
 from ssesync import EventStream, Relay, relay_request
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, head
@@ -186,3 +187,34 @@ def test_a_relay_that_nobody_serves_closes_its_upstream(
     stream = EventStream(Relay(ask(server)))
     stream.close()
     assert server.client_left.acquire(timeout=PATIENCE)
+
+
+BROTLI = bytes.fromhex("8b0580646174613a2068656c6c6f0a0a03")
+
+
+@pytest.mark.parametrize(
+    ("coding", "status", "content_type", "answered"),
+    [
+        ("Content-Encoding: br", "200 OK", "text/event-stream", 502),
+        ("Content-Encoding: br", "200 OK", "application/json", 502),
+        ("Content-Encoding: br", "429 Too Many", "application/json", 429),
+        ("Transfer-Encoding: gzip, chunked", "200 OK", "text/event-stream", 502),
+    ],
+)
+def test_bytes_in_a_coding_that_can_not_be_decoded_are_never_passed_on(
+    coding: str, status: str, content_type: str, answered: int, skin: str, upstream: Upstream,
+    session: requests.Session, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(HTTPResponse, "CONTENT_DECODERS", ["gzip", "x-gzip", "deflate"])
+    framing = [] if "chunked" in coding else [CHUNKED]
+    script = [head(coding, "Retry-After: 7", *framing, status=status, content_type=content_type)]
+    server = upstream([*script, chunk(BROTLI), LAST_CHUNK])
+    answer = get(gateway(relaying(server, session), skin))
+    assert answer.status_code == answered
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert answer.headers["Retry-After"] == "7"
+    assert b"can't be decoded" in answer.content
+    assert BROTLI not in answer.content
+    said = [record.getMessage() for record in caplog.records if record.name == "ssesync"]
+    assert len(said) == 1
+    assert "127.0.0.1" in said[0]

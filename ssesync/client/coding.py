@@ -1,0 +1,66 @@
+"""Content and transfer codings that can't be decoded here: such a body is refused, never taken for text.
+
+urllib3 decodes gzip and deflate, and br and zstd where a package for it is installed. What it does not know it passes
+on as it is, and that is right for values that mean nothing (``none``, ``UTF-8``). So only those are refused that
+do mean something.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ContentEncodingError
+from .interim import status_of
+
+__all__ = ["refusal"]
+
+# IANA, "HTTP Content Coding Registry", less identity.
+_CODINGS = frozenset(
+    (
+        "aes128gcm",
+        "br",
+        "compress",
+        "dcb",
+        "dcz",
+        "deflate",
+        "exi",
+        "gzip",
+        "pack200-gzip",
+        "x-compress",
+        "x-gzip",
+        "zstd",
+    )
+)
+# The extra of urllib3 that brings the package.
+_EXTRAS = {"br": "brotli", "zstd": "zstd"}
+
+
+def refusal(response: Any) -> ContentEncodingError | None:
+    """Why a response's body can't be decoded; ``None`` if it can, has no body or is not read by urllib3."""
+    known = getattr(getattr(response, "raw", response), "CONTENT_DECODERS", None)
+    if known is None or status_of(response) == 204:
+        return None
+    for coding in _codings(response, "Content-Encoding"):
+        if coding in _CODINGS and coding not in known:
+            extra = _EXTRAS.get(coding)
+            remedy = f"pip install 'urllib3[{extra}]'" if extra else "no package decodes it for requests"
+            return ContentEncodingError(
+                f"the body is encoded with {coding!r} (Content-Encoding), which can't be decoded here: {remedy}; or "
+                "have the server, or the proxy before it, respect Accept-Encoding: identity",
+                response,
+                b"",
+            )
+    for coding in _codings(response, "Transfer-Encoding"):
+        if coding in _CODINGS:
+            return ContentEncodingError(
+                f"the body is encoded with {coding!r} (Transfer-Encoding), which no package decodes for requests and "
+                "which is not to be sent unasked (RFC 9112, section 7.4): have the server, or the proxy before it, "
+                "send chunks alone, and compress by Content-Encoding if at all",
+                response,
+                b"",
+            )
+    return None
+
+
+def _codings(response: Any, header: str) -> list[str]:
+    return [coding.strip().lower() for coding in str(response.headers.get(header) or "").split(",")]

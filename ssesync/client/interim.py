@@ -1,0 +1,96 @@
+"""Interim answers (status 1xx; RFC 9110, section 15.2): the answer that they announce comes behind them.
+
+http.client hands the first one of 102 or more out as if it were the answer, and requests does so too. What comes then
+waits in the connection's reader. The sessions of this library skip interim answers as they read the head; here it is
+done for a response of somebody else's session.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import requests
+from requests.cookies import extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3 import HTTPHeaderDict
+from urllib3.response import HTTPResponse
+
+from .transport import FinalResponse, reader_of
+
+__all__ = ["final_answer", "is_interim", "status_of"]
+
+
+def status_of(response: Any) -> int | None:
+    """The status of a response of requests or urllib3."""
+    status: int | None = getattr(response, "status_code", None) or getattr(response, "status", None)
+    return status
+
+
+def is_interim(response: Any) -> bool:
+    """Whether another answer comes behind this one."""
+    status = status_of(response)
+    return isinstance(status, int) and 100 <= status < 200 and status != 101
+
+
+def final_answer(response: Any) -> Any:
+    """Wait for the answer that an interim one announces.
+
+    A response of requests becomes that answer, so that its owner sees the status and headers that count. In place of
+    one of urllib3 another is returned. Without an interim answer, or where the connection can't be read on, the
+    response is returned as it is.
+
+    :raises Exception: what http.client and the socket raise when no answer comes.
+    """
+    raw = getattr(response, "raw", response)
+    reader = reader_of(raw) if is_interim(response) else None
+    if reader is None:
+        return response
+    final = _read_on(raw, reader)
+    if not isinstance(response, requests.Response):
+        return final
+    response.raw = final
+    response.status_code = final.status
+    response.reason = final.reason or ""
+    response.headers = CaseInsensitiveDict(final.headers)
+    response.encoding = get_encoding_from_headers(response.headers)
+    extract_cookies_to_jar(response.cookies, response.request, final)  # type: ignore[no-untyped-call]
+    return response
+
+
+class _Connected:
+    """Stands for the socket that http.client makes a reader of: the reader is there, with bytes that it has read."""
+
+    def __init__(self, reader: io.BufferedReader) -> None:
+        self._reader = reader
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return self._reader
+
+
+def _read_on(raw: Any, reader: io.BufferedReader) -> HTTPResponse:
+    interim = raw._original_response
+    answer = FinalResponse(_Connected(reader), method=interim._method)  # type: ignore[arg-type]
+    answer.begin()
+    connection, pool = raw._connection, raw._pool
+    if answer.will_close and connection is not None:
+        connection.close()  # the reader keeps the socket, and no other request may use it
+    final = HTTPResponse(
+        body=answer,
+        headers=HTTPHeaderDict(answer.headers.items()),
+        status=answer.status,
+        version=answer.version,
+        reason=answer.reason,
+        preload_content=False,
+        decode_content=raw.decode_content,
+        original_response=answer,
+        pool=pool,
+        connection=connection,
+        enforce_content_length=raw.enforce_content_length,
+        request_method=interim._method,
+        request_url=raw._request_url,
+    )
+    # The interim answer is collected some day, which must not close the connection.
+    interim.fp = raw._connection = raw._pool = None
+    return final

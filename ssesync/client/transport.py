@@ -1,0 +1,88 @@
+"""What lies beneath a response: the reader, the socket, and the responses that are known well enough to go there.
+
+The fast way to read a chunked body, and the way past an interim answer, go over private parts of urllib3 and
+http.client. Both are taken only where every object on the way is of the very type that they were written for. A
+subclass, a mock or another library in urllib3's place may keep its bytes elsewhere: such a response is read by its
+public methods alone.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import socket
+import ssl
+from typing import Any
+
+from urllib3 import connection
+from urllib3.response import HTTPResponse
+
+__all__ = ["FinalResponse", "connection_socket", "duplicate", "is_urllib3", "reader_of"]
+
+#: More answers of status 1xx than this before the one that they announce are a fault, or meant to keep clients busy.
+#: A server that says 102 (Processing) every ten seconds has a quarter of an hour.
+MOST_INTERIM = 100
+
+
+class FinalResponse(http.client.HTTPResponse):
+    """An answer that skips those of status 1xx before it (RFC 9110, section 15.2).
+
+    http.client skips 100 (Continue) alone, and any number of them. 101 (Switching Protocols) is final: what follows it
+    is no HTTP.
+    """
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise http.client.HTTPException(
+                    f"more than {MOST_INTERIM} answers of status 1xx came before the answer"
+                )
+            http.client.parse_headers(self.fp)
+
+
+def is_urllib3() -> bool:
+    """Whether the package of that name is urllib3. urllib3-future, which takes its place, has other connections."""
+    return issubclass(connection.HTTPConnection, http.client.HTTPConnection)
+
+
+def reader_of(raw: Any) -> io.BufferedReader | None:
+    """The reader beneath a urllib3 response; ``None`` unless all from there to the socket is of the known types."""
+    if type(raw) is not HTTPResponse:
+        return None
+    inner: Any = raw._fp
+    if type(inner) not in (http.client.HTTPResponse, FinalResponse):
+        return None
+    reader = inner.fp
+    if type(reader) is not io.BufferedReader or type(reader.raw) is not socket.SocketIO:
+        return None
+    # Looked up now, as gevent puts classes of its own in their place.
+    known = type(reader.raw._sock) in (socket.socket, ssl.SSLSocket)  # type: ignore[attr-defined]
+    return reader if known else None
+
+
+def connection_socket(raw: Any) -> Any:
+    """The socket of a response's connection, ``None`` if it is not to be had."""
+    reader = reader_of(raw)
+    if reader is not None:
+        return reader.raw._sock  # type: ignore[attr-defined]
+    return getattr(getattr(raw, "connection", None), "sock", None)
+
+
+def duplicate(raw: Any) -> socket.socket | None:
+    """A handle of our own on a connection, None where there is none (a mock, a body already read)."""
+    try:
+        copy = os.dup(raw.fileno())
+        blocking = os.get_blocking(copy)
+        handle = socket.socket(fileno=copy)
+        # With socket.setdefaulttimeout() a new socket object does not block, and so the original would not either.
+        os.set_blocking(copy, blocking)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+    return handle

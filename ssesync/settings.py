@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import SettingsError, excerpt
+from .event import Event
 
 __all__ = ["Settings"]
 
@@ -65,7 +66,7 @@ class Settings:
     thread is free again. Works where the server's socket can be reached. ``None``: a client may stall for ever."""
 
     max_lifetime: float | None = None
-    """Seconds, give or take a tenth by chance, after which a stream ends cleanly and its client is expected back.
+    """Seconds, give or take a tenth by chance, after which a stream ends and its client is expected back.
     Off by default. Under gunicorn's sync worker set it below ``--timeout``, which kills the worker otherwise."""
 
     max_streams: int | Literal["auto"] | None = "auto"
@@ -86,12 +87,26 @@ class Settings:
     max_streams_per_key: int | None = None
     """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
 
-    drain: Literal["end", "finish"] = "end"
-    """What a stream does when its process stops: end at once, cleanly; or go on to its own end, for answers that
-    can't be resumed, for up to ``drain_timeout``."""
+    resumable: bool | Literal["auto"] = "auto"
+    """Whether a client comes back for what it has missed, so that a stream which its producer did not end (shutdown,
+    lifetime, cancel, error) may end in good order all the same. If not, the client gets an error event and an answer
+    that is incomplete by HTTP's rules. ``"auto"``: the answer to a GET whose events have ids, a channel's among them;
+    and, unless its producer failed, that to a GET with exactly ``Accept: text/event-stream``, as EventSource sends."""
+
+    error_event: Event | Callable[[BaseException], Event] | None = None
+    """The event that tells a client of an error: an :class:`Event`, or a function of the exception that returns one. It
+    is given what the producer raised, or a :class:`StreamClosed` whose ``reason`` says why else the stream ends.
+    ``None``: type ``error`` and JSON on which the SDKs of OpenAI and Anthropic raise. Show no exception's text in it:
+    that may be secret."""
+
+    drain: Literal["auto", "end", "finish"] = "auto"
+    """What a stream does when its process stops: ``"end"``, end at once; ``"finish"``, go on to its own end for up to
+    ``drain_timeout``. ``"auto"``: those whose client would miss the rest (see ``resumable``) finish, unless SIGINT or
+    SIGQUIT stop the process, and the others end."""
 
     drain_timeout: float = 20.0
-    """Seconds that streams with ``drain="finish"`` get. gunicorn's ``--graceful-timeout`` (30) must be longer."""
+    """Seconds that streams get to finish. gunicorn's ``--graceful-timeout`` (30) must be longer: with ``drain="auto"``
+    streams end two seconds before that at the latest."""
 
     same_origin_only: bool = False
     """Answer 403 to pages of other origins, but for ``cors_origins``. Without it another site's page can have streams
@@ -134,8 +149,19 @@ class Settings:
             raise SettingsError(f"detach takes True, False or 'auto', got {excerpt(self.detach)}")
         if self.release_db not in ("step", "start", None):
             raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")
-        if self.drain not in ("end", "finish"):
-            raise SettingsError(f"drain takes 'end' or 'finish', got {excerpt(self.drain)}")
+        if self.drain not in ("auto", "end", "finish"):
+            raise SettingsError(f"drain takes 'auto', 'end' or 'finish', got {excerpt(self.drain)}")
+        self._check_endings()
+
+    def _check_endings(self) -> None:
+        if not isinstance(self.resumable, bool) and self.resumable != "auto":
+            raise SettingsError(f"resumable takes True, False or 'auto', got {excerpt(self.resumable)}")
+        made = self.error_event
+        if isinstance(made, Event):
+            if made.data is None:
+                raise SettingsError("error_event: without data no client dispatches an event, so give it some")
+        elif made is not None and not callable(made):
+            raise SettingsError(f"error_event takes an Event, a function that returns one or None, got {excerpt(made)}")
 
     def _check_origins(self) -> None:
         origins = self.cors_origins

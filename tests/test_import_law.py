@@ -32,7 +32,7 @@ MAY = {
     "lock_check": {"locks"},
     "cancel": {"locks"},
     "event": {"errors"},
-    "settings": {"errors"},
+    "settings": {"errors", "event"},
     "wire": {"errors", "event"},
     "server": {"errors", "event", "wire", "cancel", "locks", "settings"},
     "client": {"errors", "event", "wire", "cancel", "locks", "settings"},

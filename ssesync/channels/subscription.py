@@ -59,6 +59,11 @@ class Subscription:
     may be read by one thread at a time, and ended from any. One that is let go of ends by itself.
     """
 
+    #: Its events have ids, by which a client resumes; see :class:`ssesync.server.pump.Source`.
+    resumable = True
+    #: Clients that come back are not told what failed; see :class:`ssesync.server.pump.Source`.
+    error: BaseException | None = None
+
     def __init__(
         self,
         broker: Broker,

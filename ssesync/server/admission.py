@@ -213,7 +213,7 @@ class Streams:
             # The end of the process would be early enough, but for a worker that was stuck: gunicorn kills it a second
             # after it was told to end, and it may wait for two for a client of the request that it was stuck in.
             for connection in detached:
-                if connection.settings.drain == "end":
+                if not connection.finishes:
                     connection.stop(CloseReason.SHUTDOWN)
         return bool(references or detached)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..errors import CloseReason
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
+from .cutting import drop_rest, unacknowledged
+from .ending import ABSENT, encode_error, finishes
 from .margins import come_back
 from .sending import AGAIN
+from .sockets import reset_on_close
 from .stats import StreamStats
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Handover:
     """When, on the monotonic clock."""
     given: int
     """Bytes of the stream that are in ``head``."""
+    orderly: bool = True
+    """Whether the client comes back for what it misses, so that its answer may end as if it were whole."""
 
 
 class Record(Protocol):
@@ -84,7 +88,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__", "_base", "_extra", "_loop", "_rest", "_since", "_taken", "born", "chunked", "early", "ending",
-        "farewell", "fd", "group", "name", "reason", "record", "settings",
+        "farewell", "fd", "group", "name", "orderly", "reason", "record", "settings",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, handover: Handover, group: Group, record: Record) -> None:
@@ -94,6 +98,7 @@ class Connection:
         self.fd = handover.fd
         self.chunked = handover.chunked
         self.settings = handover.settings
+        self.orderly = handover.orderly
         self.born = handover.began
         self.group = group
         self.record = record
@@ -125,13 +130,18 @@ class Connection:
     close = cancel
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End after what waits, then ``last``, then a reconnection time."""
+        """End after what waits, then ``last``, then a reconnection time, or an error event if it can't resume."""
         why = CloseReason(reason)
         self._loop.call_soon(lambda: self._loop.stop(self, why, last))
 
     def tell(self, call: Callable[[], object]) -> None:
         """Call on a thread on which others' code may take its time."""
         self._loop.tell(call)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether the stream goes on to its own end, for a while, when the process stops."""
+        return finishes(self.settings, self.orderly)
 
     @property
     def stats(self) -> StreamStats:
@@ -226,38 +236,50 @@ class Connection:
         timeout = self.settings.send_timeout
         return self._rest is not None and timeout is not None and now - self._since > timeout
 
-    def hang_up(self, reason: CloseReason) -> None:
-        """Close the connection: cleanly, unless the client is in the middle of something."""
-        if reason is CloseReason.CLIENT_GONE:
+    def hang_up(self, reason: CloseReason) -> socket.socket | None:
+        """Close the connection: cleanly, unless the client is in the middle of something, or would take a part of the
+        answer for the whole. What is returned is to be reset when its client has what was sent."""
+        if reason is CloseReason.CLIENT_GONE and (self.orderly or self.chunked):
             # Thousands may leave at once, and each call to the system lets go of the interpreter's lock.
             os.close(self.fd)
-            return
+            return None
         try:
             handle = socket.socket(fileno=self.fd)
         except OSError:
             os.close(self.fd)
-            return
-        with handle:
-            try:
-                handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client says
-                if self._rest is not None:
-                    # A reset, since an end would look like that of an answer, and what waits for it goes at once.
-                    handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    return
-                if self.chunked and not self.farewell:
-                    self._loop.send(self.fd, _LAST_CHUNK, len(_LAST_CHUNK))
-                handle.shutdown(socket.SHUT_WR)
-                # What the client said and nobody has read would make a reset of the end.
-                for _ in range(16):
-                    if not handle.recv(_PIECE, socket.MSG_DONTWAIT):
-                        break
-            except OSError:
-                pass  # nothing to be read, or it has gone already
+            return None
+        try:
+            handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client says
+            if self._end(handle, reason):
+                return handle
+        except OSError:
+            pass  # nothing to be read, or it has gone already
+        handle.close()
+        return None
+
+    def _end(self, handle: socket.socket, reason: CloseReason) -> bool:
+        """Send what ends the answer; whether the connection must be kept until the client has that."""
+        if self._rest is None and not self.farewell and reason not in ABSENT:
+            end = _LAST_CHUNK if self.chunked and self.orderly else b""
+            if not self.orderly:
+                last = encode_error(self.settings, reason, None, self.name, call=False)
+                end = to_chunk(last) if self.chunked else last
+            self._loop.send(self.fd, end, len(end))
+        if self._rest is None and (self.orderly or self.chunked):
+            handle.shutdown(socket.SHUT_WR)
+            drop_rest(handle)
+            return False
+        # A reset, since an end would look like that of an answer; and what waits for it goes at once.
+        reset_on_close(handle)
+        return self._rest is None and reason not in ABSENT and unacknowledged(self.fd) != 0
+
+    def last_words(self, reason: CloseReason) -> bytes:
+        """What comes last: a reconnection time, or the error event."""
+        return come_back(self.settings) if self.orderly else encode_error(self.settings, reason, None, self.name)
 
     def bid_farewell(self, last: bytes) -> bool:
         """Send the last bytes, or have them sent when the rest is; whether all is sent."""
-        last += come_back(self.settings)
-        self.farewell = to_chunk(last) + _LAST_CHUNK if self.chunked else last
+        self.farewell = to_chunk(last) + (_LAST_CHUNK if self.orderly else b"") if self.chunked else last
         return self._rest is None and self.finish()
 
     def finish(self) -> bool:

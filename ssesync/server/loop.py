@@ -18,6 +18,7 @@ import itertools
 import logging
 import os
 import random
+import socket
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from ..errors import CloseReason
 from .connection import Connection, Group, Handover, Record
 from .crew import Crew, logged
+from .cutting import unacknowledged
 from .poller import Poller, make_poller
 from .sending import make_send, make_send_to_all
 
@@ -39,6 +41,8 @@ _TICK = 0.5
 _READERS, _CALLERS = 4, 4
 # Seconds that the process waits in the end for all clients to have been told.
 _GOODBYE = 5.0
+# Seconds that a client's system gets to acknowledge what was sent before its connection is reset.
+_UNACKNOWLEDGED = 2.0
 
 Call = Callable[[], object]
 
@@ -62,6 +66,7 @@ class Loop:
         self._numbers = itertools.count()
         self._readers = Crew(_READERS, "ssesync-reader")
         self._callers = Crew(_CALLERS, "ssesync-caller")
+        self._resets: list[tuple[float, socket.socket]] = []  # deadlines, and connections to be reset by then
         self._farewell: bytes | None = None
         self._empty = threading.Event()
         self._wake_out, self._wake_in = os.pipe()
@@ -161,18 +166,31 @@ class Loop:
         with contextlib.suppress(OSError):
             self._poller.remove(connection.fd)
         connection.group.step_out(connection)
-        logged(lambda: connection.hang_up(reason))  # whatever happens there, nothing is sent to the descriptor any more
+        # Whatever happens there, nothing is sent to the descriptor any more.
+        logged(lambda: self._hang_up(connection, reason))
         connection.reason = reason
         connection.group.left(connection)
         logged(lambda: connection.record.ended(connection, reason, connection.stats))
-        if not self._connections and self._farewell is not None:
-            self._empty.set()
+        self._set_if_empty()
 
     def stop(self, connection: Connection, reason: CloseReason, last: bytes = b"") -> None:
-        """End a stream when all that waits was sent, and ``last``. Does nothing if it ends already."""
+        """End a stream when all that waits was sent, ``last``, and its last words. Does nothing if it ends already."""
         if connection.reason is not None or connection.ending is not None:
             return
         if self._is_early(connection, lambda: self.stop(connection, reason, last)):
+            return
+        if connection.orderly or not callable(connection.settings.error_event):
+            self._stop(connection, reason, last + connection.last_words(reason))
+            return
+
+        def make() -> None:  # on a thread on which others' code may take its time
+            words = connection.last_words(reason)
+            self.call_soon(lambda: self._stop(connection, reason, last + words))
+
+        self.tell(make)
+
+    def _stop(self, connection: Connection, reason: CloseReason, last: bytes) -> None:
+        if connection.reason is not None or connection.ending is not None:
             return
         connection.ending = reason
         rest, events = connection.group.last_for(connection)
@@ -187,6 +205,26 @@ class Loop:
         if connection.bid_farewell(last):
             self.end(connection, reason)
 
+    def _hang_up(self, connection: Connection, reason: CloseReason) -> None:
+        left = connection.hang_up(reason)
+        if left is not None:
+            self._resets.append((time.monotonic() + _UNACKNOWLEDGED, left))
+
+    def _reset_due(self, now: float) -> None:
+        """Reset connections whose clients have what was sent, or have had the time for it."""
+        waiting = []
+        for deadline, handle in self._resets:
+            if now < deadline and unacknowledged(handle.fileno()):
+                waiting.append((deadline, handle))
+            else:
+                handle.close()
+        self._resets = waiting
+        self._set_if_empty()
+
+    def _set_if_empty(self) -> None:
+        if self._farewell is not None and not self._connections and not self._resets:
+            self._empty.set()
+
     def _is_early(self, connection: Connection, call: Call) -> bool:
         """Whether a connection is still to be taken in. Then this is to be done, if nothing was before it."""
         if self._connections.get(connection.fd) is connection:
@@ -199,7 +237,7 @@ class Loop:
         while True:
             # In this order: who asks from here on wakes it, and who asked before is heard.
             self._awake = False
-            timeout = max(0.0, due - time.monotonic()) if self._connections else None
+            timeout = max(0.0, due - time.monotonic()) if self._connections or self._resets else None
             try:
                 ready = list(self._poller.wait(0 if self._calls else timeout))
                 self._awake = True
@@ -261,19 +299,22 @@ class Loop:
                 group.send_keep_alive()
         for group in list(self._groups):
             group.tick(now)
+        if self._resets:
+            self._reset_due(now)
 
     def _say_goodbye(self, last: bytes) -> None:
         self._farewell = last
         for connection in list(self._connections.values()):
             self.stop(connection, CloseReason.SHUTDOWN, last)
-        if not self._connections:
-            self._empty.set()
+        self._set_if_empty()
 
     def let_go(self) -> None:
         """Close all descriptors and end no stream: a forked parent goes on serving them."""
         for fd in (self._wake_in, self._wake_out, *list(self._connections)):
             with contextlib.suppress(OSError):
                 os.close(fd)
+        for _, handle in self._resets:
+            handle.close()
         self._poller.close()
 
 

@@ -21,15 +21,11 @@ from typing import Any, Protocol, cast
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
 from ..settings import Settings
-from ..wire.encoder import encode
 from .writer import Writer
 
 __all__ = ["Inline", "Pump", "Source"]
 
 logger = logging.getLogger("ssesync")
-
-#: Says that something failed and nothing of what: the reason is in the log, not for the client.
-ERROR_EVENT = encode(Event('{"message":"The stream ended because of an error on the server."}', type="error"))
 
 #: Entered on the producer's thread round all that it does (framework contexts, database connections).
 Scope = Callable[[], AbstractContextManager[Any]]
@@ -51,6 +47,9 @@ class Produces(Protocol):
 class Source(Protocol):
     """What a stream drains. Its methods may be called from any thread."""
 
+    error: BaseException | None
+    """What it failed with, if that is to be told to the client."""
+
     def take(self, timeout: float | None) -> list[bytes] | None:
         """Wait up to ``timeout`` seconds for bytes. ``[]``: none came; ``None``: the end, see ``reason``."""
 
@@ -63,6 +62,10 @@ class Source(Protocol):
     @property
     def reason(self) -> CloseReason | None:
         """Why the source ended, ``None`` while it has not."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the client was given an event ID that it can come back with."""
 
 
 def from_iterable(source: Iterable[Any] | Callable[[], Iterable[Any]]) -> Producer:
@@ -163,6 +166,8 @@ class Pump:
         self._lock = threading.Lock()
         self._committed = False
         self._error: BaseException | None = None
+        #: See :class:`Source`.
+        self.error: BaseException | None = None
         # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
         self.thread = threading.Thread(
             target=self._context.run, args=(self._run,), name=f"ssesync-{self._name}", daemon=True
@@ -172,6 +177,11 @@ class Pump:
     def reason(self) -> CloseReason | None:
         """See :class:`Source`."""
         return self.writer.reason
+
+    @property
+    def resumable(self) -> bool:
+        """See :class:`Source`."""
+        return self.writer.resumable
 
     def open(self, timeout: float) -> None:
         """Start the producer, wait up to ``timeout`` seconds for its first event, raise what it raised before."""
@@ -198,6 +208,7 @@ class Pump:
 
     def close(self) -> None:
         """The producer's own thread cleans up; it was told by :meth:`cancel`."""
+        self.error = None  # its traceback holds the frames of the producer
 
     def _run(self) -> None:
         self.writer.producer = threading.get_ident()
@@ -219,7 +230,8 @@ class Pump:
                 self.writer.fail()
                 return
         log_failure(self._name, error)
-        self.writer.fail(ERROR_EVENT)
+        self.error = error
+        self.writer.fail()
 
 
 class Inline:
@@ -240,6 +252,8 @@ class Inline:
         self._name = name
         self._context = contextvars.copy_context()
         self._steps: Generator[None, None, None] | None = None
+        #: See :class:`Source`.
+        self.error: BaseException | None = None
         self._open = False
         self._ready: list[bytes] | None = []
 
@@ -247,6 +261,11 @@ class Inline:
     def reason(self) -> CloseReason | None:
         """See :class:`Source`."""
         return self.writer.reason
+
+    @property
+    def resumable(self) -> bool:
+        """See :class:`Source`."""
+        return self.writer.resumable
 
     def open(self, timeout: float) -> None:
         """Make the first step, unless ``timeout`` is 0; raise what it raises. Nothing can bound the time it takes."""
@@ -278,7 +297,7 @@ class Inline:
 
     def close(self) -> None:
         """Close the generator, on the thread that ran it: the one that serves the client."""
-        steps, self._steps = self._steps, None
+        steps, self._steps, self.error = self._steps, None, None
         if steps is not None:
             try:
                 self._context.run(steps.close)
@@ -299,7 +318,8 @@ class Inline:
                     self.writer.fail()
                     raise
                 log_failure(self._name, error)
-                self.writer.fail(ERROR_EVENT)
+                self.error = error
+                self.writer.fail()
         return False
 
     def _run(self) -> Generator[None, None, None]:

@@ -1,4 +1,4 @@
-"""Ending every stream cleanly when the process stops, so that no deploy waits for them.
+"""Ending every stream when the process stops, so that no deploy waits for those whose clients come back.
 
 A signal handler may interrupt anything, also code that holds a lock: so it only wakes the watcher, whose thread does
 the rest, and then hands on to the handler that was there before.
@@ -6,36 +6,53 @@ the rest, and then hands on to the handler that was there before.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
 from ..event import Event
+from ..settings import Settings
 from ..wire.encoder import encode
 from .admission import gunicorn_worker, streams
+from .connection import Connection
 from .watcher import watcher, watcher_if_any
+
+if TYPE_CHECKING:
+    from .stream import EventStream
 
 __all__ = ["drain", "drain_on_signal"]
 
 logger = logging.getLogger("ssesync")
 
+_QUICK = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)]
 _USUAL = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
 # How long a process whose signal means to die waits for its streams to have sent their last bytes.
 _GOODBYE_SECONDS = 5.0
+# Seconds of gunicorn's graceful timeout that are left to send last words, and to leave.
+_RESERVE = 2.0
 
 
 def drain(farewell: Event | None = None) -> None:
     """End all streams of this process, and admit no more.
 
-    Each gets ``farewell``, if there is one, a reconnection time with jitter and the last chunk. A stream with
-    ``drain="finish"`` goes on to its own end for up to ``drain_timeout``. Returns at once; may be called again.
+    Each gets ``farewell``, if there is one, a reconnection time with jitter and the last chunk. Streams that are to
+    finish (``Settings.drain``) go on to their own end for as long as they may; one that is still running then is
+    named in the log, and its client gets ``farewell``, an error event and an incomplete answer, unless it can resume.
+    Returns at once; may be called again.
 
     :param farewell: an event for clients that care to know.
     """
+    _drain(farewell)
+
+
+def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
+    """:param quickly: let only those finish whose setting says so."""
     streams.stopping = True
     last = b"" if farewell is None else encode(farewell)
     started = time.monotonic()
@@ -43,18 +60,60 @@ def drain(farewell: Event | None = None) -> None:
     def end_those_due() -> bool:
         waiting = False
         for stream in streams.all():
-            if stream.settings.drain == "end" or time.monotonic() - started >= stream.settings.drain_timeout:
-                stream.stop(CloseReason.SHUTDOWN, last)
-            else:
+            if _ends(stream):
+                continue
+            finishes = stream.finishes and not (quickly and stream.settings.drain == "auto")
+            if finishes and time.monotonic() - started < time_to_finish(stream.settings):
                 waiting = True
+                continue
+            stream.stop(CloseReason.SHUTDOWN, last)
+            if finishes:
+                _log_unfinished(stream.name, stream.settings)
+            # One that was just being opened has not heard it.
+            waiting = waiting or not _ends(stream)
+        if waiting:
+            _keep_worker_alive()
         return waiting
 
     if end_those_due():
         watcher().every_tick(end_those_due)
 
 
+def _ends(stream: EventStream | Connection) -> bool:
+    return stream.reason is not None or (isinstance(stream, Connection) and stream.ending is not None)
+
+
+def time_to_finish(settings: Settings) -> float:
+    """Seconds for which a stream that finishes may go on. After its graceful timeout gunicorn kills the worker."""
+    worker = gunicorn_worker()
+    if settings.drain == "finish" or worker is None:
+        return settings.drain_timeout
+    graceful: float = worker.cfg.graceful_timeout
+    return min(settings.drain_timeout, max(0.0, graceful - _RESERVE))
+
+
+def _log_unfinished(name: str, settings: Settings) -> None:
+    worker = gunicorn_worker()
+    limit = "" if worker is None else f"; gunicorn's --graceful-timeout is {worker.cfg.graceful_timeout} s"
+    logger.warning(
+        "the event stream %s was still running %g s after the process was told to stop, and is ended: drain=%r, "
+        "drain_timeout=%g%s",
+        name, time_to_finish(settings), settings.drain, settings.drain_timeout, limit,
+    )  # fmt: skip
+
+
+def _keep_worker_alive() -> None:
+    """Say to gunicorn's arbiter that the worker is alive, which else says so only between requests (sync)."""
+    worker = gunicorn_worker()
+    if worker is not None and not worker.alive:
+        with contextlib.suppress(OSError, ValueError):  # its file is closed already
+            worker.notify()
+
+
 def drain_on_signal(*signals: int, farewell: Event | None = None) -> bool:
-    """End all streams cleanly when one of the signals comes, before what else it does.
+    """End all streams when one of the signals comes, before what else it does; see :func:`drain`.
+
+    On SIGINT and SIGQUIT, streams with ``drain="auto"`` don't finish.
 
     Call it where the application is made, in the process that serves. With gunicorn's ``--preload`` that is too
     early; ``gunicorn -c python:ssesync.gunicorn`` does it at the right place.
@@ -89,7 +148,9 @@ class _Handler:
         streams.stopping = True
         current = watcher_if_any()
         if current is not None:
-            current.from_signal(lambda: drain(self._farewell))
+            # Who presses Ctrl-C, or asks gunicorn for a quick stop, does not want to wait.
+            quickly = signum in _QUICK
+            current.from_signal(lambda: _drain(self._farewell, quickly=quickly))
         if callable(self.previous):
             self.previous(signum, frame)
         elif self.previous == signal.SIG_DFL:
@@ -103,7 +164,7 @@ class _Handler:
 
     def _again_when_drained(self, signum: int) -> None:
         # A client that has stalled can't be told goodbye: after this long the process does without.
-        finishing = [stream.settings.drain_timeout for stream in streams.all() if stream.settings.drain == "finish"]
+        finishing = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]
         deadline = time.monotonic() + max(finishing, default=0.0) + _GOODBYE_SECONDS
 
         def look() -> bool:

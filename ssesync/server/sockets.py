@@ -12,11 +12,12 @@ import errno
 import os
 import socket
 import stat
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ClientSocket", "expect_loss", "find_socket"]
+__all__ = ["ClientSocket", "expect_loss", "find_socket", "reset_on_close"]
 
 # Milliseconds that the kernel takes for a timeout at most.
 _LONGEST = 2**31 - 1
@@ -34,14 +35,29 @@ class ClientSocket:
         """Cut the connection both ways, which ends a send that is blocked on it. TLS and all; never blocks."""
         try:
             with _duplicate(self.fd) as handle:
+                # Behind what waits a FIN would follow, and an answer that ends with its connection would look whole.
+                reset_on_close(handle)
                 handle.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it was cut already
+
+    def reset_on_close(self) -> None:
+        """Have the connection end with a reset when the server closes it.
+
+        :raises OSError: it has ended already.
+        """
+        with _duplicate(self.fd) as handle:
+            reset_on_close(handle)
 
     def expect_loss(self, seconds: float | None) -> None:
         """Have the kernel give up a peer that vanished without a word (RFC 5482), where it can be told to."""
         with contextlib.suppress(OSError), _duplicate(self.fd) as handle:
             expect_loss(handle, seconds)
+
+
+def reset_on_close(handle: socket.socket) -> None:
+    """Have the kernel send a reset when the last descriptor of a connection is closed. Unix sockets know none."""
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def expect_loss(handle: socket.socket, seconds: float | None) -> None:

@@ -18,6 +18,7 @@ from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .admission import DetachedRecord, streams
 from .connection import Connection, Handover
+from .ending import Ending
 from .guard import Guard
 from .margins import come_back, opening_of
 from .pump import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
@@ -113,6 +114,7 @@ class EventStream:
         self._driver: Source | None = None
         self._guard: Guard | None = None
         self._takeover: Takeover | None = None
+        self._ending = Ending(self.settings, {}, self.name)
         self._detached: Connection | None = None
         self._admitted: str | None = None
         self._rest: bytes | memoryview = b""
@@ -158,6 +160,7 @@ class EventStream:
                 "iterable, then it can be served again"
             )
         self._environ = environ = environ or self._environ or {}
+        self._ending = Ending(self.settings, environ, self.name)
         status = self._decide(environ)
         settings = self.settings
         if settings.cors_origins:
@@ -244,8 +247,13 @@ class EventStream:
             raise StopIteration
         pieces = driver.take(self.settings.keep_alive)
         if pieces is None:
+            if last := self._context.run(self._ending.last_words, driver):
+                return self._send(last)
+            if self._guard is not None:
+                self._guard.end()
+            error = self._ending.conclude(driver, self._environ or {})
             self._end(driver.reason or CloseReason.DONE)
-            raise StopIteration
+            raise error or StopIteration
         if not pieces:
             self._keep_alives += 1
             return self._send(KEEP_ALIVE)
@@ -255,7 +263,9 @@ class EventStream:
         """Leave the client to the loop; whether that was possible. Then this answer is over, and the stream is not."""
 
         def give(fd: int, head: Head) -> None:
-            handover = Handover(fd, head.chunked, head.wire, self.name, self.settings, self._born, self._bytes)
+            orderly = self._ending.is_orderly(cast(Source, self._driver).resumable)
+            given = self._bytes
+            handover = Handover(fd, head.chunked, head.wire, self.name, self.settings, self._born, given, orderly)
             record = DetachedRecord(self, cast(str, self._admitted), self._on_close, self._context)
             self._detached = cast(Any, self._source).hand_over(handover, record)
 
@@ -298,6 +308,11 @@ class EventStream:
         return None if self._driver is None else self._driver.reason
 
     @property
+    def finishes(self) -> bool:
+        """Whether the stream goes on to its own end, for a while, when the process stops (``Settings.drain``)."""
+        return self._ending.finishes(self._driver) if self._detached is None else self._detached.finishes
+
+    @property
     def senses_disconnect(self) -> bool:
         """Whether a client that leaves is noticed at once; else by failing keep-alives."""
         if self._detached is not None:
@@ -320,13 +335,14 @@ class EventStream:
             self._detached.cancel(reason)
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End the stream cleanly, from any thread: what waits is sent, then ``last``, then a reconnection time.
+        """End the stream, from any thread: what waits is sent, then ``last``. The producer gets ``StreamClosed``.
 
-        The reconnection time is the stream's, and up to twice that by chance, so that clients which are ended
-        together don't come back together. The producer gets ``StreamClosed``.
+        A client that can resume (``Settings.resumable``) gets a reconnection time: the stream's, and up to twice that
+        by chance, so that clients which are ended together don't come back together. Any other gets an error event
+        and an incomplete answer.
         """
         if self._driver is not None and not self._ended:
-            self._driver.stop(CloseReason(reason), last + come_back(self.settings))
+            self._driver.stop(CloseReason(reason), last)
             self.cancelled.set(CloseReason(reason))
         elif self._detached is not None:
             self._detached.stop(reason, last)
@@ -358,6 +374,7 @@ class EventStream:
         """What every server calls when it is done with the answer, early if the client left. Any number of times."""
         if self._takeover is not None:
             self._takeover.close()
+        self._ending.close()
         if self._ended:
             return
         # A server that closes before the end could not send: its client is gone.
@@ -389,7 +406,8 @@ class EventStream:
                 logger.exception("on_close of the event stream %s failed", self.name)
 
     def _cancel(self, reason: CloseReason) -> None:
-        self._rest = b""
+        if self._rest:
+            self._rest, self._ending.torn = b"", True
         if self._driver is not None:
             self._driver.cancel(reason)
         self.cancelled.set(reason)

@@ -114,7 +114,7 @@ def _difference(written: bytes, opening: bytes) -> str:
 
 def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
     """What can take the connection over, ``None`` where that is not possible or not wanted."""
-    if not settings.detach or len(opening) > _LONGEST_OPENING or _threads_are_greenlets():
+    if not settings.detach or len(opening) > _LONGEST_OPENING or threads_are_greenlets():
         return None
     found = find_socket(environ)
     if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
@@ -145,7 +145,8 @@ def _is_tls(connection: Any) -> bool:
     return hasattr(connection, "cipher")
 
 
-def _threads_are_greenlets() -> bool:
+def threads_are_greenlets() -> bool:
+    """Whether gevent or eventlet is in the threads' place."""
     # There the event library keeps the descriptor, and a greenlet for each stream is cheap.
     for name, what in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
         module = sys.modules.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,9 @@ from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
 
 __all__ = ["Writer"]
+
+# A line that sets the client's last event ID.
+_ID = re.compile(rb"(?:^|[\r\n])id:([^\r\n]*)")
 
 
 class Writer:
@@ -40,6 +44,8 @@ class Writer:
         settings = settings or Settings()
         #: The last event ID that the client sent when it (re)connected, ``""`` if none: where to resume.
         self.last_event_id = last_event_id
+        #: What a producer of its own failed with: it has none.
+        self.error: BaseException | None = None
         #: Set as soon as the stream is over for another reason than :meth:`close`; ``cancelled.wait(seconds)`` is a
         #: sleep that ends when the client leaves.
         self.cancelled = CancelToken()
@@ -47,6 +53,8 @@ class Writer:
         self._mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
         self._batch_bytes = settings.max_pending_bytes
         self._batches = threading.local()
+        #: Whether the client was given an event ID that it can come back with.
+        self.resumable = False
         #: Called after each write of the thread whose identifier ``producer`` is. For the stream alone.
         self.after_write: Callable[[], object] | None = None
         self.producer: int | None = None
@@ -92,6 +100,8 @@ class Writer:
         :raises TypeError: the item is nothing that can be sent; its type is named.
         """
         event = to_event(item, self._dumps)
+        if event.id is not None:
+            self.resumable = event.id != ""
         self._put(encode(event), int(event.data is not None))
 
     def write_raw(self, data: bytes, *, events: int) -> None:
@@ -100,6 +110,8 @@ class Writer:
         :param events: how many events they hold, for the statistics.
         :raises StreamClosed: the stream is over.
         """
+        if b"id:" in data and (ids := _ID.findall(data)):
+            self.resumable = ids[-1].removeprefix(b" ") != b""
         self._put(data, events)
 
     def write_comment(self, text: str) -> None:
@@ -176,9 +188,9 @@ class Writer:
         """Wait up to ``timeout`` seconds until something was written or the stream is over. For the stream alone."""
         return self._mailbox.wait(timeout)
 
-    def fail(self, last: bytes = b"") -> None:
-        """End the stream because its producer raised, after a last write. For the stream alone."""
-        self._mailbox.close(CloseReason.ERROR, last=last)
+    def fail(self) -> None:
+        """End the stream because its producer raised. For the stream alone."""
+        self._mailbox.close(CloseReason.ERROR)
 
     def _put(self, data: bytes, events: int) -> None:
         pieces = getattr(self._batches, "pieces", None)

@@ -68,10 +68,15 @@ def led(w: Writer, query: Query, tell: Tell) -> None:
         for order in test:
             if order.get("do") == "end":
                 return
+            if order.get("do") == "raise":
+                raise RuntimeError(order["text"])
+            if order.get("do") == "cancel":
+                w.cancel()
+                return
             if order.get("do") == "threads":
                 test.say(threads=[thread.name for thread in threading.enumerate()])
                 continue
-            w.write_event(order["event"])
+            w.write_event(order["event"], id=order.get("id"))
 
 
 def count(w: Writer, query: Query, tell: Tell) -> None:

@@ -1,0 +1,196 @@
+"""Making an answer incomplete, so that no client takes a part of it for the whole.
+
+A chunked answer is incomplete without its last chunk, and one that ends with its connection is complete however that
+is closed (RFC 9112, section 8). So the first ends with a FIN in place of the last chunk, and the second with a reset,
+sent when the client's system has acknowledged all that came before: a reset discards what is still on its way.
+
+WSGI has no word for this, and each server ends an answer in its own way. Two ways lead round that:
+
+* The server's descriptor is made to lead into a socket pair, whose other end swallows the last chunk. Then the
+  connection is ours, and ends as it should, without a line in the server's log.
+* The iterable raises. All servers then leave the last chunk out; which exception they log least is in this file.
+
+Tried with every server that is named here; see docs/design.md for what each of them does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .sockets import ClientSocket, find_socket, reset_on_close
+from .takeover import threads_are_greenlets
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = termios = None  # type: ignore[assignment]
+
+__all__ = ["Remains", "cut", "drop_rest", "unacknowledged"]
+
+#: What is left of the server's connection: to be closed when the server is done with it.
+Remains = socket.socket
+
+# Seconds that a server's thread waits for the client's system to acknowledge what was sent. More than a round trip to
+# anywhere, and less than what is left of gunicorn's graceful timeout when streams are ended for it.
+_LONGEST_WAIT = 1.0
+# Seconds to wait where the kernel does not say how much is unacknowledged.
+_BLIND_WAIT = 0.1
+_POLL = 0.004
+_PIECE = 65536
+
+# These frame an answer without a length in chunks, if the request was HTTP/1.1.
+_CHUNKING = ("gunicorn", "gunicorn_pywsgi", "werkzeug", "waitress", "cheroot")
+
+
+def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseException | None:
+    """Have the client of a served answer see that it is incomplete.
+
+    Called on the server's thread, by the iterable's last ``next()``, when nothing else touches the client's socket.
+
+    :param at_once: don't wait for the client to have what was sent.
+    :return: what to close when the server calls ``close()``; or an exception that the iterable is to raise, since
+        nothing else helps; or ``None``.
+    """
+    found = find_socket(environ)
+    if found is None:
+        return _exception(environ)
+    try:
+        if found.server == "waitress":
+            return _leave_to_waitress(environ, found, at_once)
+        if found.server == "gunicorn_pywsgi" or threads_are_greenlets() or _is_gevents(environ):
+            _end_below(found, _is_chunked(found, environ), at_once)
+            return None
+        return _end_instead(found, _is_chunked(found, environ), at_once)
+    except OSError:
+        # There are no descriptors for it.
+        return _exception(environ)
+
+
+def unacknowledged(fd: int) -> int | None:
+    """Bytes that were sent and that the peer's system does not have yet; ``None`` where the kernel does not say."""
+    if fcntl is None or sys.platform != "linux":
+        return None
+    # SIOCOUTQ, which has the number of TIOCOUTQ.
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+def drop_rest(handle: socket.socket) -> None:
+    """Take what the client said and nobody has read: when the connection is closed it would make a reset of the end."""
+    for _ in range(16):
+        if not handle.recv(_PIECE, socket.MSG_DONTWAIT):
+            break
+
+
+def _is_chunked(found: ClientSocket, environ: Mapping[str, Any]) -> bool:
+    """Whether the answer certainly has the chunked coding. A reset makes both kinds incomplete."""
+    if found.server not in _CHUNKING or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        return False
+    if found.server == "werkzeug":
+        return bool(environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess"))
+    # cheroot's own version, where it was told to be older than its clients.
+    return str(environ.get("ACTUAL_SERVER_PROTOCOL", "HTTP/1.1")) == "HTTP/1.1"
+
+
+def _is_gevents(environ: Mapping[str, Any]) -> bool:
+    return type(environ.get("wsgi.input")).__module__.startswith("gevent.")
+
+
+def _exception(environ: Mapping[str, Any]) -> BaseException | None:
+    """What ends an answer whose socket is out of reach, ``None`` under a test client, which reads to the end."""
+    if environ.get("HTTP_VERSION") == "2" and (errors := sys.modules.get("gunicorn.http2.errors")) is not None:
+        # gunicorn answers it with RST_STREAM(INTERNAL_ERROR), at level DEBUG; any other with a traceback, too.
+        return errors.HTTP2StreamError(0, "the answer is incomplete")  # type: ignore[no-any-return]
+    under_asgi = bool(environ) and "wsgi.version" not in environ and environ.get("SERVER_NAME") != "testserver"
+    if "SERVER_SOFTWARE" in environ or under_asgi:
+        # Servers take it for a client that left, of which most of them say nothing.
+        return BrokenPipeError(errno.EPIPE, "the answer of an event stream is incomplete")
+    return None
+
+
+def _end_instead(found: ClientSocket, chunked: bool, at_once: bool) -> Remains:
+    """Give the server another descriptor to end its answer on, and end the connection."""
+    blocking, inheritable = os.get_blocking(found.fd), os.get_inheritable(found.fd)
+    ours, dead = socket.socketpair()
+    try:
+        with dead, socket.socket(fileno=os.dup(found.fd)) as real:
+            os.set_blocking(dead.fileno(), blocking)
+            os.dup2(dead.fileno(), found.fd, inheritable=inheritable)
+            # When the server looks for a next request it finds an end.
+            ours.shutdown(socket.SHUT_WR)
+            _finish(real, chunked, at_once)
+    except BaseException:
+        ours.close()
+        raise
+    return ours
+
+
+def _finish(real: socket.socket, chunked: bool, at_once: bool) -> None:
+    try:
+        if chunked:
+            real.shutdown(socket.SHUT_WR)
+            drop_rest(real)
+            return
+        if not at_once:
+            _wait_until(lambda: unacknowledged(real.fileno()))
+        reset_on_close(real)
+    except OSError:
+        pass  # it has gone already, or there is nothing to drop
+
+
+def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
+    """End the connection under the server's descriptor, where that can't be exchanged: gevent's hub knows it.
+
+    The last chunk then meets a broken pipe, which gunicorn and gevent take for a client that left.
+    """
+    blocking = os.get_blocking(found.fd)
+    copy = os.dup(found.fd)
+    with socket.socket(fileno=copy) as real:
+        os.set_blocking(copy, blocking)  # the server's flag, which a default timeout has just changed
+        try:
+            if chunked:
+                real.shutdown(socket.SHUT_WR)
+                return
+            if not at_once:
+                _wait_until(lambda: unacknowledged(copy))
+            reset_on_close(real)
+            # Of an HTTP/1.0 client that wants to go on, the server would wait for another request.
+            real.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # it has gone already
+
+
+def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once: bool) -> BaseException:
+    """waitress sends from another thread, and closes the connection when all is sent that it was given."""
+    channel = environ["waitress.client_disconnected"].__self__
+    if not _is_chunked(found, environ):
+
+        def left() -> int | None:
+            return getattr(channel, "total_outbufs_len", 0) or unacknowledged(found.fd)
+
+        try:
+            if not at_once:
+                _wait_until(left)
+            found.reset_on_close()
+        except OSError:
+            pass  # it has gone already
+    # Logged as one line at level INFO; any other exception with a traceback.
+    kind: type[Exception] = getattr(sys.modules.get("waitress.channel"), "ClientDisconnected", BrokenPipeError)
+    return kind()
+
+
+def _wait_until(left: Callable[[], int | None]) -> None:
+    """Wait until nothing is left, for a bounded time."""
+    deadline = time.monotonic() + _LONGEST_WAIT
+    while (size := left()) != 0 and time.monotonic() < deadline:
+        if size is None:
+            time.sleep(_BLIND_WAIT)
+            return
+        time.sleep(_POLL)

@@ -1,0 +1,143 @@
+"""How a stream ends that its producer did not end.
+
+A client that comes back with a last event ID misses nothing. It is told when to come back (``retry:``), and its answer
+ends as any other. To a client that can't resume, an orderly end says that the answer is whole: OpenAI's SDK returned
+46 of 202 chunks without an error when the server was stopped. Such a client gets an error event, and then an answer
+that is *incomplete* by HTTP's own rules, see ``cutting.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CloseReason, StreamClosed, excerpt
+from ..event import Event
+from ..settings import Settings
+from ..wire.encoder import encode
+from ..wire.http import MEDIA_TYPE
+from .cutting import Remains, cut
+from .margins import come_back
+
+if TYPE_CHECKING:
+    from .pump import Source
+
+__all__ = ["Ending", "encode_error", "finishes"]
+
+logger = logging.getLogger("ssesync")
+
+#: The client is not there to read any last words, or does not read.
+ABSENT = (CloseReason.CLIENT_GONE, CloseReason.STALLED)
+
+# What clients are told. The exception itself is for the log: it may hold what is nobody else's business.
+_MESSAGES = {
+    CloseReason.ERROR: "The stream ended because of an error on the server.",
+    CloseReason.SHUTDOWN: "The stream ended before it was complete, because the server is stopping.",
+    CloseReason.LIFETIME: "The stream ended before it was complete, because it reached its maximum lifetime.",
+}
+_OTHERWISE = "The server ended the stream before it was complete."
+
+
+def default_error(reason: CloseReason) -> bytes:
+    """The error event on which the SDKs of OpenAI and Anthropic raise.
+
+    OpenAI's look for ``error`` in the data, Anthropic's for the event's type and then into the data.
+    """
+    message = _MESSAGES.get(reason, _OTHERWISE)
+    error = {"message": message, "type": "server_error", "code": None}
+    return encode(Event.from_json({"message": message, "type": "error", "error": error}, type="error"))
+
+
+def encode_error(
+    settings: Settings, reason: CloseReason, error: BaseException | None, name: str, *, call: bool = True
+) -> bytes:
+    """The error event of a stream: what ``settings.error_event`` says, else the default one.
+
+    A function of the application's is called here. One that fails is logged, and the client gets the default event.
+
+    :param error: what the producer raised. ``None`` gives the function a :class:`StreamClosed` with the reason.
+    :param call: whether a function may be called; if not, the default event stands in for it.
+    """
+    made = settings.error_event
+    if made is not None and (call or isinstance(made, Event)):
+        try:
+            event = made if isinstance(made, Event) else made(error or StreamClosed(reason))
+            if not isinstance(event, Event) or event.data is None:
+                raise TypeError(f"error_event must return an Event with data, got {excerpt(event)}")
+            return encode(event)
+        except Exception:
+            logger.exception("error_event of the event stream %s failed: its client gets the default error event", name)
+    return default_error(reason)
+
+
+def finishes(settings: Settings, orderly: bool) -> bool:
+    """Whether a stream goes on to its own end when the process stops, given whether its client can resume."""
+    return settings.drain == "finish" or (settings.drain == "auto" and not orderly)
+
+
+class Ending:
+    """How one stream ends. All but :meth:`is_orderly` on the thread that serves it.
+
+    :param environ: the WSGI environ of the request, ``{}`` without one. It is not kept.
+    """
+
+    __slots__ = ("_get", "_name", "_remains", "_said", "_settings", "_takes_event_streams_only", "torn")
+
+    def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str) -> None:
+        self._settings = settings
+        self._name = name
+        # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
+        self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
+        # As an EventSource sends it (HTML standard, "Server-sent events"), and no other client of a browser's.
+        accept = str(environ.get("HTTP_ACCEPT", "")).strip().lower()
+        self._takes_event_streams_only = accept == MEDIA_TYPE
+        self._said = False
+        self._remains: Remains | None = None
+        #: Whether the client has the first part of an event whose rest was dropped: nothing can follow that.
+        self.torn = False
+
+    def is_orderly(self, has_ids: bool, reason: CloseReason | None = None) -> bool:
+        """Whether the answer may end as if it were whole, since its client comes back for the rest.
+
+        :param has_ids: whether the client was sent an event ID to come back with.
+        :param reason: why the stream ends; ``None``: for another reason than a failure.
+        """
+        if self._settings.resumable != "auto":
+            return self._settings.resumable
+        failed = reason is CloseReason.ERROR
+        return self._get and (has_ids or (self._takes_event_streams_only and not failed))
+
+    def finishes(self, source: Source | None) -> bool:
+        """Whether the stream goes on to its own end, for a while, when the process stops."""
+        return finishes(self._settings, self.is_orderly(source is not None and source.resumable))
+
+    def last_words(self, source: Source) -> bytes:
+        """What the client is to get after all that waited; ``b""`` for nothing, and from the second call on."""
+        reason = source.reason or CloseReason.DONE
+        if self._said or self.torn or reason is CloseReason.DONE or reason in ABSENT:
+            return b""
+        self._said = True
+        if source.error is None and self.is_orderly(source.resumable, reason):
+            return come_back(self._settings)
+        return encode_error(self._settings, reason, source.error, self._name)
+
+    def conclude(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
+        """Have the server's answer end for the source's reason. Nothing else may use the client's socket any more.
+
+        :return: what the iterable is to raise instead of ``StopIteration``, if that is the only way.
+        """
+        reason = source.reason or CloseReason.DONE
+        if reason is CloseReason.DONE or self.is_orderly(source.resumable, reason):
+            return None
+        result = cut(environ, at_once=reason in ABSENT)
+        if isinstance(result, BaseException):
+            return result
+        self._remains = result
+        return None
+
+    def close(self) -> None:
+        """The server is done with the answer. Any number of times."""
+        remains, self._remains = self._remains, None
+        if remains is not None:
+            remains.close()

@@ -341,13 +341,13 @@ class Collecting(Writer):
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings.replace(max_pending_events=Inline.LIMIT), **options)
 
-    def _put(self, data: bytes, events: int) -> None:
+    def _put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
         if not self.closed and self._mailbox.pending[0] >= Inline.LIMIT:
             raise RuntimeError(
                 f"the view wrote {Inline.LIMIT:,} times without a thread of its own, where all of it is kept until "
                 "it returns (this is so under the frameworks' test clients); run it under a live server instead"
             )
-        super()._put(data, events)
+        super()._put(data, events, resumable)
 
 
 def log_failure(name: str, error: BaseException) -> None:

@@ -100,9 +100,7 @@ class Writer:
         :raises TypeError: the item is nothing that can be sent; its type is named.
         """
         event = to_event(item, self._dumps)
-        if event.id is not None:
-            self.resumable = event.id != ""
-        self._put(encode(event), int(event.data is not None))
+        self._put(encode(event), int(event.data is not None), None if event.id is None else event.id != "")
 
     def write_raw(self, data: bytes, *, events: int) -> None:
         """Write bytes as they are: whole blocks of an event stream, which nothing here checks. For relays.
@@ -110,9 +108,8 @@ class Writer:
         :param events: how many events they hold, for the statistics.
         :raises StreamClosed: the stream is over.
         """
-        if b"id:" in data and (ids := _ID.findall(data)):
-            self.resumable = ids[-1].removeprefix(b" ") != b""
-        self._put(data, events)
+        ids = _ID.findall(data) if b"id:" in data else None
+        self._put(data, events, ids[-1].removeprefix(b" ") != b"" if ids else None)
 
     def write_comment(self, text: str) -> None:
         """Write a comment, which clients ignore.
@@ -141,12 +138,13 @@ class Writer:
             return
         self._batches.pieces = []
         self._batches.size = self._batches.events = 0
+        self._batches.resumable = None
         try:
             yield
         finally:
             pieces, self._batches.pieces = self._batches.pieces, None
             if pieces:
-                self._mailbox.put(b"".join(pieces), events=self._batches.events)
+                self._put_now(b"".join(pieces), self._batches.events, self._batches.resumable)
 
     def finish(self, data: Any = "", *, type: str = "done", id: str | int | None = None) -> None:
         """Send a last event and end the stream.
@@ -192,10 +190,11 @@ class Writer:
         """End the stream because its producer raised. For the stream alone."""
         self._mailbox.close(CloseReason.ERROR)
 
-    def _put(self, data: bytes, events: int) -> None:
+    def _put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
+        """:param resumable: whether the client now has an event ID to come back with; ``None``: no change."""
         pieces = getattr(self._batches, "pieces", None)
         if pieces is None:
-            self._mailbox.put(data, events=events)
+            self._put_now(data, events, resumable)
             if self.after_write is not None and self.producer == threading.get_ident():
                 self.after_write()
             return
@@ -204,10 +203,18 @@ class Writer:
         pieces.append(data)
         self._batches.size += len(data)
         self._batches.events += events
+        if resumable is not None:
+            self._batches.resumable = resumable
         if self._batches.size >= self._batch_bytes:
-            self._mailbox.put(b"".join(pieces), events=self._batches.events)
+            self._put_now(b"".join(pieces), self._batches.events, self._batches.resumable)
             pieces.clear()
             self._batches.size = self._batches.events = 0
+
+    def _put_now(self, data: bytes, events: int, resumable: bool | None) -> None:
+        self._mailbox.put(data, events=events)
+        # Behind what may raise: an ID that no client was sent is none to come back with.
+        if resumable is not None:
+            self.resumable = resumable
 
 
 def to_event(item: Any, dumps: Callable[[Any], str | bytes]) -> Event:

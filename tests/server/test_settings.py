@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ssesync import Settings, SettingsError
+from ssesync import Event, Settings, SettingsError
 
 
 def test_the_defaults() -> None:
@@ -82,7 +82,8 @@ def test_the_defaults_of_living_streams() -> None:
     assert settings.max_lifetime is None
     assert settings.max_streams == "auto"
     assert settings.max_streams_per_key is None
-    assert (settings.drain, settings.drain_timeout) == ("end", 20)
+    assert (settings.drain, settings.drain_timeout) == ("auto", 20)
+    assert (settings.resumable, settings.error_event) == ("auto", None)
     assert settings.release_db == "step"
 
 
@@ -103,6 +104,11 @@ def test_the_defaults_of_living_streams() -> None:
         ("drain", "later"),
         ("drain", None),
         ("drain_timeout", -1),
+        ("resumable", "yes"),
+        ("resumable", None),
+        ("resumable", 1),
+        ("error_event", "sorry"),
+        ("error_event", {"message": "sorry"}),
         ("drain_timeout", None),
         ("release_db", "never"),
         ("release_db", True),
@@ -126,6 +132,11 @@ def test_a_living_streams_option_that_can_not_work_is_refused_with_its_name_and_
         {"max_streams": 1},
         {"max_streams_per_key": 3},
         {"drain": "finish", "drain_timeout": 0},
+        {"drain": "end"},
+        {"resumable": True},
+        {"resumable": False},
+        {"error_event": Event("sorry", type="error")},
+        {"error_event": lambda error: Event("sorry")},
         {"release_db": None},
         {"release_db": "start"},
     ],

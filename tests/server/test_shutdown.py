@@ -32,9 +32,10 @@ def before_and_after() -> Iterator[None]:
         stream.close()
 
 
-def served(source: Any = None, **options: Any) -> EventStream:
+def served(source: Any = None, *, accept: str = "text/event-stream", **options: Any) -> EventStream:
+    """A stream that a browser's EventSource is served with, unless it accepts more."""
     stream = EventStream(Writer() if source is None else source, **options)
-    assert stream.open(environ()) == "200 OK"
+    assert stream.open(environ(HTTP_ACCEPT=accept)) == "200 OK"
     assert next(stream).endswith(b"\n")
     return stream
 
@@ -228,7 +229,7 @@ def test_a_process_with_streams_dies_by_the_signal_when_they_have_ended() -> Non
 import signal, sys, time, ssesync
 ssesync.drain_on_signal()
 stream = ssesync.EventStream(ssesync.Writer())
-stream.open({})
+stream.open({"HTTP_ACCEPT": "text/event-stream"})
 signal.raise_signal(signal.SIGTERM)
 print(b"".join(stream)[:11].decode(), flush=True)
 time.sleep(20)

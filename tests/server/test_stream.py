@@ -271,7 +271,8 @@ def test_cancel_from_another_thread_ends_a_silent_stream_at_once() -> None:
     assert waiting.blocked()
     stream.cancel("shutdown")
     stream.cancel("client_gone")
-    assert waiting.join() == []
+    [last] = waiting.join()
+    assert events([last])[0].type == "error"
     assert closes.reasons == ["shutdown"]
     assert stream.reason == "shutdown"
 
@@ -437,7 +438,9 @@ def test_what_is_raised_after_the_first_event_is_logged_and_told_neutrally(
     status, _, chunks = call(EventStream(fail, on_close=closes, threaded=threaded, name="/the/path"))
     first, last = events(chunks)
     assert (status, first.data, last.type) == ("200 OK", "x", "error")
-    assert set(last.json()) == {"message"}
+    message = "The stream ended because of an error on the server."
+    error = {"message": message, "type": "server_error", "code": None}
+    assert last.json() == {"message": message, "type": "error", "error": error}
     assert b"secret" not in b"".join(chunks)
     assert closes.reasons == ["error"]
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]

@@ -1,0 +1,313 @@
+"""How a stream ends that its producer did not end: who is told what, and which streams may finish."""
+
+from __future__ import annotations
+
+import logging
+import re
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ssesync import Event, EventStream, StreamClosed, Writer, drain
+from ssesync.server import shutdown
+from ssesync.server.admission import streams
+
+from .test_mailbox import Running
+from .test_stream import environ, events
+
+RETRY = re.compile(rb"retry: \d+\n")
+BROWSER = {"HTTP_ACCEPT": "text/event-stream"}
+
+
+@pytest.fixture(autouse=True)
+def admitted_again() -> Iterator[None]:
+    yield
+    streams.stopping = False
+    for stream in streams.all():
+        stream.close()
+
+
+def served(source: Any, request: dict[str, str] | None = None, **options: Any) -> EventStream:
+    stream = EventStream(source, **options)
+    assert stream.open(environ(**(request or {}))) == "200 OK"
+    next(stream)
+    return stream
+
+
+def with_id() -> Writer:
+    writer = Writer()
+    writer.write_event("x", id=1)
+    return writer
+
+
+def without_id() -> Writer:
+    writer = Writer()
+    writer.write_event("x")
+    return writer
+
+
+def raw(data: bytes) -> Any:
+    def make() -> Writer:
+        writer = Writer()
+        writer.write_raw(data, events=1)
+        return writer
+
+    return make
+
+
+POST = {"REQUEST_METHOD": "POST"}
+POST_OF_A_BROWSER = BROWSER | POST
+
+
+@pytest.mark.parametrize(
+    ("make", "request_", "options", "orderly"),
+    [
+        pytest.param(without_id, {}, {}, False, id="a GET without ids"),
+        pytest.param(with_id, {}, {}, True, id="a GET with ids"),
+        pytest.param(without_id, BROWSER, {}, True, id="an EventSource"),
+        pytest.param(without_id, {"HTTP_ACCEPT": "Text/Event-Stream "}, {}, True, id="in capitals"),
+        pytest.param(without_id, {"HTTP_ACCEPT": "text/event-stream, */*"}, {}, False, id="accepts more"),
+        pytest.param(without_id, {"HTTP_ACCEPT": "*/*"}, {}, False, id="accepts all"),
+        pytest.param(with_id, POST, {}, False, id="a POST with ids"),
+        pytest.param(without_id, POST_OF_A_BROWSER, {}, False, id="a POST that accepts event streams only"),
+        pytest.param(with_id, {"REQUEST_METHOD": "PUT"}, {}, False, id="a PUT"),
+        pytest.param(with_id, {}, {"resumable": False}, False, id="said not to be, with ids"),
+        pytest.param(without_id, BROWSER, {"resumable": False}, False, id="said not to be, an EventSource"),
+        pytest.param(without_id, POST, {"resumable": True}, True, id="said to be"),
+        pytest.param(raw(b"data: x\n\n"), {}, {}, False, id="relayed without ids"),
+        pytest.param(raw(b"id: 7\ndata: x\n\n"), {}, {}, True, id="relayed, id first"),
+        pytest.param(raw(b"data: x\r\nid:7\r\n\r\n"), {}, {}, True, id="relayed, id last"),
+        pytest.param(raw(b"data: id: 7\n\n"), {}, {}, False, id="relayed, an id in the data"),
+        pytest.param(raw(b"id: 7\ndata: x\n\nid:\ndata: y\n\n"), {}, {}, False, id="relayed, the id is reset"),
+        pytest.param(raw(b"id: \ndata: x\n\n"), {}, {}, False, id="relayed, an empty id"),
+    ],
+)
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+def test_who_can_resume_is_told_when_and_who_can_not_gets_an_error_event(
+    make: Any, request_: dict[str, str], options: dict[str, Any], orderly: bool, how: str
+) -> None:
+    stream = served(make(), request_, **options)
+    getattr(stream, how)("lifetime")
+    *waited, last = list(stream)
+    # What waits is sent, or dropped.
+    assert len(waited) == (how == "stop")
+    if orderly:
+        assert RETRY.fullmatch(last)
+    else:
+        assert events([last])[0].type == "error"
+        assert "lifetime" in events([last])[0].json()["message"]
+    # So the process waits for those who can't come back.
+    assert stream.finishes is not orderly
+
+
+def test_an_id_that_was_reset_can_not_be_resumed_from() -> None:
+    writer = with_id()
+    stream = served(writer)
+    assert not stream.finishes
+    writer.write_event("y", id="")
+    assert stream.finishes
+    with writer.batch():
+        writer.write_event("z", id=2)
+        assert stream.finishes
+    assert not stream.finishes
+
+
+def test_an_id_that_was_never_sent_can_not_be_resumed_from() -> None:
+    writer = Writer()
+    stream = served(writer)
+    writer.stop("shutdown")
+    with pytest.raises(StreamClosed):
+        writer.write_event("too late", id=1)
+    with pytest.raises(StreamClosed), writer.batch():
+        writer.write_raw(b"id: 1\ndata: too late\n\n", events=1)
+    assert events(list(stream))[0].type == "error"
+
+
+def test_before_it_is_opened_a_stream_can_be_ended() -> None:
+    stream = EventStream(["x"])
+    stream.cancel()
+    stream.close()
+    assert list(stream) == []
+
+
+def test_a_failure_is_no_orderly_end_for_an_event_source_without_ids(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> Iterator[str]:
+        yield "x"
+        raise ValueError("secret")
+
+    for request, ending in [(BROWSER, False), (BROWSER | {"REQUEST_METHOD": "POST"}, False)]:
+        stream = EventStream(fail)
+        stream.open(environ(**request))
+        *_, last = events(list(stream))
+        assert last.type == "error"
+        assert stream._ending.is_orderly(False, stream.reason) is ending
+    assert "secret" in caplog.text
+
+
+def test_behind_half_an_event_nothing_is_said() -> None:
+    writer = Writer()
+    writer.write("x" * 200_000)
+    stream = served(writer)
+    assert len(next(stream)) == 65536
+    stream.cancel()
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("reason", ["client_gone", "stalled"])
+def test_a_client_that_is_not_there_is_told_nothing(reason: str) -> None:
+    stream = served(without_id())
+    stream.cancel(reason)
+    assert list(stream) == []
+
+
+def fails() -> Iterator[Any]:
+    yield "x"
+    raise ValueError("secret")
+
+
+def run_error(error: BaseException) -> Event:
+    return Event.from_json({"type": "RUN_ERROR", "message": type(error).__name__})
+
+
+@pytest.mark.parametrize("threaded", [True, False], ids=["threaded", "inline"])
+@pytest.mark.parametrize(
+    ("error_event", "expected"),
+    [
+        (Event.from_json({"type": "error", "errorText": "It failed."}), {"type": "error", "errorText": "It failed."}),
+        (run_error, {"type": "RUN_ERROR", "message": "ValueError"}),
+    ],
+    ids=["an event", "a function"],
+)
+def test_the_error_event_can_have_another_shape(error_event: Any, expected: dict[str, str], threaded: bool) -> None:
+    stream = served(fails, error_event=error_event, threaded=threaded)
+    *_, last = events(list(stream))
+    assert (last.type, last.json()) == ("message", expected)
+
+
+def test_the_function_is_told_why_else_a_stream_ends() -> None:
+    seen: list[BaseException] = []
+
+    def make(error: BaseException) -> Event:
+        seen.append(error)
+        return Event("over")
+
+    stream = served(Writer(), error_event=make)
+    stream.stop("shutdown")
+    assert [event.data for event in events(list(stream))] == ["over"]
+    [error] = seen
+    assert isinstance(error, StreamClosed)
+    assert error.reason == "shutdown"
+
+
+def test_a_client_that_can_resume_is_shown_no_error_event_unless_the_producer_raised() -> None:
+    stream = served(Writer(), BROWSER, error_event=Event("over"))
+    stream.stop("shutdown")
+    assert RETRY.fullmatch(b"".join(stream))
+
+
+def raises(error: BaseException) -> Event:
+    raise LookupError("it fails, too")
+
+
+@pytest.mark.parametrize(
+    "error_event",
+    [raises, lambda error: None, lambda error: "text", lambda error: Event(comment="no data")],
+    ids=["raises", "None", "text", "without data"],
+)
+def test_a_function_that_fails_is_logged_and_the_client_gets_the_default(
+    error_event: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = served(fails, error_event=error_event, name="/the/path")
+    *_, last = events(list(stream))
+    assert last.json()["error"]["type"] == "server_error"
+    assert "error_event of the event stream /the/path failed" in caplog.text
+
+
+def test_what_the_producer_raised_is_let_go_of() -> None:
+    class Error(Exception):
+        pass
+
+    held = []
+
+    def fail() -> Iterator[str]:
+        yield "x"
+        error = Error()
+        held.append(error)
+        raise error
+
+    stream = served(fail)
+    list(stream)
+    assert stream._driver is not None
+    assert stream._driver.error is None
+
+
+def test_by_default_streams_that_can_not_be_resumed_finish_and_all_others_end_at_once() -> None:
+    answer, browser, counted = Writer(), Writer(), with_id()
+    finishing = served(answer, POST)
+    ended = [served(browser, BROWSER), served(counted)]
+    drain()
+    for stream in ended:
+        assert RETRY.search(b"".join(stream))
+    answer.write("the rest")
+    answer.close()
+    assert b"".join(finishing) == b"data: the rest\n\n"
+    assert finishing.reason == "done"
+
+
+def test_with_the_old_default_all_streams_end_at_once() -> None:
+    stream = served(Writer(), POST, drain="end")
+    drain()
+    [last] = events(list(stream))
+    assert last.type == "error"
+
+
+def test_a_stream_that_becomes_resumable_while_it_finishes_ends() -> None:
+    writer = Writer()
+    stream = served(writer)
+    drain()
+    serving = Running(lambda: b"".join(stream))
+    assert serving.blocked()
+    writer.write_event("x", id=1)
+    assert re.fullmatch(rb"id: 1\ndata: x\n\nretry: \d+\n", serving.join())
+
+
+def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    stream = served(Writer(), POST, drain_timeout=0.3, name="/the/path")
+    drain()
+    *_, last = events([b"".join(stream)])
+    assert "stopping" in last.json()["message"]
+    [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "/the/path was still running 0.3 s" in line
+    assert "drain_timeout=0.3" in line
+
+
+def test_a_quick_stop_waits_only_for_those_that_say_so() -> None:
+    asked = Writer()
+    finishing, ended = served(asked, POST, drain="finish"), served(Writer(), POST)
+    shutdown._drain(None, quickly=True)
+    assert events(list(ended))[0].type == "error"
+    asked.close()
+    assert list(finishing) == []
+    assert finishing.reason == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "graceful", "expected"),
+    [
+        ({}, None, 20),
+        ({"drain_timeout": 100}, None, 100),
+        ({}, 30, 20),
+        ({}, 12, 10),
+        ({}, 1, 0),
+        ({"drain_timeout": 3}, 30, 3),
+        ({"drain": "finish"}, 12, 20),
+    ],
+)
+def test_the_time_to_finish_ends_before_gunicorns_patience(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], graceful: int | None, expected: float
+) -> None:
+    worker = types.SimpleNamespace(cfg=types.SimpleNamespace(graceful_timeout=graceful))
+    monkeypatch.setattr(shutdown, "gunicorn_worker", lambda: None if graceful is None else worker)
+    assert shutdown.time_to_finish(EventStream([], **options).settings) == expected

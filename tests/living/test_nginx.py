@@ -91,6 +91,24 @@ def test_a_browser_that_leaves_ends_the_producer_without_a_write(
 
 
 @VERSIONS
+def test_an_answer_that_is_cut_short_is_incomplete_behind_it(nginx: Nginx, switchboard: Switchboard, version: str):
+    """nginx ends its own answer, which has chunks, as its upstream's ended: a FIN or a reset, but no last chunk."""
+    options = {"keep_alive": 60, "max_streams": None}
+    with nginx.connect(version) as wire:
+        response = wire.request("POST", path(do="led", line=switchboard.port, options=options), Content_Length="0")
+        response.expect(OPENING)
+        producer = switchboard.answer()
+        producer.say(event="half")
+        response.expect(b"data: half\n\n")
+        producer.say(do="cancel")
+        assert response.find(b"\n\n").startswith(b"event: error\ndata: ")
+        with pytest.raises((EOFError, ConnectionResetError)):
+            response.read()
+        assert response.chunked
+        assert response.end is None
+
+
+@VERSIONS
 def test_nothing_is_buffered(nginx: Nginx, switchboard: Switchboard, version: str):
     """Each event is written when the one before has arrived."""
     options = {"keep_alive": 60, "max_streams": None}

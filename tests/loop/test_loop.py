@@ -79,14 +79,16 @@ class Client:
 
     opened: ClassVar[list[socket.socket]] = []
 
-    def __init__(self, group: Group, *, chunked: bool = True, tcp: bool = False, **options: object) -> None:
+    def __init__(
+        self, group: Group, *, chunked: bool = True, tcp: bool = False, orderly: bool = True, **options: object
+    ) -> None:
         self.socket, other = tcp_pair() if tcp else socket.socketpair()
         self.opened.append(self.socket)
         self.socket.settimeout(PATIENCE)
         other.setblocking(False)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         settings = Settings().replace(**options)
-        handover = Handover(other.detach(), chunked, HEAD, "test", settings, time.monotonic(), 0)
+        handover = Handover(other.detach(), chunked, HEAD, "test", settings, time.monotonic(), 0, orderly)
         self.note = Note()
         self.connection = Connection(group.loop, handover, group, self.note)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 
 from ssesync import Event, Reader
+from tests.logs import without_paths
 
 from .servers import EXAMPLES, environment, listens
 
@@ -91,7 +92,7 @@ class Board:
         stderr = (self.folder / "stderr").read_text()
         # Django writes a traceback of every 403 too.
         assert "Internal Server Error" not in stderr, stderr
-        assert "ssesync" not in stderr, stderr
+        assert "ssesync" not in without_paths(stderr), stderr
 
     def user(self, name: str | None) -> User:
         return User(self, name)

@@ -11,11 +11,16 @@ from hypothesis import HealthCheck, settings
 from ssesync import streams
 
 from .live.switchboard import Switchboard
+from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
 
 # How long an example takes is the machine's affair.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+# Every test runs with the check of the library's locks. The one lock that was made before is made again.
+turn_on()
+streams._reset()
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +39,16 @@ def switchboard() -> Iterator[Switchboard]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    broken = new_reports() if call.when == "teardown" else ""
+    if broken:
+        title = "a law of the locks was broken while this test ran, perhaps by a process that it had started"
+        report.sections.append((title, broken))
+        if report.passed:
+            report.outcome, report.longrepr = "failed", f"{title}:\n\n{broken}"
     if report.failed:
         for log, title in item.stash.get(LOGS, {}).items():
             report.sections.append((f"log of {title}", log()[-SHOWN:]))

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from ..client.body import Body
+from ..locks import make_condition
 from ..wire.http import is_event_stream, set_last_event_id
 from .options import Request
 from .scan import Scan
@@ -83,7 +84,7 @@ class Probe:
             set_last_event_id(self._headers, last_event_id or request.last_event_id)
         self._body: Body | None = None
         self._stopped = False
-        self._changed = threading.Condition()
+        self._changed = make_condition("cli.probe")
         self._started = time.monotonic()
         threading.Thread(target=self._run, name="ssesync-probe", daemon=True).start()
 

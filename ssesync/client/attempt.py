@@ -21,6 +21,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import connection, connectionpool
 
 from ..cancel import CancelToken
+from ..locks import make_lock
 from ..wire.http import MEDIA_TYPE, set_last_event_id
 from .transport import FinalResponse, duplicate, is_urllib3
 
@@ -95,7 +96,7 @@ class Attempt:
 
     def __init__(self, prepare: Callable[[], Callable[[], requests.Response]]) -> None:
         self._prepare = prepare
-        self._lock = threading.Lock()
+        self._lock = make_lock("client.attempt")
         self._settled = threading.Event()
         self._abandoned = False
         self._response: requests.Response | None = None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from urllib3.exceptions import DecodeError, ReadTimeoutError
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError
+from ..locks import make_rlock
 from .coding import refusal
 from .interim import final_answer, is_interim
 from .transport import connection_socket, duplicate, reader_of
@@ -57,8 +57,8 @@ class Body:
         self._ended = False
         self._process = os.getpid()
         # A signal handler may cancel while its own thread is in here.
-        self._lock = threading.RLock()
-        self._reading = threading.RLock()
+        self._lock = make_rlock("client.body")
+        self._reading = make_rlock("client.body.reading")
         self._handle: socket.socket | None = None
         self._next = self._open(idle_timeout)
 

@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 import weakref
 from collections import Counter
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import CloseReason
+from ..locks import make_rlock
 from ..settings import Settings
 from .connection import Connection
 from .stats import StreamStats
@@ -44,7 +44,7 @@ class Streams:
 
     def _reset(self) -> None:
         # A stream that was dropped is ended by whoever collects it, perhaps a thread that is in here.
-        self._lock = threading.RLock()
+        self._lock = make_rlock("server.streams")
         self._open: dict[int, weakref.ref[EventStream]] = {}
         self._leaving: set[int] = set()  # those of them that are about to be detached
         self._detached: dict[Connection, str] = {}  # with the keys that they were admitted by

@@ -10,6 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ..locks import make_condition
+
 __all__ = ["Crew"]
 
 logger = logging.getLogger("ssesync")
@@ -30,7 +32,7 @@ class Crew:
     def __init__(self, size: int, name: str) -> None:
         self._size = size
         self._name = name
-        self._condition = threading.Condition()
+        self._condition = make_condition("server.executor")
         self._calls: deque[Call] = deque()
         self._threads = self._idle = self._busy = 0
 

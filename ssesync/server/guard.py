@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CloseReason
+from ..locks import make_lock
 from ..settings import Settings
 from .sockets import find_socket
 from .watcher import watcher
@@ -31,7 +31,7 @@ class Guard:
     def __init__(self, stream: EventStream, environ: Mapping[str, Any], settings: Settings) -> None:
         self._stream = weakref.ref(stream)
         self._settings = settings
-        self._lock = threading.Lock()
+        self._lock = make_lock("server.guard")
         self._ended = False
         self._sending_since: float | None = None
         self._dies_at: float | None = None

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..errors import CloseReason
+from ..locks import make_lock
 from .connection import Connection, Group, Handover, Record
 from .crew import Crew, logged
 from .cutting import unacknowledged
@@ -324,7 +325,7 @@ def _half_close(connection: Connection) -> bool:
 
 
 _current: Loop | None = None
-_making = threading.Lock()
+_making = make_lock("server.loop")
 
 
 def loop() -> Loop:
@@ -364,7 +365,7 @@ def _after_fork() -> None:
         _current.let_go()
     atexit.unregister(_say_goodbye)
     _current = None
-    _making = threading.Lock()
+    _making = make_lock("server.loop")
 
 
 if hasattr(os, "register_at_fork"):

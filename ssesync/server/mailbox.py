@@ -6,10 +6,10 @@ through the one condition: so whoever is blocked wakes whatever happens, and the
 
 from __future__ import annotations
 
-import threading
 import time
 
 from ..errors import CloseReason, StreamClosed
+from ..locks import make_condition
 
 __all__ = ["Mailbox"]
 
@@ -24,7 +24,7 @@ class Mailbox:
     def __init__(self, max_items: int = 256, max_bytes: int = 1024 * 1024) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._condition = threading.Condition()
+        self._condition = make_condition("server.mailbox")
         self._items: list[bytes] = []
         self._size = 0
         self._waiting = 0

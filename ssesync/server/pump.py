@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
+from ..locks import make_lock
 from ..settings import Settings
 from .writer import Writer
 
@@ -163,7 +164,7 @@ class Pump:
         self._scope = scope or contextlib.nullcontext
         self._name = name
         self._context = contextvars.copy_context()
-        self._lock = threading.Lock()
+        self._lock = make_lock("server.pump")
         self._committed = False
         self._error: BaseException | None = None
         #: See :class:`Source`.

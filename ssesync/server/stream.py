@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cancel import CancelToken
 from ..errors import CloseReason
+from ..locks import make_lock
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
@@ -110,7 +110,7 @@ class EventStream:
         self._scope = scope
         self._environ = environ
         self._context = contextvars.copy_context()
-        self._lock = threading.Lock()
+        self._lock = make_lock("server.streams")
         self._driver: Source | None = None
         self._guard: Guard | None = None
         self._takeover: Takeover | None = None

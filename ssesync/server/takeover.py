@@ -22,11 +22,11 @@ import select
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..locks import make_rlock
 from ..settings import Settings
 from .keepalive import gunicorn_force_close
 from .sending import AGAIN, make_send
@@ -165,7 +165,7 @@ class Takeover:
         self._opening = opening
         self._real = -1
         self._ours: socket.socket | None = None
-        self._reading = threading.RLock()  # from it
+        self._reading = make_rlock("server.takeover")  # from it
         self._read: list[bytes] = []
         self._whose = _identity(found.fd)
         self._dummy: tuple[int, int] | None = None

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..locks import make_rlock
+
 __all__ = ["TICK", "Watcher", "watcher", "watcher_if_any"]
 
 logger = logging.getLogger("ssesync")
@@ -118,7 +120,7 @@ class Watcher:
     def __init__(self) -> None:
         self._poller: Poller | None = _make_poller()
         # A stream that was dropped is ended by whoever collects it, perhaps a thread that is in here.
-        self._lock = threading.RLock()
+        self._lock = make_rlock("server.watcher")
         self._hang_ups: dict[int, tuple[Callback, bool]] = {}
         self._ticks: list[Callable[[], bool]] = []
         self._signalled: list[Callback] = []

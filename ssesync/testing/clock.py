@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
+from ..locks import make_condition
 from .errors import WaitTimeout
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class FakeClock:
     """
 
     def __init__(self, start: float = 1000.0, now: float = 1_780_000_000.0, *, hold: bool = False) -> None:
-        self._condition = threading.Condition()
+        self._condition = make_condition("testing.clock")
         self._passed = 0.0
         self._start = start
         self._now = now

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ..event import Event
+from ..locks import make_condition
 from ..wire.encoder import encode
 from ..wire.http import get_last_event_id
 from .answer import Answer
@@ -110,7 +111,7 @@ class FakeSSEServer:
         #: The port it listens on, 0 before :meth:`start`.
         self.port = 0
         self._answers: list[_Queued] = []
-        self._condition = threading.Condition()
+        self._condition = make_condition("testing.fake_server")
         self._closing = threading.Event()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []

@@ -10,11 +10,11 @@ import copy
 import io
 import json as _json
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlencode, urlsplit
 
+from ..locks import make_lock
 from ..wire.http import MEDIA_TYPE, set_last_event_id
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class SharedConnections:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock("testing.connections")
         self._shared: list[Any] = []
         if "django.db" in sys.modules:
             from django.conf import settings

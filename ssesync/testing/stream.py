@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from wsgiref.headers import Headers
 
 from ..errors import CloseReason, ContentTypeError, StatusError, excerpt
 from ..event import Event
+from ..locks import make_condition
 from ..server.admission import streams
 from ..server.stats import StreamStats
 from ..server.stream import EventStream
@@ -42,7 +42,7 @@ class OpenStream:
         self.name = name
         #: Seconds that each wait may take unless told otherwise.
         self.timeout = timeout
-        self._condition = threading.Condition()
+        self._condition = make_condition("testing.stream")
         self._status = ""
         self._headers = Headers([])
         self._answered = False

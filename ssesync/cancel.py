@@ -6,74 +6,103 @@ was given the token shuts its connection. Neither knows the other.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-import threading
 from collections.abc import Callable
+
+from .locks import Waiters, foreign
 
 __all__ = ["CancelToken"]
 
 logger = logging.getLogger("ssesync")
 
+Run = Callable[[Callable[[], object]], object]
+
 
 class CancelToken:
     """A ``threading.Event`` that also calls back, and keeps the reason it was first given.
 
-    Every method may be called from any thread, any number of times.
+    Every method may be called from any thread and from a signal handler, any number of times: there is no lock in here.
+    Each step below changes one list or dictionary by one operation, which no other thread and no handler can interrupt.
     """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        # A signal handler may set the token while its own thread is in here.
-        self._lock = threading.RLock()
-        self._callbacks: list[Callable[[], object]] = []
-        self._reason: str | None = None
+        self._reasons: list[str] = []  # the first one counts
+        self._waiters = Waiters()
+        self._callbacks: dict[int, tuple[Callable[[], object], bool]] = {}
+        self._numbers = itertools.count()
 
     @property
     def reason(self) -> str | None:
         """What :meth:`set` was first called with, ``None`` before that."""
-        return self._reason
+        return self._reasons[0] if self._reasons else None
 
     def set(self, reason: str = "cancelled") -> None:
         """Give the signal: wake every :meth:`wait`, call every callback once. Later calls do nothing."""
-        with self._lock:
-            if self._event.is_set():
-                return
-            self._reason = reason
-            self._event.set()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            self._call(callback)
+        self._set(reason, _directly)
 
     def is_set(self) -> bool:
         """Whether the signal was given."""
-        return self._event.is_set()
+        return bool(self._reasons)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds (``None``: without end) for the signal; whether it was given."""
-        return self._event.wait(timeout)
+        return self._waiters.wait(self.is_set, timeout)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` on the signal, on the thread that gives it; at once if it was given already.
 
-        A callback must be quick and must not block. What it raises is logged and goes no further.
+        A callback must be quick and must not block. What it raises is logged and goes no further. Callbacks of a
+        stream's token are called on a helper thread where the library itself ends the stream (its client has left or
+        stalled, its lifetime is over, the process stops).
         """
-        with self._lock:
-            # In this order: a signal handler may set the token in between.
-            self._callbacks.append(callback)
-            if not self._event.is_set() or callback not in self._callbacks:
-                return
-            self._callbacks.remove(callback)
-        self._call(callback)
+        self._add(callback, own=False)
 
     def remove_callback(self, callback: Callable[[], object]) -> None:
         """Take a callback back. Not an error if it is not there, or was called already."""
-        with self._lock:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
+        for number, (known, _) in self._callbacks.copy().items():
+            if known == callback and self._callbacks.pop(number, None) is not None:
+                return
 
-    @staticmethod
-    def _call(callback: Callable[[], object]) -> None:
-        try:
-            callback()
-        except Exception:
-            logger.exception("a cancel callback failed: %r", callback)
+    def _add(self, callback: Callable[[], object], *, own: bool) -> None:
+        """Add a callback.
+
+        :param own: it is this library's, does not block and calls nothing foreign: it is called by whichever thread
+            gives the signal.
+        """
+        number = next(self._numbers)
+        self._callbacks[number] = callback, own
+        # In this order: another thread, or a signal handler, may give the signal in between.
+        if self._reasons:
+            self._call(number, _directly)
+
+    def _set(self, reason: str, run: Run) -> None:
+        """Give the signal.
+
+        :param run: calls callbacks that are not this library's.
+        """
+        if not self._reasons:
+            self._reasons.append(reason)
+        # Also where it was given before: an exception that a signal handler raised may have ended that call here.
+        self._waiters.wake()
+        for number in self._callbacks.copy():
+            self._call(number, run)
+
+    def _call(self, number: int, run: Run) -> None:
+        callback, own = self._callbacks.pop(number, (None, True))
+        if callback is not None:
+            (_directly if own else run)(functools.partial(_logged, callback, own))
+
+
+def _directly(call: Callable[[], object]) -> None:
+    call()
+
+
+def _logged(callback: Callable[[], object], own: bool) -> None:
+    if not own:
+        foreign("a callback of a CancelToken")
+    try:
+        callback()
+    except Exception:
+        logger.exception("a cancel callback failed: %r", callback)

@@ -117,31 +117,36 @@ class Waiters:
 
     def wake(self) -> None:
         """Have all that wait look again. Any thread, any signal handler; never waits."""
-        if self._locks:
-            for lock in self._locks.copy():
-                with contextlib.suppress(RuntimeError):  # it was woken already
-                    lock.release()
+        for _ in range(len(self._locks)):
+            try:
+                lock = self._locks.pop(0)
+            except IndexError:
+                return  # another thread wakes them too
+            lock.release()
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds (``None``: without end) until ``ready()``, which takes no lock; whether so."""
         if ready():
             return True
+        if timeout is not None and timeout <= 0:
+            return False
         foreign("a wait")
         deadline = None if timeout is None else time.monotonic() + timeout
         lock = threading.Lock()
         lock.acquire()
-        self._locks.append(lock)
+        remaining = -1.0
         try:
-            while not ready():
-                if deadline is None:
-                    lock.acquire()
-                    continue
-                remaining = deadline - time.monotonic()
-                if remaining <= 0 or not lock.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
+            while True:
+                self._locks.append(lock)
+                if ready():
+                    return True
+                if deadline is not None:
+                    remaining = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+                if not lock.acquire(timeout=remaining):
                     return ready()
-            return True
         finally:
-            self._locks.remove(lock)
+            with contextlib.suppress(ValueError):  # wake() has taken it out, and wakes nobody by it
+                self._locks.remove(lock)
 
 
 class Once:

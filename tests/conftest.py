@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from ssesync import streams
+from ssesync.server.crew import callers
+from ssesync.server.watcher import watcher_if_any
 
 from .live.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
@@ -30,6 +33,12 @@ def dropped_streams_end_with_their_test() -> Iterator[None]:
     yield
     if streams.snapshot()["streams"]:
         gc.collect()
+    if (current := watcher_if_any()) is not None:
+        # It hands what was dropped to the threads that end it.
+        handed_over = threading.Event()
+        current.from_signal(handed_over.set)
+        handed_over.wait(5)
+        callers().wait(5)
 
 
 @pytest.fixture

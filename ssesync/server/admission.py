@@ -6,6 +6,7 @@ knows whom to tell. The counters outlive the streams; nothing here keeps one ali
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import os
@@ -14,12 +15,12 @@ import signal
 import sys
 import time
 import weakref
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import CloseReason
-from ..locks import make_rlock
+from ..locks import is_owned, make_rlock
 from ..settings import Settings
 from .connection import Connection
 from .stats import StreamStats
@@ -43,8 +44,9 @@ class Streams:
         self._reset()
 
     def _reset(self) -> None:
-        # A stream that was dropped is ended by whoever collects it, perhaps a thread that is in here.
+        # Re-entrant, as a signal handler may end a stream on a thread that is in here: see unlocked().
         self._lock = make_rlock("server.streams")
+        self._later: deque[Callable[[], object]] = deque()
         self._open: dict[int, weakref.ref[EventStream]] = {}
         self._leaving: set[int] = set()  # those of them that are about to be detached
         self._detached: dict[Connection, str] = {}  # with the keys that they were admitted by
@@ -66,7 +68,7 @@ class Streams:
         """
         settings = stream.settings
         ticking = watcher()  # before anything is counted: there may be no descriptors for one
-        with self._lock:
+        with self._locked():
             full = self._is_full_of_detached(settings) if detached else self._is_full_of_served(settings)
             per_key = settings.max_streams_per_key
             admitted = not (full or self.stopping or (per_key is not None and self._keys[key] >= per_key))
@@ -104,14 +106,14 @@ class Streams:
 
     def detached(self, stream: EventStream, key: str, connection: Connection) -> None:
         """A stream is served by the loop from now on."""
-        with self._lock:
+        with self._locked():
             self._leaving.discard(id(stream))
             del self._open[id(stream)]
             self._detached[connection] = key
 
     def stays(self, stream: EventStream) -> bool:
         """A stream can't be detached, and is served after all; whether there is room for it."""
-        with self._lock:
+        with self._locked():
             if id(stream) not in self._leaving:
                 return True
             full = self._is_full_of_served(stream.settings)
@@ -136,7 +138,7 @@ class Streams:
         :param run: calls what may take its time: a handler of the log.
         """
         stats = stream.stats
-        with self._lock:
+        with self._locked():
             self._leaving.discard(id(stream))
             if self._open.pop(id(stream), None) is None and self._detached.pop(cast(Any, stream), None) is None:
                 return
@@ -160,7 +162,7 @@ class Streams:
 
     def all(self) -> list[EventStream | Connection]:
         """The streams that are open now."""
-        with self._lock:
+        with self._locked():
             references, detached = list(self._open.values()), list(self._detached)
         return [*(stream for reference in references if (stream := reference()) is not None), *detached]
 
@@ -172,7 +174,7 @@ class Streams:
         ``tier``, ``senses_disconnect``. ``opened``, ``refused``, ``closed`` by reason, and the totals ``events``,
         ``bytes``, ``keep_alives`` of the closed ones count from the process's start. Events' data is in none of it.
         """
-        with self._lock:
+        with self._locked():
             counters = {
                 "opened": self._opened,
                 "refused": self._refused,
@@ -180,6 +182,23 @@ class Streams:
                 **{name: self._totals[name] for name in ("events", "bytes", "keep_alives")},
             }
         return {"pid": os.getpid(), "streams": [stream.describe() for stream in self.all()], **counters}
+
+    def unlocked(self, call: Callable[[], object]) -> None:
+        """Call at once or, in a signal handler that has interrupted this thread in here, as soon as that gets out."""
+        if is_owned(self._lock):
+            self._later.append(call)
+        else:
+            call()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        finally:
+            while self._later and not is_owned(self._lock):
+                with contextlib.suppress(IndexError):  # another thread does it
+                    self._later.popleft()()
 
     def refusal(self) -> list[tuple[str, str]]:
         """The headers of the 503 that a refused client gets."""
@@ -202,7 +221,7 @@ class Streams:
         if self.on_tick is not None:
             self.on_tick()
         now = time.monotonic()
-        with self._lock:
+        with self._locked():
             references, detached = list(self._open.values()), list(self._detached)
         for reference in references:
             stream = reference()
@@ -247,7 +266,7 @@ class DetachedRecord:
         streams.leave(connection, self._key, reason, connection.tell)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:
-            connection.tell(lambda: stream.cancelled.set(reason))
+            stream.cancelled._set(reason, connection.tell)
         if on_close is not None and context is not None:
             connection.tell(lambda: context.run(_close, connection.name, on_close, reason, stats))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -12,11 +13,14 @@ from collections.abc import Callable
 
 from ..locks import make_condition
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "callers"]
 
 logger = logging.getLogger("ssesync")
 
 Call = Callable[[], object]
+
+# Threads on which users' code is called that no thread of the library may wait for.
+_CALLERS = 4
 
 
 class Crew:
@@ -78,6 +82,25 @@ class Crew:
             del call  # and all that hangs on it, while there is nothing to do
             with self._condition:
                 self._busy -= 1
+
+
+_callers: list[Crew] = []
+
+
+def callers() -> Crew:
+    """This process's threads for users' code: ``on_close`` of detached streams, callbacks of tokens, logging, as far as
+    the thread that comes to call them has others to serve.
+
+    A callback that never returns keeps one of them. When all of them are kept no more users' code is called from here;
+    clients that leave, stalls, lifetimes and the sending go on.
+    """
+    if not _callers:
+        _callers.append(Crew(_CALLERS, "ssesync-caller"))  # it has no thread yet, and the first one counts
+    return _callers[0]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_callers.clear)
 
 
 def logged(call: Call) -> None:

@@ -12,7 +12,7 @@ from ..errors import CloseReason
 from ..locks import make_lock
 from ..settings import Settings
 from .sockets import find_socket
-from .watcher import watcher
+from .watcher import watcher, watcher_if_any
 
 if TYPE_CHECKING:
     from .stream import EventStream
@@ -69,18 +69,21 @@ class Guard:
         # A subscriber that fell too far behind has been given up, but the server's thread is still at it.
         given_up = stream is not None and stream.reason is CloseReason.OVERFLOW
         if given_up or (timeout is not None and now - since > timeout):
+            if self._ended or self._sending_since != since:
+                return
+            # Not under the lock, as this calls back; and first, since the server closes the stream as soon as its send
+            # fails, and would do so for a client that has left.
+            self._cancel(CloseReason.STALLED)
             with self._lock:
-                if self._ended or self._sending_since != since:
-                    return
-                self._cancel(CloseReason.STALLED)
-                self._socket.shut()
+                if not self._ended:
+                    self._socket.shut()
 
     def end(self) -> None:
         """The stream is over: touch the descriptor no more. Any number of times."""
         with self._lock:
             self._ended = True
-            if self.senses and self._socket is not None:
-                watcher().forget(self._socket.fd, self._gone)
+        if self.senses and self._socket is not None and (current := watcher_if_any()) is not None:
+            current.forget(self._socket.fd, self._gone)
 
     def _gone(self) -> None:
         self._cancel(CloseReason.CLIENT_GONE)

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from ..errors import CloseReason
 from ..locks import make_lock
 from .connection import Connection, Group, Handover, Record
-from .crew import Crew, logged
+from .crew import Crew, callers, logged
 from .cutting import unacknowledged
 from .poller import Poller, make_poller
 from .sending import make_send, make_send_to_all
@@ -38,8 +38,8 @@ logger = logging.getLogger("ssesync")
 
 # Seconds between two looks at silence, lifetimes and clients that don't read.
 _TICK = 0.5
-# Threads that read logs for clients who come back, and threads that call on_close, which may take its time.
-_READERS, _CALLERS = 4, 4
+# Threads that read logs for clients who come back.
+_READERS = 4
 # Seconds that the process waits in the end for all clients to have been told.
 _GOODBYE = 5.0
 # Seconds that a client's system gets to acknowledge what was sent before its connection is reset.
@@ -66,7 +66,7 @@ class Loop:
         self._lifetimes: list[tuple[float, int, Connection]] = []
         self._numbers = itertools.count()
         self._readers = Crew(_READERS, "ssesync-reader")
-        self._callers = Crew(_CALLERS, "ssesync-caller")
+        self._callers = callers()
         self._resets: list[tuple[float, socket.socket]] = []  # deadlines, and connections to be reset by then
         self._farewell: bytes | None = None
         self._empty = threading.Event()

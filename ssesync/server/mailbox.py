@@ -1,9 +1,9 @@
 """Mailbox: what waits between a producer and the thread that serves its client. Bounded and closable.
 
-What waits is behind a lock that is held for some steps and never while a thread waits. Its end is not: a signal handler
-may close the mailbox on a thread that holds the lock. So the reason is set by one operation that nothing interrupts, and
-the threads that wait are woken after it. Both ways of waiting, a producer's for room and the server's for something to
-send, look for the reason each time.
+What waits is behind a lock that is held for some steps and never while a thread waits. Its end is not: a signal
+handler may close the mailbox on a thread that holds the lock. So the reason is set by one operation that nothing
+interrupts, and the threads that wait are woken after it. Both ways of waiting, a producer's for room and the server's
+for something to send, look for the reason each time.
 """
 
 from __future__ import annotations

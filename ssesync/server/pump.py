@@ -256,6 +256,7 @@ class Inline:
         #: See :class:`Source`.
         self.error: BaseException | None = None
         self._open = False
+        self._stepping = self._closing = False
         self._ready: list[bytes] | None = []
 
     @property
@@ -298,6 +299,9 @@ class Inline:
 
     def close(self) -> None:
         """Close the generator, on the thread that ran it: the one that serves the client."""
+        self._closing = True
+        if self._stepping:
+            return  # a signal handler has interrupted the step, at whose end this is done
         steps, self._steps, self.error = self._steps, None, None
         if steps is not None:
             try:
@@ -309,7 +313,13 @@ class Inline:
         assert self._steps is not None
         self.writer.producer = threading.get_ident()
         try:
-            self._context.run(next, self._steps)
+            self._stepping = True
+            try:
+                self._context.run(next, self._steps)
+            finally:
+                self._stepping = False
+                if self._closing:
+                    self.close()
             return True
         except StopIteration:
             self.writer.close()

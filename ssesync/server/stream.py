@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..cancel import CancelToken
 from ..errors import CloseReason
-from ..locks import make_lock
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .admission import DetachedRecord, streams
+from .closing import Closable
 from .connection import Connection, Handover
 from .ending import Ending
 from .guard import Guard
@@ -37,7 +37,7 @@ logger = logging.getLogger("ssesync")
 _PIECE = 65536
 
 
-class EventStream:
+class EventStream(Closable):
     """An event stream on its way to one client.
 
     As a WSGI application, or called by one, headers and all::
@@ -45,7 +45,8 @@ class EventStream:
         def app(environ, start_response):
             return EventStream(ticks())(environ, start_response)
 
-    The server calls ``next()`` and ``close()`` on one thread; :meth:`cancel` may be called from any.
+    The server calls ``next()`` and ``close()`` on one thread. :meth:`cancel`, :meth:`stop` and :meth:`close` may be
+    called from any, and from signal handlers.
 
     :param source: what is to be sent: an iterable of events, a function without arguments that returns one
         (a generator function, say, which is called on the producer's thread), or a :class:`Writer` that threads of
@@ -87,6 +88,7 @@ class EventStream:
         name: str | None = None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.settings = (settings or Settings()).replace(**options)
         #: The response headers, as WSGI takes them.
         self.headers = response_headers(headers)
@@ -98,11 +100,12 @@ class EventStream:
         self._source = source
         self._produce = producer_of(source)
         self._copy = functools.partial(
-            EventStream, source, headers=headers, finished=finished, on_close=on_close, settings=self.settings,
+            type(self), source, headers=headers, finished=finished, on_close=on_close, settings=self.settings,
             dumps=dumps, scope=scope, on_start=on_start, after_step=after_step, key=key, name=name,
         )  # fmt: skip
         self._finished = finished
         self._on_close = on_close
+        self._streams = streams
         self._on_start = on_start
         self._after_step = after_step
         self._key = key
@@ -110,7 +113,6 @@ class EventStream:
         self._scope = scope
         self._environ = environ
         self._context = contextvars.copy_context()
-        self._lock = make_lock("server.streams")
         self._driver: Source | None = None
         self._guard: Guard | None = None
         self._takeover: Takeover | None = None
@@ -161,7 +163,11 @@ class EventStream:
             )
         self._environ = environ = environ or self._environ or {}
         self._ending = Ending(self.settings, environ, self.name)
-        status = self._decide(environ)
+        outer = self._enter()
+        try:
+            status = self._decide(environ)
+        finally:
+            self._leave(outer)
         settings = self.settings
         if settings.cors_origins:
             origins = settings.cors_origins
@@ -196,6 +202,9 @@ class EventStream:
             raise
         if self._takeover is None:
             self._watch_over()
+        self._opened = time.monotonic()
+        if self._early is not None and self._driver is not None:
+            self._driver.cancel(self._early)
         return "200 OK"
 
     def _watch_over(self) -> None:
@@ -226,6 +235,13 @@ class EventStream:
         return self
 
     def __next__(self) -> bytes:
+        outer = self._enter()
+        try:
+            return self._next()
+        finally:
+            self._leave(outer)
+
+    def _next(self) -> bytes:
         if self._driver is None and not self._ended:
             self.open()
         if self._guard is not None:
@@ -327,31 +343,6 @@ class EventStream:
         events = getattr(getattr(self._driver, "writer", self._driver), "events", 0)
         return StreamStats(events, self._bytes, self._keep_alives, time.monotonic() - self._born)
 
-    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End the stream at once, from any thread: what waits is dropped, its producer gets ``StreamClosed``."""
-        if not self._ended:
-            self._cancel(CloseReason(reason))
-        elif self._detached is not None:
-            self._detached.cancel(reason)
-
-    def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End the stream, from any thread: what waits is sent, then ``last``. The producer gets ``StreamClosed``.
-
-        A client that can resume (``Settings.resumable``) gets a reconnection time: the stream's, and up to twice that
-        by chance, so that clients which are ended together don't come back together. Any other gets an error event
-        and an incomplete answer.
-        """
-        if self._driver is not None and not self._ended:
-            self._driver.stop(CloseReason(reason), last)
-            self.cancelled.set(CloseReason(reason))
-        elif self._detached is not None:
-            self._detached.stop(reason, last)
-
-    def tick(self, now: float) -> None:
-        """Look at lifetime and stalling. For the watcher alone."""
-        if (busy := self._guard or self._takeover) is not None:
-            busy.tick(now)
-
     def describe(self) -> dict[str, Any]:
         """What ``streams.snapshot()`` tells of this stream."""
         now = time.monotonic()
@@ -369,50 +360,3 @@ class EventStream:
             "tier": "served",
             "senses_disconnect": self.senses_disconnect,
         }
-
-    def close(self) -> None:
-        """What every server calls when it is done with the answer, early if the client left. Any number of times."""
-        if self._takeover is not None:
-            self._takeover.close()
-        self._ending.close()
-        if self._ended:
-            return
-        # A server that closes before the end could not send: its client is gone.
-        reason = CloseReason.CLIENT_GONE if self._started else CloseReason.CANCELLED
-        self._end((self._driver.reason if self._driver is not None else None) or reason)
-
-    def _end(self, reason: CloseReason) -> None:
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = True
-        if self._guard is not None:
-            self._guard.end()
-        if reason is not CloseReason.DONE:
-            self._cancel(reason)
-        if isinstance(self._driver, (Pump, Inline)):
-            self._driver.close()
-        if self._produce is None:
-            cast(Source, self._source).cancel(CloseReason.CANCELLED)
-        elif (self._driver is None or hasattr(self._source, "produce")) and hasattr(self._source, "close"):
-            # An upstream, or a generator that was never run, which is ours to close all the same.
-            self._source.close()
-        if self._admitted is not None:
-            streams.leave(self, self._admitted, reason)
-        if self._on_close is not None and self._driver is not None:
-            try:
-                self._context.run(self._on_close, reason, self.stats)
-            except Exception:
-                logger.exception("on_close of the event stream %s failed", self.name)
-
-    def _cancel(self, reason: CloseReason) -> None:
-        if self._rest:
-            self._rest, self._ending.torn = b"", True
-        if self._driver is not None:
-            self._driver.cancel(reason)
-        self.cancelled.set(reason)
-
-    def __del__(self) -> None:
-        # Made, and then dropped by whoever should have served it: the producer must not wait for ever.
-        if not getattr(self, "_ended", True) and (self._driver is not None or self._produce is None):
-            self.close()

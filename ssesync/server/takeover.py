@@ -31,6 +31,7 @@ from ..settings import Settings
 from .keepalive import gunicorn_force_close
 from .sending import AGAIN, make_send
 from .sockets import ClientSocket, expect_loss, find_socket
+from .watcher import run_foreign
 
 __all__ = ["Head", "Takeover", "sniff", "takeover_of"]
 
@@ -255,10 +256,13 @@ class Takeover:
         alone."""
         self._fetch(_LONGEST_HEAD)
         with self._reading:
-            if self._real >= 0 and now - self._began > _FORSAKEN:
+            forsaken = self._real >= 0 and now - self._began > _FORSAKEN
+            if forsaken:
                 self._began = math.inf
-                logger.warning("an event stream's opening was taken and then no more of it: its connection is cut")
                 ClientSocket(self._real).shut()
+        if forsaken:
+            text = "an event stream's opening was taken and then no more of it: its connection is cut"
+            run_foreign(lambda: logger.warning(text))
 
     def _take_real(self) -> int:
         with self._reading:

@@ -2,7 +2,8 @@
 
 A client that leaves is seen without a write, by the kernel's own word (``EPOLLRDHUP``): looking with ``MSG_PEEK``
 instead is blind behind one pipelined byte. Every registration is one-shot, and a callback only ever sets things in
-motion (it closes a mailbox, cuts a socket): so one thread is enough for any number of streams.
+motion (it closes a mailbox, cuts a socket): so one thread is enough for any number of streams. Users' code may wait,
+so it is called on other threads, see :func:`run_foreign`.
 
 Under gevent a greenlet waits on the epoll set's own descriptor. gevent's patched ``poll`` never reports RDHUP, and a
 native ``epoll.poll`` that waits would block the hub with all that runs on it.
@@ -19,9 +20,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..locks import make_rlock
+from ..locks import Once, make_rlock
+from .crew import callers
 
-__all__ = ["TICK", "Watcher", "watcher", "watcher_if_any"]
+__all__ = ["TICK", "Watcher", "run_foreign", "watcher", "watcher_if_any"]
 
 logger = logging.getLogger("ssesync")
 
@@ -119,13 +121,15 @@ class Watcher:
 
     def __init__(self) -> None:
         self._poller: Poller | None = _make_poller()
-        # A stream that was dropped is ended by whoever collects it, perhaps a thread that is in here.
+        # A signal handler may end a stream, and so come here, on a thread that is in here.
         self._lock = make_rlock("server.watcher")
         self._hang_ups: dict[int, tuple[Callback, bool]] = {}
         self._ticks: list[Callable[[], bool]] = []
         self._signalled: list[Callback] = []
-        self._starting = threading.Lock()
-        self._started = self._told = False
+        self._starting = Once()
+        self._started = False
+        self._told = Once()
+        self._ident = 0
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -135,20 +139,19 @@ class Watcher:
     def start(self) -> None:
         """Start the thread, which also does what was asked for before. Any number of times: where there can be no other
         thread now, there may be one later."""
-        # Nobody waits here: the lock may be one from before gevent's patch, as gunicorn's hooks are imported before it.
+        # Nobody waits here: a lock could be one from before gevent's patch, as gunicorn's hooks are imported before it.
         # While a thread starts others run, and a greenlet that waited for such a lock would stop all.
-        if self._started or not self._starting.acquire(blocking=False):
+        if self._started or not self._starting():
             return
         try:
-            if not self._started:
-                threading.Thread(target=self._run, name="ssesync-watcher", daemon=True).start()
-                self._started = True
+            threading.Thread(target=self._run, name="ssesync-watcher", daemon=True).start()
+            self._started = True
         except RuntimeError as error:
-            if not self._told:
-                self._told = True
+            if self._told():
                 logger.warning("clients that leave are not noticed until there is a thread for the watcher: %s", error)
         finally:
-            self._starting.release()
+            if not self._started:
+                self._starting = Once()
 
     @property
     def senses(self) -> bool:
@@ -199,8 +202,13 @@ class Watcher:
         self._signalled.append(callback)
         self._wake()
 
-    def close_in_child(self) -> None:
-        """Leave a forked parent's descriptors behind; its thread did not come along."""
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether this is called on the watcher's thread."""
+        return threading.get_ident() == self._ident
+
+    def close(self) -> None:
+        """Leave its descriptors behind: a forked parent's, whose thread did not come along, or of one not started."""
         for fd in (self._wake_in, self._wake_out):
             os.close(fd)
 
@@ -211,6 +219,7 @@ class Watcher:
             pass  # the pipe is full: it wakes in any case
 
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         next_tick = 0.0
         while True:
             now = time.monotonic()
@@ -269,13 +278,13 @@ class Watcher:
     def _call(callback: Callable[[], Any]) -> Any:
         try:
             return callback()
-        except Exception:
-            logger.exception("a callback of the ssesync watcher failed: %r", callback)
+        except Exception as failed:
+            error = failed
+            run_foreign(lambda: logger.error("a callback of the ssesync watcher failed: %r", callback, exc_info=error))
             return False
 
 
-_current: Watcher | None = None
-_making = threading.Lock()
+_current: dict[None, Watcher] = {}
 
 
 def watcher() -> Watcher:
@@ -283,29 +292,38 @@ def watcher() -> Watcher:
 
     :raises OSError: there are no more descriptors.
     """
-    global _current
-    current = _current
+    current = _current.get(None)
     if current is None:
-        with _making:
-            if _current is None:
-                _current = Watcher()
-            current = _current
-    current.start()  # not with the lock held
+        # No lock: a signal handler may come here while its thread is here. The first one counts.
+        made = Watcher()
+        current = _current.setdefault(None, made)
+        if current is not made:
+            made.close()
+    current.start()
     return current
 
 
 def watcher_if_any() -> Watcher | None:
     """This process's watcher if there is one. Takes no lock: for signal handlers."""
-    return _current
+    return _current.get(None)
+
+
+def run_foreign(call: Callback) -> None:
+    """Call code that is not this library's: here, or on a helper thread where this is the watcher's own.
+
+    Not with a lock held.
+    """
+    current = watcher_if_any()
+    if current is not None and current.is_this_thread:
+        callers().ask(call)
+    else:
+        call()
 
 
 def _after_fork() -> None:
     # The thread is the parent's, and so are the sets of descriptors: they must not be shared, only left behind.
-    global _current, _making
-    if _current is not None:
-        _current.close_in_child()
-    _current = None
-    _making = threading.Lock()
+    if (current := _current.pop(None, None)) is not None:
+        current.close()
 
 
 if hasattr(os, "register_at_fork"):

@@ -14,6 +14,7 @@ from ..event import Event, dump_json
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
+from .watcher import run_foreign
 
 __all__ = ["Writer"]
 
@@ -27,7 +28,8 @@ class Writer:
     A view that is run with a writer gets one made for it. To write from threads of your own, make one and give it to
     the stream: ``writer = Writer()``, ``EventStream(writer)``.
 
-    Every method may be called from several threads at once; each write reaches the client whole.
+    Every method may be called from several threads at once; each write reaches the client whole. A signal handler may
+    call :meth:`close`, :meth:`cancel` and :meth:`stop`; it can't wait for room as a write does.
 
     :param settings: bounds of what may wait for a slow client.
     :param dumps: the JSON encoder for values that are neither :class:`Event` nor text.
@@ -165,13 +167,13 @@ class Writer:
         """End the stream at once: nothing that waits is sent, whoever writes gets :class:`StreamClosed`."""
         reason = CloseReason(reason)
         self._mailbox.close(reason, discard=True)
-        self.cancelled.set(reason)
+        self.cancelled._set(reason, run_foreign)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """End the stream cleanly: what waits is sent, then ``last``. Whoever writes gets :class:`StreamClosed`."""
         reason = CloseReason(reason)
         self._mailbox.close(reason, last=last)
-        self.cancelled.set(reason)
+        self.cancelled._set(reason, run_foreign)
 
     @property
     def pending(self) -> tuple[int, int]:

@@ -97,7 +97,7 @@ class Attempt:
     def __init__(self, prepare: Callable[[], Callable[[], requests.Response]]) -> None:
         self._prepare = prepare
         self._lock = make_lock("client.attempt")
-        self._settled = threading.Event()
+        self._settled = CancelToken()  # no threading.Event, which a signal handler must not set
         self._abandoned = False
         self._response: requests.Response | None = None
         self._error: BaseException | None = None
@@ -119,7 +119,7 @@ class Attempt:
         """
         # Also when an exception ends the wait, such as Ctrl-C's, which may come while the thread starts.
         abandon = True
-        token.add_callback(self._settled.set)
+        token._add(self._settled.set, own=True)
         try:
             self._thread.start()
             self._settled.wait()

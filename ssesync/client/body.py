@@ -12,9 +12,11 @@ connection through it, which wakes the reader on http and https alike. The threa
 
 from __future__ import annotations
 
+import _thread
 import functools
 import os
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 from urllib3.exceptions import DecodeError, ReadTimeoutError
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError
-from ..locks import make_rlock
+from ..locks import is_owned, make_rlock
 from .coding import refusal
 from .interim import final_answer, is_interim
 from .transport import connection_socket, duplicate, reader_of
@@ -35,6 +37,8 @@ _LONGEST_LINE = 65536
 # Seconds of silence, seconds between two probes, how many unanswered ones are too many. Linux's own are 2 h, 75, 9;
 # macOS has the first under another name.
 _PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPALIVE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
+# The lock of a pool is held for microseconds by whichever thread takes a connection or gives one back.
+_POOL_SECONDS = 0.1
 # int() takes signs, "0x" and underscores besides.
 _HEX = b"0123456789abcdefABCDEF"
 
@@ -58,7 +62,9 @@ class Body:
         self._process = os.getpid()
         # A signal handler may cancel while its own thread is in here.
         self._lock = make_rlock("client.body")
-        self._reading = make_rlock("client.body.reading")
+        # Says that a read is in progress, which may last and calls what is not ours: so it is no lock as those of
+        # locks.py. Only the next read waits for it, and a close by the caller, who has shut the connection before.
+        self._reading = threading.RLock()
         self._handle: socket.socket | None = None
         self._next = self._open(idle_timeout)
 
@@ -160,13 +166,21 @@ class Body:
                     pass  # the peer was faster
 
     def close(self) -> None:
-        """Stop, and give the connection up. A thread that is reading does the latter as it wakes."""
+        """Stop, and give the connection up. A thread that is reading does the latter as it wakes; also where this is a
+        signal handler that has interrupted it."""
         self.cancel()
-        if self._reading.acquire(blocking=False):
+        if not is_owned(self._reading) and self._reading.acquire(blocking=False):
             try:
-                self._end(b"")
+                if not self._ended and _pool_is_held(self._source):
+                    _thread.start_new_thread(self._end_in_turn, ())
+                else:
+                    self._end(b"")
             finally:
                 self._reading.release()
+
+    def _end_in_turn(self) -> None:
+        with self._reading:
+            self._end(b"")
 
     def _end(self, result: bytes) -> bytes:
         if not self._ended:
@@ -192,6 +206,19 @@ class Body:
             handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
+
+
+def _pool_is_held(source: Any) -> bool:
+    """Whether the lock of the connections' pool can't be had at once: this may be a signal handler that has interrupted
+    the thread which holds it."""
+    pool = getattr(getattr(source, "raw", source), "_pool", None)
+    mutex = getattr(getattr(pool, "pool", None), "mutex", None)
+    if mutex is None:
+        return False
+    if mutex.acquire(timeout=_POOL_SECONDS):
+        mutex.release()
+        return False
+    return True
 
 
 def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:

@@ -15,24 +15,27 @@ _POLL_SECONDS = 0.1
 
 
 def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
-    """Have ``callback`` called when ``cancel`` says stop; what undoes that is returned."""
+    """Have ``callback`` called when ``cancel`` says stop; what undoes that is returned.
+
+    :param callback: one of ours, which never blocks: it is called by whichever thread gives the signal.
+    """
     signal = signal_of(cancel)
     if isinstance(signal, CancelToken):
-        signal.add_callback(callback)
+        signal._add(callback, own=True)
         return lambda: signal.remove_callback(callback)
     if signal.is_set():
         callback()
         return lambda: None
-    done = threading.Event()
+    done: list[None] = []  # no threading.Event, which a signal handler must not set
 
     def watch() -> None:
-        while not done.is_set():
+        while not done:
             if signal.wait(_POLL_SECONDS):
                 callback()
                 return
 
     threading.Thread(target=watch, name="ssesync-cancel", daemon=True).start()
-    return done.set
+    return lambda: done.append(None)
 
 
 def signal_of(cancel: Any) -> Any:

@@ -96,7 +96,7 @@ class Relay:
 
         :raises ReadError: the upstream broke off, or sent an event that is too large.
         """
-        writer.cancelled.add_callback(self._body.cancel)
+        writer.cancelled._add(self._body.cancel, own=True)
         try:
             if self._transform is None:
                 self._pass_bytes(writer)

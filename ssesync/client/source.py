@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Literal
+from types import GeneratorType, TracebackType
+from typing import Any, Literal, cast
 
 import requests
 
 from ..cancel import CancelToken
 from ..errors import EventTooLarge, ReadError, StreamEnded, excerpt
 from ..event import Event
+from ..locks import Once
 from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
 from .attempt import Attempt, Request, new_session
@@ -146,6 +147,7 @@ class EventSource:
         self._manual = commit == "manual"
         self._token = CancelToken()
         self._closed = False
+        self._releasing = Once()
         self._state: State = "connecting"
         self._reader: Reader | None = None
         self._last_event_id = last_event_id
@@ -155,7 +157,7 @@ class EventSource:
         self._refreshed = False
         self._response: requests.Response | None = None
         self._attempts: list[Attempt] = []
-        self._events = self._follow()
+        self._events = cast("GeneratorType[Event, None, None]", self._follow())
         self._unlink: Callable[[], object] | None = None
         if cancel is not None:
             # Weakly: what cancels may live on for long, and must not keep a source that was dropped.
@@ -231,16 +233,23 @@ class EventSource:
         self._token.set("restart")
 
     def close(self) -> None:
-        """End at once whatever is going on: the iteration stops quietly. From any thread, any number of times."""
+        """End at once whatever is going on: the iteration stops quietly. From any thread and any signal handler, any
+        number of times. Never blocks."""
         self._closed = True
         self._token.set("closed")
+        # What iterates releases all as it ends, which it does now. It may be what this, in a signal handler, has
+        # interrupted, in the midst of a pool of connections and its lock.
+        if not self._events.gi_running:
+            self._release()
+
+    def _release(self) -> None:
         reader = self._reader
         if reader is not None:
             reader.close()  # or the connection would be kept until somebody reads on
         unlink, self._unlink = self._unlink, None
         if unlink is not None:
             unlink()
-        if self._owns_session:
+        if self._owns_session and self._releasing():
             self._session.close()
 
     cancel = close
@@ -261,7 +270,9 @@ class EventSource:
                 if self._finished or not (token.is_set() or self._goes_on(token, error)):
                     return
         finally:
-            self.close()
+            self._closed = True
+            self._token.set("closed")
+            self._release()
 
     def _new_token(self) -> CancelToken | None:
         """The control of the next connection; ``None`` after ``close()``."""

@@ -323,7 +323,7 @@ def test_a_token_forgets_readers_that_are_done(
     server = serve([head("Content-Length: 9"), b"data: x\n\n"])
     for _ in range(3):
         Reader(get(server), cancel=token).for_each(lambda _: None, cancel=token)
-    assert token._callbacks == []
+    assert not token._callbacks
 
 
 def test_the_thread_that_watches_a_foreign_event_ends_with_the_reader(

@@ -85,13 +85,14 @@ class FakeClock:
             return True
         with self._condition:
             self._waits.append(seconds)
-            if not self._hold:
-                self._passed += max(0.0, seconds)
-                self._condition.notify_all()
-                return signal.wait(0)
             end = self._passed + seconds
-            self._waiting += 1
+            if self._hold:
+                self._waiting += 1
+            else:
+                self._passed += max(0.0, seconds)
             self._condition.notify_all()
+        if not self._hold:
+            return signal.wait(0)
         try:
             return self._held(signal, seconds, end)
         finally:

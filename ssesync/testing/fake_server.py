@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ..cancel import CancelToken
 from ..event import Event
-from ..locks import make_condition
+from ..locks import Waiters, make_lock
 from ..wire.encoder import encode
 from ..wire.http import get_last_event_id
 from .answer import Answer
@@ -79,8 +80,9 @@ class FakeSSEServer:
     left it is played the script, and without one it is answered 204, which tells the client of an event stream not
     to come back.
 
-    Each connection is served on a thread of its own. Every method may be called from any thread; an answer that is
-    added while a client waits for the connection to be accepted is still in time.
+    Each connection is served on a thread of its own. Every method may be called from any thread, :meth:`close` also
+    from a signal handler; an answer that is added while a client waits for the connection to be accepted is still in
+    time.
 
     :param script: what to play to requests for which no answer was added: an :class:`Answer` or its steps, played to
         each of them, or a function that makes them from the :class:`RecordedRequest`.
@@ -111,9 +113,11 @@ class FakeSSEServer:
         #: The port it listens on, 0 before :meth:`start`.
         self.port = 0
         self._answers: list[_Queued] = []
-        self._condition = make_condition("testing.fake_server")
-        self._closing = threading.Event()
-        self._open: set[socket.socket] = set()
+        # The threads that serve take no lock that a test's thread can hold: a signal handler may have interrupted it.
+        self._choosing = make_lock("testing.fake_server")
+        self._came = Waiters()
+        self._closing = CancelToken()
+        self._open: dict[socket.socket, None] = {}
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
         self._listener: socket.socket | None = None
@@ -143,14 +147,12 @@ class FakeSSEServer:
         self, answer: Answer, *, when: Callable[[RecordedRequest], object] | None = None, times: int | None = 1
     ) -> Answer:
         """Add an answer that was made before. As :meth:`answer`."""
-        with self._condition:
-            self._answers.append(_Queued(answer, when, times))
+        self._answers.append(_Queued(answer, when, times))
         return answer
 
     def drop(self, *, rst: bool = False, times: int | None = 1) -> None:
         """Have the next request get no answer: its connection ends before the first byte of one."""
-        with self._condition:
-            self._answers.append(_Queued([RST if rst else FIN], None, times))
+        self._answers.append(_Queued([RST if rst else FIN], None, times))
 
     def start(self) -> FakeSSEServer:
         """Begin to listen. The ``with`` statement does so.
@@ -166,7 +168,7 @@ class FakeSSEServer:
         return self
 
     def close(self, *, quiet: bool = False) -> None:
-        """Cut all connections and stop. Any number of times.
+        """Cut all connections and stop. Any number of times; while one call does so, others return at once.
 
         :param quiet: don't raise what went wrong in scripts.
         :raises ScriptError: a script could not be played, or the client did what it does not foresee.
@@ -185,27 +187,25 @@ class FakeSSEServer:
             return
         if self._errors:
             raise self._errors.pop(0)
-        if any(thread.is_alive() for thread in self._threads):
+        if listener is not None and any(thread.is_alive() for thread in self._threads):
             raise ScriptError("a script did not end when the server was closed")
 
     def drop_connections(self) -> None:
         """Cut all connections that are open now, as an outage would."""
-        with self._condition:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    # The plain socket's: that of TLS would take its state away from the thread that reads.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        for connection in self._open.copy():
+            with contextlib.suppress(OSError):
+                # The plain socket's: that of TLS would take its state away from the thread that reads.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def wait_for_requests(self, count: int, timeout: float = 20.0) -> list[RecordedRequest]:
         """Wait until ``count`` requests have come, for ``timeout`` seconds at most; all that have.
 
         :raises WaitTimeout: they have not. The message tells those that did.
         """
-        with self._condition:
-            if not self._condition.wait_for(lambda: len(self.requests) >= count, timeout):
-                came = ", ".join(f"{request.method} {request.target}" for request in self.requests) or "none"
-                raise WaitTimeout(f"{count} requests did not come within {timeout:g} s; there came: {came}")
-            return list(self.requests)
+        if not self._came.wait(lambda: len(self.requests) >= count, timeout):
+            came = ", ".join(f"{request.method} {request.target}" for request in self.requests) or "none"
+            raise WaitTimeout(f"{count} requests did not come within {timeout:g} s; there came: {came}")
+        return list(self.requests)
 
     def wait_for_client_left(self, timeout: float = 20.0) -> None:
         """Wait until a client has ended a connection, for ``timeout`` seconds at most. Each is waited for once.
@@ -243,10 +243,10 @@ class FakeSSEServer:
         try:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-            with self._condition:
-                self._open.add(connection)
-                if self._closing.is_set():
-                    return
+            # In this order, and in close() in the other, one of the two sees what the other did.
+            self._open[connection] = None
+            if self._closing.is_set():
+                return
             if isinstance(connection, ssl.SSLSocket):
                 connection.do_handshake()
             while (request := _read_request(connection, number)) is not None:
@@ -258,19 +258,14 @@ class FakeSSEServer:
         except BaseException as error:
             self._errors.append(error)
         finally:
-            with self._condition:
-                self._open.discard(connection)
+            self._open.pop(connection, None)
             connection.close()
 
     def _choose(self, request: RecordedRequest) -> Steps:
-        with self._condition:
-            self.requests.append(request)
-            self._condition.notify_all()
-            chosen = next((each for each in self._answers if each.when is None or each.when(request)), None)
-            if chosen is not None and chosen.times is not None:
-                chosen.times -= 1
-                if not chosen.times:
-                    self._answers.remove(chosen)
+        self.requests.append(request)
+        self._came.wake()
+        wanted = (each for each in self._answers.copy() if each.when is None or each.when(request))
+        chosen = next((each for each in wanted if self._is_left(each)), None)
         if chosen is not None:
             steps = chosen.steps
         elif self._script is None:
@@ -278,6 +273,17 @@ class FakeSSEServer:
         else:
             steps = self._script(request) if callable(self._script) else self._script
         return steps.steps(head_only=request.method == "HEAD") if isinstance(steps, Answer) else steps
+
+    def _is_left(self, queued: _Queued) -> bool:
+        """Count one more request that gets this answer; whether it may."""
+        with self._choosing:
+            if queued.times is None:
+                return True
+            queued.times -= 1
+            if queued.times <= 0:
+                with contextlib.suppress(ValueError):
+                    self._answers.remove(queued)
+            return queued.times >= 0
 
     def _play(self, connection: socket.socket, steps: Steps) -> bool:
         """Whether the connection may have another request."""
@@ -317,7 +323,7 @@ class FakeSSEServer:
         return True
 
 
-@dataclass
+@dataclass(eq=False)
 class _Queued:
     steps: Steps
     when: Callable[[RecordedRequest], object] | None

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlencode, urlsplit
 
-from ..locks import make_lock
 from ..wire.http import MEDIA_TYPE, set_last_event_id
 
 if TYPE_CHECKING:
@@ -194,7 +193,6 @@ class SharedConnections:
     """
 
     def __init__(self) -> None:
-        self._lock = make_lock("testing.connections")
         self._shared: list[Any] = []
         if "django.db" in sys.modules:
             from django.conf import settings
@@ -213,21 +211,24 @@ class SharedConnections:
             return
         from django.db import connections
 
-        for connection in self._shared:
+        shared = self._shared.copy()
+        for connection in shared:
             connections[connection.alias] = connection
         try:
             yield
         finally:
-            for connection in self._shared:
+            for connection in shared:
                 del connections[connection.alias]
             for connection in connections.all(initialized_only=True):
                 connection.close()
 
     def end(self) -> None:
         """Share no longer. Any number of times."""
-        with self._lock:
-            shared, self._shared = self._shared, []
-        for connection in shared:
+        while self._shared:
+            try:
+                connection = self._shared.pop()
+            except IndexError:
+                return  # another thread has the last one
             connection.dec_thread_sharing()
 
 

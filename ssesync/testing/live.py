@@ -14,6 +14,7 @@ import requests
 
 from ..client.reader import Reader
 from ..event import Event
+from ..locks import Once
 from ..wire.http import is_event_stream, set_last_event_id
 from .frameworks import SharedConnections, application_of
 from .stream import MARK, OpenStream
@@ -74,6 +75,7 @@ class _LiveStream(OpenStream):
         self._reader: Reader | None = None
         self._response: requests.Response | None = None
         self._connections = SharedConnections()
+        self._stopping = Once()
         self._server = _make_server(self._watched)
         self._serving = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), name="ssesync-live-server", daemon=True
@@ -102,13 +104,11 @@ class _LiveStream(OpenStream):
 
     def _read(self, response: requests.Response) -> None:
         stream = response.status_code == 200 and is_event_stream(response.headers.get("Content-Type"))
-        with self._condition:
-            self._response = response
-            if stream:
-                self._reader = Reader(response, on_comment=self._comment)
-            gone = self._left
+        self._response = response
+        if stream:
+            self._reader = Reader(response, on_comment=self._comment)
         self._answer(f"{response.status_code} {response.reason}", list(response.headers.items()))
-        if gone:
+        if self._left:  # after the reader was put where _leave() looks for it, who looks in the other order
             self._cut()
         elif self._reader is None:
             for chunk in response.iter_content(65536):
@@ -137,6 +137,8 @@ class _LiveStream(OpenStream):
     def close(self) -> None:
         """Leave, and stop the server."""
         super().close()
+        if not self._stopping():
+            return  # another call does the rest, perhaps one that this, in a signal handler, has interrupted
         self._server.shutdown()
         self._serving.join(self.timeout)
         self._server.server_close()

@@ -10,7 +10,7 @@ from wsgiref.headers import Headers
 
 from ..errors import CloseReason, ContentTypeError, StatusError, excerpt
 from ..event import Event
-from ..locks import make_condition
+from ..locks import Waiters, make_rlock
 from ..server.admission import streams
 from ..server.stats import StreamStats
 from ..server.stream import EventStream
@@ -34,20 +34,24 @@ class OpenStream:
     A thread reads, so the view is served while the test does other things; it reads no further than 256 events or
     64 kB ahead of the test. Nothing here waits for ever: every wait takes a ``timeout`` in seconds, by default that of
     :func:`open_stream`, and raises :class:`WaitTimeout`, which tells what had arrived. Every method may be called from
-    any thread.
+    any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
     """
+
+    # The thread that reads takes no lock, and changes what the others only look at: so it goes on whatever a signal
+    # handler has interrupted.
 
     def __init__(self, name: str, timeout: float) -> None:
         #: Method and URL, for messages.
         self.name = name
         #: Seconds that each wait may take unless told otherwise.
         self.timeout = timeout
-        self._condition = make_condition("testing.stream")
+        self._taking = make_rlock("testing.stream")  # of what waits, by those that the test calls
+        self._changes = Waiters()
         self._status = ""
         self._headers = Headers([])
         self._answered = False
         self._pending: deque[Event] = deque()
-        self._pending_bytes = 0
+        self._added_bytes = self._taken_bytes = 0
         self._recent: deque[Event] = deque(maxlen=3)
         self._count = 0
         self._comments: deque[str] = deque(maxlen=_KEPT_COMMENTS)
@@ -75,10 +79,9 @@ class OpenStream:
 
         :raises WaitTimeout: an answer that is no event stream did not come to its end within ``timeout``.
         """
-        with self._condition:
-            if not self._is_stream:
-                self._wait(lambda: self._ended, None, "the end of the answer")
-            return bytes(self._body)
+        if not self._is_stream:
+            self._wait(lambda: self._ended, None, "the end of the answer")
+        return bytes(self._body)
 
     @property
     def text(self) -> str:
@@ -88,8 +91,7 @@ class OpenStream:
     @property
     def comments(self) -> list[str]:
         """All comments that have arrived, keep-alives among them, the last 10,000 at most. A copy."""
-        with self._condition:
-            return list(self._comments)
+        return list(self._comments)
 
     @property
     def last_event_id(self) -> str:
@@ -168,22 +170,19 @@ class OpenStream:
 
         :raises WaitTimeout: they have not.
         """
-        with self._condition:
-            self._wait(lambda: len(self._comments) >= count or self._ended, timeout, f"{count} comments")
-            if len(self._comments) < count:
-                raise EndOfStream(f"the stream is over: {self}")
-            return list(self._comments)
+        self._wait(lambda: len(self._comments) >= count or self._ended, timeout, f"{count} comments")
+        if len(self._comments) < count:
+            raise EndOfStream(f"the stream is over: {self}")
+        return list(self._comments)
 
     def stall(self) -> None:
         """Stop reading, as a client does whose network is stuck: the producer comes to feel it. See :meth:`resume`."""
-        with self._condition:
-            self._stalled = True
+        self._stalled = True
 
     def resume(self) -> None:
         """Read on after :meth:`stall`."""
-        with self._condition:
-            self._stalled = False
-            self._condition.notify_all()
+        self._stalled = False
+        self._changes.wake()
 
     def disconnect(self, timeout: float | None = None) -> None:
         """Leave, as a browser does whose tab is closed, and wait until the server has noticed and closed the body.
@@ -201,8 +200,7 @@ class OpenStream:
 
         :raises WaitTimeout: it is not within ``timeout`` seconds.
         """
-        with self._condition:
-            self._wait(lambda: self._closed, timeout, "the body's end")
+        self._wait(lambda: self._closed, timeout, "the body's end")
 
     def wait_finished(self, timeout: float | None = None) -> None:
         """Wait until the view is done too: its producer's thread has run to its end, ``finally`` blocks and all.
@@ -220,8 +218,7 @@ class OpenStream:
     def close(self) -> None:
         """Leave if the client is still there, and give the server a moment to notice. Never raises."""
         self._leave()
-        with self._condition:
-            self._condition.wait_for(lambda: self._closed, min(2.0, self.timeout))
+        self._changes.wait(lambda: self._closed, min(2.0, self.timeout))
 
     def __enter__(self) -> OpenStream:
         return self
@@ -236,71 +233,67 @@ class OpenStream:
 
     def __str__(self) -> str:
         """What had arrived, in one line."""
-        with self._condition:
-            if not self._answered:
-                return f"{self.name}: no answer yet"
-            told = [f"{self.name}: {self._status}, {self._headers.get('Content-Type') or 'no type'}"]
-            if self._is_stream:
-                last = ", the last: " + ", ".join(map(repr, self._recent)) if self._recent else ""
-                told.append(f"{_number(self._count, 'event')} came{last}")
-                last = f", the last: {self._comments[-1]!r}" if self._comments else ""
-                told.append(f"{_number(len(self._comments), 'comment')} came{last}")
-            else:
-                told.append(f"the body begins with {excerpt(bytes(self._body), 200)}")
-            if self._error is not None:
-                told.append(f"it failed: {self._error!r}")
-            elif self._left:
-                told.append("the client has left")
-            elif self._stalled:
-                told.append("the client is stalled")
-            elif self._full:
-                told.append("the client reads no further until the test takes what waits")
-            told.append("the body is closed" if self._closed else "the body is open")
-            return "; ".join(told)
+        if not self._answered:
+            return f"{self.name}: no answer yet"
+        told = [f"{self.name}: {self._status}, {self._headers.get('Content-Type') or 'no type'}"]
+        if self._is_stream:
+            recent = list(self._recent)
+            last = ", the last: " + ", ".join(map(repr, recent)) if recent else ""
+            told.append(f"{_number(self._count, 'event')} came{last}")
+            comments = list(self._comments)
+            last = f", the last: {comments[-1]!r}" if comments else ""
+            told.append(f"{_number(len(comments), 'comment')} came{last}")
+        else:
+            told.append(f"the body begins with {excerpt(bytes(self._body), 200)}")
+        if self._error is not None:
+            told.append(f"it failed: {self._error!r}")
+        elif self._left:
+            told.append("the client has left")
+        elif self._stalled:
+            told.append("the client is stalled")
+        elif self._full:
+            told.append("the client reads no further until the test takes what waits")
+        told.append("the body is closed" if self._closed else "the body is open")
+        return "; ".join(told)
 
-    # What follows is for the thread that reads. It calls these without the lock unless told otherwise.
+    # What follows is for the thread that reads.
 
     def _answer(self, status: str, headers: list[tuple[str, str]]) -> None:
-        with self._condition:
-            self._status, self._headers, self._answered = status, Headers(headers), True
-            self._condition.notify_all()
+        self._status, self._headers, self._answered = status, Headers(headers), True
+        self._changes.wake()
 
     def _may_read(self, cut: Callable[[], bool] | None = None) -> bool:
         """Wait while the client does not read; False when it has left, or ``cut``, which is looked at, says so."""
-        with self._condition:
-            while (self._stalled or self._full) and not self._left:
-                if cut is not None and cut():
-                    return False
-                self._condition.wait(0.05)
-            return not self._left
+        while (self._stalled or self._full) and not self._left:
+            if cut is not None and cut():
+                return False
+            self._changes.wait(lambda: self._left or not (self._stalled or self._full), 0.05)
+        return not self._left
 
     def _add(self, events: list[Event], last_event_id: str, retry: int | None) -> None:
-        with self._condition:
-            for event in events:
-                if event.data is None:
-                    self._comments.append(event.comment or "")
-                else:
-                    self._pending.append(event)
-                    self._pending_bytes += len(event.data)
-                    self._recent.append(event)
-                    self._count += 1
-            self._id_in_force, self._retry = last_event_id, retry
-            self._condition.notify_all()
+        for event in events:
+            if event.data is None:
+                self._comments.append(event.comment or "")
+            else:
+                self._added_bytes += len(event.data)
+                self._recent.append(event)
+                self._count += 1
+                self._pending.append(event)
+        self._id_in_force, self._retry = last_event_id, retry
+        self._changes.wake()
 
     def _keep(self, data: bytes) -> None:
         self._body += data[: max(0, _KEPT_BYTES - len(self._body))]
 
     def _end(self, error: BaseException | None = None) -> None:
-        with self._condition:
-            self._ended = True
-            if self._error is None and not self._left:
-                self._error = error
-            self._condition.notify_all()
+        if self._error is None and not self._left:
+            self._error = error
+        self._ended = True
+        self._changes.wake()
 
     def _body_closed(self) -> None:
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
+        self._closed = True
+        self._changes.wake()
 
     def _find_event_stream(self) -> None:
         """Look among the process's streams for the one of this test's request."""
@@ -310,17 +303,15 @@ class OpenStream:
                     self._event_stream = stream
 
     def _leave(self) -> None:
-        with self._condition:
-            self._left = True
-            self._condition.notify_all()
+        self._left = True
+        self._changes.wake()
+
+    # And this for the test's.
 
     def _wait_for_answer(self) -> None:
-        with self._condition:
-            self._wait(lambda: self._answered or self._ended, None, "an answer")
-            if not self._answered:
-                raise self._error or EndOfStream(f"the server gave no answer: {self}")
-
-    # With the lock.
+        self._wait(lambda: self._answered or self._ended, None, "an answer")
+        if not self._answered:
+            raise self._error or EndOfStream(f"the server gave no answer: {self}")
 
     @property
     def _is_stream(self) -> bool:
@@ -328,28 +319,33 @@ class OpenStream:
 
     @property
     def _full(self) -> bool:
-        return len(self._pending) >= READ_AHEAD[0] or self._pending_bytes >= READ_AHEAD[1]
+        return len(self._pending) >= READ_AHEAD[0] or self._added_bytes - self._taken_bytes >= READ_AHEAD[1]
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
         seconds = self.timeout if timeout is None else timeout
-        if not self._condition.wait_for(ready, seconds):
+        if not self._changes.wait(ready, seconds):
             raise WaitTimeout(f"waited {seconds:.3g} s for {what}. {self}")
 
     def _take(self, timeout: float | None, what: str) -> Event | None:
-        with self._condition:
-            if not self._is_stream and self._status[:3] != "204":
-                raise self._no_stream()
-            self._wait(lambda: bool(self._pending) or self._ended, timeout, what)
-            if self._pending:
-                event = self._pending.popleft()
-                self._pending_bytes -= len(event.data or "")
-                self._last_event_id = event.id or ""
-                self._condition.notify_all()
-                return event
-            if self._error is not None:
-                raise self._error
-            self._last_event_id = self._id_in_force
-            return None
+        if not self._is_stream and self._status[:3] != "204":
+            raise self._no_stream()
+        until = _Deadline(self.timeout if timeout is None else timeout)
+        while True:
+            self._wait(lambda: bool(self._pending) or self._ended, until.left(), what)
+            ended = self._ended  # before the look for an event: it is the last that is set
+            with self._taking:
+                if self._pending:
+                    event = self._pending.popleft()
+                    self._taken_bytes += len(event.data or "")
+                    self._last_event_id = event.id or ""
+                    break
+            if ended:
+                if self._error is not None:
+                    raise self._error
+                self._last_event_id = self._id_in_force
+                return None
+        self._changes.wake()
+        return event
 
     def _no_stream(self) -> Exception:
         body = self.body

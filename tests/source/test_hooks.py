@@ -217,7 +217,7 @@ class TestForEach:
         source.for_each(handle, cancel=token)
         assert seen == ["one"]
         assert source.state == "closed"
-        assert token._callbacks == []
+        assert not token._callbacks
 
     def test_what_is_no_cancel_is_refused(self) -> None:
         source = EventSource("http://127.0.0.1/")
@@ -248,7 +248,7 @@ class TestCancelThatOutlivesTheSource:
                 source.read()
         else:
             source.close()
-        assert token._callbacks == []
+        assert not token._callbacks
 
     # Python's own warning of a connection that nobody has closed.
     @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -27,7 +27,7 @@ from ..errors import ConnectionLost, IdleTimeout, ReadError
 from ..locks import is_owned, make_rlock
 from .coding import refusal
 from .interim import final_answer, is_interim
-from .transport import connection_socket, duplicate, reader_of
+from .transport import connection_socket, duplicate, pool_is_held, reader_of
 
 __all__ = ["Body"]
 
@@ -37,8 +37,6 @@ _LONGEST_LINE = 65536
 # Seconds of silence, seconds between two probes, how many unanswered ones are too many. Linux's own are 2 h, 75, 9;
 # macOS has the first under another name.
 _PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPALIVE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
-# The lock of a pool is held for microseconds by whichever thread takes a connection or gives one back.
-_POOL_SECONDS = 0.1
 # int() takes signs, "0x" and underscores besides.
 _HEX = b"0123456789abcdefABCDEF"
 
@@ -171,7 +169,7 @@ class Body:
         self.cancel()
         if not is_owned(self._reading) and self._reading.acquire(blocking=False):
             try:
-                if not self._ended and _pool_is_held(self._source):
+                if not self._ended and pool_is_held(self._source):
                     _thread.start_new_thread(self._end_in_turn, ())
                 else:
                     self._end(b"")
@@ -206,19 +204,6 @@ class Body:
             handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
-
-
-def _pool_is_held(source: Any) -> bool:
-    """Whether the lock of the connections' pool can't be had at once: this may be a signal handler that has interrupted
-    the thread which holds it."""
-    pool = getattr(getattr(source, "raw", source), "_pool", None)
-    mutex = getattr(getattr(pool, "pool", None), "mutex", None)
-    if mutex is None:
-        return False
-    if mutex.acquire(timeout=_POOL_SECONDS):
-        mutex.release()
-        return False
-    return True
 
 
 def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:

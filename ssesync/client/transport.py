@@ -18,11 +18,13 @@ from typing import Any
 from urllib3 import connection
 from urllib3.response import HTTPResponse
 
-__all__ = ["FinalResponse", "connection_socket", "duplicate", "is_urllib3", "reader_of"]
+__all__ = ["FinalResponse", "connection_socket", "duplicate", "is_urllib3", "pool_is_held", "reader_of"]
 
 #: More answers of status 1xx than this before the one that they announce are a fault, or meant to keep clients busy.
 #: A server that says 102 (Processing) every ten seconds has a quarter of an hour.
 MOST_INTERIM = 100
+# The lock of a pool is held for microseconds by whichever thread takes a connection or gives one back.
+_POOL_SECONDS = 0.1
 
 
 class FinalResponse(http.client.HTTPResponse):
@@ -86,3 +88,16 @@ def duplicate(raw: Any) -> socket.socket | None:
     except (AttributeError, OSError, TypeError, ValueError):
         return None
     return handle
+
+
+def pool_is_held(source: Any) -> bool:
+    """Whether the lock of the connections' pool can't be had at once: this may be a signal handler that has interrupted
+    the thread which holds it."""
+    pool = getattr(getattr(source, "raw", source), "_pool", None)
+    mutex = getattr(getattr(pool, "pool", None), "mutex", None)
+    if mutex is None:
+        return False
+    if mutex.acquire(timeout=_POOL_SECONDS):
+        mutex.release()
+        return False
+    return True

@@ -6,6 +6,7 @@ this process and in those that it starts, and whoever set the variable reads the
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .locks import ORDER, VARIABLE
+from .locks import OF_GARBAGE, ORDER, VARIABLE
 
 __all__ = ["CheckedLock", "CheckedRLock", "check_foreign", "edges"]
 
@@ -22,6 +23,8 @@ _RANKS = {name: rank for rank, name in enumerate(ORDER)}
 # What each thread holds, by its identifier: under gevent that is the greenlet's, whatever was imported first.
 _held: dict[int, list[CheckedLock]] = {}
 _reported: set[str] = set()
+# The threads that collect garbage now.
+_collecting: set[int] = set()
 
 #: Every pair of names of which the second lock was taken while the first was held, in this process.
 edges: set[tuple[str, str]] = set()
@@ -46,7 +49,7 @@ class CheckedLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """As the lock's own."""
         me = threading.get_ident()
-        if blocking and (held := _held.get(me)):
+        if blocking and (held := _held.get(me)) and not (me in _collecting and self.name in OF_GARBAGE):
             self._check_order(held)
         got: bool = self._lock.acquire(blocking, timeout)
         if got:
@@ -160,7 +163,12 @@ def _watch_logging() -> None:
     logging.Logger.isEnabledFor = checked_is_enabled  # type: ignore[method-assign]
 
 
+def _note_collection(phase: str, _: object) -> None:
+    (_collecting.add if phase == "start" else _collecting.discard)(threading.get_ident())
+
+
 _watch_logging()
+gc.callbacks.append(_note_collection)
 
 if hasattr(os, "register_at_fork"):
     # Of the parent's threads only the one that forks is here, and what it held for that is made anew.

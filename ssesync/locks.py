@@ -23,7 +23,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ORDER", "VARIABLE", "Once", "Waiters", "foreign", "is_owned", "make_condition", "make_lock", "make_rlock"]
+__all__ = [
+    "OF_GARBAGE",
+    "ORDER",
+    "VARIABLE",
+    "Once",
+    "Waiters",
+    "foreign",
+    "is_owned",
+    "make_condition",
+    "make_lock",
+    "make_rlock",
+]
 
 #: The environment variable that turns the check on: the file to which violations are appended.
 VARIABLE = "SSESYNC_LOCK_CHECK"
@@ -60,6 +71,10 @@ ORDER = (
     "server.loop",
     "server.executor",
 )
+
+#: Those that belong to one object and to nothing that outlives it. Garbage is collected in the middle of anything, and
+#: what ends then may take these whatever else is held: no other thread has a way to the object any more.
+OF_GARBAGE = frozenset(("client.attempt", "client.body", "server.guard", "server.mailbox", "testing.stream"))
 
 
 def make_lock(name: str) -> threading.Lock:

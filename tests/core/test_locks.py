@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from ssesync.locks import ORDER, VARIABLE, Once, Waiters, foreign, is_owned, make_condition, make_lock, make_rlock
+from ssesync.locks import (
+    OF_GARBAGE,
+    ORDER,
+    VARIABLE,
+    Once,
+    Waiters,
+    foreign,
+    is_owned,
+    make_condition,
+    make_lock,
+    make_rlock,
+)
 
 PATIENCE = 20
 
@@ -116,6 +127,24 @@ with make_lock({OUTER!r}):
     assert reports(code, tmp_path) == ""
 
 
+COLLECTED = """
+import gc
+class Dropped:
+    def __init__(self): self.itself, self.lock = self, make_rlock(NAME)
+    def __del__(self):
+        with self.lock: pass
+gc.disable()
+Dropped()
+with make_lock("server.executor"):
+    gc.collect()
+"""
+
+
+def test_garbage_may_take_its_own_locks_anywhere_and_no_others(tmp_path: Path) -> None:
+    assert reports(COLLECTED.replace("NAME", "'client.body'"), tmp_path) == ""
+    assert "server.streams is taken" in reports(COLLECTED.replace("NAME", "'server.streams'"), tmp_path)
+
+
 def test_a_lock_without_a_place_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "reports"))
     with pytest.raises(ValueError, match="'nowhere' has no place in"):
@@ -124,6 +153,7 @@ def test_a_lock_without_a_place_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_no_name_stands_twice() -> None:
     assert len(set(ORDER)) == len(ORDER)
+    assert set(ORDER) >= OF_GARBAGE
 
 
 def test_waiters_are_woken() -> None:

@@ -1,28 +1,35 @@
-"""Audiences: the detached clients of a process that have the same channels, and one subscription for all of them.
+"""Audiences: the detached clients of a process that are served alike, and what they have subscribed to.
 
-What the subscription gets is made into bytes once, and is one send for each client that keeps step. One that does not,
-since it comes with a last event ID or takes less than there is, has a subscription of its own until it has caught up:
-with the same inbox, policy and readings of the log as a served one. So it is the audience that the hub feeds, and
-the audience that feeds those.
+All clients of a broker with the same policy and keep-alive time are one audience, whatever their channels. It is one sink
+of the hub, which offers it each event once, and an index tells which clients have the event's channel. What they get is made
+into bytes once for all that have the same channels among those of a batch, and is one send for each client in step. One
+that is not in step, since it comes with a last event ID or takes less than there is, has a subscription of its own until
+it has caught up: with the same inbox, policy and readings of the log as a served one. So it is the audience that the hub
+feeds, and the audience that feeds those.
 
-All but :meth:`Audiences.hand_over` happens on the loop's thread. Logs are read on its helpers'.
+An audience for each set of channels, as there was before, cost a client with a channel of its own 6.3 kB, and an event for
+all one offer, one batch and one look at the clock for each of them.
+
+All but :meth:`Audiences.hand_over` and what the hub calls happens on the loop's thread. Logs are read on its helpers'.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerClosed, CloseReason
 from ..server.loop import Connection, Group, Handover, Loop, Record, loop
 from ..wire.encoder import KEEP_ALIVE
+from .batch import next_batch, split
 from .frame import Frame, parse_id
-from .hub import Listed
+from .hub import Listed, Member
+from .index import Index
+from .lagging import Lagging, read_log
 from .policy import Policy
 from .subscription import Place, Subscription
 
@@ -31,15 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Audience", "Audiences"]
 
-logger = logging.getLogger("ssesync")
-
-# What may wait for an audience: for the loop's thread, that is, which is slow only where there are many clients. Beyond
-# it the log is read. Only a loop that has not looked for so many seconds gives all of them up.
-_EVENTS, _BYTES, _PATIENCE = 10_000, 16 * 1024 * 1024, 60.0
-# Bytes of a send, about: half of what the kernel keeps for a client (see takeover.py), so that one fits in.
-_SEND = 32768
-# Bytes that are read from the log for a client at a time, about, and events of one reading at most.
-_READ, _PAGE = 256 * 1024, 1000
+# What may wait for an audience: for the loop's thread, that is, which is slow only where there are many clients. It has
+# the channels of all of them, so an event for each of some ten thousand users fits in. Beyond it the log is read. Only a
+# loop that has not looked for so many seconds gives all of them up.
+_EVENTS, _BYTES, _PATIENCE = 50_000, 16 * 1024 * 1024, 60.0
 # Seconds for which an audience may send before others get their turn.
 _TURN = 0.02
 
@@ -60,18 +62,22 @@ class Audiences:
         :raises RuntimeError: there can't be another thread.
         """
         current = loop()
-        key = (place.channels, place.patterns, place.policy.likeness, handover.settings.keep_alive)
+        key = (place.policy.likeness, handover.settings.keep_alive)
         with self._lock:
             audience = self._audiences.get(key)
             if audience is None:
-                audience = self._audiences[key] = Audience(self._broker, place, handover.settings.keep_alive, current)
+                audience = Audience(self._broker, place.policy, handover.settings.keep_alive, current)
+                self._audiences[key] = audience
                 audience.leave = functools.partial(self._leave, key, audience)
             audience.members += 1
         connection = Connection(current, handover, audience, record)
         hub = self._broker.hub
-        fed = hub.enlist(connection, audience.inbox, place.channels, place.patterns, place.key, instead_of)
+        member = Member(place.channels, place.patterns, place.key, audience)
+        epoch, position = hub.enlist(connection, member, instead_of)
+        if place.epoch != epoch or place.cursor < position:
+            place = place._replace(behind=True)  # the audience may not have been offered what came in between
         try:
-            audience.begin(fed)
+            audience.begin()
             if self._broker._closed:
                 raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
@@ -80,7 +86,7 @@ class Audiences:
                 current.call_soon(audience.end)
             raise
         record.began(connection)
-        current.call_soon(lambda: audience.welcome(connection, handover.head, place))
+        current.call_soon(lambda: audience.welcome(connection, member, handover.head, place))
         return connection
 
     def _leave(self, key: Any, audience: Audience) -> bool:
@@ -92,43 +98,36 @@ class Audiences:
             return True
 
 
-class Behind(NamedTuple):
-    """A client that does not keep step."""
-
-    subscription: Subscription
-    busy: list[bool]
-    """Whether a helper reads the log for it."""
-
-
 class Audience(Group):
     """See the module."""
 
-    def __init__(self, broker: Broker, place: Place, keep_alive: float | None, current: Loop) -> None:
+    def __init__(self, broker: Broker, policy: Policy, keep_alive: float | None, current: Loop) -> None:
         super().__init__(current, keep_alive)
         self._broker = broker
-        self._policy = place.policy
-        self._channels, self._patterns = place.channels, place.patterns
-        policy = Policy(
+        self._policy = policy
+        own = Policy(
             max_pending_events=_EVENTS,
             max_pending_bytes=_BYTES,
             patience=_PATIENCE,
-            reset_event=place.policy.reset_event,
+            reset_event=policy.reset_event,
         )
-        self._subscription = Subscription(broker, place.channels, place.patterns, policy)
-        #: What the hub feeds.
+        self._subscription = Subscription(broker, (), (), own)
         self.inbox = self._subscription.inbox
         self.inbox.on_wake = self._wake
-        self._revoked: deque[Connection] = deque()
-        self.inbox.on_revoked = self._revoked.append
+        self._revoked: deque[Listed] = deque()
+        self._gaps: deque[Collection[str] | None] = deque()  # channels of which not everything was offered
         self._beginning = threading.Lock()
         self._begun = False
         self._woken = self._reading = False
+        self._index: Index[int] = Index()  # the descriptors of all clients that were taken in
+        self._size = 0  # how many these are
         self._epoch = ""
         self._position = -1  # the last that all in step were given
+        self._complete_after = -1  # up to here, channels that nobody in here had may have been left out
         self._frames: deque[Frame] = deque()
         self._fresh: dict[Connection, tuple[str, int]] = {}  # in step after this place, which lies before the audience
         self._late: dict[Connection, None] = {}  # have still to take the last send, and missed nothing since
-        self._behind: dict[Connection, Behind] = {}
+        self._behind: dict[Connection, Lagging] = {}
         #: How many clients there are, counted under the lock of who made this.
         self.members = 0
         #: To be called for each of them that is no more: whether it was the last.
@@ -136,8 +135,8 @@ class Audience(Group):
 
     # Any thread.
 
-    def begin(self, fed: bool) -> None:
-        """Set out at the log's end, the first time; others wait for that. If not ``fed``, it has gaps."""
+    def begin(self) -> None:
+        """Set out at the log's end, the first time; others wait for that."""
         with self._beginning:
             if not self._begun:
                 epoch, head = self._broker._head()
@@ -145,8 +144,6 @@ class Audience(Group):
                 self.inbox.start(epoch, head, behind=False)
                 self._begun = True
                 self._wake()
-            elif not fed:
-                self.inbox.missed()
 
     def _wake(self) -> None:
         if not self._woken:
@@ -158,18 +155,42 @@ class Audience(Group):
         behind = self._behind.get(connection)
         return (0, 0) if behind is None else behind.subscription.pending
 
+    # What the hub calls, on the thread that publishes or listens.
+
+    def offer(self, frame: Frame) -> bool:
+        """See :class:`ssesync.channels.hub.Sink`."""
+        return self.inbox.offer(frame)
+
+    def lost(self, why: str, epoch: str, position: int) -> None:
+        """See :class:`ssesync.channels.hub.Sink`."""
+        self.inbox.lost(why, epoch, position)
+
+    def missed(self, channels: Collection[str] | None) -> None:
+        """See :class:`ssesync.channels.hub.Sink`."""
+        self._gaps.append(channels)
+        self._wake()
+
+    def revoked(self, who: Listed) -> None:
+        """See :class:`ssesync.channels.hub.SharedSink`."""
+        self._revoked.append(who)
+
     # Who comes and goes.
 
-    def welcome(self, connection: Connection, head: bytes, place: Place) -> None:
+    def welcome(self, connection: Connection, member: Member, head: bytes, place: Place) -> None:
         """Take a client in. What is published from now on it gets; what was before is in the log."""
         self.loop.take_in(connection, head)
         if connection.closed or connection.ending is not None:
             return
+        connection.member = member
+        self._index.add(connection.fd, member.channels, member.patterns)
+        self._size += 1
         if place.first:
             connection.give(place.first, place.first_events)
             if connection.closed:
                 return
-        if place.behind or place.epoch != self._epoch or place.cursor < self._position:
+        # What was read from the log, or is being read, was read without this client's channels.
+        incomplete = self._reading or self.inbox.behind or place.cursor < max(self._position, self._complete_after)
+        if place.behind or place.epoch != self._epoch or incomplete:
             self._fall_behind(connection, place.epoch, place.cursor, log=True)
             if not connection.waits:
                 self._serve(connection)
@@ -180,6 +201,10 @@ class Audience(Group):
 
     def left(self, connection: Connection) -> None:
         """See :class:`Group`."""
+        member, connection.member = connection.member, None
+        if member is not None:
+            self._index.remove(connection.fd, member.channels, member.patterns)
+            self._size -= 1
         self._fresh.pop(connection, None)
         self._late.pop(connection, None)
         behind = self._behind.pop(connection, None)
@@ -213,10 +238,7 @@ class Audience(Group):
         if self._frames or self._reading:
             return bool(self._frames)
         if self.inbox.look() is not None:
-            # It is not their fault: if the log can't tell, they are told that.
-            self.inbox.blameless = True
-            self._reading = True
-            self.loop.read(self._read_log)
+            self._read_on()
             return False
         items = self.inbox.take(0)
         if items is None:
@@ -225,47 +247,118 @@ class Audience(Group):
                 self.loop.end(connection, reason)
             return False
         self._frames.extend(item for item in items if isinstance(item, Frame))
+        # Behind the taking: of a gap before one of these frames, this is to know before that one is sent.
+        while self._gaps:
+            self._close_gap(self._gaps.popleft())
         return bool(self._frames)
 
+    def _read_on(self) -> None:
+        """There was no room for all that came, so it is in the log."""
+        # It is not their fault: if the log can't tell, they are told that.
+        self.inbox.blameless = True
+        if self._index.is_same_for_all(self._size):
+            self._reading = True
+            self._subscription.channels = tuple(self._index.names)
+            self._subscription.patterns = tuple(self._index.patterns)
+            self.loop.read(self._read_log)
+            return
+        # Each by itself: of thousands of channels together, each page would cost a look at all of them.
+        self._complete_after = self._broker.hub.position
+        self.inbox.start(self.inbox.epoch, self.inbox.cursor, behind=False)
+        self._leave_to_log(list(self.all()))
+        self._wake()
+
+    def _close_gap(self, channels: Collection[str] | None) -> None:
+        """Not all events of these channels were offered, after the last that was sent."""
+        if self._index.is_same_for_all(self._size):
+            self._frames.clear()
+            self.inbox.start(self._epoch, self._position, behind=True)
+            self._wake()
+            return
+        if channels is None:
+            self._leave_to_log(list(self.all()))
+            return
+        fds = set().union(*map(self._having, channels))
+        self._leave_to_log([connection for connection in self.all() if connection.fd in fds])
+
+    def _leave_to_log(self, connections: list[Connection]) -> None:
+        """Have clients read the log, each by itself, from the last that they were given."""
+        for connection in connections:
+            behind = self._behind.get(connection)
+            if behind is not None:
+                behind.subscription.inbox.missed()
+            else:
+                self.step_out(connection)
+                self._late.pop(connection, None)
+                epoch, cursor = self._fresh.pop(connection, (self._epoch, self._position))
+                self._fall_behind(connection, epoch, cursor, log=True)
+            if not connection.waits:
+                self._serve(connection)
+
     def _read_log(self) -> None:
-        items = _read(self._subscription)
+        items = read_log(self._subscription)
         self.loop.call_soon(lambda: self._has_read(items or ()))
 
     def _has_read(self, items: Iterable[bytes]) -> None:
         self._reading = False
+        self._complete_after = self.inbox.cursor
         self._frames.extend(item for item in items if isinstance(item, Frame))
         if self._frames or not self.inbox.behind or self.inbox.reason is not None:
             self._wake()  # else the next tick tries again
 
+    def _having(self, channel: str) -> Collection[int]:
+        # A reset is of no channel, and for all.
+        return self._index.having(channel) if channel else [connection.fd for connection in self.all()]
+
     def _send_batch(self) -> None:
         while self._revoked:
             # Now: what is sent may have been published when that was done, and to end them is asked for on the way.
-            self.loop.end(self._revoked.popleft(), CloseReason.REVOKED)
+            who = self._revoked.popleft()
+            assert isinstance(who, Connection)
+            self.loop.end(who, CloseReason.REVOKED)
         first = self._frames[0]
         if not first.startswith(b"id: %s-" % self._epoch.encode()):
             self._begin_anew(first)
-        frames = [self._frames.popleft()]
-        size = len(frames[0])
-        while self._frames and size + len(self._frames[0]) <= _SEND:
-            frames.append(self._frames.popleft())
-            size += len(frames[-1])
-        late, self._late = self._late, {}
-        for connection in late:
-            self._fall_behind(connection, self._epoch, self._position)
-        self._position = frames[-1].seq
-        for connection, behind in list(self._behind.items()):
-            inbox = behind.subscription.inbox
-            if behind.busy[0]:
-                inbox.still_reads()  # it waits for us
-            if not inbox.offer_all(frames):
-                self.loop.end(connection, inbox.reason or CloseReason.OVERFLOW)
-        self.give_all(b"".join(frames), len(frames))
+        frames, parts = next_batch(self._frames, self._having)
+        before, self._position = self._position, frames[-1].seq
         fresh, self._fresh = self._fresh, {}
+        others: dict[int, Connection] = {}
+        if len(self._in_step) < self._size:
+            others = {connection.fd: connection for connection in (*fresh, *self._late, *self._behind)}
+        new: dict[Connection, list[Frame]] = {}
+        for part, fds in parts:
+            if others:
+                those = [connection for fd in fds if (connection := others.get(fd)) is not None]
+                new.update((connection, part) for connection in those if connection in fresh)
+                self._offer([connection for connection in those if connection not in fresh], part, before)
+            self._give(part, fds if not others else [fd for fd in fds if fd in self._in_step])
         for connection, (epoch, cursor) in fresh.items():
-            new = [frame for frame in frames if frame.seq > cursor] if epoch == self._epoch else []
-            if connection.ending is None and new:
-                connection.give(b"".join(new), len(new))
+            own = [frame for frame in new.get(connection, ()) if frame.seq > cursor] if epoch == self._epoch else []
+            if connection.ending is None and own:
+                connection.give(b"".join(own), len(own))
             self._step_in_after(connection, epoch, cursor)
+
+    def _give(self, frames: list[Frame], fds: Collection[int]) -> None:
+        """Send frames to clients in step, in so many sends that each of them fits in."""
+        while fds:
+            piece, frames = split(frames)
+            self.give(fds, b"".join(piece), len(piece))
+            if not frames:
+                return
+            short = {fd for fd in fds if fd not in self._in_step}
+            self._offer([each for each in self._late if each.fd in short], frames, piece[-1].seq)
+            fds = [fd for fd in fds if fd not in short]
+
+    def _offer(self, connections: Iterable[Connection], frames: list[Frame], position: int) -> None:
+        """Keep frames for clients that are not in step. Those that missed nothing until now were given all up to a
+        position."""
+        for connection in connections:
+            if connection in self._late:
+                del self._late[connection]
+                self._fall_behind(connection, self._epoch, position)
+            behind = self._behind[connection]
+            if not behind.offer(frames):
+                self.loop.end(connection, behind.subscription.inbox.reason or CloseReason.OVERFLOW)
 
     def _begin_anew(self, first: Frame) -> None:
         """The log was begun anew: the first frame says so to those in step."""
@@ -273,6 +366,7 @@ class Audience(Group):
         for behind in self._behind.values():
             behind.subscription.inbox.lost("restarted", epoch, position)
         self._epoch, self._position = epoch, position - 1
+        self._complete_after = -1
         for connection, place in self._fresh.items():
             # Who has a place in the new log already was told of it when that was read for it.
             self._fresh[connection] = place if place[0] == epoch else (epoch, -1)
@@ -280,18 +374,9 @@ class Audience(Group):
     # Who keeps step, and who does not.
 
     def all(self) -> Iterator[Connection]:
-        """All clients."""
-        yield from self._chunked.values()
-        yield from self._raw.values()
+        """All clients, but for those that end already."""
+        yield from self._in_step.values()
         yield from (*self._fresh, *self._late, *self._behind)
-
-    def send_keep_alive(self) -> None:
-        """See :class:`Group`."""
-        super().send_keep_alive()
-        for connection in (*self._fresh, *self._behind):
-            # Not into the middle of what waits, and who takes that needs none.
-            if not connection.waits and connection.ending is None:
-                connection.give(KEEP_ALIVE, 0, 1)
 
     def _step_in_after(self, connection: Connection, epoch: str, cursor: int) -> None:
         if connection.closed or connection.ending is not None:
@@ -308,9 +393,10 @@ class Audience(Group):
         self._late[connection] = None
 
     def _fall_behind(self, connection: Connection, epoch: str, cursor: int, *, log: bool = False) -> None:
-        subscription = Subscription(self._broker, self._channels, self._patterns, self._policy)
+        member = connection.member
+        subscription = Subscription(self._broker, member.channels, member.patterns, self._policy)
         subscription.inbox.start(epoch, cursor, behind=log)
-        self._behind[connection] = Behind(subscription, [False])
+        self._behind[connection] = Lagging(subscription)
 
     def made_progress(self, connection: Connection) -> None:
         """See :class:`Group`."""
@@ -332,10 +418,10 @@ class Audience(Group):
         if behind is None:
             return  # it has ended with the last that it was given
         inbox = behind.subscription.inbox
-        while not (connection.closed or connection.waits or behind.busy[0] or connection.ending):
+        while not (connection.closed or connection.waits or behind.busy or connection.ending):
             if inbox.look() is not None:
-                behind.busy[0] = True
-                self.loop.read(lambda: self._read_log_for(connection, behind.subscription))
+                behind.busy = True
+                self.loop.read(functools.partial(self._read_log_for, connection, behind))
                 return
             items = inbox.take(0)
             if items is None:
@@ -347,23 +433,15 @@ class Audience(Group):
                 self._step_in_after(connection, inbox.epoch, inbox.cursor)
                 return
 
-    def _read_log_for(self, connection: Connection, subscription: Subscription) -> None:
-        items = _read(subscription)
-        # As much as may be at a time: by rounds of small pages, thousands who come back at once while much is published
-        # would never get there.
-        while items and subscription.inbox.behind and (size := sum(map(len, items))) < _READ:
-            subscription.page = max(1, min(_PAGE, (_READ - size) * len(items) // size))
-            more = _read(subscription)
-            if not more:
-                break
-            items += more
+    def _read_log_for(self, connection: Connection, behind: Lagging) -> None:
+        items = behind.read()
         self.loop.call_soon(lambda: self._has_read_for(connection, items))
 
     def _has_read_for(self, connection: Connection, items: list[bytes] | None) -> None:
         behind = self._behind.get(connection)
         if behind is None or connection.ending is not None:
             return
-        behind.busy[0] = False
+        behind.busy = False
         inbox = behind.subscription.inbox
         if items is None:
             self.loop.end(connection, inbox.reason or CloseReason.CANCELLED)
@@ -376,25 +454,21 @@ class Audience(Group):
     def last_for(self, connection: Connection) -> tuple[bytes, int]:
         """See :class:`Group`."""
         behind = self._behind.get(connection)
-        if behind is None or behind.busy[0] or behind.subscription.inbox.behind:
+        if behind is None or behind.busy or behind.subscription.inbox.behind:
             return b"", 0
         items = behind.subscription.inbox.take(0) or ()
         return b"".join(items), len(items)
 
     def tick(self, now: float) -> None:
         """See :class:`Group`."""
+        super().tick(now)
         if self.inbox.behind and not self._reading:
             self._wake()
         for connection in list(self._behind):
             if connection in self._behind:
                 self._serve(connection)
-
-
-def _read(subscription: Subscription) -> list[bytes] | None:
-    """What the log has for a subscription. On a reader's thread."""
-    try:
-        return subscription.take(0)
-    except Exception:
-        logger.exception("the log can't be read for a detached stream, which ends")
-        subscription.cancel(CloseReason.ERROR)
-        return None
+        for connection in (*self._fresh, *self._behind) if self.keep_alive is not None else ():
+            # Not into the middle of what waits, and who takes that needs none.
+            silent = self.keep_alive is not None and connection.written + self.keep_alive <= now
+            if silent and not connection.waits and connection.ending is None:
+                connection.give(KEEP_ALIVE, 0, 1)

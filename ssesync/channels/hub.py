@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..errors import CloseReason
-from .frame import CONTROL, Frame, compiled
+from .frame import CONTROL, Frame
+from .index import Index, drop, having, matches, put
 
-__all__ = ["Hub", "Listed", "Sink"]
+__all__ = ["Hub", "Listed", "Member", "SharedSink", "Sink"]
 
 logger = logging.getLogger("ssesync")
 
 # Frames that are offered to a sink at a time. So a thread that waits is woken once for all of them, not for each: with
 # a thousand threads that made bursts twenty times as fast. A quarter of what may wait for a sink by default.
 _RUN = 64
+# Members from which on the sinks of a channel are remembered. Of so few, which channels of one's own have, they are found
+# at once, and the memory would be for each channel.
+_FEW = 8
 
 
 class Listed(Protocol):
@@ -35,7 +38,7 @@ class Listed(Protocol):
         """End for a reason of the broker's: it closes, or a right was taken back."""
 
 
-class Sink(Listed, Protocol):
+class Sink(Protocol):
     """What a hub feeds. Nothing here may wait; called on the thread that publishes or listens."""
 
     def offer(self, frame: Frame) -> bool:
@@ -45,8 +48,16 @@ class Sink(Listed, Protocol):
     def lost(self, why: str, epoch: str, position: int) -> object:
         """The log was begun anew: what comes now comes after ``position`` of ``epoch``."""
 
-    def missed(self) -> object:
-        """There was more than was offered, and more may come: the log knows."""
+    def missed(self, channels: Collection[str] | None) -> object:
+        """Of these channels, or of any, there was more than was offered, and more may come: the log knows."""
+
+
+class ListedSink(Sink, Listed, Protocol):
+    """A sink that is a member itself."""
+
+
+class SharedSink(Sink, Protocol):
+    """A sink that several have, who are members by themselves."""
 
     def revoked(self, who: Listed) -> object:
         """One of those who have this is not to get what is offered from now on."""
@@ -60,11 +71,11 @@ class Member:
     patterns: tuple[str, ...]
     key: str | None
     sink: Sink
-    expressions: tuple[re.Pattern[str], ...] = ()
+    """What is fed: the member itself, or what it shares with others."""
 
     def covers(self, channel: str) -> bool:
-        """Whether the channel is among those of the sink."""
-        return channel in self.channels or any(each.fullmatch(channel) for each in self.expressions)
+        """Whether the channel is among those of the member."""
+        return channel in self.channels or any(matches(each, channel) for each in self.patterns)
 
 
 class Hub:
@@ -74,58 +85,44 @@ class Hub:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._members: dict[Listed, Member] = {}
-        self._channels: dict[str, dict[Listed, Sink]] = {}
-        self._patterns: dict[str, tuple[re.Pattern[str], dict[Listed, Sink]]] = {}
-        self._keys: dict[str, dict[Listed, None]] = {}
+        self._index: Index[Listed] = Index()
+        self._keys: dict[str, Listed | dict[Listed, None]] = {}
         self._replaced: dict[Listed, Listed] = {}  # who is about to go, by who has come instead
         self._snapshots: dict[str, tuple[Sink, ...]] = {}
-        self._gone: deque[Listed] = deque()
+        self._gone: deque[Any] = deque()
         #: Which log ``position`` is a place of.
         self.epoch = ""
         #: A sink that is attached now gets all that comes after this.
         self.position = 0
         self._changed: set[str] | None = None  # until somebody asks: within one process nobody does
-        self._sharing: dict[Sink, int] = {}  # how many have a sink that is not theirs alone
         #: Called with each frame of the brokers' own channel.
         self.on_control: Callable[[Frame], object] = lambda frame: None
 
-    def attach(self, sink: Sink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None) -> None:
+    def attach(
+        self, sink: ListedSink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None
+    ) -> None:
         """Offer the sink every frame of these channels from now on."""
-        self.enlist(sink, sink, channels, patterns, key)
+        self._enlist(sink, Member(tuple(channels), tuple(patterns), key, sink), None)
 
-    def enlist(
-        self,
-        who: Listed,
-        sink: Sink,
-        channels: Iterable[str],
-        patterns: Iterable[str] = (),
-        key: str | None = None,
-        instead_of: Listed | None = None,
-    ) -> bool:
-        """One more has these channels, who counts by himself and ends by himself, and gets what the sink is offered.
+    def enlist(self, who: Listed, member: Member, instead_of: Listed | None = None) -> tuple[str, int]:
+        """One more has channels, who counts by himself and ends by himself, and gets what a shared sink is offered.
 
         The sink is offered each frame once, however many have it. ``instead_of`` is who will be detached next, and who
-        counts no more. The answer: whether others had the sink already. If not, it may have missed what came since the
-        last of them was gone.
+        counts no more. The answer: the log and the place in it from which on the sink is offered all frames of these
+        channels. What came before, it may not have been offered.
         """
-        member = Member(tuple(channels), tuple(patterns), key, sink)
+        return self._enlist(who, member, instead_of)
+
+    def _enlist(self, who: Any, member: Member, instead_of: Listed | None) -> tuple[str, int]:
         with self._held():
             self._members[who] = member
             if instead_of is not None:
                 self._replaced[who] = instead_of
-            sharing = self._sharing.get(sink, 0)
-            if who is not sink:
-                self._sharing[sink] = sharing + 1
-            for channel in member.channels:
-                self._channels.setdefault(channel, {})[who] = sink
-            for pattern in member.patterns:
-                expression, members = self._patterns.setdefault(pattern, (compiled(pattern), {}))
-                member.expressions += (expression,)
-                members[who] = sink
-            if key is not None:
-                self._keys.setdefault(key, {})[who] = None
-            self._changed_at(member)
-            return sharing > 0
+            self._index.add(who, member.channels, member.patterns)
+            if member.key is not None:
+                put(self._keys, member.key, who)
+            self._changed_at(member, None if member.sink is who else member.sink)
+            return self.epoch, self.position
 
     def detach(self, who: Listed) -> None:
         """Offer the sink nothing more. Any number of times, and also from a destructor, which may run anywhere."""
@@ -138,24 +135,22 @@ class Hub:
     def count(self, channel: str) -> int:
         """How many have the channel, be it by a pattern."""
         with self._held():
-            having = [self._channels.get(channel, {})]
-            having += [each for expression, each in self._patterns.values() if expression.fullmatch(channel)]
-            return self._count(having[0] if len(having) == 1 else set().union(*having))
+            return self._count(self._index.having(channel))
 
     def channel_count(self) -> int:
         """How many channels anyone has by their names."""
-        return len(self._channels)
+        return len(self._index.names)
 
     def take_changed(self, *, every: bool = False) -> dict[str, int]:
         """The channels whose number of members has changed since the last call, or all of them, with that number."""
         with self._held():
             changed, self._changed = self._changed, set()
             if every or changed is None:
-                changed = {*(changed or ()), *self._channels}
-            return {channel: self._count(self._channels.get(channel, ())) for channel in changed}
+                changed = {*(changed or ()), *self._index.names}
+            return {channel: self._count(having(self._index.names, channel)) for channel in changed}
 
-    def _count(self, having: Collection[Listed]) -> int:
-        return len(having) - sum(new in having and old in having for new, old in self._replaced.items())
+    def _count(self, found: Collection[Listed]) -> int:
+        return len(found) - sum(new in found and old in found for new, old in self._replaced.items())
 
     def claim(self, channels: Iterable[str], position: int) -> list[str]:
         """Take it on to deliver what comes up to ``position``; those of the channels that anyone wants."""
@@ -172,7 +167,8 @@ class Hub:
             runs: list[tuple[list[Frame], tuple[Sink, ...]]] = []
             for frame in frames:
                 sinks = self._sinks_of(frame.channel)
-                if not runs or runs[-1][1] is not sinks or len(runs[-1][0]) == _RUN:
+                last = runs[-1][1] if runs else None
+                if (sinks is not last and sinks != last) or len(runs[-1][0]) == _RUN:
                     runs.append(([], sinks))
                 runs[-1][0].append(frame)
         for run, sinks in runs:
@@ -198,19 +194,23 @@ class Hub:
     def missed(self, channels: Iterable[str] | None) -> None:
         """Tell the sinks of some channels, or all, that not everything could be delivered to them."""
         with self._held():
-            found = (sink for name in channels or () for sink in self._sinks_of(name))
-            sinks = self._all_sinks() if channels is None else list(dict.fromkeys(found))
-        for sink in sinks:
-            sink.missed()
+            found: dict[Sink, list[str] | None] = {}
+            if channels is None:
+                found.update(dict.fromkeys(self._all_sinks()))
+            for name in channels or ():
+                for sink in self._sinks_of(name):
+                    found[sink] = [*(found.get(sink) or ()), name]
+        for sink, names in found.items():
+            sink.missed(names)
 
     def revoke(self, key: str, channel: str | None) -> int:
         """End the members that a key has, or only those that have the channel; how many that were."""
         with self._held():
-            members = [(who, self._members[who]) for who in self._keys.get(key, ())]
+            members: list[tuple[Any, Member]] = [(who, self._members[who]) for who in having(self._keys, key)]
         members = [(who, member) for who, member in members if channel is None or member.covers(channel)]
         for who, member in members:
             if member.sink is not who:
-                member.sink.revoked(who)
+                cast(SharedSink, member.sink).revoked(who)
             who.close(CloseReason.REVOKED)
             self.detach(who)
         return len(members)
@@ -229,14 +229,12 @@ class Hub:
     def _sinks_of(self, channel: str) -> tuple[Sink, ...]:
         sinks = self._snapshots.get(channel)
         if sinks is None:
-            found = dict.fromkeys(self._channels.get(channel, {}).values())
-            if channel != CONTROL:
-                for expression, matching in self._patterns.values():
-                    if expression.fullmatch(channel):
-                        found.update(dict.fromkeys(matching.values()))
-            if len(self._snapshots) > 10_000:
-                self._snapshots.clear()
-            sinks = self._snapshots[channel] = tuple(found)
+            found = self._index.having(channel)
+            sinks = tuple(dict.fromkeys([self._members[who].sink for who in found]))
+            if len(found) > _FEW:
+                if len(self._snapshots) > 10_000:
+                    self._snapshots.clear()
+                self._snapshots[channel] = sinks
         return sinks
 
     @contextlib.contextmanager
@@ -261,34 +259,19 @@ class Hub:
         member = self._members.pop(who, None)
         if member is None:
             return
-        if member.sink is not who:
-            self._sharing[member.sink] -= 1
-            if not self._sharing[member.sink]:
-                del self._sharing[member.sink]
         if self._replaced:
             self._replaced = {new: old for new, old in self._replaced.items() if who not in (new, old)}
-        for channel in member.channels:
-            _drop(self._channels, channel, who)
-        for pattern in member.patterns:
-            _, members = self._patterns[pattern]
-            members.pop(who, None)
-            if not members:
-                del self._patterns[pattern]
+        self._index.remove(who, member.channels, member.patterns)
         if member.key is not None:
-            _drop(self._keys, member.key, who)
+            drop(self._keys, member.key, who)
         self._changed_at(member)
 
-    def _changed_at(self, member: Member) -> None:
+    def _changed_at(self, member: Member, sharing: Sink | None = None) -> None:
         if self._changed is not None:
             self._changed.update(member.channels)
         if member.patterns:
             self._snapshots.clear()
         for channel in member.channels:
-            self._snapshots.pop(channel, None)
-
-
-def _drop(table: dict[str, dict[Listed, Any]], name: str, who: Listed) -> None:
-    members = table.get(name, {})
-    members.pop(who, None)
-    if not members:
-        table.pop(name, None)
+            # One more who has a sink that is fed already changes nothing.
+            if sharing is None or sharing not in self._snapshots.get(channel, ()):
+                self._snapshots.pop(channel, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from ..errors import CloseReason
@@ -70,8 +70,6 @@ class Inbox:
         self.events = 0
         #: Called when there is something for a reader who does not wait here. It must take no lock.
         self.on_wake: Callable[[], object] | None = None
-        #: What :meth:`revoked` calls. It must take no lock either.
-        self.on_revoked: Callable[[Any], object] | None = None
 
     @property
     def reason(self) -> CloseReason | None:
@@ -139,7 +137,7 @@ class Inbox:
             self._reset = self.reset(why, epoch, position)
             self._wake()
 
-    def missed(self) -> None:
+    def missed(self, channels: Collection[str] | None = None) -> None:
         """See :class:`ssesync.channels.hub.Sink`."""
         with self._condition:
             self._left_out = self.blameless = True
@@ -148,11 +146,6 @@ class Inbox:
             elif not (self._frames or self._keyed):
                 self.behind = True
             self._wake()
-
-    def revoked(self, who: Any) -> None:
-        """See :class:`ssesync.channels.hub.Sink`."""
-        if self.on_revoked is not None:
-            self.on_revoked(who)
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
         """End; whether this call was the one that ended it.

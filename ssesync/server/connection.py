@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -64,7 +64,7 @@ class Record(Protocol):
 
 
 class Totals(NamedTuple):
-    """What a group has been given."""
+    """What all in a group have been given together."""
 
     events: int = 0
     bytes: int = 0
@@ -87,8 +87,9 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_base", "_extra", "_loop", "_rest", "_since", "_taken", "born", "chunked", "early", "ending",
-        "farewell", "fd", "group", "name", "orderly", "reason", "record", "settings",
+        "__weakref__", "_base", "_bytes", "_events", "_keep_alives", "_loop", "_rest", "_since", "_taken", "born",
+        "chunked", "early", "ending", "farewell", "fd", "group", "member", "name", "orderly", "reason", "record",
+        "settings", "written",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, handover: Handover, group: Group, record: Record) -> None:
@@ -112,7 +113,11 @@ class Connection:
         self._rest: memoryview | None = None
         self._since = self._taken = 0.0  # when it began to wait for the client, and bytes since then
         self._base = _NOTHING  # the group's totals when it joined
-        self._extra = Totals(0, handover.given, 0)  # what it was given by itself
+        self._events, self._bytes, self._keep_alives = 0, handover.given, 0  # what it was given besides
+        #: When it was last given something that not all in the group were given, its head first. On the monotonic clock.
+        self.written = time.monotonic()
+        #: What the group knows of this client. For the group alone.
+        self.member: Any = None
 
     # Any thread.
 
@@ -146,14 +151,19 @@ class Connection:
     @property
     def stats(self) -> StreamStats:
         """What the stream came to so far."""
-        base, extra = self._base, self._extra
+        base = self._base
         now = self.group.totals if self.group.is_in_step(self) else base
         return StreamStats(
-            now.events - base.events + extra.events,
-            now.bytes - base.bytes + extra.bytes,
-            now.keep_alives - base.keep_alives + extra.keep_alives,
+            now.events - base.events + self._events,
+            now.bytes - base.bytes + self._bytes,
+            now.keep_alives - base.keep_alives + self._keep_alives,
             time.monotonic() - self.born,
         )
+
+    @property
+    def last_write(self) -> float:
+        """When it was last given something, on the monotonic clock."""
+        return max(self.written, self.group.last_write) if self.group.is_in_step(self) else self.written
 
     def describe(self) -> dict[str, Any]:
         """What ``streams.snapshot()`` tells of this stream."""
@@ -167,7 +177,7 @@ class Connection:
             "bytes": stats.bytes,
             "pending_events": events,
             "pending_bytes": size + (0 if rest is None else len(rest)),
-            "last_write": round(time.monotonic() - self.group.last_write, 3),
+            "last_write": round(time.monotonic() - self.last_write, 3),
             "tier": "detached",
             "senses_disconnect": self.settings.sense_disconnect,
         }
@@ -180,9 +190,15 @@ class Connection:
 
     def part(self) -> None:
         """What the group is given from now on does not."""
-        now, base, extra = self.group.totals, self._base, self._extra
-        self._extra = Totals(*(n - b + e for n, b, e in zip(now, base, extra, strict=True)))
-        self._base = now
+        now, base, self._base = self.group.totals, self._base, _NOTHING
+        self.written = max(self.written, self.group.last_write)
+        self.count(now.events - base.events, now.bytes - base.bytes, now.keep_alives - base.keep_alives)
+
+    def count(self, events: int, size: int, keep_alives: int) -> None:
+        """So much was given to this client, and not to all in the group."""
+        self._events += events
+        self._bytes += size
+        self._keep_alives += keep_alives
 
     @property
     def waits(self) -> bool:
@@ -191,8 +207,8 @@ class Connection:
 
     def give(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bool:
         """Send events to this client alone; whether it has taken all of them."""
-        extra = self._extra
-        self._extra = Totals(extra.events + events, extra.bytes + len(data), extra.keep_alives + keep_alives)
+        self.count(events, len(data), keep_alives)
+        self.written = time.monotonic()
         return self.put(to_chunk(data) if self.chunked else data)
 
     def put(self, wire: bytes) -> bool:
@@ -289,7 +305,7 @@ class Connection:
 
 
 class Group:
-    """Clients that get the same: what they are given is made once, and is one send for each.
+    """Clients that get the same bytes, all of them or some: what they are given is made once, and is one send for each.
 
     A client that has not taken all of it leaves the step, and comes back by itself. What becomes of it meanwhile is for
     a subclass to say. All of it on the loop's thread.
@@ -298,42 +314,62 @@ class Group:
     def __init__(self, loop: Loop, keep_alive: float | None) -> None:
         self.loop = loop
         self.keep_alive = keep_alive
-        #: When all were last given something.
+        #: When all in step were last given something.
         self.last_write = time.monotonic()
-        #: What those in step were given.
+        #: What all in step were given together. What only some were given is counted by each.
         self.totals = _NOTHING
-        self._chunked: dict[int, Connection] = {}
-        self._raw: dict[int, Connection] = {}
+        self._in_step: dict[int, Connection] = {}
+        self._raw: set[int] = set()  # those without the chunked coding, by which hardly any client gets its stream
+        self._due = 0.0  # before this, nobody has been silent for long enough
 
     def is_in_step(self, connection: Connection) -> bool:
-        """Whether a client gets what all get."""
-        return (self._chunked if connection.chunked else self._raw).get(connection.fd) is connection
+        """Whether a client gets what is given to the group."""
+        return self._in_step.get(connection.fd) is connection
 
     def step_in(self, connection: Connection) -> None:
-        """From now on a client gets what all get."""
+        """From now on a client gets what is given to the group."""
         connection.join()
-        (self._chunked if connection.chunked else self._raw)[connection.fd] = connection
+        self._in_step[connection.fd] = connection
+        if self.keep_alive is not None:
+            self._due = min(self._due, connection.last_write + self.keep_alive)
+        if not connection.chunked:
+            self._raw.add(connection.fd)
 
     def step_out(self, connection: Connection) -> None:
         """From now on it does not."""
         if self.is_in_step(connection):
             connection.part()
-            del (self._chunked if connection.chunked else self._raw)[connection.fd]
+            del self._in_step[connection.fd]
+            self._raw.discard(connection.fd)
 
     def give_all(self, data: bytes, events: int, keep_alives: int = 0) -> None:
         """Send to all in step. Those who can't take all of it step out, see :meth:`fell_behind`."""
-        totals = self.totals
-        self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
-        self.last_write = time.monotonic()
-        if self._chunked:
-            self._send(to_chunk(data), self._chunked)
-        if self._raw:
-            self._send(data, self._raw)
-        self.loop.wrote(self)
+        self.give(self._in_step, data, events, keep_alives)
 
-    def _send(self, wire: bytes, members: dict[int, Connection]) -> None:
-        for fd, sent in self.loop.send_to_all(list(members), wire):
-            connection = members[fd]
+    def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
+        """Send to some of those in step, by their descriptors. Those who can't take all of it step out."""
+        now = time.monotonic()
+        if len(fds) == len(self._in_step):
+            # To count it once for all is what makes ten thousand cost the same as one.
+            totals = self.totals
+            self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
+            self.last_write = now
+        else:
+            for fd in fds:
+                connection = self._in_step[fd]
+                connection.count(events, len(data), keep_alives)
+                connection.written = now
+        if not self._raw:
+            self._send(to_chunk(data), list(fds))
+            return
+        chunked, raw = [fd for fd in fds if fd not in self._raw], [fd for fd in fds if fd in self._raw]
+        for wire, those in ((to_chunk(data), chunked), (data, raw)):
+            if those:
+                self._send(wire, those)
+
+    def _send(self, wire: bytes, fds: Iterable[int]) -> None:
+        for fd, sent in self.loop.send_to_all(fds, wire):
+            connection = self._in_step[fd]
             try:
                 self._fell_short(connection, wire, sent)
             except Exception:
@@ -345,9 +381,20 @@ class Group:
         if not connection.keep(wire, sent) and not connection.closed:
             self.fell_behind(connection)
 
-    def send_keep_alive(self) -> None:
-        """Send a keep-alive to all who are not busy with more."""
-        self.give_all(KEEP_ALIVE, 0, 1)
+    def tick(self, now: float) -> None:
+        """Twice a second: send a keep-alive to those in step who were given nothing for so long."""
+        if self.keep_alive is None or now < self._due:
+            return
+        limit = now - self.keep_alive
+        if self.last_write > limit:
+            self._due = self.last_write + self.keep_alive
+            return
+        last = {fd: connection.written for fd, connection in self._in_step.items()}
+        silent = [fd for fd, written in last.items() if written <= limit]
+        # The next to be silent for so long is one of the others, or one of these.
+        self._due = min([now, *(written for written in last.values() if written > limit)]) + self.keep_alive
+        if silent:
+            self.give(silent, KEEP_ALIVE, 0, 1)
 
     # For a subclass.
 
@@ -370,6 +417,3 @@ class Group:
     def pending_of(self, connection: Connection) -> tuple[int, int]:
         """How many events and bytes wait for a client. From any thread."""
         return 0, 0
-
-    def tick(self, now: float) -> None:
-        """Twice a second."""

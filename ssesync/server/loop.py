@@ -62,7 +62,6 @@ class Loop:
         self._connections: dict[int, Connection] = {}
         self._waiting: dict[Connection, None] = {}  # for their clients to take more
         self._groups: dict[Group, None] = {}
-        self._quiet: dict[float, dict[Group, None]] = {}  # by keep-alive time; who was given something last comes last
         self._lifetimes: list[tuple[float, int, Connection]] = []
         self._numbers = itertools.count()
         self._readers = Crew(_READERS, "ssesync-reader")
@@ -124,9 +123,7 @@ class Loop:
             connection.chunked = False  # no last chunk where there was no head
             self.end(connection, CloseReason.ERROR)
             return
-        if connection.group not in self._groups:
-            self._groups[connection.group] = None
-            self.wrote(connection.group)
+        self._groups[connection.group] = None
         lifetime = connection.settings.max_lifetime
         if lifetime is not None:
             # Give or take a tenth, so that streams that began together don't end together.
@@ -143,20 +140,9 @@ class Loop:
         self._waiting[connection] = None
         self._poller.ask_writable(connection.fd, _half_close(connection), True)
 
-    def wrote(self, group: Group) -> None:
-        """All of a group were given something."""
-        if group.keep_alive is not None and group in self._groups:
-            quiet = self._quiet.setdefault(group.keep_alive, {})
-            quiet.pop(group, None)
-            quiet[group] = None
-
     def forget(self, group: Group) -> None:
         """A group has no more clients."""
         self._groups.pop(group, None)
-        if group.keep_alive is not None and group.keep_alive in self._quiet:
-            self._quiet[group.keep_alive].pop(group, None)
-            if not self._quiet[group.keep_alive]:
-                del self._quiet[group.keep_alive]
 
     def end(self, connection: Connection, reason: CloseReason) -> None:
         """End a stream at once. Does nothing if it has ended."""
@@ -295,9 +281,6 @@ class Loop:
             heapq.heapify(self._lifetimes)
         while self._lifetimes and (self._lifetimes[0][0] <= now or self._lifetimes[0][2].closed):
             self.stop(heapq.heappop(self._lifetimes)[2], CloseReason.LIFETIME)
-        for keep_alive, groups in list(self._quiet.items()):
-            while groups and (group := next(iter(groups))).last_write + keep_alive <= now:
-                group.send_keep_alive()
         for group in list(self._groups):
             group.tick(now)
         if self._resets:

@@ -1,0 +1,103 @@
+"""What a group of clients is sent at a time, where not all have the same channels.
+
+Events come in the order of the log, each for the clients that have its channel. Clients that have the same ones among the
+channels of a batch get the same bytes: so a batch is divided by these, and an event for all is one send for each, with
+what else is there for the same client behind it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+
+from .frame import Frame
+
+__all__ = ["SEND", "next_batch", "split"]
+
+#: Bytes of a send, about: half of what the kernel keeps for a client (see takeover.py), so that one fits in.
+SEND = 32768
+# Frames of a batch, and sends that it takes beyond those of its first channel: the loop's thread has more to do.
+_FRAMES, _SENDS = 1000, 2000
+
+Having = Callable[[str], Collection[int]]
+Part = tuple[list[Frame], Collection[int]]
+"""Frames in the order of the log, and the descriptors of the clients that get just these."""
+
+
+def next_batch(waiting: deque[Frame], having: Having) -> tuple[list[Frame], list[Part]]:
+    """Take the next frames, at least one, and divide them.
+
+    Of a channel there are ``SEND`` bytes at most, unless one frame is longer. No descriptor is in two parts, and frames
+    that nobody has are in none.
+
+    :param waiting: where to take them from; not empty.
+    :param having: gives the descriptors of all who have a channel. What it gives must stay as it is until the next call.
+    """
+    frames: list[Frame] = []
+    found: dict[str, tuple[Collection[int], list[Frame]]] = {}
+    sizes: dict[str, int] = {}
+    sends = 0
+    while waiting and len(frames) < _FRAMES:
+        frame = waiting[0]
+        channel = frame.channel
+        if channel in found:
+            if sizes[channel] + len(frame) > SEND:
+                break
+        else:
+            fds = having(channel)
+            sends += len(fds)
+            if found and sends > _SENDS:
+                break
+            found[channel], sizes[channel] = (fds, []), 0
+        found[channel][1].append(frame)
+        sizes[channel] += len(frame)
+        frames.append(waiting.popleft())
+    return frames, list(_divided([each for each in found.values() if each[0]]))
+
+
+def _divided(found: list[tuple[Collection[int], list[Frame]]]) -> Iterator[Part]:
+    if not found:
+        return
+    # The largest first: for it alone, no client is looked at.
+    found.sort(key=lambda each: len(each[0]), reverse=True)
+    most = found[0][0]
+    if all(fds == most for fds, _ in found):
+        yield _in_order([frames for _, frames in found]), most
+        return
+    # For each client a number, with a bit for each of these channels.
+    channels = dict.fromkeys(most, 1)
+    for place, (fds, _) in enumerate(found[1:], 1):
+        bit = 1 << place
+        for fd in fds:
+            channels[fd] = channels.get(fd, 0) | bit
+    parts: dict[int, list[int]] = {}
+    for fd, bits in channels.items():
+        if bits in parts:
+            parts[bits].append(fd)
+        else:
+            parts[bits] = [fd]
+    for bits, members in parts.items():
+        those = []
+        while bits:
+            last = bits & -bits
+            those.append(found[last.bit_length() - 1][1])
+            bits ^= last
+        yield _in_order(those), members
+
+
+def _in_order(lists: list[list[Frame]]) -> list[Frame]:
+    if len(lists) == 1:
+        return lists[0]
+    return sorted(itertools.chain.from_iterable(lists), key=operator.attrgetter("seq"))
+
+
+def split(frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """As many of the first frames as are one send, at least one, and the others."""
+    size = len(frames[0])
+    for place, frame in enumerate(itertools.islice(frames, 1, None), 1):
+        size += len(frame)
+        if size > SEND:
+            return frames[:place], frames[place:]
+    return frames, []

@@ -1,0 +1,161 @@
+"""Index: who has which channels, by their names and by patterns, without a look at each pattern.
+
+A pattern is looked up by its literal text: what it begins with, what it ends with, and the longest of what stands
+between two ``*``. Patterns whose literals have the same lengths are one table, in which a channel's name is looked up by
+its own text of these lengths; only what is found there is matched. So 5,000 patterns such as ``user:1:*``, which one by one
+took 0.87 ms a name, cost one look-up for each length of a user's number.
+
+Thousands of clients have a channel of their own. So where only one has something, the table holds that one itself and no
+``dict`` of it, which would take 232 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Generic, TypeVar
+
+from .frame import CONTROL
+
+__all__ = ["Index", "drop", "having", "matches", "put"]
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+# What a pattern begins with, what it ends with, and the longest text in between.
+Literals = tuple[str, str, str]
+Lengths = tuple[int, int, int]
+
+
+def put(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
+    """Add one who has a name. ``None`` and a ``dict`` can't have one."""
+    held = table.get(name)
+    if held is None:
+        table[name] = who
+    elif isinstance(held, dict):
+        held[who] = None
+    elif held != who:
+        table[name] = {held: None, who: None}
+
+
+def drop(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
+    """Take one away who has a name. Not an error if it is not there."""
+    held = table.get(name)
+    if isinstance(held, dict):
+        held.pop(who, None)
+        if len(held) == 1:
+            (table[name],) = held
+    elif held is not None and held == who:
+        del table[name]
+
+
+def having(table: dict[K, T | dict[T, None]], name: K) -> Collection[T]:
+    """All who have a name. To be read before the table changes, and not to be changed."""
+    held = table.get(name)
+    if held is None:
+        return ()
+    return held if isinstance(held, dict) else (held,)
+
+
+def matches(pattern: str, channel: str) -> bool:
+    """Whether a pattern, in which each ``*`` stands for any characters or none, stands for a channel.
+
+    Each text between two ``*`` is taken at its first place, so the time grows with the length of the name and not, as with
+    a regular expression, by a power of it for each ``*``.
+    """
+    start, *middle = pattern.split("*")
+    if not middle:
+        return pattern == channel
+    end = middle.pop()
+    place, stop = len(start), len(channel) - len(end)
+    if place > stop or not channel.startswith(start) or not channel.endswith(end):
+        return False
+    for text in middle:
+        place = channel.find(text, place, stop)
+        if place < 0:
+            return False
+        place += len(text)
+    return True
+
+
+class Index(Generic[T]):
+    """See the module. It takes no lock: one thread at a time may use it."""
+
+    def __init__(self) -> None:
+        #: Who has a channel, by its name.
+        self.names: dict[str, T | dict[T, None]] = {}
+        #: Who has a pattern.
+        self.patterns: dict[str, T | dict[T, None]] = {}
+        self._literals: dict[Lengths, dict[Literals, str | dict[str, None]]] = {}
+
+    def add(self, who: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
+        """One has these channels, and those that a pattern stands for. Once more does nothing."""
+        for channel in channels:
+            put(self.names, channel, who)
+        for pattern in patterns:
+            if pattern not in self.patterns:
+                literals = _literals(pattern)
+                put(self._literals.setdefault(_lengths(literals), {}), literals, pattern)
+            put(self.patterns, pattern, who)
+
+    def remove(self, who: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
+        """Take :meth:`add` back. Does nothing for what was not added."""
+        for channel in channels:
+            drop(self.names, channel, who)
+        for pattern in patterns:
+            if pattern in self.patterns:
+                drop(self.patterns, pattern, who)
+                if pattern not in self.patterns:
+                    self._forget(pattern)
+
+    def _forget(self, pattern: str) -> None:
+        literals = _literals(pattern)
+        lengths = _lengths(literals)
+        drop(self._literals[lengths], literals, pattern)
+        if not self._literals[lengths]:
+            del self._literals[lengths]
+
+    def candidates(self, channel: str) -> list[str]:
+        """The patterns that may stand for a channel: all that do, and those alone that have their longest texts in common
+        with it. None for the brokers' own channel."""
+        if channel == CONTROL:
+            return []
+        found: list[str] = []
+        size = len(channel)
+        for (start, end, middle), table in self._literals.items():
+            last = size - end - middle
+            if last < start:
+                continue
+            first, final = channel[:start], channel[size - end :]
+            # A text in between may stand anywhere; without one there is one place to look at.
+            for place in range(start, last + 1) if middle else (start,):
+                found += having(table, (first, final, channel[place : place + middle]))
+        return list(dict.fromkeys(found)) if len(found) > 1 else found
+
+    def having(self, channel: str) -> Collection[T]:
+        """All who have a channel, each once. To be read before the index changes, and not to be changed."""
+        named = having(self.names, channel)
+        matching = (
+            [pattern for pattern in self.candidates(channel) if matches(pattern, channel)] if self._literals else []
+        )
+        if not matching:
+            return named
+        found = dict.fromkeys(named)
+        for pattern in matching:
+            found.update(dict.fromkeys(having(self.patterns, pattern)))
+        return found
+
+    def is_same_for_all(self, count: int) -> bool:
+        """Whether each of ``count`` who are in here has all names and patterns that anyone has."""
+        tables = (self.names, self.patterns)
+        return all(len(having(table, name)) == count for table in tables for name in table)
+
+
+def _literals(pattern: str) -> Literals:
+    start, *middle = pattern.split("*")
+    end = middle.pop() if middle else ""
+    return start, end, max(middle, key=len, default="")
+
+
+def _lengths(literals: Literals) -> Lengths:
+    start, end, middle = literals
+    return len(start), len(end), len(middle)

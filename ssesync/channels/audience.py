@@ -1,14 +1,13 @@
 """Audiences: the detached clients of a process that are served alike, and what they have subscribed to.
 
-All clients of a broker with the same policy and keep-alive time are one audience, whatever their channels. It is one sink
-of the hub, which offers it each event once, and an index tells which clients have the event's channel. What they get is made
-into bytes once for all that have the same channels among those of a batch, and is one send for each client in step. One
-that is not in step, since it comes with a last event ID or takes less than there is, has a subscription of its own until
-it has caught up: with the same inbox, policy and readings of the log as a served one. So it is the audience that the hub
-feeds, and the audience that feeds those.
+All clients of a broker with the same policy and keep-alive time are one audience, whatever their channels. It is one
+sink of the hub, which offers it each event once, and an index tells which clients have the event's channel. What they
+get is made into bytes once for all that have the same channels among those of a batch, and is one send for each client
+in step. One that is not has a queue of its own, see ``lagging.py``: it is the audience that the hub feeds, and the
+audience that feeds those.
 
-An audience for each set of channels, as there was before, cost a client with a channel of its own 6.3 kB, and an event for
-all one offer, one batch and one look at the clock for each of them.
+An audience for each set of channels, as it was before, took 6.3 kB for each client with a channel of its own, and an
+event for all took an offer, a batch and a call to send for each.
 
 All but :meth:`Audiences.hand_over` and what the hub calls happens on the loop's thread. Logs are read on its helpers'.
 """
@@ -19,17 +18,16 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerClosed, CloseReason
-from ..server.loop import Connection, Group, Handover, Loop, Record, loop
-from ..wire.encoder import KEEP_ALIVE
+from ..server.loop import Connection, Handover, Loop, Record, loop
 from .batch import next_batch, split
 from .frame import Frame, parse_id
 from .hub import Listed, Member
 from .index import Index
-from .lagging import Lagging, read_log
+from .lagging import LaggingGroup, read_log
 from .policy import Policy
 from .subscription import Place, Subscription
 
@@ -38,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Audience", "Audiences"]
 
-# What may wait for an audience: for the loop's thread, that is, which is slow only where there are many clients. It has
-# the channels of all of them, so an event for each of some ten thousand users fits in. Beyond it the log is read. Only a
-# loop that has not looked for so many seconds gives all of them up.
+# What may wait for an audience: for the loop's thread, that is, which is slow only where there are many clients. It is
+# for the channels of all of them: an event for each of some ten thousand users fits in. Beyond it the log is read. Only
+# a loop that has not looked for so many seconds gives all of them up.
 _EVENTS, _BYTES, _PATIENCE = 50_000, 16 * 1024 * 1024, 60.0
 # Seconds for which an audience may send before others get their turn.
 _TURN = 0.02
@@ -98,13 +96,11 @@ class Audiences:
             return True
 
 
-class Audience(Group):
+class Audience(LaggingGroup):
     """See the module."""
 
     def __init__(self, broker: Broker, policy: Policy, keep_alive: float | None, current: Loop) -> None:
-        super().__init__(current, keep_alive)
-        self._broker = broker
-        self._policy = policy
+        super().__init__(broker, policy, keep_alive, current)
         own = Policy(
             max_pending_events=_EVENTS,
             max_pending_bytes=_BYTES,
@@ -121,13 +117,8 @@ class Audience(Group):
         self._woken = self._reading = False
         self._index: Index[int] = Index()  # the descriptors of all clients that were taken in
         self._size = 0  # how many these are
-        self._epoch = ""
-        self._position = -1  # the last that all in step were given
         self._complete_after = -1  # up to here, channels that nobody in here had may have been left out
         self._frames: deque[Frame] = deque()
-        self._fresh: dict[Connection, tuple[str, int]] = {}  # in step after this place, which lies before the audience
-        self._late: dict[Connection, None] = {}  # have still to take the last send, and missed nothing since
-        self._behind: dict[Connection, Lagging] = {}
         #: How many clients there are, counted under the lock of who made this.
         self.members = 0
         #: To be called for each of them that is no more: whether it was the last.
@@ -149,11 +140,6 @@ class Audience(Group):
         if not self._woken:
             self._woken = True
             self.loop.call_soon(self._flush)
-
-    def pending_of(self, connection: Connection) -> tuple[int, int]:
-        """See :class:`Group`."""
-        behind = self._behind.get(connection)
-        return (0, 0) if behind is None else behind.subscription.pending
 
     # What the hub calls, on the thread that publishes or listens.
 
@@ -205,11 +191,7 @@ class Audience(Group):
         if member is not None:
             self._index.remove(connection.fd, member.channels, member.patterns)
             self._size -= 1
-        self._fresh.pop(connection, None)
-        self._late.pop(connection, None)
-        behind = self._behind.pop(connection, None)
-        if behind is not None:
-            behind.subscription.cancel()
+        super().left(connection)
         self._broker.hub.detach(connection)
         if self.leave():
             self.end()
@@ -281,20 +263,6 @@ class Audience(Group):
         fds = set().union(*map(self._having, channels))
         self._leave_to_log([connection for connection in self.all() if connection.fd in fds])
 
-    def _leave_to_log(self, connections: list[Connection]) -> None:
-        """Have clients read the log, each by itself, from the last that they were given."""
-        for connection in connections:
-            behind = self._behind.get(connection)
-            if behind is not None:
-                behind.subscription.inbox.missed()
-            else:
-                self.step_out(connection)
-                self._late.pop(connection, None)
-                epoch, cursor = self._fresh.pop(connection, (self._epoch, self._position))
-                self._fall_behind(connection, epoch, cursor, log=True)
-            if not connection.waits:
-                self._serve(connection)
-
     def _read_log(self) -> None:
         items = read_log(self._subscription)
         self.loop.call_soon(lambda: self._has_read(items or ()))
@@ -322,16 +290,15 @@ class Audience(Group):
         frames, parts = next_batch(self._frames, self._having)
         before, self._position = self._position, frames[-1].seq
         fresh, self._fresh = self._fresh, {}
-        others: dict[int, Connection] = {}
-        if len(self._in_step) < self._size:
-            others = {connection.fd: connection for connection in (*fresh, *self._late, *self._behind)}
+        out = len(self._in_step) < self._size
+        others = {each.fd: each for each in (*fresh, *self._late, *self._behind)} if out else {}
         new: dict[Connection, list[Frame]] = {}
         for part, fds in parts:
-            if others:
-                those = [connection for fd in fds if (connection := others.get(fd)) is not None]
-                new.update((connection, part) for connection in those if connection in fresh)
-                self._offer([connection for connection in those if connection not in fresh], part, before)
-            self._give(part, fds if not others else [fd for fd in fds if fd in self._in_step])
+            if out:
+                those = [others[fd] for fd in fds if fd in others]
+                new.update((each, part) for each in those if each in fresh)
+                self._offer([each for each in those if each not in fresh], part, before)
+            self._give(part, [fd for fd in fds if fd in self._in_step] if out else fds)
         for connection, (epoch, cursor) in fresh.items():
             own = [frame for frame in new.get(connection, ()) if frame.seq > cursor] if epoch == self._epoch else []
             if connection.ending is None and own:
@@ -349,17 +316,6 @@ class Audience(Group):
             self._offer([each for each in self._late if each.fd in short], frames, piece[-1].seq)
             fds = [fd for fd in fds if fd not in short]
 
-    def _offer(self, connections: Iterable[Connection], frames: list[Frame], position: int) -> None:
-        """Keep frames for clients that are not in step. Those that missed nothing until now were given all up to a
-        position."""
-        for connection in connections:
-            if connection in self._late:
-                del self._late[connection]
-                self._fall_behind(connection, self._epoch, position)
-            behind = self._behind[connection]
-            if not behind.offer(frames):
-                self.loop.end(connection, behind.subscription.inbox.reason or CloseReason.OVERFLOW)
-
     def _begin_anew(self, first: Frame) -> None:
         """The log was begun anew: the first frame says so to those in step."""
         epoch, position = parse_id(first[4 : first.index(b"\n")].decode()) or ("", -1)
@@ -371,104 +327,8 @@ class Audience(Group):
             # Who has a place in the new log already was told of it when that was read for it.
             self._fresh[connection] = place if place[0] == epoch else (epoch, -1)
 
-    # Who keeps step, and who does not.
-
-    def all(self) -> Iterator[Connection]:
-        """All clients, but for those that end already."""
-        yield from self._in_step.values()
-        yield from (*self._fresh, *self._late, *self._behind)
-
-    def _step_in_after(self, connection: Connection, epoch: str, cursor: int) -> None:
-        if connection.closed or connection.ending is not None:
-            return
-        if epoch != self._epoch or cursor > self._position:
-            self._fresh[connection] = epoch, cursor
-        elif connection.waits:
-            self._late[connection] = None
-        else:
-            self.step_in(connection)
-
-    def fell_behind(self, connection: Connection) -> None:
-        """See :class:`Group`."""
-        self._late[connection] = None
-
-    def _fall_behind(self, connection: Connection, epoch: str, cursor: int, *, log: bool = False) -> None:
-        member = connection.member
-        subscription = Subscription(self._broker, member.channels, member.patterns, self._policy)
-        subscription.inbox.start(epoch, cursor, behind=log)
-        self._behind[connection] = Lagging(subscription)
-
-    def made_progress(self, connection: Connection) -> None:
-        """See :class:`Group`."""
-        behind = self._behind.get(connection)
-        if behind is not None:
-            behind.subscription.inbox.still_reads()
-
-    def caught_up(self, connection: Connection) -> None:
-        """See :class:`Group`."""
-        if connection in self._behind:
-            self._serve(connection)
-        elif connection in self._late:
-            del self._late[connection]
-            self._step_in_after(connection, self._epoch, self._position)
-
-    def _serve(self, connection: Connection) -> None:
-        """Give a client what is there for it alone, and let it keep step again when there is no more."""
-        behind = self._behind.get(connection)
-        if behind is None:
-            return  # it has ended with the last that it was given
-        inbox = behind.subscription.inbox
-        while not (connection.closed or connection.waits or behind.busy or connection.ending):
-            if inbox.look() is not None:
-                behind.busy = True
-                self.loop.read(functools.partial(self._read_log_for, connection, behind))
-                return
-            items = inbox.take(0)
-            if items is None:
-                self.loop.end(connection, inbox.reason or CloseReason.CANCELLED)
-            elif items:
-                connection.give(b"".join(items), len(items))
-            elif not inbox.behind:
-                del self._behind[connection]
-                self._step_in_after(connection, inbox.epoch, inbox.cursor)
-                return
-
-    def _read_log_for(self, connection: Connection, behind: Lagging) -> None:
-        items = behind.read()
-        self.loop.call_soon(lambda: self._has_read_for(connection, items))
-
-    def _has_read_for(self, connection: Connection, items: list[bytes] | None) -> None:
-        behind = self._behind.get(connection)
-        if behind is None or connection.ending is not None:
-            return
-        behind.busy = False
-        inbox = behind.subscription.inbox
-        if items is None:
-            self.loop.end(connection, inbox.reason or CloseReason.CANCELLED)
-            return
-        if items:
-            connection.give(b"".join(items), len(items))
-        if items or not inbox.behind:  # else the next tick tries again
-            self._serve(connection)
-
-    def last_for(self, connection: Connection) -> tuple[bytes, int]:
-        """See :class:`Group`."""
-        behind = self._behind.get(connection)
-        if behind is None or behind.busy or behind.subscription.inbox.behind:
-            return b"", 0
-        items = behind.subscription.inbox.take(0) or ()
-        return b"".join(items), len(items)
-
     def tick(self, now: float) -> None:
         """See :class:`Group`."""
         super().tick(now)
         if self.inbox.behind and not self._reading:
             self._wake()
-        for connection in list(self._behind):
-            if connection in self._behind:
-                self._serve(connection)
-        for connection in (*self._fresh, *self._behind) if self.keep_alive is not None else ():
-            # Not into the middle of what waits, and who takes that needs none.
-            silent = self.keep_alive is not None and connection.written + self.keep_alive <= now
-            if silent and not connection.waits and connection.ending is None:
-                connection.give(KEEP_ALIVE, 0, 1)

@@ -1,8 +1,8 @@
 """What a group of clients is sent at a time, where not all have the same channels.
 
-Events come in the order of the log, each for the clients that have its channel. Clients that have the same ones among the
-channels of a batch get the same bytes: so a batch is divided by these, and an event for all is one send for each, with
-what else is there for the same client behind it.
+Events come in the order of the log, each for the clients that have its channel. Clients that have the same ones among
+the channels of a batch get the same bytes: so a batch is divided by these, and an event for all is one send for each,
+with what else there is for the same client behind it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def next_batch(waiting: deque[Frame], having: Having) -> tuple[list[Frame], list
     that nobody has are in none.
 
     :param waiting: where to take them from; not empty.
-    :param having: gives the descriptors of all who have a channel. What it gives must stay as it is until the next call.
+    :param having: gives the descriptors of all who have a channel. What it gives is not changed, and is in the parts.
     """
     frames: list[Frame] = []
     found: dict[str, tuple[Collection[int], list[Frame]]] = {}

@@ -26,8 +26,8 @@ logger = logging.getLogger("ssesync")
 # Frames that are offered to a sink at a time. So a thread that waits is woken once for all of them, not for each: with
 # a thousand threads that made bursts twenty times as fast. A quarter of what may wait for a sink by default.
 _RUN = 64
-# Members from which on the sinks of a channel are remembered. Of so few, which channels of one's own have, they are found
-# at once, and the memory would be for each channel.
+# The sinks of a channel are remembered where it has more members than this. Of a user's own channel they are found as
+# fast, and remembering would take memory for each user.
 _FEW = 8
 
 

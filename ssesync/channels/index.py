@@ -1,12 +1,12 @@
 """Index: who has which channels, by their names and by patterns, without a look at each pattern.
 
 A pattern is looked up by its literal text: what it begins with, what it ends with, and the longest of what stands
-between two ``*``. Patterns whose literals have the same lengths are one table, in which a channel's name is looked up by
-its own text of these lengths; only what is found there is matched. So 5,000 patterns such as ``user:1:*``, which one by one
-took 0.87 ms a name, cost one look-up for each length of a user's number.
+between two ``*``. Patterns whose literals have the same lengths are one table, in which a channel's name is looked up
+by its own text of these lengths; only what is found there is matched. So 5,000 patterns such as ``user:1:*``, which one
+by one took 0.87 ms a name, cost one look-up for each length of a user's number.
 
-Thousands of clients have a channel of their own. So where only one has something, the table holds that one itself and no
-``dict`` of it, which would take 232 bytes.
+Thousands of clients have a channel of their own. So where only one has something, the table holds that one itself and
+no ``dict`` of it, which would take 232 bytes.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def having(table: dict[K, T | dict[T, None]], name: K) -> Collection[T]:
 def matches(pattern: str, channel: str) -> bool:
     """Whether a pattern, in which each ``*`` stands for any characters or none, stands for a channel.
 
-    Each text between two ``*`` is taken at its first place, so the time grows with the length of the name and not, as with
-    a regular expression, by a power of it for each ``*``.
+    Each text between two ``*`` is taken at its first place, so the time grows with the length of the name and not, as
+    with a regular expression, by a power of it for each ``*``.
     """
     start, *middle = pattern.split("*")
     if not middle:
@@ -115,8 +115,8 @@ class Index(Generic[T]):
             del self._literals[lengths]
 
     def candidates(self, channel: str) -> list[str]:
-        """The patterns that may stand for a channel: all that do, and those alone that have their longest texts in common
-        with it. None for the brokers' own channel."""
+        """The patterns that may stand for a channel: all that do, and of the others only those whose longest texts are
+        in its name. None for the brokers' own channel."""
         if channel == CONTROL:
             return []
         found: list[str] = []

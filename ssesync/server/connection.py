@@ -1,18 +1,16 @@
-"""A detached client: the connection that the loop has in the server's stead, and the group that it is served with."""
+"""A detached client: the connection that the loop has in the server's stead."""
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
 from ..settings import Settings
-from ..wire.encoder import KEEP_ALIVE
 from .cutting import drop_rest, unacknowledged
 from .ending import ABSENT, encode_error, finishes
 from .margins import come_back
@@ -21,11 +19,10 @@ from .sockets import reset_on_close
 from .stats import StreamStats
 
 if TYPE_CHECKING:
+    from .group import Group
     from .loop import Loop
 
-__all__ = ["Connection", "Group", "Handover", "Record"]
-
-logger = logging.getLogger("ssesync")
+__all__ = ["NOTHING", "Connection", "Handover", "Record", "Totals", "to_chunk"]
 
 # Bytes of a rest that are handed to the kernel at a time: copied for that, while what waits is shared by all clients.
 _PIECE = 65536
@@ -71,7 +68,8 @@ class Totals(NamedTuple):
     keep_alives: int = 0
 
 
-_NOTHING = Totals()
+#: What a new group has been given.
+NOTHING = Totals()
 
 
 def to_chunk(data: bytes) -> bytes:
@@ -112,9 +110,9 @@ class Connection:
         self.early: Callable[[], object] | None = None
         self._rest: memoryview | None = None
         self._since = self._taken = 0.0  # when it began to wait for the client, and bytes since then
-        self._base = _NOTHING  # the group's totals when it joined
+        self._base = NOTHING  # the group's totals when it joined
         self._events, self._bytes, self._keep_alives = 0, handover.given, 0  # what it was given besides
-        #: When it was last given something that not all in the group were given, its head first. On the monotonic clock.
+        #: When it was last given something that not all in the group were given: its head first. Monotonic clock.
         self.written = time.monotonic()
         #: What the group knows of this client. For the group alone.
         self.member: Any = None
@@ -190,7 +188,7 @@ class Connection:
 
     def part(self) -> None:
         """What the group is given from now on does not."""
-        now, base, self._base = self.group.totals, self._base, _NOTHING
+        now, base, self._base = self.group.totals, self._base, NOTHING
         self.written = max(self.written, self.group.last_write)
         self.count(now.events - base.events, now.bytes - base.bytes, now.keep_alives - base.keep_alives)
 
@@ -302,118 +300,3 @@ class Connection:
         """What waited is sent, so now the last bytes, unless they were what waited; whether all is sent."""
         farewell, self.farewell = self.farewell, _LAST_CHUNK
         return farewell is _LAST_CHUNK or self.put(farewell)
-
-
-class Group:
-    """Clients that get the same bytes, all of them or some: what they are given is made once, and is one send for each.
-
-    A client that has not taken all of it leaves the step, and comes back by itself. What becomes of it meanwhile is for
-    a subclass to say. All of it on the loop's thread.
-    """
-
-    def __init__(self, loop: Loop, keep_alive: float | None) -> None:
-        self.loop = loop
-        self.keep_alive = keep_alive
-        #: When all in step were last given something.
-        self.last_write = time.monotonic()
-        #: What all in step were given together. What only some were given is counted by each.
-        self.totals = _NOTHING
-        self._in_step: dict[int, Connection] = {}
-        self._raw: set[int] = set()  # those without the chunked coding, by which hardly any client gets its stream
-        self._due = 0.0  # before this, nobody has been silent for long enough
-
-    def is_in_step(self, connection: Connection) -> bool:
-        """Whether a client gets what is given to the group."""
-        return self._in_step.get(connection.fd) is connection
-
-    def step_in(self, connection: Connection) -> None:
-        """From now on a client gets what is given to the group."""
-        connection.join()
-        self._in_step[connection.fd] = connection
-        if self.keep_alive is not None:
-            self._due = min(self._due, connection.last_write + self.keep_alive)
-        if not connection.chunked:
-            self._raw.add(connection.fd)
-
-    def step_out(self, connection: Connection) -> None:
-        """From now on it does not."""
-        if self.is_in_step(connection):
-            connection.part()
-            del self._in_step[connection.fd]
-            self._raw.discard(connection.fd)
-
-    def give_all(self, data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send to all in step. Those who can't take all of it step out, see :meth:`fell_behind`."""
-        self.give(self._in_step, data, events, keep_alives)
-
-    def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send to some of those in step, by their descriptors. Those who can't take all of it step out."""
-        now = time.monotonic()
-        if len(fds) == len(self._in_step):
-            # To count it once for all is what makes ten thousand cost the same as one.
-            totals = self.totals
-            self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
-            self.last_write = now
-        else:
-            for fd in fds:
-                connection = self._in_step[fd]
-                connection.count(events, len(data), keep_alives)
-                connection.written = now
-        if not self._raw:
-            self._send(to_chunk(data), list(fds))
-            return
-        chunked, raw = [fd for fd in fds if fd not in self._raw], [fd for fd in fds if fd in self._raw]
-        for wire, those in ((to_chunk(data), chunked), (data, raw)):
-            if those:
-                self._send(wire, those)
-
-    def _send(self, wire: bytes, fds: Iterable[int]) -> None:
-        for fd, sent in self.loop.send_to_all(fds, wire):
-            connection = self._in_step[fd]
-            try:
-                self._fell_short(connection, wire, sent)
-            except Exception:
-                logger.exception("a detached stream ends, as its client could not be waited for")
-                self.loop.end(connection, CloseReason.ERROR)
-
-    def _fell_short(self, connection: Connection, wire: bytes, sent: int) -> None:
-        self.step_out(connection)
-        if not connection.keep(wire, sent) and not connection.closed:
-            self.fell_behind(connection)
-
-    def tick(self, now: float) -> None:
-        """Twice a second: send a keep-alive to those in step who were given nothing for so long."""
-        if self.keep_alive is None or now < self._due:
-            return
-        limit = now - self.keep_alive
-        if self.last_write > limit:
-            self._due = self.last_write + self.keep_alive
-            return
-        last = {fd: connection.written for fd, connection in self._in_step.items()}
-        silent = [fd for fd, written in last.items() if written <= limit]
-        # The next to be silent for so long is one of the others, or one of these.
-        self._due = min([now, *(written for written in last.values() if written > limit)]) + self.keep_alive
-        if silent:
-            self.give(silent, KEEP_ALIVE, 0, 1)
-
-    # For a subclass.
-
-    def fell_behind(self, connection: Connection) -> None:
-        """A client has stepped out, since it can't take more."""
-
-    def caught_up(self, connection: Connection) -> None:
-        """A client has taken all that waited for it."""
-
-    def made_progress(self, connection: Connection) -> None:
-        """A client has taken some of what waits for it."""
-
-    def left(self, connection: Connection) -> None:
-        """A client has ended, for its ``reason``."""
-
-    def last_for(self, connection: Connection) -> tuple[bytes, int]:
-        """What a client that ends is still to get, and how many events that is."""
-        return b"", 0
-
-    def pending_of(self, connection: Connection) -> tuple[int, int]:
-        """How many events and bytes wait for a client. From any thread."""
-        return 0, 0

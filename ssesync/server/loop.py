@@ -26,9 +26,10 @@ from collections.abc import Callable
 
 from ..errors import CloseReason
 from ..locks import make_lock
-from .connection import Connection, Group, Handover, Record
+from .connection import Connection, Handover, Record
 from .crew import Crew, callers, logged
 from .cutting import unacknowledged
+from .group import Group
 from .poller import Poller, make_poller
 from .sending import make_send, make_send_to_all
 

@@ -20,7 +20,8 @@ import pytest
 
 from ssesync import CloseReason, Settings, StreamStats
 from ssesync.server import loop as loop_module
-from ssesync.server.connection import Connection, Group, Handover
+from ssesync.server.connection import Connection, Handover
+from ssesync.server.group import Group
 from ssesync.server.loop import Loop
 from ssesync.server.poller import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.server.sending import make_send, plain_send

@@ -12,6 +12,7 @@ import pytest
 
 from ssesync import Broker, Event, Subscription, open_broker
 
+from .clients import Client, Join, await_that
 from .redis_server import RedisServer
 
 Open = Callable[..., Broker]
@@ -61,6 +62,28 @@ def openers(url: str) -> Iterator[Open]:
 @pytest.fixture
 def broker(openers: Open) -> Broker:
     return openers()
+
+
+@pytest.fixture
+def memory() -> Iterator[Broker]:
+    with open_broker("memory://") as broker:
+        yield broker
+
+
+@pytest.fixture
+def join() -> Iterator[Join]:
+    """Makes detached clients, and waits until their streams have ended."""
+    clients: list[Client] = []
+
+    def make(*args: Any, **options: Any) -> Client:
+        clients.append(Client(*args, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+    for client in clients:
+        await_that(lambda client=client: client.reason, "the stream has ended")  # type: ignore[misc]
 
 
 def got(subscription: Subscription, count: int) -> list[Event]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,10 +20,11 @@ from ssesync.channels import audience as audience_module
 from ssesync.channels.frame import Frame
 from ssesync.channels.lagging import LaggingGroup
 from ssesync.channels.options import Limits
+from ssesync.server.connection import Connection
 from ssesync.server.loop import loop
 from ssesync.wire.encoder import KEEP_ALIVE
 
-from .clients import Client, Join, await_events, await_that, loop_held_up, turn
+from .clients import PATIENCE, Client, Join, await_events, await_that, loop_held_up, turn
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,22 +157,21 @@ def test_what_comes_on_a_channel_that_is_new_here_between_subscribing_and_the_ha
     broker: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     """The audience is there already, and was not offered that channel."""
-    other = join(broker, "news")
+    join(broker, "news")
     turn()
-    enlist = broker.hub.enlist
+    enlist, position = broker.hub.enlist, broker.hub.position
 
     def late(*arguments: Any) -> tuple[str, int]:
         broker.publish("user:1", "1")
-        broker.publish("news", "2")
-        await_events(1, other)
+        await_that(lambda: broker.hub.position > position, "the hub had it")
         return enlist(*arguments)
 
     monkeypatch.setattr(broker.hub, "enlist", late)
     client = join(broker, "news", "user:1")
     monkeypatch.undo()
-    broker.publish("user:1", "3")
-    await_events(3, client)
-    assert client.data == ["1", "2", "3"]
+    broker.publish("user:1", "2")
+    await_events(2, client)
+    assert client.data == ["1", "2"]
 
 
 def test_a_burst_that_is_larger_than_a_send_reaches_clients_of_several_channels_whole(memory: Broker, join: Join):
@@ -213,19 +215,23 @@ def test_what_each_was_given_is_counted_for_each(memory: Broker, join: Join):
         assert client.stats.bytes == len(events)
 
 
-def test_a_client_that_ends_and_has_not_taken_all_gets_nothing_behind_its_last_words(memory: Broker, join: Join):
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_client_that_ends_and_has_not_taken_all_gets_nothing_behind_its_last_words(
+    memory: Broker, join: Join, waits: bool
+):
     slow, other = join(memory, "news", "user:1"), join(memory, "news")
     turn()
-    memory.publish("news", "x" * 300_000)
-    await_that(lambda: slow.connection.waits, "it takes no more")
-    slow.connection.stop(CloseReason.LIFETIME)
-    await_that(lambda: slow.connection.ending, "it ends")
+    if waits:
+        memory.publish("news", "x" * 300_000)
+        await_that(lambda: slow.connection.waits, "it takes no more")
+    slow.connection.stop(CloseReason.LIFETIME, b"data: " + b"y" * 300_000 + b"\n\n")
+    await_that(lambda: slow.connection.ending and slow.connection.waits, "it ends")
     for _ in range(3):
         memory.publish("news", "after")
         memory.publish("user:1", "after")
-    await_events(4, other)
+    await_events(3 + waits, other)
     await_that(lambda: slow.is_at_end, "all of it came", slow)
-    assert slow.data == ["x" * 300_000]
+    assert slow.data == ["x" * 300_000] * waits + ["y" * 300_000]
     assert b"after" not in slow.bytes
 
 
@@ -247,10 +253,14 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     clients = [join(memory, "news", f"user:{number}") for number in range(5)] + [join(memory, patterns=["user:3*"])]
+    slow = join(memory, "news", "user:3", patience=600)
     turn()
-    read = read_logs(monkeypatch)
     hub = memory.hub
+    memory.publish("news", "x" * 300_000)
     seen = memory.publish("news", "0")
+    await_events(2, *clients[:5])
+    await_that(lambda: slow.connection in slow.connection.group._behind, "it has missed something")
+    read = read_logs(monkeypatch)
     epoch, number = seen.split("-")
     with loop_held_up():
         # As a listener does where the log was trimmed before it came to it: one event is not offered.
@@ -261,11 +271,12 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
         hub.deliver([], int(number) + 1)
         memory.publish("news", "2")
         memory.publish("user:3", "3")
-    await_events(4, clients[3])
-    await_events(2, *clients[:3], clients[4], clients[5])
-    assert clients[3].data == ["0", "1", "2", "3"]
+    await_events(5, clients[3], slow)
+    await_events(3, *clients[:3], clients[4])
+    await_events(2, clients[5])
+    assert clients[3].data[1:] == slow.data[1:] == ["0", "1", "2", "3"]
     assert clients[5].data == ["1", "3"]
-    assert clients[0].data == ["0", "2"]
+    assert clients[0].data[1:] == ["0", "2"]
     assert sorted(read) == [("news", "user:3"), ("user:3*",)]
     assert all(event.type == "message" for client in clients for event in client.events)
     assert clients[0].last_event_id == f"{epoch}-{int(number) + 2}"
@@ -319,6 +330,44 @@ def test_a_client_that_comes_while_the_log_is_read_for_all_others_misses_nothing
     await_events(2, client)
     assert client.data == ["own", "after"]
     assert first[0].data == [str(number) for number in range(31)]
+
+
+def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sent_yet_misses_nothing(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(audience_module, "_EVENTS", 10)
+    monkeypatch.setattr(audience_module, "_TURN", 0.0)
+    first = [join(memory, "news") for _ in range(2)]
+    turn()
+    send_batch, sending, go_on = audience_module.Audience._send_batch, threading.Event(), threading.Event()
+
+    def wait(self: audience_module.Audience) -> None:
+        sending.set()
+        assert go_on.wait(PATIENCE)
+        send_batch(self)
+
+    class Late(Client):
+        def began(self, connection: Connection) -> None:
+            # The hub knows it, and the loop does not yet.
+            memory.publish("user:1", "own")
+            for number in range(15, 30):
+                memory.publish("news", f"{number} ".ljust(4_000, "x"))
+            held.close()
+            assert sending.wait(PATIENCE)
+
+    monkeypatch.setattr(audience_module.Audience, "_send_batch", wait)
+    with contextlib.ExitStack() as held:
+        held.enter_context(loop_held_up())
+        for number in range(15):
+            memory.publish("news", f"{number} ".ljust(4_000, "x"))
+        late = Late(memory, "user:1")
+    go_on.set()
+    await_events(30, *first)
+    memory.publish("user:1", "after")
+    await_events(2, late)
+    assert late.data == ["own", "after"]
+    late.close()
+    await_that(lambda: late.reason, "it ended")
 
 
 def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memory: Broker, join: Join):

@@ -5,6 +5,7 @@ of the server, one event after the other, and answers when the last one is publi
 
 ``ours``
     The Flask skin with a broker in memory and nothing else set, but ``detach`` where it is to stay served.
+    With ``own``, each client has a channel of its own besides, to which nothing is published.
     ``/tiers`` tells how its streams are kept, ``/spin?on=1`` starts a thread that computes, ``/spin?on=0`` ends it.
 ``sse_starlette``
     A queue for each client, as the project's example of broadcasting has it, and nothing else set.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -63,7 +65,7 @@ class Spinner:
             number = (number * 5 + 1) % 1_000_003
 
 
-def ours(detach: bool = True) -> Any:
+def ours(detach: bool = True, own: bool = False) -> Any:
     """The application under ssesync_flask."""
     from flask import Flask, request
 
@@ -73,10 +75,11 @@ def ours(detach: bool = True) -> Any:
     app = Flask(__name__)
     sse = SSE(app, broker="memory://", **({} if detach else {"detach": False}))
     spinner = Spinner()
+    numbers = itertools.count()
 
     @app.get("/events")
     def events() -> Any:
-        return sse.subscribe(CHANNEL)
+        return sse.subscribe(CHANNEL, *([f"user:{next(numbers)}"] if own else []))
 
     @app.get("/publish")
     def publish_inside() -> str:

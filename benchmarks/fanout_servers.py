@@ -107,6 +107,13 @@ CONTESTANTS = [
     ),
     Contestant("ssesync detached, sync", _gunicorn("sync", "ours()"), _modules(*_OURS), tier="detached"),
     Contestant(
+        "ssesync detached, own channels",
+        _gunicorn("gthread", "ours(own=True)", threads=4),
+        _modules(*_OURS),
+        tier="detached",
+        spins=True,
+    ),
+    Contestant(
         "ssesync served, gthread",
         _gunicorn("gthread", "ours(False)", each=True),
         _modules(*_OURS),

@@ -176,9 +176,10 @@ def test_what_comes_on_a_channel_that_is_new_here_between_subscribing_and_the_ha
 
 def test_a_burst_that_is_larger_than_a_send_reaches_clients_of_several_channels_whole(memory: Broker, join: Join):
     memory.limits = Limits(max_bytes=100_000_000)
-    clients = [join(memory, "a", "b", patience=600), join(memory, "a"), join(memory, "b")]
-    clients += [join(memory, "a", "b", buffer=300_000), join(memory, "b", "c", buffer=65536, patience=600)]
+    buffers = {("a", "b"): 4096, ("a",): 4096, ("b",): 4096, ("a", "b", "c"): 300_000, ("b", "c"): 65536}
+    clients = [join(memory, *channels, buffer=size, patience=600) for channels, size in buffers.items()]
     turn()
+    assert len({client.connection.group for client in clients}) == 1
     expected: list[tuple[str, str]] = []
     for _ in range(3):
         with loop_held_up():
@@ -186,7 +187,7 @@ def test_a_burst_that_is_larger_than_a_send_reaches_clients_of_several_channels_
                 channel = "abb"[number % 3]
                 expected.append((channel, f"{len(expected)} ".ljust(4_000, channel)))
                 memory.publish(*expected[-1])
-    for client, channels in zip(clients, ("ab", "a", "b", "ab", "b"), strict=True):
+    for client, channels in zip(clients, buffers, strict=True):
         wanted = [text for channel, text in expected if channel in channels]
         await_events(len(wanted), client)
         assert client.data == wanted
@@ -252,9 +253,11 @@ def read_logs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    clients = [join(memory, "news", f"user:{number}") for number in range(5)] + [join(memory, patterns=["user:3*"])]
+    clients = [join(memory, "news", f"user:{number}", patience=600) for number in range(5)]
+    clients += [join(memory, patterns=["user:3*"], patience=600)]
     slow = join(memory, "news", "user:3", patience=600)
     turn()
+    assert len({client.connection.group for client in (*clients, slow)}) == 1
     hub = memory.hub
     memory.publish("news", "x" * 300_000)
     seen = memory.publish("news", "0")
@@ -372,8 +375,10 @@ def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sen
 
 def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memory: Broker, join: Join):
     clients = [join(memory, "a"), join(memory, "b"), join(memory, "a", "c"), join(memory, patterns=["*"])]
-    slow = join(memory, "a", "d", max_pending_events=5)
+    slow = join(memory, "a", "d")
     turn()
+    memory.publish("a", "x" * 300_000)
+    await_events(1, clients[0], clients[2], clients[3])
     for number in range(20):
         memory.publish("a", f"{number} ".ljust(500, "x"))
     turn()

@@ -34,7 +34,7 @@ class Group:
         #: What all in step were given together. What only some were given is counted by each.
         self.totals = NOTHING
         self._in_step: dict[int, Connection] = {}
-        self._raw: set[int] = set()  # those without the chunked coding, by which hardly any client gets its stream
+        self._raw: set[int] = set()  # those without the chunked coding: behind nginx's defaults, which ask with HTTP/1.0
         self._due = 0.0  # before this, nobody has been silent for long enough
 
     def is_in_step(self, connection: Connection) -> bool:
@@ -74,8 +74,8 @@ class Group:
                 connection = self._in_step[fd]
                 connection.count(events, len(data), keep_alives)
                 connection.written = now
-        if not self._raw:
-            self._send(to_chunk(data), list(fds))
+        if len(self._raw) in (0, len(self._in_step)):
+            self._send(data if self._raw else to_chunk(data), list(fds))
             return
         chunked, raw = [fd for fd in fds if fd not in self._raw], [fd for fd in fds if fd in self._raw]
         for wire, those in ((to_chunk(data), chunked), (data, raw)):

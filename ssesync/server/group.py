@@ -34,7 +34,9 @@ class Group:
         #: What all in step were given together. What only some were given is counted by each.
         self.totals = NOTHING
         self._in_step: dict[int, Connection] = {}
-        self._raw: set[int] = set()  # those without the chunked coding: behind nginx's defaults, which ask with HTTP/1.0
+        self._raw: set[int] = (
+            set()
+        )  # those without the chunked coding: behind nginx's defaults, which ask with HTTP/1.0
         self._due = 0.0  # before this, nobody has been silent for long enough
 
     def is_in_step(self, connection: Connection) -> bool:

@@ -21,6 +21,7 @@ from django.utils.functional import Promise
 from ssesync import EventStream, Writer
 
 from .apps import app_settings, current_environ
+from .dropped import end_with_request
 
 __all__ = ["EventStreamResponse"]
 
@@ -59,6 +60,8 @@ class EventStreamResponse(StreamingHttpResponse):
         #: The stream itself.
         self.event_stream = stream
         status = stream.open(environ)
+        if request is not None:
+            end_with_request(stream, request)
         if environ is None or "wsgi.input" not in environ:
             # Under ASGI the view's connections are another thread's by the time that the stream begins.
             release_connections()

@@ -13,10 +13,11 @@ from werkzeug.wsgi import ClosingIterator
 
 from ssesync import EventStream, Writer
 
+from .dropped import end_with_request, is_sent
 from .state import encoder_of, state_of_current_app
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 __all__ = ["EventStreamResponse"]
 
@@ -47,10 +48,17 @@ class EventStreamResponse(Response):
         #: The stream itself.
         self.event_stream = stream
         status = stream.open(request.environ if has_request_context() else None)
+        if has_request_context():
+            end_with_request(stream)
         # Extensions that rewrite bodies, Flask-Compress among them, leave alone what is passed through.
         super().__init__(stream, status=status, headers=stream.headers, direct_passthrough=True)
         if "content-type" not in {name.lower() for name, _ in stream.headers}:
             del self.headers["Content-Type"]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        is_sent(environ, self.event_stream)
+        return super().__call__(environ, start_response)
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         """Give the server the stream in a wrapper that runs ``call_on_close`` callbacks too, HEAD and 204 nothing."""

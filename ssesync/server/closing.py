@@ -56,7 +56,8 @@ class Closable:
         self._end_once = Once()
         self._inside = self._closing = False
         self._opened: float | None = None
-        self._early: CloseReason | None = None  # why it was cancelled, perhaps before it was opened
+        # How it was asked to end, perhaps before it was opened: to be stopped with last bytes, to be cancelled without.
+        self._early: tuple[CloseReason, bytes | None] | None = None
 
     @property
     def stats(self) -> StreamStats:
@@ -89,11 +90,23 @@ class Closable:
         by chance, so that clients which are ended together don't come back together. Any other gets an error event
         and an incomplete answer.
         """
-        if self._driver is not None and not self._ended:
-            self._driver.stop(CloseReason(reason), last)
-            self.cancelled._set(CloseReason(reason), run_foreign)
+        if not self._ended:
+            reason = CloseReason(reason)
+            self._early = self._early or (reason, last)  # before the look: _end_early() looks in the other order
+            if self._driver is not None:
+                self._driver.stop(reason, last)
+            self.cancelled._set(reason, run_foreign)
         elif self._detached is not None:
             self._detached.stop(reason, last)
+
+    def _end_early(self) -> None:
+        """Do what was asked before there was a driver to be asked."""
+        if self._early is not None and self._driver is not None:
+            reason, last = self._early
+            if last is None:
+                self._driver.cancel(reason)
+            else:
+                self._driver.stop(reason, last)
 
     def tick(self, now: float) -> None:
         """Look at lifetime and stalling. For the watcher alone."""
@@ -170,7 +183,7 @@ class Closable:
     def _cancel(self, reason: CloseReason) -> None:
         if self._rest:
             self._rest, self._ending.torn = b"", True
-        self._early = self._early or reason  # before the look: open() looks in the other order
+        self._early = self._early or (reason, None)  # before the look, as in stop()
         if self._driver is not None:
             self._driver.cancel(reason)
         self.cancelled._set(reason, run_foreign)

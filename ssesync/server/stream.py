@@ -165,7 +165,8 @@ class EventStream(Closable):
         self._ending = Ending(self.settings, environ, self.name)
         outer = self._enter()
         try:
-            status = self._decide(environ)
+            # A signal handler may have closed it since the look above.
+            status = "200 OK" if self._ended else self._decide(environ)
         finally:
             self._leave(outer)
         settings = self.settings
@@ -203,8 +204,7 @@ class EventStream(Closable):
         if self._takeover is None:
             self._watch_over()
         self._opened = time.monotonic()
-        if self._early is not None and self._driver is not None:
-            self._driver.cancel(self._early)
+        self._end_early()
         return "200 OK"
 
     def _watch_over(self) -> None:

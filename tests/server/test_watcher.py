@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ssesync.server.crew import callers
 from ssesync.server.watcher import TICK, watcher, watcher_if_any
 
 PATIENCE = 10.0
@@ -43,7 +44,7 @@ class Called:
 
 
 def pass_through() -> None:
-    """Return when the watcher has done all that it had to do before."""
+    """Return when the watcher has done all that it had to do before, and so have the threads that call for it."""
     done = Called()
     ours, theirs = socket.socketpair()
     with ours:
@@ -51,6 +52,7 @@ def pass_through() -> None:
         theirs.close()
         assert done.within()
         watcher().forget(ours.fileno(), done)
+    callers().wait(10)
 
 
 def make_tcp() -> Pair:

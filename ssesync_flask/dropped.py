@@ -1,0 +1,46 @@
+"""Streams whose response is not sent, as an error took its place, end with their request.
+
+Where ``after_request`` raises, the response that the view has made is nobody's. What was raised holds it by its
+traceback: until garbage is collected, and for good where a debugger's page keeps that.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, has_request_context, request, request_tearing_down
+
+from ssesync import EventStream
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["end_with_request", "is_sent"]
+
+_KEY = "ssesync.made"
+
+
+def end_with_request(stream: EventStream) -> None:
+    """Have a stream end when the current request fails, unless :func:`is_sent` was called for it before."""
+    # By thread: the producer's own copy of the request's context is torn down too, on another.
+    made = request.environ.setdefault(_KEY, (threading.get_ident(), weakref.WeakSet()))
+    made[1].add(stream)
+
+
+def is_sent(environ: WSGIEnvironment, stream: EventStream) -> None:
+    """The server gets this stream."""
+    if _KEY in environ:
+        environ[_KEY][1].discard(stream)
+
+
+@request_tearing_down.connect
+def _end_dropped(app: Flask, exc: BaseException | None = None, **_: Any) -> None:
+    # Without an error another response may have been made around this one's stream.
+    if exc is None or not has_request_context():
+        return
+    thread, streams = request.environ.get(_KEY, (0, ()))
+    if thread == threading.get_ident():
+        for stream in list(streams):
+            stream.close()

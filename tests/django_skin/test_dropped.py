@@ -1,0 +1,113 @@
+"""Streams whose response an error in a middleware has taken the place of, on Django's own handler and a real server."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+import requests
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.test import override_settings
+from django.urls import path
+
+from ssesync_django import event_stream
+
+PATIENCE = 20
+
+ended = threading.Semaphore(0)
+kept: list[BaseException] = []
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+@event_stream
+def stream(request: HttpRequest) -> Iterator[str]:
+    try:
+        while True:
+            yield "x" * 60_000
+    finally:
+        ended.release()
+
+
+def plain(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("plain")
+
+
+urlpatterns = [path("stream", stream), path("plain", plain)]
+
+
+def middleware(get_response: GetResponse) -> GetResponse:
+    def respond(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if request.GET.get("how") == "raise":
+            try:
+                raise LookupError("in a middleware")
+            except LookupError as error:
+                kept.append(error)  # and all frames with it, as a page for debugging does
+                raise
+        if request.GET.get("how") == "wrap":
+            assert isinstance(response, StreamingHttpResponse)
+            return StreamingHttpResponse(response.streaming_content, content_type="text/event-stream")
+        return response
+
+    return respond
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    name = f"{__name__}.middleware"
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[name], ALLOWED_HOSTS=["*"], DEBUG=False):
+        server = make_server("127.0.0.1", 0, WSGIHandler(), handler_class=Quiet)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        gc.disable()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            gc.enable()
+            server.shutdown()
+            thread.join(PATIENCE)
+            server.server_close()
+            kept.clear()
+
+
+def test_a_middleware_that_raises_ends_the_stream_that_it_was_given(url: str) -> None:
+    with requests.get(f"{url}stream?how=raise", timeout=PATIENCE) as response:
+        assert response.status_code == 500
+    assert ended.acquire(timeout=PATIENCE)
+    assert requests.get(f"{url}plain", timeout=PATIENCE).text == "plain"
+
+
+def test_a_stream_that_another_response_is_made_of_goes_on(url: str) -> None:
+    with requests.get(f"{url}stream?how=wrap", stream=True, timeout=PATIENCE) as response:
+        assert response.status_code == 200
+        pieces = response.iter_content(65536)
+        assert sum(len(next(pieces)) for _ in range(20)) > 600_000
+    assert ended.acquire(timeout=PATIENCE)
+
+
+def test_the_request_is_no_garbage_in_the_end(url: str) -> None:
+    """What ends the stream hangs on the request, which must not come to hang on itself."""
+    requests_seen: list[weakref.ref[HttpRequest]] = []
+    before = event_stream(lambda request: requests_seen.append(weakref.ref(request)) or ["x"])
+    urlpatterns.append(path("once", before))
+    try:
+        assert "data: x" in requests.get(f"{url}once", timeout=PATIENCE).text
+        for _ in range(200):
+            if requests_seen[0]() is None:
+                break
+            threading.Event().wait(0.02)
+        assert requests_seen[0]() is None
+    finally:
+        urlpatterns.pop()

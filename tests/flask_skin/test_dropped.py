@@ -51,7 +51,7 @@ class Site:
                 return Response(response.response, content_type="text/event-stream")
             return response
 
-        served: Any = DebuggedApplication(app) if debugger else app
+        served: Any = DebuggedApplication(app, evalex=True, pin_security=False) if debugger else app
         self._server = make_server("127.0.0.1", 0, served, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

@@ -19,7 +19,7 @@
         │   ├── ContentTypeError       ... because of its media type
         │   └── ContentEncodingError   ... because its body can't be decoded here
         ├── ConnectFailed (ConnectionError)  no answer came to the request
-        ├── IdleTimeout (TimeoutError)       not one byte for too long
+        ├── IdleTimeout (TimeoutError)       not one byte, or not one event, for too long
         ├── ConnectionLost (ConnectionError) the connection broke in the middle
         ├── StreamEnded                the server ended the stream; an EventSource comes back
         ├── RetriesExhausted           an EventSource has come back often enough
@@ -216,7 +216,7 @@ class ContentEncodingError(ResponseError):
 
 
 class IdleTimeout(ReadError, TimeoutError):
-    """Not one byte, comments included, arrived within the idle timeout."""
+    """Not one byte, comments included, arrived within ``idle_timeout``, or not one event within ``event_timeout``."""
 
 
 class ConnectionLost(ReadError, ConnectionError):

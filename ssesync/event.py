@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as _json
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from .errors import EventError, excerpt
 
 __all__ = ["Event"]
+
+logger = logging.getLogger("ssesync")
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -84,6 +88,43 @@ class Event:
         """
         return cls((dumps or dump_json)(obj), type=type, id=id, retry=retry)
 
+    @classmethod
+    def parse(cls, frame: str | bytes) -> Event:
+        r"""The event that another library has encoded: ``"event: patch\ndata: 1\n\n"``, for one.
+
+        It is read as clients read it, but nothing that they would drop is dropped silently. The blank line at the end
+        may be missing; a comment is kept. To read a stream there are :class:`ssesync.Reader` and
+        :class:`ssesync.wire.Decoder`.
+
+        :param frame: the text of one event; ``bytes`` are taken as UTF-8.
+        :raises EventError: it holds more than one event, or none, or a line that is no field of an event stream.
+        :raises TypeError: it is neither text nor bytes.
+        """
+        text = _text("frame", frame)
+        if text is None:
+            raise TypeError("Event.parse() takes the text of one event, got None")
+        blocks = [block for block in re.split("\n{2,}", _with_lf(text).strip("\n")) if block]
+        if len(blocks) != 1:
+            count = "no event" if not blocks else f"{len(blocks)} events or comments"
+            raise EventError("frame", text, f"holds {count}, and not one: parse each by itself")
+        fields: dict[str, list[str]] = {}
+        for line in blocks[0].split("\n"):
+            name, _, value = line.partition(":")
+            if name not in _FIELDS:
+                raise EventError("frame", line, "has a line that is no field of an event stream")
+            fields.setdefault(name or "comment", []).append(value.removeprefix(" "))
+        retry = fields.get("retry", [None])[-1]
+        if retry is not None and not (retry.isascii() and retry.isdecimal()):
+            raise EventError("retry", retry, "takes whole milliseconds, in digits")
+        data, comment = (None if name not in fields else "\n".join(fields[name]) for name in ("data", "comment"))
+        return cls(
+            data,
+            type=fields.get("event", [None])[-1],
+            id=fields.get("id", [None])[-1],
+            retry=None if retry is None else int(retry),
+            comment=comment,
+        )
+
     def json(self, loads: Callable[[str], Any] = _json.loads) -> Any:
         """The data, decoded as JSON.
 
@@ -119,6 +160,47 @@ class Draft:
     id: str | None
     retry: int | None
     comment: str | None
+
+
+def looks_encoded(text: str, *, whole: bool = True) -> bool:
+    """Whether text that is meant as data seems to be a frame that was encoded already.
+
+    :param whole: with the blank line that ends it.
+    """
+    if whole and not text.endswith(("\n\n", "\r\n\r\n", "\r\r")):
+        return False
+    lines = [line for line in _with_lf(text).split("\n") if line]
+    names = {line.partition(":")[0] if ":" in line else "?" for line in lines}
+    return "data" in names and names <= _FIELDS
+
+
+_warned = False
+
+
+def warned_if_encoded(event: Event) -> Event:
+    """The event, made of text that somebody gave as data.
+
+    If the text is encoded already a warning says so. Once a process: code that does it does it with every event.
+    """
+    global _warned
+    data = event.data
+    if data and data[-1] in "\r\n" and not _warned and looks_encoded(data):
+        _warned = True
+        logger.warning(
+            # Without the data, which may be nobody's business.
+            "text that is given as data is encoded as an event already (it begins with %r and ends with a blank "
+            "line), so that clients get field names and all as the data: give the data alone, or Event.parse(text) for "
+            "what another library has encoded",
+            data.partition(":")[0] + ":",
+        )
+    return event
+
+
+_FIELDS = frozenset(("data", "event", "id", "retry", ""))
+
+
+def _with_lf(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def dump_json(obj: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ..errors import ChannelError, EventError, excerpt
-from ..event import Event, dump_json
+from ..event import Event, dump_json, warned_if_encoded
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
 
@@ -89,7 +89,7 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
             raise TypeError("give the type to the Event that is published, not beside it")
         event = item
     elif isinstance(item, (str, bytes, bytearray)):
-        event = Event(bytes(item) if isinstance(item, bytearray) else item, type=type)
+        event = warned_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item, type=type))
     elif item is None:
         raise TypeError("nothing to publish: give an Event, str, bytes or something that JSON can hold")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 
+from ..errors import ContentEncodingError
 from .finding import Check, Examination, Finding, advice, ok, problem, unknown
 from .scan import Burst, Scan
 from .text import bytes_text, duration_text, escape, plural
@@ -161,6 +162,20 @@ def events(seen: Examination) -> Finding:
     return ok("Events", text)
 
 
+def encoded_twice(seen: Examination) -> Finding | None:
+    """Whether data is an event that was encoded already."""
+    scan = seen.scan
+    if not scan.encoded_twice:
+        return None
+    return problem(
+        "Data",
+        f"{scan.encoded_twice:,} of {plural(scan.events, 'event')} {'has' if scan.encoded_twice == 1 else 'have'} an "
+        "encoded event for data ('data: …')",
+        "The application encodes events, and what serves them does so again: hand over the data alone; with ssesync, "
+        "Event.parse(text) for what another library has encoded.",
+    )
+
+
 def ids(seen: Examination) -> Finding:
     """Whether a client that comes back can go on where it was."""
     check, scan, resume = "Event IDs", seen.scan, seen.resume
@@ -236,6 +251,8 @@ def ending(seen: Examination) -> Finding:
     if probe.ended_after is None:
         return ok("End", "open for as long as it was watched")
     after = duration_text(probe.ended_after)
+    if isinstance(probe.error, ContentEncodingError):
+        return unknown("End", "not watched for, as the body can't be decoded here")
     if probe.error is not None:
         return problem(
             "End",
@@ -253,5 +270,5 @@ def ending(seen: Examination) -> Finding:
 
 
 BODY_CHECKS: tuple[Check, ...] = (
-    events, buffering, keep_alive, blank_line, ids, retry, encoding, ending,
+    events, encoded_twice, buffering, keep_alive, blank_line, ids, retry, encoding, ending,
 )  # fmt: skip

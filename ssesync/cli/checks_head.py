@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..errors import ContentEncodingError
 from .finding import Check, Examination, Finding, advice, ok, problem, unknown
 from .text import duration_text, plural
 
@@ -17,7 +18,9 @@ _COMPRESSION = (
     "gzip_types, in Django with Content-Encoding: identity on the response (GZipMiddleware), in proxies with "
     "Cache-Control: no-transform."
 )
-_ONCE = ("Cache-Control", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding", "X-Accel-Buffering")
+# One media type; a comma may stand in a parameter's quotes.
+_ONE_TYPE = re.compile(r'(?:[^",]|"[^"]*")*')
+_ONCE = ("Cache-Control", "Connection", "Content-Length", "Transfer-Encoding", "X-Accel-Buffering")
 
 
 def status(seen: Examination) -> Finding:
@@ -42,6 +45,13 @@ def media_type(seen: Examination) -> Finding:
             value,
             "Event streams are UTF-8 whatever the charset says: send UTF-8, and Content-Type: text/event-stream; "
             "charset=utf-8.",
+        )
+    if len(seen.answer.all("Content-Type")) > 1 or not _ONE_TYPE.fullmatch(value):
+        return advice(
+            "Media type",
+            f"said more than once: {value}",
+            "Browsers go by the last one that is a media type (Fetch standard), other clients refuse the stream: the "
+            "application or a proxy sends it, not both.",
         )
     return ok("Media type", value)
 
@@ -80,6 +90,14 @@ def x_accel_buffering(seen: Examination) -> Finding:
 
 def compression(seen: Examination) -> Finding:
     """What the server does when it is asked as browsers ask."""
+    if isinstance(seen.browser.error, ContentEncodingError):
+        return problem("Compression", str(seen.browser.error), "Clients that can't decode it get nothing.")
+    if seen.unreadable is not None:
+        return advice(
+            "Compression",
+            f"as browsers ask, which this command can't follow, so it has asked without: {seen.unreadable}",
+            _COMPRESSION,
+        )
     if seen.held_back is not None:
         return problem(
             "Compression",
@@ -168,6 +186,8 @@ def first_byte(seen: Examination) -> Finding:
     )
     if body is None:
         text = f"headers after {duration_text(head)}, not a byte of the body in {duration_text(seen.watched)}"
+        if isinstance(seen.browser.error, ContentEncodingError):
+            return unknown("First byte", f"headers after {duration_text(head)}, and a body that can't be decoded here")
         if seen.browser.over and not seen.browser.cut and seen.browser.ended_after is not None:
             return problem("First byte", f"headers after {duration_text(head)}, and no body", "The stream is empty.")
         return problem("First byte", text, remedy)

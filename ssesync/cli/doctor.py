@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import ContentEncodingError
 from .checks_body import BODY_CHECKS
 from .checks_head import HEAD_CHECKS
 from .finding import Examination, Finding, Level, problem
@@ -83,9 +84,14 @@ def _examine(
     browser: Probe, request: Request, seconds: float, *, head: bool, show: Callable[[Probe], None]
 ) -> Examination | None:
     """Watch until the time is over or the stream is; ``None`` if there is no event stream."""
-    identity = resume = head_probe = None
+    identity = resume = head_probe = unreadable = None
     resumed_from = ""
-    while browser.age < seconds and not browser.over:
+    while browser.age < seconds:
+        if browser.over:
+            if unreadable is not None or not isinstance(browser.error, ContentEncodingError):
+                break
+            unreadable = browser.error
+            browser, identity = Probe(request, encodings="identity", patience=seconds), None
         show(browser)
         browser.wait(min(0.1, seconds - browser.age))
         if browser.answer is None and identity is None and browser.age > min(_PROMPT, seconds / 2):
@@ -123,7 +129,9 @@ def _examine(
     if answer is None or not answer.is_stream:
         return None
     http2 = http2_offered(answer.url, timeout=_PROMPT)
-    return Examination(browser, answer, identity, resume, resumed_from, head_probe, http2, watched, held_back)
+    return Examination(
+        browser, answer, identity, resume, resumed_from, head_probe, http2, watched, held_back, unreadable
+    )
 
 
 def _findings(seen: Examination | Probe, seconds: float) -> list[Finding]:

@@ -43,6 +43,9 @@ class Examination:
     #: Seconds in which a request that accepts compression had no answer, if it had none: then ``browser`` is one that
     #: does not, and ``identity`` is not there.
     held_back: float | None = None
+    #: Why the answer to a request that accepts compression can't be decoded here, if so: then ``browser`` is one that
+    #: does not accept it.
+    unreadable: Exception | None = None
 
     @property
     def scan(self) -> Scan:

@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from ..client.attempt import new_session
 from ..client.body import Body
 from ..locks import make_condition
 from ..wire.http import is_event_stream, set_last_event_id
@@ -115,7 +116,7 @@ class Probe:
     def _run(self) -> None:
         error: Exception | None = None
         try:
-            with requests.Session() as session:
+            with new_session() as session:
                 self._watch(session)
         except Exception as failed:
             error = failed

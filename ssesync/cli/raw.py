@@ -9,6 +9,7 @@ from collections.abc import Callable
 import click
 import requests
 
+from ..client.attempt import new_session
 from ..client.body import Body
 from ..client.reader import excerpt_of
 from ..errors import EventTooLarge, ReadError
@@ -32,10 +33,11 @@ def copy_raw(request: Request, idle_timeout: float | None, *, until: str | None,
     if request.last_event_id:
         set_last_event_id(headers, request.last_event_id)
     try:
-        response = requests.request(
-            request.method, request.url, headers=headers, data=request.data, verify=request.verify, stream=True,
-            timeout=(request.connect_timeout, idle_timeout),
-        )  # fmt: skip
+        with new_session() as session:
+            response = session.request(
+                request.method, request.url, headers=headers, data=request.data, verify=request.verify, stream=True,
+                timeout=(request.connect_timeout, idle_timeout),
+            )  # fmt: skip
     except requests.RequestException as error:
         return _fail(f"no answer from {escape(request.url)}: {reason(error)}", 3)
     content_type = response.headers.get("Content-Type")

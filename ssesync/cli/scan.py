@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 
 from ..errors import EventTooLarge
+from ..event import looks_encoded
 from ..wire.decoder import BOM, Decoder
 
 __all__ = ["LARGEST_EVENT", "Burst", "Scan"]
@@ -55,6 +57,8 @@ class Scan:
         #: Comments that a blank line follows although no event came before it.
         self.blank_after_comment = 0
         self.ping_events: Counter[str] = Counter()
+        #: Events whose data is an event that was encoded already.
+        self.encoded_twice = 0
         self.longest_event = 0
         self.too_large = False
         #: Whether the stream is in the middle of an event or a line.
@@ -94,6 +98,7 @@ class Scan:
                 self.types[event.type or "message"] += 1
             if event.id and len(self.ids) < _KEPT_IDS and event.id not in self.ids[-1:]:
                 self.ids.append(event.id)
+            self.encoded_twice += _is_encoded(event.data)
             name = _ping(event.type or "", event.data)
             if name:
                 self.ping_events[name] += 1
@@ -157,6 +162,20 @@ class Scan:
         if name:
             self._block_size += size
             self.longest_event = max(self.longest_event, self._block_size)
+
+
+def _is_encoded(data: str) -> bool:
+    """Whether it seems to be an event, as it is or as a JSON string. The blank line may have been taken off."""
+    if data.startswith('"'):
+        try:
+            text = json.loads(data)
+        except ValueError:
+            return False
+        return isinstance(text, str) and looks_encoded(text)
+    return data.startswith(_ENCODED) and looks_encoded(data, whole=False)
+
+
+_ENCODED = ("data:", "event:", "id:", "retry:", ":")
 
 
 def _ping(kind: str, data: str) -> str:

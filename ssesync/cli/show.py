@@ -37,7 +37,7 @@ class Arrived:
     at: float
     since_start: float
     since_last: float
-    #: The reconnection time, where the stream has just set another one.
+    #: The reconnection time that is to be shown with it.
     retry: int | None = None
 
 

@@ -168,10 +168,12 @@ class _Tail:
 
     def _show(self, event: Event, retry: int | None) -> None:
         age = self._status.age
-        changed = retry if event.data is not None and retry != self._retry else None
+        shown = retry if event.data is not None and retry != self._retry else None
         if event.data is not None:
             self._retry = retry
-        arrived = Arrived(event, time.time(), age, age - self._last_at, changed)
+        if self._wishes.as_json and event.retry is not None:
+            shown = event.retry  # a program gets what the event came with, be it what was in force already
+        arrived = Arrived(event, time.time(), age, age - self._last_at, shown)
         self._last_at = age
         if self._wishes.as_json:
             self._write(json_line(arrived, timing=self._wishes.timing))

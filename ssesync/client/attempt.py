@@ -25,7 +25,7 @@ from ..locks import make_lock
 from ..wire.http import MEDIA_TYPE, set_last_event_id
 from .transport import FinalResponse, duplicate, is_urllib3
 
-__all__ = ["Attempt", "Request", "new_session"]
+__all__ = ["Attempt", "Request", "answer_of", "new_session"]
 
 _OURS = {"timeout": "connect_timeout and idle_timeout", "stream": "nothing: it is always on"}
 # White space around a header's value is no part of it (RFC 9110, section 5.5), and requests refuses it there.
@@ -84,7 +84,23 @@ class Request:
 
     def _send(self, **values: Any) -> requests.Response:
         self._sent = True
-        return self._session.request(self._method, stream=True, **values, **self._options)
+        send = functools.partial(self._session.request, self._method, stream=True, **values, **self._options)
+        return answer_of(send, values["headers"].get("Accept"))
+
+
+def answer_of(send: Callable[[], requests.Response], accept: str | bytes | None) -> requests.Response:
+    """Send a request; its answer, also where a hook of the session has raised its status (``raise_for_status()``).
+
+    What such a hook raises for another request is raised: an auth object may ask for a token on the same session. The
+    request that is meant here is the one that accepts what was asked for, ``accept``.
+    """
+    try:
+        return send()
+    except requests.HTTPError as error:
+        answer, asked = error.response, getattr(error.response, "request", None)
+        if answer is None or asked is None or asked.headers.get("Accept") != accept:
+            raise
+        return answer
 
 
 class Attempt:

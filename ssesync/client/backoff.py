@@ -23,6 +23,8 @@ logger = logging.getLogger("ssesync")
 # Where the first reconnection is to be immediate, the second of a row is not: a server that accepts and closes at
 # once would be asked as fast as the machine can.
 _STEP = 0.1
+# That one connection brought something and was ended in order may be chance, that the next does too a server's habit.
+_NOT_AGAIN_BELOW = 1.0
 # 2.0 ** 1024 is no float any more; long before that max_delay holds.
 _DOUBLINGS = 64
 
@@ -41,7 +43,10 @@ class Backoff:
         shortened to this, with a warning). No wait is longer than the two together.
     :param max_retry_after: seconds; the longest ``Retry-After`` that is obeyed.
     :param reset_after: seconds that a stream must have been open, having delivered an event, for the failures before
-        it to be forgotten. A server that accepts and closes at once thus does not pass for a healthy one.
+        it to be forgotten when it breaks: a server that crashes with each connection thus does not pass for a healthy
+        one. A stream that delivered an event and is then *ended in order* by its server is no failure, however short it
+        was: the row starts anew with it. So that a server which accepts and closes is not asked as fast as it answers,
+        no two waits in a row after such ends are below one second where the stream sets no reconnection time.
     :param max_attempts: reconnections in a row, after which :class:`RetriesExhausted` is raised; ``None``: no limit.
     :param max_elapsed: seconds since the first failure of the row, after which no further wait is begun.
     :raises SettingsError: a value is negative or not a number.
@@ -121,6 +126,7 @@ class Row:
         self._backoff = backoff
         self._clock = clock
         self._began = 0.0
+        self._short = False  # the wait before was below a second, after an end in order
         self._warned: dict[str, float] = {}
         #: How many there were.
         self.failures = 0
@@ -129,18 +135,28 @@ class Row:
         """A stream that delivered something was open for so long."""
         if seconds >= self._backoff.reset_after:
             self.failures = 0
+            self._short = False
 
-    def next_delay(self, error: Exception, retry: int | None) -> float:
+    def next_delay(self, error: Exception, retry: int | None, *, progressed: bool = False) -> float:
         """Count one more failure; seconds until the next connection.
 
         :param retry: the reconnection time in milliseconds that the stream asked for.
+        :param progressed: the stream was ended in order, after an event: the row starts anew.
         :raises RetriesExhausted: there is to be none.
         """
         now, limits = self._clock.monotonic(), self._backoff
+        if progressed:
+            self.failures = 0
         if not self.failures:
             self._began = now
         self.failures += 1
         delay = limits.delay(self.failures, self._floor(error, retry))
+        if progressed and retry is None:
+            if self._short:
+                delay = max(delay, min(_NOT_AGAIN_BELOW, limits.max_delay))
+            self._short = delay < _NOT_AGAIN_BELOW
+        else:
+            self._short = False
         elapsed = now - self._began
         if (limits.max_attempts is not None and self.failures > limits.max_attempts) or (
             limits.max_elapsed is not None and elapsed + delay > limits.max_elapsed

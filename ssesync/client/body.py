@@ -23,7 +23,7 @@ from typing import Any
 
 from urllib3.exceptions import DecodeError, ReadTimeoutError
 
-from ..errors import ConnectionLost, IdleTimeout, ReadError
+from ..errors import ConnectionLost, IdleTimeout, ReadError, excerpt
 from ..locks import is_owned, make_rlock
 from .coding import refusal
 from .interim import final_answer, is_interim
@@ -211,7 +211,13 @@ def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:
 
     def read() -> bytes:
         # An empty piece is not the end.
-        return next((piece for piece in pieces if piece), b"")
+        piece = next((piece for piece in pieces if piece), b"")
+        if isinstance(piece, str):
+            raise TypeError(
+                f"an event stream is read from bytes, got a piece of text {excerpt(piece)}: give bytes, with the line "
+                "ends in them (iter_content() without decode_unicode, iter_bytes() of httpx)"
+            )
+        return piece
 
     return read
 

@@ -5,7 +5,7 @@
 408, 425, 429, 500 to 599     again, after ``Retry-After`` where it is given
 other statuses, other types   final
 a coding unknown here         final: the same server would send it again
-network errors, end of stream again
+network errors, end of stream again; an end in order after an event starts the row anew
 200, cut in its headers       again
 a bad certificate or URL      final: it would fail the same way again
 ============================  =======================================================

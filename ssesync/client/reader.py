@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from ..errors import ContentTypeError, EventTooLarge, IncompleteStream, ReadError, StatusError, excerpt
+from ..errors import (
+    ContentTypeError,
+    EventTooLarge,
+    IdleTimeout,
+    IncompleteStream,
+    ReadError,
+    SettingsError,
+    StatusError,
+    excerpt,
+)
 from ..event import Event
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
 from .coding import refusal
+from .interim import status_of
 from .link import link, signal_of
+from .watchdog import Watchdog
 
 __all__ = ["Reader"]
 
-# How much of an answer that is no event stream goes into the error, and how long it may take to arrive.
+# How much of an answer that is no event stream goes into the error, how long it may take to arrive, and after how much
+# silence no more of it is waited for: the body of an error comes with its head, or the next moment.
 EXCERPT_SIZE = 65536
 _EXCERPT_SECONDS = 5.0
+_EXCERPT_SILENCE = 0.3
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
@@ -36,23 +50,31 @@ class Reader:
     by ``break`` or an exception, closes the response. One thread reads; :meth:`cancel` and :meth:`close` may be
     called from any.
 
-    :param source: a ``requests`` response got with ``stream=True``, or any iterable of bytes.
+    :param source: a ``requests`` response got with ``stream=True``, or any iterable of bytes. Each response is read by
+        one reader only. Answers of status 1xx before the one that counts are skipped; a response that begins with one
+        takes on the status and headers of that which follows.
     :param max_event_size: the bytes that one event may hold (16 MiB); see :class:`ssesync.wire.Decoder`.
     :param cancel: something that ends the reading from elsewhere: a :class:`ssesync.CancelToken`, an
         :class:`ssesync.EventStream` (its client's leaving ends this reader too), or a ``threading.Event``,
         which is looked at every 0.1 s.
     :param until: the event that ends a one-shot stream: its data (``"[DONE]"``) or a function of an
         :class:`ssesync.Event`. That event is not given, and the response is closed though the server may hold it.
+    :param until_inclusive: give that event too, as the last one; its ID becomes the last event ID.
     :param until_required: raise :class:`IncompleteStream` when the stream ends without that event.
     :param idle_timeout: seconds without a byte, comments included, until :class:`IdleTimeout`. ``None`` leaves
         the read timeout of the request, which ``requests`` has none of unless told.
-    :param last_event_id: the ID that events carry until the stream sets one.
+    :param event_timeout: seconds that may be waited for an event, whatever comments come meanwhile, until
+        :class:`IdleTimeout`; ``None``: no limit. What the consumer does between two events does not count.
+    :param last_event_id: the ID that events carry until the stream sets one; ``None`` and ``""``: none.
     :param on_comment: called with the text of every comment, keep-alives included, on the reading thread.
     :param check: refuse a response that is not an event stream. Status 204, which tells clients not to come back,
         reads as a stream without events.
     :raises StatusError: the status is neither 200 nor 204; the first 64 kB of the body are in the error.
     :raises ContentTypeError: the media type is not ``text/event-stream``.
     :raises ContentEncodingError: the body is encoded in a way that can't be decoded here.
+    :raises TypeError: the source is none that can be read; the message says what to give instead.
+    :raises RuntimeError: the response has a reader already.
+    :raises SettingsError: an option makes no sense.
     """
 
     def __init__(
@@ -62,26 +84,37 @@ class Reader:
         max_event_size: int = MAX_EVENT_SIZE,
         cancel: Any = None,
         until: str | Callable[[Event], object] | None = None,
+        until_inclusive: bool = False,
         until_required: bool = False,
         idle_timeout: float | None = None,
+        event_timeout: float | None = None,
         last_event_id: str | None = None,
         on_comment: Callable[[str], object] | None = None,
         check: bool = True,
     ) -> None:
+        _refuse_what_is_no_source(source)
+        check_options(until, until_inclusive or until_required, event_timeout)
         if cancel is not None:
             signal_of(cancel)  # refused before anything is open
         #: The response, with its status and headers; ``None`` over an iterable of bytes.
         self.response: Any = source if hasattr(source, "headers") else None
         self._body = Body(source, idle_timeout=idle_timeout)
-        self._decoder = Decoder(last_event_id, max_event_size=max_event_size, comments=on_comment is not None)
+        self._decoder = Decoder(
+            last_event_id, max_event_size=max_event_size, comments=on_comment is not None, retry_on_events=True
+        )
         self._last_event_id = self._decoder.last_event_id
         self._until = until
+        self._until_inclusive = until_inclusive
         self._until_required = until_required
+        self._event_timeout = event_timeout
+        self._retry: int | None = None
         self._on_comment = on_comment
         self._unlink: Callable[[], None] | None = None if cancel is None else link(cancel, self.cancel)
-        if check and self.response is not None:
+        if self.response is not None:
             try:
-                self._check()
+                self.response = self._body.final()
+                if check and not self._body.cancelled:
+                    self._check()
             except BaseException:
                 self.close()
                 raise
@@ -95,8 +128,11 @@ class Reader:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did."""
-        return self._decoder.retry
+        """The reconnection time in milliseconds that was in force with the last event that was handed out.
+
+        ``None`` if the stream had asked for none by then. An event whose own block asked has it as its ``retry``.
+        """
+        return self._retry
 
     @property
     def max_event_size(self) -> int:
@@ -115,7 +151,7 @@ class Reader:
     def read(self) -> Event | None:
         """Wait for the next event; ``None`` at the end of the stream and after a cancel.
 
-        :raises IdleTimeout: no byte came within the idle timeout.
+        :raises IdleTimeout: no byte came within the idle timeout, or no event within ``event_timeout``.
         :raises ConnectionLost: the connection broke, or ended before the framing says so.
         :raises EventTooLarge: an event passes ``max_event_size``.
         :raises IncompleteStream: see ``until_required``.
@@ -175,6 +211,7 @@ class Reader:
     def _read_events(self) -> Iterator[Event]:
         body, decoder = self._body, self._decoder
         too_large: EventTooLarge | None = None
+        watchdog = None if self._event_timeout is None else Watchdog(self._event_timeout, body.cancel)
         try:
             while too_large is None and (chunk := body.read()):
                 try:
@@ -182,25 +219,46 @@ class Reader:
                 except EventTooLarge as error:
                     too_large = error
                     events = error.events
+                due: list[tuple[Event, int]] = []
+                if decoder.retries:
+                    due = [(events[at], retry) for at, retry in decoder.retries if at < len(events)]
                 for event in events:
                     if body.cancelled:
-                        return
+                        break
+                    if due and event is due[0][0]:
+                        self._retry = due.pop(0)[1]
+                    left = 0.0 if watchdog is None else watchdog.pause()
                     if event.data is None:
                         self._comment(event)
                         if self._with_comments:
                             yield event
+                        if watchdog is not None:
+                            watchdog.resume(left)
                         continue
                     if self._until is not None and self._is_last(event):
+                        if self._until_inclusive:
+                            self._last_event_id = event.id or ""
+                            self.close()
+                            yield event
                         return
                     self._last_event_id = event.id or ""
                     yield event
-                # A block that only sets the ID dispatches nothing; all before it has been handed out by now.
-                self._last_event_id = decoder.last_event_id
-            if too_large is not None:
+                    if watchdog is not None:
+                        watchdog.restart()
+                else:
+                    # A block that sets only the ID or the reconnection time dispatches nothing; all before it has been
+                    # handed out by now.
+                    self._last_event_id = decoder.last_event_id
+                    self._retry = decoder.retry
+            if watchdog is not None and watchdog.expired:
+                raise IdleTimeout(f"no event arrived within event_timeout={self._event_timeout:g} s")
+            if too_large is not None and not body.cancelled:
                 raise too_large
             if self._until_required and not body.cancelled:
                 raise IncompleteStream(f"the stream ended before the event that until={self._until!r} waits for")
         finally:
+            if watchdog is not None:
+                watchdog.close()
             self.close()
 
     def _comment(self, event: Event) -> None:
@@ -212,7 +270,7 @@ class Reader:
 
     def _check(self) -> None:
         response = self.response
-        status = getattr(response, "status_code", None) or getattr(response, "status", None)
+        status = status_of(response)
         content_type = response.headers.get("Content-Type")
         if status == 204:
             return
@@ -232,20 +290,68 @@ class Reader:
         )
 
 
-def excerpt_of(body: Body) -> bytes:
-    """The beginning of an answer that is no event stream; it is closed. It may never end, so a timer ends the wait."""
+def check_options(until: object, uses_until: bool, event_timeout: float | None) -> None:
+    """Refuse options that make no sense together or by themselves.
+
+    :raises SettingsError: so it is.
+    """
+    if uses_until and until is None:
+        raise SettingsError(
+            "until_inclusive= and until_required= are about the event that until= names: give until= too"
+        )
+    if event_timeout is not None and not event_timeout > 0:
+        raise SettingsError(f"event_timeout= takes seconds above 0, or None, got {excerpt(event_timeout)}")
+
+
+def _refuse_what_is_no_source(source: Any) -> None:
+    if isinstance(source, str):
+        if source.lstrip()[:8].lower().startswith(("http://", "https://")):
+            raise TypeError(
+                f"Reader reads a response, got the address {excerpt(source)}: Reader(requests.get(url, stream=True)), "
+                "or EventSource(url), which makes its own requests"
+            )
+        raise TypeError(
+            f"Reader reads bytes, got text {excerpt(source)}: give a response that was got with stream=True and is not "
+            "read yet, or the bytes in a list, Reader([text.encode()])"
+        )
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"Reader reads pieces of bytes, got {type(source).__name__} {excerpt(source)}: give a response that was "
+            "got with stream=True, or the whole body in a list, Reader([body])"
+        )
+    if inspect.isgenerator(source) and source.gi_code.co_name == "iter_lines":
+        raise TypeError(
+            "Reader needs the line ends, which iter_lines() takes away: give the response itself, "
+            "Reader(requests.get(url, stream=True)), or what gives its bytes as they are, such as iter_bytes() of httpx"
+        )
+    if not isinstance(source, Iterable) and not any(hasattr(source, name) for name in ("raw", "iter_content")):
+        raise TypeError(
+            f"Reader reads a response of requests or an iterable of bytes, got {type(source).__name__} "
+            f"{excerpt(source)}"
+        )
+
+
+def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
+    """The beginning of an answer that is no event stream; it is closed.
+
+    It may never end: after a short silence, and after some seconds in all, no more is waited for.
+
+    :param patient: wait out those seconds, however silent they are.
+    """
     pieces: list[bytes] = []
     size = 0
-    timer = threading.Timer(_EXCERPT_SECONDS, body.cancel)
-    timer.daemon = True
-    timer.start()
+    end = time.monotonic() + _EXCERPT_SECONDS
+    watchdog = Watchdog(_EXCERPT_SECONDS if patient else min(_EXCERPT_SILENCE, _EXCERPT_SECONDS), body.cancel)
     try:
         while size <= EXCERPT_SIZE and (piece := body.read()):
             pieces.append(piece)
             size += len(piece)
+            if time.monotonic() >= end:
+                break
+            watchdog.restart()
     except ReadError:
         pass  # what came is told; the status is the error
     finally:
-        timer.cancel()
+        watchdog.close()
         body.close()
     return b"".join(pieces)[:EXCERPT_SIZE]

@@ -7,6 +7,7 @@ shuts the upstream's connection at once; that is its client's leaving for the ne
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import re
 import string
@@ -21,6 +22,7 @@ from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
+from .attempt import answer_of
 from .body import Body
 from .coding import refusal
 from .reader import excerpt_of
@@ -125,33 +127,40 @@ class Relay:
             writer.write_raw(blocks.rest(), events=0)
 
     def _pass_events(self, writer: Target, transform: Callable[[Event], Any]) -> None:
-        decoder = Decoder(max_event_size=self._max_event_size)
-        retry = None
+        decoder = Decoder(max_event_size=self._max_event_size, retry_on_events=True)
+        retry: int | None = None
         for chunk in self._body:
             too_large = None
             try:
                 events = decoder.feed(chunk)
             except EventTooLarge as error:
                 too_large, events = error, error.events
-            if decoder.retry != retry:
-                retry = decoder.retry
-                writer.write(Event(retry=retry))
-            for event in events:
-                for item in _items(transform(event)):
+            retries = dict(decoder.retries)
+            for at, event in enumerate([*events, None]):
+                if retries.get(at, retry) != retry:
+                    retry = retries[at]
+                    writer.write(Event(retry=retry))
+                for item in [] if event is None else _items(transform(event), retry):
                     writer.write(item)
             if too_large is not None:
                 raise too_large
 
     def _ordinary_answer(self, refused: ContentEncodingError | None) -> tuple[str, list[tuple[str, str]], bytes]:
         upstream = self._upstream
-        body = excerpt_of(self._body)
-        headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         status = upstream.status_code
+        # Of a good answer a piece is no good: where the length says that there is an end, it is waited for longer.
+        promised = status < 300 and "Content-Length" in upstream.headers
+        body = excerpt_of(self._body, patient=promised)
+        headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         if refused is not None:
             # Encoded bytes without the header that says so are noise, and the client may not know the coding either.
             logger.error("a relay can't pass on what %s answers: %s", urlsplit(upstream.url).hostname, refused)
             body = b"the upstream's answer is encoded in a way that can't be decoded here\n"
             headers = [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
+        elif status < 200:
+            # Of an interim answer (101, or where the connection could not be read on) nothing is a client's.
+            body = b"the upstream sent no answer but an interim one\n"
+            headers = [("Content-Type", _TEXT)]
         elif status < 300 and not self._body.complete:
             # A piece of an error's body tells enough; a piece of a good answer is a wrong answer.
             body = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
@@ -198,7 +207,8 @@ def relay_request(
     options.setdefault("params", quote(environ.get("QUERY_STRING", ""), safe=_PRINTABLE, encoding="latin-1") or None)
     options.setdefault("stream", True)
     send = requests.request if session is None else session.request
-    return send(options.pop("method", environ["REQUEST_METHOD"]), url, headers=headers, **options)
+    asked = functools.partial(send, options.pop("method", environ["REQUEST_METHOD"]), url, headers=headers, **options)
+    return answer_of(asked, headers["Accept"])
 
 
 _BODIES = ("data", "json", "files")
@@ -242,13 +252,18 @@ def _request_body(request: Any, environ: Mapping[str, Any]) -> bytes:
     return bytes(environ["wsgi.input"].read(length)) if length else b""
 
 
-def _items(result: Any) -> Iterator[Any]:
-    """What a transform gave, one by one."""
+def _items(result: Any, retry: int | None) -> Iterator[Any]:
+    """What a transform gave, one by one; ``retry`` is the reconnection time that was passed on last."""
     if result is None:
         return
     for item in [result] if isinstance(result, (Event, str, bytes, bytearray, Mapping)) else result:
-        # The decoder names the type of events that name none; they should go as they came.
-        yield dataclasses.replace(item, type=None) if isinstance(item, Event) and item.type == "message" else item
+        if isinstance(item, Event):
+            # The decoder names the type of events that name none; they should go as they came.
+            if item.type == "message":
+                item = dataclasses.replace(item, type=None)
+            if item.retry is not None and item.retry == retry:
+                item = dataclasses.replace(item, retry=None)
+        yield item
 
 
 class _Blocks:

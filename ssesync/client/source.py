@@ -25,7 +25,7 @@ from .attempt import Attempt, Request, new_session
 from .backoff import Backoff, Clock, Row, SystemClock
 from .link import link
 from .outcome import is_transient, is_unauthorized, translated
-from .reader import Reader
+from .reader import Reader, check_options
 
 __all__ = ["EventSource"]
 
@@ -65,7 +65,8 @@ class EventSource:
     :param params: the query, as ``requests`` takes it.
     :param data: the body, as ``requests`` takes it; sent anew with every connection.
     :param json: the body, as an object.
-    :param last_event_id: where to begin: the ID of the last event that was handled in an earlier life.
+    :param last_event_id: where to begin: the ID of the last event that was handled in an earlier life; ``None`` and
+        ``""``: as the server begins.
     :param commit: when the last event ID moves on: ``"taken"``, as the consumer takes the event, or ``"manual"``, by
         :meth:`ack`; then what was not acknowledged comes again after a reconnection.
     :param reconnect: whether to; ``None``: if the method is idempotent, so that a POST is never sent twice unasked.
@@ -74,7 +75,11 @@ class EventSource:
     :param idle_timeout: seconds without a byte, comments included, before or after the headers, until the connection
         counts as dead; ``None``: no limit. 45 is three keep-alives of this library's servers.
     :param max_event_size: bytes; see :class:`ssesync.wire.Decoder`. A larger event is final.
+    :param event_timeout: seconds that may be waited for an event on an open connection, whatever comments come
+        meanwhile, until it counts as dead; ``None``: no limit. For servers whose keep-alives go on though what they
+        pass on has died.
     :param until: the event that ends the stream for good, as for :class:`Reader`.
+    :param until_inclusive: hand that event out too, as the last one; its ID becomes the last event ID.
     :param cancel: something that closes from elsewhere, as for :class:`Reader`.
     :param should_retry: called with every error, may overrule: true tries again, false raises, ``None`` leaves it to
         the rules above. The end of the stream is a :class:`StreamEnded`.
@@ -87,7 +92,7 @@ class EventSource:
     :param options: what else ``requests`` takes, handed on as it is: ``auth``, ``cert``, ``cookies``, ``proxies``,
         ``verify``, …
     :raises TypeError: an option does not exist, or a body can be read only once and would be needed again.
-    :raises ValueError: ``commit`` is neither of the two.
+    :raises ValueError: ``commit`` is neither of the two, or another option makes no sense (:class:`SettingsError`).
 
     While iterating, besides what ``requests`` raises for a request that can't be made:
 
@@ -109,14 +114,16 @@ class EventSource:
         params: Any = None,
         data: Any = None,
         json: Any = None,
-        last_event_id: str = "",
+        last_event_id: str | None = None,
         commit: Literal["taken", "manual"] = "taken",
         reconnect: bool | None = None,
         backoff: Backoff | None = None,
         connect_timeout: float | None = 10.0,
         idle_timeout: float | None = 45.0,
+        event_timeout: float | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
         until: str | Callable[[Event], object] | None = None,
+        until_inclusive: bool = False,
         cancel: Any = None,
         should_retry: Callable[[Exception], bool | None] | None = None,
         on_open: Callable[[requests.Response], object] | None = None,
@@ -129,6 +136,7 @@ class EventSource:
         if commit not in ("taken", "manual"):
             raise ValueError(f"commit= takes 'taken' or 'manual', got {excerpt(commit)}")
         set_last_event_id({}, last_event_id)  # refused now rather than at the first reconnection
+        check_options(until, until_inclusive, event_timeout)
         method = method.upper()
         self._reconnect = method in _IDEMPOTENT if reconnect is None else reconnect
         self._session, self._owns_session = new_session() if session is None else session, session is None
@@ -138,7 +146,7 @@ class EventSource:
             self._request.refuse_to_repeat()
         self._timeout = (connect_timeout, idle_timeout)
         self._max_event_size = max_event_size
-        self._until = until
+        self._until, self._until_inclusive, self._event_timeout = until, until_inclusive, event_timeout
         self._should_retry = should_retry
         self._on_open, self._on_error, self._on_retry = on_open, on_error, on_retry
         self._on_comment = on_comment
@@ -146,13 +154,13 @@ class EventSource:
         self._row = Row(backoff or Backoff(), self._clock)
         self._manual = commit == "manual"
         self._token = CancelToken()
-        self._closed = False
+        self._closed = self._released = False
         self._releasing = Once()
         self._state: State = "connecting"
         self._reader: Reader | None = None
-        self._last_event_id = last_event_id
+        self._last_event_id = last_event_id or ""
         self._retry: int | None = None
-        self._finished = False
+        self._finished = self._delivered = False
         self._with_comments = False
         self._refreshed = False
         self._response: requests.Response | None = None
@@ -161,7 +169,7 @@ class EventSource:
         self._unlink: Callable[[], object] | None = None
         if cancel is not None:
             # Weakly: what cancels may live on for long, and must not keep a source that was dropped.
-            self._unlink = weakref.finalize(self, link(cancel, _weakly(self.close)))
+            self._unlink = weakref.finalize(self, link(cancel, _weakly(self.cancel)))
             self._unlink.atexit = False
 
     @property
@@ -177,13 +185,19 @@ class EventSource:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did."""
+        """The reconnection time in milliseconds in force with the last event that was handed out.
+
+        ``None`` if the stream had never asked for any by then.
+        """
         reader = self._reader
         return self._retry if reader is None or reader.retry is None else reader.retry
 
     @property
     def attempt(self) -> int:
-        """How many connections in a row have failed; see ``reset_after`` of :class:`Backoff`."""
+        """How many connections in a row have failed; see ``reset_after`` of :class:`Backoff`.
+
+        1 after one that ended in order and had brought an event.
+        """
         return self._row.failures
 
     @property
@@ -196,6 +210,15 @@ class EventSource:
         return next(self._events, None)
 
     def __iter__(self) -> Iterator[Event]:
+        """Iterate, once.
+
+        :raises RuntimeError: :meth:`close` was called, by whoever or at the end of an earlier iteration.
+        """
+        if self._released:
+            raise RuntimeError("this EventSource is closed, and can't be iterated again: make a new one")
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Event]:
         try:
             yield from self._events
         finally:
@@ -211,7 +234,7 @@ class EventSource:
 
         What ``fn`` raises closes, and goes on to the caller.
         """
-        unlink = None if cancel is None else link(cancel, self.close)
+        unlink = None if cancel is None else link(cancel, self.cancel)
         try:
             for event in self:
                 fn(event)
@@ -234,7 +257,16 @@ class EventSource:
 
     def close(self) -> None:
         """End at once whatever is going on: the iteration stops quietly. From any thread and any signal handler, any
-        number of times. Never blocks."""
+        number of times. Never blocks.
+
+        To begin iterating after it is an error. From another thread, which can't know whether the iteration has begun,
+        :meth:`cancel` is the better one.
+        """
+        self._released = True
+        self.cancel()
+
+    def cancel(self) -> None:
+        """As :meth:`close`, and an iteration that begins later just ends."""
         self._closed = True
         self._token.set("closed")
         # What iterates releases all as it ends, which it does now. It may be what this, in a signal handler, has
@@ -251,8 +283,6 @@ class EventSource:
             unlink()
         if self._owns_session and self._releasing():
             self._session.close()
-
-    cancel = close
 
     def __enter__(self) -> EventSource:
         return self
@@ -288,6 +318,7 @@ class EventSource:
         while len(running := [attempt for attempt in self._attempts if attempt.running]) >= _ATTEMPTS:
             if token.wait(_LOOK_AGAIN):
                 return StreamEnded("it was not begun")
+        self._delivered = False
         attempt = Attempt(self._prepare)
         self._attempts = [*running, attempt]
         try:
@@ -311,12 +342,14 @@ class EventSource:
             max_event_size=self._max_event_size,
             cancel=token,
             until=None if self._until is None else self._is_last,
+            until_inclusive=self._until_inclusive,
+            event_timeout=self._event_timeout,
             last_event_id=self.last_event_id or None,
             on_comment=self._on_comment,
         )
         reader.probe()
         self._reader = reader
-        opened, delivered = self._clock.monotonic(), False
+        opened = self._clock.monotonic()
         try:
             self._finished = response.status_code == 204
             if not self._finished:
@@ -324,7 +357,7 @@ class EventSource:
                 if self._on_open is not None:
                     self._on_open(response)
             for event in reader.events_and_comments() if self._with_comments else reader:
-                delivered = delivered or event.data is not None
+                self._delivered = self._delivered or event.data is not None
                 yield event
         finally:
             reader.close()
@@ -332,7 +365,7 @@ class EventSource:
             if not self._manual:
                 self._last_event_id = reader.last_event_id
             self._reader = None
-            if delivered:
+            if self._delivered:
                 self._row.survived(self._clock.monotonic() - opened)
 
     def _is_last(self, event: Event) -> bool:
@@ -354,7 +387,8 @@ class EventSource:
             if isinstance(error, StreamEnded):
                 return False
             raise error
-        delay = self._row.next_delay(error, self.retry)
+        progressed = self._delivered and isinstance(error, StreamEnded)
+        delay = self._row.next_delay(error, self.retry, progressed=progressed)
         # The name alone: a message may hold what stands in the query, or a piece of the answer.
         logger.info("connecting again in %.2f s, attempt %d, after %s", delay, self.attempt, type(error).__name__)
         if self._on_retry is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
-from ..event import Event, dump_json
+from ..event import Event, dump_json, warned_if_encoded
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
@@ -33,7 +33,7 @@ class Writer:
 
     :param settings: bounds of what may wait for a slow client.
     :param dumps: the JSON encoder for values that are neither :class:`Event` nor text.
-    :param last_event_id: what the client sent as its last event ID.
+    :param last_event_id: what the client sent as its last event ID; ``None``: none.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Writer:
         settings: Settings | None = None,
         *,
         dumps: Callable[[Any], str | bytes] | None = None,
-        last_event_id: str = "",
+        last_event_id: str | None = None,
     ) -> None:
         settings = settings or Settings()
         #: The last event ID that the client sent when it (re)connected, ``""`` if none: where to resume.
-        self.last_event_id = last_event_id
+        self.last_event_id = last_event_id or ""
         #: What a producer of its own failed with: it has none.
         self.error: BaseException | None = None
         #: Set as soon as the stream is over for another reason than :meth:`close`; ``cancelled.wait(seconds)`` is a
@@ -93,7 +93,7 @@ class Writer:
         """
         if data is not None and not isinstance(data, (str, bytes, bytearray)):
             data = _to_json(data, self._dumps)
-        self.write(Event(data, type=type, id=id, retry=retry, comment=comment))
+        self.write(warned_if_encoded(Event(data, type=type, id=id, retry=retry, comment=comment)))
 
     def write(self, item: Any) -> None:
         """Write an :class:`Event`, or what a generator view may yield: text, UTF-8 bytes, JSON values.
@@ -224,7 +224,7 @@ def to_event(item: Any, dumps: Callable[[Any], str | bytes]) -> Event:
     if isinstance(item, Event):
         return item
     if isinstance(item, (str, bytes, bytearray)):
-        return Event(bytes(item) if isinstance(item, bytearray) else item)
+        return warned_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item))
     return Event(_to_json(item, dumps))
 
 

@@ -44,7 +44,7 @@ def application_of(app_or_client: Any) -> WSGIApplication:
     )
 
 
-def request_by(app_or_client: Any, url: str, serve: Serve, *, last_event_id: str = "", **options: Any) -> None:
+def request_by(app_or_client: Any, url: str, serve: Serve, *, last_event_id: str | None = None, **options: Any) -> None:
     """Make a request as the client makes it, cookies and all, and have ``serve`` serve it.
 
     :raises TypeError: an option that the client does not know.

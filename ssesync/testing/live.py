@@ -32,7 +32,7 @@ def live_stream(
     url: str = "/",
     *,
     timeout: float = 5.0,
-    last_event_id: str = "",
+    last_event_id: str | None = None,
     method: str = "GET",
     session: requests.Session | None = None,
     **request_options: Any,
@@ -47,7 +47,7 @@ def live_stream(
     :param app: a WSGI application. Of a test client its application is taken, and nothing else.
     :param url: path and query.
     :param timeout: seconds that each wait for the stream may take, unless it is told otherwise.
-    :param last_event_id: what the client sends as ``Last-Event-ID``.
+    :param last_event_id: what the client sends as ``Last-Event-ID``; ``None`` and ``""``: none.
     :param method: the request's.
     :param session: a session to ask with; without one, one that knows no proxies.
     :param request_options: what ``requests.request`` takes: ``headers``, ``params``, ``data``, ``json``, ….

@@ -315,7 +315,7 @@ class OpenStream:
 
     @property
     def _is_stream(self) -> bool:
-        return self._status.startswith("200") and is_event_stream(self._headers.get("Content-Type"))
+        return self._status.startswith("200") and is_event_stream(", ".join(self._headers.get_all("Content-Type")))
 
     @property
     def _full(self) -> bool:

@@ -23,7 +23,7 @@ def open_stream(
     url: str = "/",
     *,
     timeout: float = 5.0,
-    last_event_id: str = "",
+    last_event_id: str | None = None,
     **request_options: Any,
 ) -> OpenStream:
     """Request a stream from an application, without a server between, and serve it in a thread.
@@ -45,7 +45,7 @@ def open_stream(
         login count; or any WSGI application, an :class:`ssesync.EventStream` for one.
     :param url: path and query, or a whole URL.
     :param timeout: seconds that each wait for the stream may take, unless it is told otherwise.
-    :param last_event_id: what the client sends as ``Last-Event-ID``.
+    :param last_event_id: what the client sends as ``Last-Event-ID``; ``None`` and ``""``: none.
     :param request_options: what the client's own ``open()`` (Flask, Werkzeug) or ``get()``, ``post()``, … (Django)
         takes; ``method`` and ``json`` everywhere. For a bare WSGI application: ``method``, ``headers``, ``query``,
         ``data`` (text, bytes, or a form as a mapping), ``json``, ``environ`` (what to add to it). ``Accept`` is
@@ -78,7 +78,7 @@ class _ServedStream(OpenStream):
     def __init__(self, name: str, timeout: float, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         super().__init__(name, timeout)
         self._app = app
-        self._decoder = Decoder(comments=True)
+        self._decoder = Decoder(comments=True, retry_on_events=True)
         self._head: tuple[str, list[tuple[str, str]]] | None = None
         # A connection that carries nothing: the server's end is where the library looks for a client that leaves, and
         # what it cuts where one stalls. In place of Werkzeug's, which is the framework's own.

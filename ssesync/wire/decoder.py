@@ -59,20 +59,32 @@ class Decoder:
         any time. Comments and unknown fields are skipped without being kept and do not count.
     :param comments: give comments too, in their place among the events, as events with nothing
         but ``comment`` set, as soon as their line is complete.
+    :param retry_on_events: give each event the reconnection time that its own block set as its ``retry``. Without it
+        that is ``None``, and events compare equal whatever they came with.
 
     Not thread-safe. After :class:`ssesync.EventTooLarge` the decoder is of no further use.
     """
 
     def __init__(
-        self, last_event_id: str | None = None, *, max_event_size: int = MAX_EVENT_SIZE, comments: bool = False
+        self,
+        last_event_id: str | None = None,
+        *,
+        max_event_size: int = MAX_EVENT_SIZE,
+        comments: bool = False,
+        retry_on_events: bool = False,
     ) -> None:
         self.max_event_size = max_event_size
         #: The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did.
         self.retry: int | None = None
+        #: The reconnection times that the newest bytes set: before how many of the events that :meth:`feed` gave for
+        #: them (or :class:`ssesync.EventTooLarge` carries) each stood, and the milliseconds.
+        self.retries: list[tuple[int, int]] = []
         #: Whether comments are given; may be changed at any time, for the lines that begin from then on.
         self.comments = comments
         self._data: list[str] = []
         self._type = ""
+        self._retry_on_events = retry_on_events
+        self._block_retry: int | None = None  # of the pending block, where events are given theirs
         self._id: str | None = last_event_id
         self._committed_id: str | None = last_event_id
         self._clear = False  # nothing is pending: the next chunk starts a block
@@ -95,6 +107,8 @@ class Decoder:
         :raises EventTooLarge: an event passes ``max_event_size``.
         """
         out: list[Event] = []
+        if self.retries:
+            self.retries = []
         if self._clear and len(chunk) <= _LOOK_TO <= self.max_event_size:
             # One event a chunk, as it comes live: two thirds of the time that the general way takes.
             text = chunk.decode("latin-1")
@@ -140,13 +154,14 @@ class Decoder:
             self._keep_partial(chunk, out)
         self._clear = (
             not (self._partial or self._skipping or self._after_cr or self._held or self._type or self._data)
+            and self._block_retry is None
             and self._started
         )
         return out
 
     def _take_blocks(self, chunk: bytes, out: list[Event]) -> None:
         """Take bytes that end in a blank line: the standard's rules, for the usual blocks at a stroke."""
-        if self._data or self._type:
+        if self._data or self._type or self._block_retry is not None:
             # The rest of a block that an earlier chunk began.
             end = 1 if chunk.startswith(b"\n") else chunk.find(b"\n\n") + 2
             self._take(chunk[: end - 1].decode("utf-8", "replace").split("\n"), out)
@@ -181,7 +196,7 @@ class Decoder:
                 self._id = event_id
                 self._take((_utf8(line[:-1]),), out)
                 event_id = self._id
-                pending = bool(self._data or self._type)
+                pending = bool(self._data or self._type) or self._block_retry is not None
                 continue
             if "\n" in data:
                 data = data.replace("\ndata: ", "\n")
@@ -217,9 +232,13 @@ class Decoder:
             if not line:
                 self._committed_id = self._id
                 if data:
-                    out.append(_event("\n".join(data), self._type or "message", self._id))
+                    event = _event("\n".join(data), self._type or "message", self._id)
+                    if self._block_retry is not None:
+                        object.__setattr__(event, "retry", self._block_retry)
+                    out.append(event)
                     data.clear()
                 self._type = ""
+                self._block_retry = None
                 continue
             if line.startswith("data: "):
                 data.append(line[6:])
@@ -238,6 +257,11 @@ class Decoder:
                 if value.isascii() and value.isdigit():
                     digits = value.lstrip("0")
                     self.retry = int(digits or "0") if len(digits) <= _RETRY_DIGITS else 10**_RETRY_DIGITS
+                    if self.retries and self.retries[-1][0] == len(out):
+                        self.retries.pop()  # it counted for nothing that was given
+                    self.retries.append((len(out), self.retry))
+                    if self._retry_on_events:
+                        self._block_retry = self.retry
             elif not name and self.comments:
                 out.append(Event(comment=value))
 

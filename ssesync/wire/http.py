@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -67,14 +68,40 @@ def response_headers(
 
 
 def is_event_stream(content_type: str | None) -> bool:
-    """Whether a ``Content-Type`` value is an event stream's: the essence decides, whatever its case and parameters."""
-    return (content_type or "").partition(";")[0].strip().lower() == MEDIA_TYPE
+    """Whether a ``Content-Type`` value is an event stream's: the essence decides, whatever its case and parameters.
+
+    Where there are several values, in several header lines (joined by commas) or in one, the last one that is a media
+    type counts (Fetch standard, "extract a MIME type").
+    """
+    for value in reversed(_values(content_type or "")):
+        found = _MEDIA_TYPE.fullmatch(value)
+        if found is not None and found[1] != "*/*":
+            return found[1].lower() == MEDIA_TYPE
+    return False
+
+
+# A type and a subtype, both tokens, and whatever parameters (MIME Sniffing standard, "parse a MIME type").
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE = re.compile(rf"[ \t\r\n]*({_TOKEN}/{_TOKEN})[ \t\r\n]*(?:;.*)?", re.DOTALL)
+# Text that commas end, but for those within quotes; a quote without its end goes on to the end.
+_VALUE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^",])*', re.DOTALL)
+
+
+def _values(header: str) -> list[str]:
+    """The values of a header that commas separate (Fetch standard, "get, decode, and split")."""
+    values, at = [], 0
+    while at <= len(header):
+        value = _VALUE.match(header, at)
+        assert value is not None  # it matches nothing, too
+        values.append(value[0])
+        at = value.end() + 1
+    return values
 
 
 def get_last_event_id(request: Any) -> str:
     """The last event ID that a client sends when it reconnects, ``""`` if there is none.
 
-    :param request: a WSGI environ, a Flask or Django request, or a ``requests`` one.
+    :param request: a WSGI environ, a Flask or Django request, or a ``requests`` one. A header of ``None`` is none.
 
     The header is read as UTF-8. Polyfills that can't set it send ``?lastEventId=``, which is read
     where the header is missing. A client's word is not to be trusted: a value with a control
@@ -82,9 +109,9 @@ def get_last_event_id(request: Any) -> str:
     """
     environ = _environ(request)
     if environ is not None:
-        value = _utf8(environ.get("HTTP_LAST_EVENT_ID", ""))
+        value = _utf8(environ.get("HTTP_LAST_EVENT_ID") or "")
         if not value:
-            value = parse_qs(environ.get("QUERY_STRING", "")).get("lastEventId", [""])[0]
+            value = parse_qs(environ.get("QUERY_STRING") or "").get("lastEventId", [""])[0]
     else:
         headers = _headers(request)
         value = _utf8(headers.get(_key(headers, "Last-Event-ID")) or "")
@@ -93,16 +120,20 @@ def get_last_event_id(request: Any) -> str:
     return value
 
 
-def set_last_event_id(request: Any, last_event_id: str) -> None:
-    """Put ``Last-Event-ID`` into a request that is to be sent; an empty ID removes it.
+def set_last_event_id(request: Any, last_event_id: str | None) -> None:
+    """Put ``Last-Event-ID`` into a request that is to be sent; an empty ID, and ``None``, remove it.
 
     :param request: headers (any mutable mapping), something with ``.headers`` (a ``requests``
         request or session), or a WSGI environ.
     :raises EventError: the ID holds CR, LF, NUL or a lone surrogate.
+    :raises TypeError: the ID is no text.
 
     Header values travel as Latin-1, the ID as UTF-8 (HTML standard): so the value is the ID's
     UTF-8 bytes, each as one character.
     """
+    last_event_id = "" if last_event_id is None else last_event_id
+    if not isinstance(last_event_id, str):
+        raise TypeError(f"a last event ID is text or None, got {type(last_event_id).__name__} {excerpt(last_event_id)}")
     if any(c in last_event_id for c in "\r\n\0"):
         raise EventError("id", last_event_id, "can't be sent as Last-Event-ID: it holds CR, LF or NUL")
     try:

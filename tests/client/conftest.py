@@ -102,3 +102,9 @@ def without_fast_path() -> Callable[[requests.Response], requests.Response]:
         return response
 
     return hide
+
+
+@pytest.fixture(autouse=True)
+def _patient_excerpts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may let a moment pass between a head and its body."""
+    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SILENCE", 2.0)

@@ -159,6 +159,22 @@ def test_a_refused_answer_that_falls_silent_is_told_with_what_came(
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
+@pytest.mark.parametrize("start", [head(CHUNKED, status="500 Oh"), head(CHUNKED, content_type="text/html")])
+@pytest.mark.parametrize("said", [b"", b"too bad"])
+def test_a_short_silence_is_enough_to_report_a_refused_answer_that_stays_open(
+    start: bytes, said: bytes, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.undo()  # the silence that is usual
+    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", PATIENCE * 2)
+    response = get(serve_both([start + (chunk(said) if said else b""), HOLD]))
+    began = time.monotonic()
+    with pytest.raises(ResponseError) as caught:
+        Reader(response)
+    assert time.monotonic() - began < PATIENCE
+    assert caught.value.body in (said, b"")
+
+
 @pytest.mark.parametrize("end", [FIN, RST])
 def test_a_refused_answer_that_breaks_is_told_by_its_status(
     end: Step, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]

@@ -150,7 +150,7 @@ def test_the_reconnection_time_is_the_last_that_the_stream_asked_for(
         get(serve([head(CHUNKED), chunk(b"retry: 10\ndata: a\n\n"), go, chunk(b"retry: 20\nretry: -1\n"), LAST_CHUNK]))
     )
     assert reader.retry is None
-    assert reader.read() == event("a")
+    assert reader.read() == Event("a", type="message", retry=10)
     assert reader.retry == 10
     go.set()
     assert reader.read() is None
@@ -318,7 +318,7 @@ def test_a_reader_reads_on_one_thread_while_others_look_at_it(
     reading = Reading(reader).wait_for_next(1)
     assert (reader.last_event_id, reader.retry, reader.cancelled) == ("1", 5, False)
     reader.close()
-    assert reading.result() == [event("a", "1")]
+    assert reading.result() == [Event("a", type="message", id="1", retry=5)]
 
 
 def test_the_answer_to_head_has_no_body_whatever_its_headers_say(serve: Callable[..., FakeSSEServer]) -> None:

@@ -124,8 +124,10 @@ class WithoutDescriptor:
     def fileno(self) -> int:
         raise OSError("no file descriptor")
 
-    def read_chunked(self) -> None:
+    def __iter__(self) -> Any:
         raise NotImplementedError
+
+    read_chunked = __iter__
 
     def read1(self, size: int, decode_content: bool) -> bytes:
         return b""

@@ -70,3 +70,9 @@ def largest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def smallest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every random part of a wait is as short as it may be: what remains is the floor."""
     monkeypatch.setattr("random.uniform", lambda low, high: low)
+
+
+@pytest.fixture(autouse=True)
+def _patient_excerpts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may let a moment pass between a head and its body."""
+    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SILENCE", 2.0)

@@ -44,7 +44,7 @@ def test_hooks_are_called_in_the_order_in_which_things_happen(serve: Callable[..
         ("open", 200),
         ("event", "two"),
         ("error", "StreamEnded"),
-        ("retry", "StreamEnded", 3),
+        ("retry", "StreamEnded", 1),
         ("error", "StatusError"),
     ]
 

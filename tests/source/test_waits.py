@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ssesync import Backoff, RetriesExhausted, SettingsError, StatusError, StreamEnded
+from ssesync import Backoff, ConnectionLost, RetriesExhausted, SettingsError, StatusError, StreamEnded
 from ssesync.client.outcome import retry_after
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
@@ -251,13 +252,24 @@ class TestGivingUp:
         assert clock.waits == [1, 2, 4, 8, 16, 32, *[60] * 44]
         assert source.state == "closed"
 
-    def test_a_stream_that_ends_at_once_counts_as_a_failure(self, server: FakeSSEServer) -> None:
-        server.answer(times=None).event("one")
-        seen: list[str | None] = []
+    @pytest.mark.parametrize(
+        ("answer", "error", "seen"),
+        [
+            (Answer().event("one").drop(), ConnectionLost, ["one"] * 6),
+            (Answer().keep_alive(), StreamEnded, []),
+            (Answer().event(id=7).retry(5), StreamEnded, []),
+        ],
+        ids=["an event, then broken off", "no event", "no event but an id"],
+    )
+    def test_a_stream_that_ends_at_once_counts_as_a_failure(
+        self, answer: Answer, error: type[Exception], seen: list[str], server: FakeSSEServer
+    ) -> None:
+        server.add(answer, times=None)
+        came: list[str | None] = []
         with pytest.raises(RetriesExhausted) as raised:
-            take(source_of(server, backoff=Backoff(max_attempts=5)), seen)
-        assert seen == ["one"] * 6
-        assert isinstance(raised.value.last_error, StreamEnded)
+            take(source_of(server, backoff=Backoff(max_attempts=5)), came)
+        assert came == seen
+        assert isinstance(raised.value.last_error, error)
 
     def test_no_attempt_at_all_may_be_allowed(self, server: FakeSSEServer) -> None:
         server.answer(503)
@@ -295,7 +307,7 @@ class TestGivingUp:
 
 
 class TestReset:
-    """The count of failures starts anew only after a stream that was open for long and delivered something."""
+    """Streams that break: the count starts anew only after one that was open for long and delivered something."""
 
     @pytest.mark.parametrize(
         ("seconds", "delivers", "resets"),
@@ -314,6 +326,7 @@ class TestReset:
         answer = Answer().keep_alive()
         if delivers:
             answer.event("one")
+        answer.drop()
         server = serve(in_turn(*[Answer(503)] * 3, answer, Answer(503)))
         attempts = []
         source = source_of(
@@ -346,6 +359,64 @@ class TestReset:
         assert clock.waits == []
         assert log.errors == []
         assert source.attempt == 0
+
+
+class TestOrderlyEnds:
+    """An end in order after an event is no failure; a server that accepts and closes is not hammered for all that."""
+
+    def test_the_waits_start_anew(self, serve: Callable[..., FakeSSEServer], largest_waits: None) -> None:
+        server = serve(in_turn(*[Answer(503)] * 3, Answer().event("one"), *[Answer(503)] * 2))
+        clock, attempts = FakeClock(), []
+        source = source_of(server, clock=clock, on_retry=lambda error, delay, attempt: attempts.append(attempt))
+        assert data_of(source) == ["one"]
+        assert attempts == [1, 2, 3, 1, 2, 3]
+        assert clock.waits == [1, 2, 4, 1, 2, 4]
+
+    def test_the_server_says_how_long_to_stay_away(self, server: FakeSSEServer, smallest_waits: None) -> None:
+        server.answer(times=9).retry(200).event("one")
+        clock = FakeClock()
+        assert len(data_of(source_of(server, clock=clock))) == 9
+        assert clock.waits == [0.2] * 9
+
+    def test_it_may_be_no_time_at_all(self, server: FakeSSEServer, smallest_waits: None) -> None:
+        server.answer(times=5).retry(0).event("one")
+        clock = FakeClock()
+        assert len(data_of(source_of(server, clock=clock))) == 5
+        assert clock.waits == [0.0] * 5
+
+    def test_without_a_word_no_two_waits_in_a_row_are_below_a_second(
+        self, server: FakeSSEServer, smallest_waits: None
+    ) -> None:
+        server.answer(times=6).event("one")
+        clock = FakeClock()
+        assert len(data_of(source_of(server, clock=clock))) == 6
+        assert clock.waits == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+
+    def test_by_chance_they_are_as_much_above_as_below(self, server: FakeSSEServer) -> None:
+        server.answer(times=100).event("one")
+        clock = FakeClock()
+        assert len(data_of(source_of(server, clock=clock, backoff=Backoff(initial=2)))) == 100
+        assert all(0 <= wait <= 2 for wait in clock.waits)
+        assert all(max(pair) >= 1 for pair in pairwise(clock.waits))
+        assert min(clock.waits) < 1
+
+    def test_no_wait_is_longer_than_the_longest(self, server: FakeSSEServer) -> None:
+        server.answer(times=6).event("one")
+        clock = FakeClock()
+        data_of(source_of(server, clock=clock, backoff=Backoff(initial=0.1, max_delay=0.2)))
+        assert max(clock.waits) <= 0.2
+
+    def test_one_that_brought_nothing_is_a_failure(self, server: FakeSSEServer, largest_waits: None) -> None:
+        server.answer(times=4).keep_alive()
+        clock = FakeClock()
+        data_of(source_of(server, clock=clock))
+        assert clock.waits == [1, 2, 4, 8]
+
+    def test_the_limit_of_time_starts_anew_too(self, serve: Callable[..., FakeSSEServer], largest_waits: None) -> None:
+        server = serve(in_turn(*[Answer(503)] * 2, Answer().event("one"), *[Answer(503)] * 2))
+        clock = FakeClock()
+        assert data_of(source_of(server, clock=clock, backoff=Backoff(max_elapsed=7.5))) == ["one"]
+        assert clock.waits == [1, 2, 1, 2, 4]
 
 
 def test_a_wait_is_held_by_the_given_clock_alone(server: FakeSSEServer, largest_waits: None) -> None:

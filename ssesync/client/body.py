@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from urllib3.exceptions import DecodeError, ReadTimeoutError
+from urllib3.response import HTTPResponse
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError, excerpt
 from ..locks import is_owned, make_rlock
 from .coding import refusal
 from .interim import final_answer, is_interim
-from .transport import connection_socket, duplicate, pool_is_held, reader_of
+from .transport import connection_socket, duplicate, is_urllib3, pool_is_held, reader_of
 
 __all__ = ["Body"]
 
@@ -102,8 +103,11 @@ class Body:
             return self._source
         with self._reading:
             try:
+                interim = getattr(self._source, "raw", self._source)
                 self._source = final_answer(self._source)
-                self._next = self._open()
+                if getattr(self._source, "raw", self._source) is not interim:
+                    self._drop_handle()
+                    self._next = self._open()
             except Exception as error:
                 self._end(b"")
                 if not self.cancelled:
@@ -248,7 +252,8 @@ def _handle_of(raw: Any) -> socket.socket | None:
     :raises TypeError: it can't be woken.
     """
     handle = duplicate(raw)
-    if handle is not None or getattr(raw, "connection", None) is None:
+    known = type(raw) is HTTPResponse and is_urllib3()
+    if handle is not None or known or getattr(raw, "connection", None) is None:
         return handle
     # urllib3-future's responses have no descriptor, but their connection has its socket. That of HTTP/2 and HTTP/3
     # carries other answers too.

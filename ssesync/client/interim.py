@@ -74,9 +74,11 @@ def _read_on(raw: Any, reader: io.BufferedReader) -> HTTPResponse:
     answer = FinalResponse(_Connected(reader), method=interim._method)  # type: ignore[arg-type]
     answer.begin()
     connection, pool = raw._connection, raw._pool
+    # The interim answer is closed by its connection, and collected some day, neither of which is to close the reader.
+    interim.fp = raw._connection = raw._pool = None
     if answer.will_close and connection is not None:
         connection.close()  # the reader keeps the socket, and no other request may use it
-    final = HTTPResponse(
+    return HTTPResponse(
         body=answer,
         headers=HTTPHeaderDict(answer.headers.items()),
         status=answer.status,
@@ -91,6 +93,3 @@ def _read_on(raw: Any, reader: io.BufferedReader) -> HTTPResponse:
         request_method=interim._method,
         request_url=raw._request_url,
     )
-    # The interim answer is collected some day, which must not close the connection.
-    interim.fp = raw._connection = raw._pool = None
-    return final

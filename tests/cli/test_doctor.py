@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ssesync.testing import CHUNKED, FIN, HOLD, FakeSSEServer, Pause, RecordedRequest, chunk, head
+from ssesync.testing import CHUNKED, FIN, HOLD, Answer, FakeSSEServer, Pause, RecordedRequest, chunk, head
 
 from .runs import doctor, run
 
@@ -223,3 +223,69 @@ def test_it_is_bounded_whatever_the_server_does(name: str):
 )
 def test_a_command_line_without_sense_is_refused_with_status_2(arguments: list[str]):
     assert run("doctor", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "twice"),
+    [
+        ("data: {}\n\n", True),
+        ("event: t\ndata: a\n\n", True),
+        ("data: a", True),
+        ('"data: a\\n\\n"', True),
+        ('"data: a"', False),
+        ("data for you", False),
+        ("id: 5", False),
+        ('{"data": "a"}', False),
+    ],
+)
+def test_data_that_was_encoded_twice_is_told(data: str, twice: bool, server: FakeSSEServer):
+    server.answer(times=None, headers=WELL).event("plain").event(data).stall()
+    _, findings, status = doctor(server.url, "--seconds", "1")
+    if twice:
+        assert findings["Data"][0] == "problem"
+        assert findings["Data"][1].startswith("1 of 2 events has an encoded event for data")
+        assert status == 1
+    else:
+        assert "Data" not in findings
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["text/event-stream", "text/event-stream; charset=utf-8"],
+        ["text/html", "text/event-stream"],
+        ["text/event-stream, text/event-stream"],
+    ],
+)
+def test_several_media_types_are_a_piece_of_advice(lines: list[str], server: FakeSSEServer):
+    headers = [*WELL.items(), *(("Content-Type", line) for line in lines)]
+    server.answer(times=None, headers=headers, content_type="").event("a").stall()
+    _, findings, status = doctor(server.url, "--seconds", "1")
+    assert status == 0
+    assert findings["Media type"] == ("advice", f"said more than once: {', '.join(lines)}")
+
+
+def test_an_interim_answer_is_no_news(server: FakeSSEServer):
+    hints = head("Link: </a>", status="103 Early Hints", content_type=None)
+    with FakeSSEServer([hints, *Answer(headers=WELL).event("a").stall().steps()]) as hinting:
+        _, findings, status = doctor(hinting.url, "--seconds", "1")
+    assert (status, findings["Answer"]) == (0, ("ok", "HTTP/1.1 200 OK"))
+
+
+BROTLI = bytes.fromhex("8b0580646174613a2068656c6c6f0a0a03")
+CODED: dict[str, Any] = {"headers": {**WELL, "Content-Encoding": "dcb"}}
+
+
+def test_a_coding_that_can_not_be_decoded_is_told_and_the_stream_watched_without(server: FakeSSEServer):
+    server.answer(when=as_browsers_ask, times=None, **CODED).raw(BROTLI).stall()
+    server.answer(times=None, headers=WELL).event("a", id=1).stall()
+    _, findings, status = doctor(server.url, "--seconds", "1")
+    assert (status, findings["Events"]) == (0, ("ok", "1: 1 message"))
+    assert findings["Compression"][0] == "advice"
+    assert "'dcb' (Content-Encoding), which can't be decoded here" in findings["Compression"][1]
+
+
+def test_a_coding_that_nobody_asked_for_is_a_problem_and_the_only_one(server: FakeSSEServer):
+    server.answer(times=None, **CODED).raw(BROTLI).stall()
+    _, findings, status = doctor(server.url, "--seconds", "1")
+    assert (status, problems(findings)) == (1, {"Compression"})

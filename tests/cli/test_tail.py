@@ -28,6 +28,22 @@ def test_events_come_in_columns_and_data_of_several_lines_beneath(server: FakeSS
     )
 
 
+def test_json_has_the_reconnection_time_with_the_event_whose_block_asked(server: FakeSSEServer):
+    server.answer().raw(
+        "data: a\n\nretry: 10\ndata: b\n\nretry: 10\ndata: c\n\ndata: d\n\nretry: 20\n\ndata: e\n\n"
+    ).stall()
+    shown = [json.loads(line) for line in run("tail", server.url, "-n", "5", "--json").stdout.splitlines()]
+    assert [(each["data"], each.get("retry")) for each in shown] == [
+        ("a", None), ("b", 10), ("c", 10), ("d", None), ("e", 20),
+    ]  # fmt: skip
+
+
+def test_a_changed_reconnection_time_is_shown_where_it_changed(server: FakeSSEServer):
+    server.answer().raw("data: a\n\nretry: 10\ndata: b\n\nretry: 10\ndata: c\n\n").stall()
+    lines = run("tail", server.url, "-n", "3").stdout.splitlines()
+    assert ["retry 10 ms" in line for line in lines] == [False, True, False]
+
+
 def test_timing_tells_the_time_since_the_start_and_since_the_event_before(server: FakeSSEServer):
     server.answer().event("one").event("two").stall()
     lines = run("tail", server.url, "-n", "2", "--timing").stdout.splitlines()

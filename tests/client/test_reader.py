@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import pytest
 import requests
 
-from ssesync import Event, EventTooLarge, IncompleteStream, Reader
-from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, Step, chunk, chunked, head
+from ssesync import (
+    ContentTypeError,
+    Event,
+    EventTooLarge,
+    IdleTimeout,
+    IncompleteStream,
+    Reader,
+    Relay,
+    SettingsError,
+    Writer,
+)
+from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, Pause, Step, chunk, chunked, head
 
 from .background import Background, Reading
 from .raw_server import PATIENCE
@@ -325,3 +337,201 @@ def test_the_answer_to_head_has_no_body_whatever_its_headers_say(serve: Callable
     server = serve([head(CHUNKED), HOLD])
     with requests.head(server.url, stream=True, timeout=20) as response:
         assert list(Reader(response)) == []
+
+
+class TestRetry:
+    """What a block asks with ``retry:`` is its event's; what is in force is in step with what was handed out."""
+
+    STREAM = (
+        b"retry: 1500\nid: 1\ndata: a\n\ndata: b\n\nretry: 7\n\n"
+        b"data: c\nretry: 8\nretry: x\n\nretry: 9\n:k\ndata: d\n\n"
+    )
+
+    def test_an_event_has_that_of_its_own_block(self) -> None:
+        assert [given.retry for given in Reader([self.STREAM])] == [1500, None, 8, 9]
+
+    @pytest.mark.parametrize("size", [1, 5, 1000])
+    @pytest.mark.parametrize("comments", [False, True])
+    def test_that_in_force_is_in_step(self, size: int, comments: bool) -> None:
+        chunks = [self.STREAM[at : at + size] for at in range(0, len(self.STREAM), size)]
+        reader = Reader(chunks)
+        events = reader.events_and_comments() if comments else reader
+        seen = [(given.data, reader.retry) for given in events if given.data is not None]
+        assert seen == [("a", 1500), ("b", 1500), ("c", 8), ("d", 9)]
+
+    def test_one_behind_the_last_event_counts_at_the_end(self) -> None:
+        reader = Reader([b"data: a\n\nretry: 5\n\n"])
+        assert reader.read() == event("a")
+        assert reader.retry is None
+        assert reader.read() is None
+        assert reader.retry == 5
+
+    def test_it_is_passed_on(self) -> None:
+        writer = Writer()
+        Reader([self.STREAM]).for_each(writer.write)
+        passed = b"".join(writer.take(0) or [])
+        assert [given.retry for given in Reader([passed])] == [1500, None, 8, 9]
+
+
+class TestUntilInclusive:
+    def test_the_last_event_is_given_and_its_id_counts(
+        self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        server = serve([head(CHUNKED), chunk(b"id: 1\ndata: a\n\nid: 2\ndata: end\n\nid: 3\ndata: b\n\n"), HOLD])
+        reader = Reader(get(server), until="end", until_inclusive=True, until_required=True)
+        assert [reader.read(), reader.read()] == [event("a", "1"), event("end", "2")]
+        # Free before anybody reads on.
+        assert server.client_left.acquire(timeout=PATIENCE)
+        assert reader.read() is None
+        assert reader.last_event_id == "2"
+
+    def test_without_it_neither(self) -> None:
+        reader = Reader([b"id: 1\ndata: a\n\nid: 2\ndata: end\n\n"], until="end")
+        assert list(reader) == [event("a", "1")]
+        assert reader.last_event_id == "1"
+
+    def test_it_may_be_a_function(self) -> None:
+        reader = Reader(
+            [b"data: a\n\nevent: done\ndata: b\n\n"], until=lambda e: e.type == "done", until_inclusive=True
+        )
+        assert [given.data for given in reader] == ["a", "b"]
+
+    @pytest.mark.parametrize("option", ["until_inclusive", "until_required"])
+    def test_it_needs_an_event_to_be_about(self, option: str) -> None:
+        with pytest.raises(SettingsError, match="give until= too"):
+            Reader([], **{option: True})
+
+
+class TestEventTimeout:
+    """A limit that only events feed."""
+
+    def test_comments_do_not_keep_it_alive(
+        self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        def script(_: Any) -> Iterator[Any]:
+            yield head(CHUNKED) + chunk(b"data: a\n\n")
+            while True:
+                yield chunk(b":keep-alive\n")
+                yield Pause(0.02)
+
+        server = serve(script)
+        reader = Reader(get(server), idle_timeout=PATIENCE, event_timeout=0.3)
+        assert reader.read() == event("a")
+        reading = Background(reader.read)
+        with pytest.raises(IdleTimeout, match=r"no event arrived within event_timeout=0\.3 s"):
+            reading.result()
+        assert server.client_left.acquire(timeout=PATIENCE)
+
+    def test_what_the_consumer_does_meanwhile_does_not_count(
+        self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        stream = b"data: a\n\n: one\n: two\ndata: b\n\ndata: c\n\n"
+        reader = Reader(get(serve([head(CHUNKED), chunk(stream), LAST_CHUNK])), event_timeout=1)
+        seen = []
+        for given in reader.events_and_comments():
+            seen.append(given.data or given.comment)
+            time.sleep(1.1 if seen[-1] in ("a", "one") else 0)
+        assert seen == ["a", "one", "two", "b", "c"]
+
+    def test_a_silent_server_meets_it(
+        self, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        reader = Reader(get(serve_both([head(CHUNKED), HOLD])), event_timeout=0.2)
+        with pytest.raises(IdleTimeout, match="event_timeout"):
+            Background(reader.read).result()
+
+    def test_its_thread_ends_with_the_reader(
+        self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        def watching() -> list[threading.Thread]:
+            return [thread for thread in threading.enumerate() if thread.name == "ssesync-watchdog"]
+
+        reader = Reader(get(serve(letters("a", "b"))), event_timeout=1000)
+        assert list(reader) == [event("a"), event("b")]
+        for thread in watching():
+            thread.join(PATIENCE)
+        assert watching() == []
+
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_what_is_no_time_is_refused(self, value: float) -> None:
+        with pytest.raises(SettingsError, match=f"event_timeout= takes seconds above 0, or None, got {value}"):
+            Reader([], event_timeout=value)
+
+
+class TestRefusals:
+    """What can't be read is refused with what to give instead."""
+
+    @pytest.mark.parametrize(
+        ("source", "remedy"),
+        [
+            ("http://127.0.0.1/events", r"the address 'http.*Reader\(requests\.get\(url, stream=True\)\)"),
+            ("HTTPS://x.example/", "the address.*EventSource"),
+            ("data: a\n\n", r"got text.*Reader\(\[text\.encode\(\)\]\)"),
+            (b"data: a\n\n", r"got bytes b'data.*in a list, Reader\(\[body\]\)"),
+            (bytearray(b"data: a\n\n"), r"got bytearray.*in a list"),
+            (memoryview(b"data: a\n\n"), r"got memoryview.*in a list"),
+            (None, "got NoneType"),
+            (5, "got int 5"),
+        ],
+        ids=repr,
+    )
+    def test_what_is_no_source(self, source: Any, remedy: str) -> None:
+        with pytest.raises(TypeError, match=remedy):
+            Reader(source)
+
+    @pytest.mark.parametrize("options", [{}, {"decode_unicode": True}])
+    def test_lines_have_lost_what_ends_an_event(
+        self, options: dict[str, Any], serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        with pytest.raises(TypeError, match=r"iter_lines\(\) takes away: give the response itself"):
+            Reader(get(serve(letters("a"))).iter_lines(**options))
+
+    def test_pieces_of_text(self) -> None:
+        with pytest.raises(TypeError, match=r"a piece of text 'data: a.*give bytes"):
+            list(Reader(["data: a\n\n"]))
+
+    def test_a_response_that_has_a_reader(
+        self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        response = get(serve(letters("a", "b")))
+        reader = Reader(response)
+        for wanted in (response, response.raw):
+            with pytest.raises(RuntimeError, match="by another Reader or Relay already"):
+                Reader(wanted)
+        with pytest.raises(RuntimeError, match="by another Reader or Relay already"):
+            Relay(response)
+        assert list(reader) == [event("a"), event("b")]
+
+    def test_a_body_in_memory_may_be_read_again(
+        self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+    ) -> None:
+        response = get(serve(letters("a")), stream=False)
+        assert list(Reader(response)) == list(Reader(response)) == [event("a")]
+
+    def test_an_id_that_is_none_or_empty_is_none(self) -> None:
+        for last_event_id in (None, ""):
+            reader = Reader([b"data: a\n\n"], last_event_id=last_event_id)
+            assert reader.last_event_id == ""
+            assert reader.read().data == "a"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reads"),
+    [
+        (["text/event-stream", "text/event-stream; charset=utf-8"], True),
+        (["text/html", "text/event-stream"], True),
+        (["text/event-stream", "text/html"], False),
+        (["text/event-stream, text/event-stream"], True),
+        (["text/event-stream", "*/*"], True),
+    ],
+)
+def test_the_last_of_several_media_types_counts(
+    lines: list[str], reads: bool, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
+) -> None:
+    headers = [f"Content-Type: {line}" for line in lines]
+    response = get(serve([head(CHUNKED, *headers, content_type=None), chunked(b"data: a\n\n")]))
+    if reads:
+        assert list(Reader(response)) == [event("a")]
+    else:
+        with pytest.raises(ContentTypeError):
+            Reader(response)

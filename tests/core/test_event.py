@@ -6,9 +6,11 @@ import copy
 import enum
 import json
 import pickle
+import re
 
 import pytest
 
+from ssesync import EventStream, Writer, open_broker
 from ssesync.errors import EventError
 from ssesync.event import Event
 from ssesync.wire import Decoder, encode
@@ -327,3 +329,105 @@ def test_json_of_other_text_is_an_event_error_with_the_cause(data):
 def test_json_without_data_is_an_event_error():
     with pytest.raises(EventError, match="is not set"):
         Event(id="1").json()
+
+
+class TestParse:
+    """Frames that another library has encoded."""
+
+    @pytest.mark.parametrize(
+        ("frame", "event"),
+        [
+            ("data: a\n\n", Event("a")),
+            ("data: a\n", Event("a")),
+            ("data: a", Event("a")),
+            ("data:a\r\ndata:  b\r\n\r\n", Event("a\n b")),
+            ("data: a\rdata\r\r", Event("a\n")),
+            ("data\n\n", Event("")),
+            ("event: t\nid: 7\nretry: 10\n: c\n:d\ndata: a\n\n", Event("a", type="t", id=7, retry=10, comment="c\nd")),
+            ("event: t\nevent: u\nid\ndata: a\n\n", Event("a", type="u", id="")),
+            ("retry: 3000\n", Event(retry=3000)),
+            (":keep-alive\n\n", Event(comment="keep-alive")),
+            ("\n\ndata: a\n\n\n", Event("a")),
+            ("data: ü\u2028\x85\n\n".encode(), Event("ü\u2028\x85")),
+        ],
+        ids=repr,
+    )
+    def test_it_is_read_as_clients_read_it(self, frame, event):
+        assert Event.parse(frame) == event
+        assert Event.parse(encode(event)) == event
+
+    @pytest.mark.parametrize(
+        ("frame", "why"),
+        [
+            ("", "holds no event"),
+            ("\n\n", "holds no event"),
+            ("data: a\n\ndata: b\n\n", "holds 2 events or comments, and not one: parse each by itself"),
+            (": hi\n\ndata: a\n\n", "holds 2 events or comments"),
+            ("hello", "is no field of an event stream, got 'hello'"),
+            ('{"a": 1}', "is no field of an event stream"),
+            ("data: a\nand more\n\n", "is no field of an event stream, got 'and more'"),
+            ("Data: a\n\n", "is no field of an event stream"),
+            ("retry: soon\ndata: a\n\n", "field 'retry' takes whole milliseconds, in digits, got 'soon'"),
+            ("retry: ٣\ndata: a\n\n", "field 'retry'"),
+            ("id: a\0b\ndata: a\n\n", "field 'id' can't hold NUL"),
+            (b"data: \xff\n\n", "is not UTF-8 at byte 6"),
+        ],
+        ids=repr,
+    )
+    def test_what_a_client_would_drop_is_refused(self, frame, why):
+        with pytest.raises(EventError, match=re.escape(why)):
+            Event.parse(frame)
+
+    @pytest.mark.parametrize("frame", [None, 5, {"data": "a"}, Event("a")], ids=repr)
+    def test_another_type_is_refused(self, frame):
+        with pytest.raises(TypeError):
+            Event.parse(frame)
+
+
+class TestEncodedTwice:
+    """Text that is given as data and is a frame already."""
+
+    @pytest.fixture(autouse=True)
+    def _not_warned(self, monkeypatch):
+        monkeypatch.setattr("ssesync.event._warned", False)
+
+    @pytest.fixture(params=["write", "write bytes", "write_event", "yield", "publish"])
+    def give(self, request):
+        def given(text):
+            if request.param == "write":
+                Writer().write(text)
+            elif request.param == "write bytes":
+                Writer().write(text.encode())
+            elif request.param == "write_event":
+                Writer().write_event(text)
+            elif request.param == "yield":
+                b"".join(EventStream([text], keep_alive=None))
+            else:
+                with open_broker("memory://") as broker:
+                    broker.publish("room", text)
+
+        return given
+
+    @pytest.mark.parametrize(
+        "text", ["data: a\n\n", "event: t\r\ndata: a\r\n\r\n", ": c\ndata: a\n\ndata: b\n\n"], ids=repr
+    )
+    def test_it_is_told_once_with_the_remedy(self, give, text, caplog):
+        give(text)
+        give(text)
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1
+        assert "Event.parse(text)" in warnings[0]
+        assert repr(text.partition(":")[0] + ":") in warnings[0]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["data: a", "data: a\n", "a\n\n", "\n\n", "id: 5\n\n", "data: a\nwell\n\n", "data for you\n\n", ""],
+        ids=repr,
+    )
+    def test_other_text_is_not(self, give, text, caplog):
+        give(text)
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+    def test_an_event_is_meant_as_it_is(self, caplog):
+        Writer().write(Event("data: a\n\n"))
+        assert caplog.records == []

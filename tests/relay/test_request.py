@@ -14,7 +14,7 @@ from django.test import RequestFactory
 from flask import Flask
 from flask import request as flask_request
 
-from ssesync import get_last_event_id, relay_request
+from ssesync import Relay, get_last_event_id, relay_request
 from ssesync.testing import FakeSSEServer, RecordedRequest, head
 
 Upstream = Callable[..., FakeSSEServer]
@@ -203,3 +203,14 @@ def test_the_response_is_a_stream(upstream: Upstream) -> None:
         assert response.status_code == 200
         go_on.set()
         assert response.content == b"x"
+
+
+def test_a_session_whose_hook_raises_the_status_is_answered_as_without(
+    upstream: Callable[..., FakeSSEServer], session: requests.Session
+) -> None:
+    session.hooks["response"].append(lambda response, *args, **options: response.raise_for_status())
+    server = upstream([head("Content-Length: 2", status="429 Slow Down", content_type="text/plain"), b"no"])
+    environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": ""}
+    relay = Relay(relay_request(environ, server.url, session=session))
+    assert relay.answer == ("429 Slow Down", [("Content-Type", "text/plain")], b"no")
+    relay.close()

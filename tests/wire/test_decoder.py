@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import tracemalloc
 from collections import deque
+from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -903,3 +905,39 @@ def test_pieces_of_the_helper_are_the_stream():
     assert b"".join(pieces(stream, [5, 40, 5])) == stream
     for raw, text in {b"\xe2\x82": "\ufffd", "é日😀".encode(): "é日😀", b"\xc0\x80": "\ufffd\ufffd"}.items():
         assert whatwg_utf8(raw) == text
+
+
+def blocks_retries(stream):
+    """The reconnection time of each event's own block, by the standard's rules."""
+    lines = re.split("\r\n|\r|\n", stream.decode("utf-8", "replace").removeprefix("\ufeff"))[:-1]
+    found, retry, data = [], None, False
+    for line in lines:
+        field, _, value = line.partition(":")
+        if not line:
+            if data:
+                found.append(retry)
+            retry, data = None, False
+        elif field == "retry" and re.fullmatch("[0-9]+", value.removeprefix(" ")):
+            retry = min(int(value.removeprefix(" ")[:4000]), 10**18)
+        data = data or field == "data"
+    return found
+
+
+@pytest.mark.parametrize(("stream", "events", "retry", "last_id", "comments"), CASES)
+def test_each_event_has_the_reconnection_time_of_its_block_at_every_cut(stream, events, retry, last_id, comments):
+    stream += (
+        b"\n\nretry: 1\ndata: a\n\ndata: b\nretry: 2\n\nid: 1\nretry: 3\nevent: t\ndata: c\ndata: d\n\ndata: e\n\n"
+    )
+    expected = blocks_retries(stream)
+    for chunks in islice(every_cut(stream, 0), 20):
+        decoder = Decoder(retry_on_events=True)
+        decoded = [event for chunk in chunks for event in decoder.feed(chunk)]
+        assert [event.retry for event in decoded] == expected, chunks
+
+
+def test_the_places_of_the_reconnection_times_are_told():
+    decoder = Decoder()
+    assert len(decoder.feed(b"retry: 1\nretry: 2\ndata: a\n\ndata: b\n\nretry: 3\n\n")) == 2
+    assert decoder.retries == [(0, 2), (2, 3)]
+    decoder.feed(b"data: c\n\n")
+    assert decoder.retries == []

@@ -102,6 +102,15 @@ def test_no_header_given_to_a_server_is_one_that_wsgiref_refuses():
         "Text/Event-Stream; Charset=utf-8",
         " text/event-stream ",
         "\ttext/event-stream",
+        # Fetch, "extract a MIME type": the last value that is a media type.
+        "text/event-stream, text/event-stream; charset=utf-8",
+        "text/html, text/event-stream",
+        "text/event-stream, nonsense",
+        "text/event-stream, */*",
+        ", ,text/event-stream,",
+        'text/event-stream; a="b, text/html"',
+        'text/event-stream; a="b, text/html',
+        'text/event-stream; a="\\", text/html"',
     ],
 )
 def test_an_event_stream_by_its_essence(content_type):
@@ -121,6 +130,11 @@ def test_an_event_stream_by_its_essence(content_type):
         "text/event stream",
         "application/json; profile=text/event-stream",
         "text/event-stream, text/html",
+        "text/event-stream,text/html;charset=utf-8",
+        'text/html; a="b, text/event-stream"',
+        "text/event-stream/x",
+        "/event-stream",
+        "text/",
         "text/*",
         "*/*",
     ],
@@ -412,3 +426,27 @@ def test_the_accept_of_requests_itself_is_replaced():
     prepared = session.prepare_request(a_request())
     add_accept_mime(prepared)
     assert prepared.headers["Accept"] == MEDIA_TYPE
+
+
+def test_long_nonsense_costs_no_more_than_its_length():
+    for nonsense in ('"', "a,", "\\", '"\\', ",", "text/event-stream,", "/"):
+        assert is_event_stream(nonsense * 100_000) is (nonsense == "text/event-stream,")
+
+
+@pytest.mark.parametrize("headers", [{"Last-Event-ID": "5"}, {}], ids=repr)
+@pytest.mark.parametrize("none", [None, ""], ids=repr)
+def test_no_id_removes_the_header(headers, none):
+    set_last_event_id(headers, none)
+    assert headers == {}
+    assert get_last_event_id(headers) == ""
+
+
+def test_a_header_of_none_is_no_id():
+    assert get_last_event_id({"Last-Event-ID": None}) == ""
+    assert get_last_event_id({"REQUEST_METHOD": "GET", "HTTP_LAST_EVENT_ID": None, "QUERY_STRING": None}) == ""
+
+
+@pytest.mark.parametrize("wrong", [5, b"5"], ids=repr)
+def test_an_id_that_is_no_text_is_refused(wrong):
+    with pytest.raises(TypeError, match="a last event ID is text or None"):
+        set_last_event_id({}, wrong)

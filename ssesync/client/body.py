@@ -17,18 +17,16 @@ import functools
 import os
 import socket
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from urllib3.exceptions import DecodeError, ReadTimeoutError
-from urllib3.response import HTTPResponse
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError, excerpt
 from ..locks import is_owned, make_rlock
 from .coding import refusal
 from .interim import final_answer, is_interim
-from .transport import connection_socket, duplicate, is_urllib3, pool_is_held, reader_of
+from .transport import claim, connection_socket, handle_of, pool_is_held, reader_of
 
 __all__ = ["Body"]
 
@@ -81,8 +79,8 @@ class Body:
         if getattr(raw, "_body", None):
             return _from_iterable([raw.data])  # urllib3 reads it at once unless told not to
         if hasattr(raw, "read_chunked"):
-            _claim(raw)
-            self._handle = _handle_of(raw)
+            claim(raw)
+            self._handle = handle_of(raw)
             if idle_timeout is not None and (sock := connection_socket(raw)) is not None:
                 sock.settimeout(idle_timeout)
             _before(raw, "release_conn", self._drop_handle)
@@ -228,43 +226,6 @@ def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:
 
 def _fail(error: ReadError) -> bytes:
     raise error
-
-
-# What is being read, or was: a response's bytes come only once.
-_claimed: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def _claim(raw: Any) -> None:
-    if raw in _claimed:
-        raise RuntimeError(
-            "the response is read by another Reader or Relay already, and its bytes come only once: go on with that "
-            "one, or make another request"
-        )
-    try:
-        _claimed.add(raw)
-    except TypeError:
-        pass  # a foreign one that no weak reference can be made to
-
-
-def _handle_of(raw: Any) -> socket.socket | None:
-    """What a blocked read is woken through; ``None`` where no connection is read from, as with a mock.
-
-    :raises TypeError: it can't be woken.
-    """
-    handle = duplicate(raw)
-    known = type(raw) is HTTPResponse and is_urllib3()
-    if handle is not None or known or getattr(raw, "connection", None) is None:
-        return handle
-    # urllib3-future's responses have no descriptor, but their connection has its socket. That of HTTP/2 and HTTP/3
-    # carries other answers too.
-    if raw.version in (10, 11) and (handle := duplicate(connection_socket(raw))) is not None:
-        return handle
-    kind = type(raw)
-    raise TypeError(
-        f"a read of this response could not be cancelled: the socket of its connection is not to be had "
-        f"({kind.__module__}.{kind.__qualname__}, HTTP version {raw.version}). Make the request with requests over "
-        "urllib3, or with HTTP/1.1 alone (niquests: Session(disable_http2=True, disable_http3=True))"
-    )
 
 
 def _from_urllib3(raw: Any) -> Callable[[], bytes]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from ..cancel import CancelToken
 
-__all__ = ["link", "signal_of"]
+__all__ = ["link", "signal_of", "weakly"]
 
 # How often a foreign cancel event, which can't call back, is looked at.
 _POLL_SECONDS = 0.1
@@ -51,3 +52,15 @@ def signal_of(cancel: Any) -> Any:
             f"cancel= takes a CancelToken, an EventStream or a threading.Event, got {type(cancel).__name__}"
         )
     return cancel
+
+
+def weakly(method: Callable[[], object]) -> Callable[[], None]:
+    """A function that calls a method for as long as its object is there."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive()
+
+    return call

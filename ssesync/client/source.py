@@ -23,7 +23,7 @@ from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
 from .attempt import Attempt, Request, new_session
 from .backoff import Backoff, Clock, Row, SystemClock
-from .link import link
+from .link import link, weakly
 from .outcome import is_transient, is_unauthorized, translated
 from .reader import Reader, check_options
 
@@ -169,7 +169,7 @@ class EventSource:
         self._unlink: Callable[[], object] | None = None
         if cancel is not None:
             # Weakly: what cancels may live on for long, and must not keep a source that was dropped.
-            self._unlink = weakref.finalize(self, link(cancel, _weakly(self.cancel)))
+            self._unlink = weakref.finalize(self, link(cancel, weakly(self.cancel)))
             self._unlink.atexit = False
 
     @property
@@ -395,15 +395,3 @@ class EventSource:
             self._on_retry(error, delay, self.attempt)
         self._clock.wait(token, delay)
         return True
-
-
-def _weakly(method: Callable[[], object]) -> Callable[[], None]:
-    """A function that calls a method for as long as its object is there."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive()
-
-    return call

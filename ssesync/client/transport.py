@@ -13,12 +13,22 @@ import io
 import os
 import socket
 import ssl
+import weakref
 from typing import Any
 
 from urllib3 import connection
 from urllib3.response import HTTPResponse
 
-__all__ = ["FinalResponse", "connection_socket", "duplicate", "is_urllib3", "pool_is_held", "reader_of"]
+__all__ = [
+    "FinalResponse",
+    "claim",
+    "connection_socket",
+    "duplicate",
+    "handle_of",
+    "is_urllib3",
+    "pool_is_held",
+    "reader_of",
+]
 
 #: More answers of status 1xx than this before the one that they announce are a fault, or meant to keep clients busy.
 #: A server that says 102 (Processing) every ten seconds has a quarter of an hour.
@@ -88,6 +98,47 @@ def duplicate(raw: Any) -> socket.socket | None:
     except (AttributeError, OSError, TypeError, ValueError):
         return None
     return handle
+
+
+# What is being read, or was: a response's bytes come only once.
+_claimed: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def claim(raw: Any) -> None:
+    """Note that a response is read now, for good.
+
+    :raises RuntimeError: it is read, or was, already.
+    """
+    if raw in _claimed:
+        raise RuntimeError(
+            "the response is read by another Reader or Relay already, and its bytes come only once: go on with that "
+            "one, or make another request"
+        )
+    try:
+        _claimed.add(raw)
+    except TypeError:
+        pass  # a foreign one that no weak reference can be made to
+
+
+def handle_of(raw: Any) -> socket.socket | None:
+    """What a blocked read is woken through; ``None`` where no connection is read from, as with a mock.
+
+    :raises TypeError: it can't be woken.
+    """
+    handle = duplicate(raw)
+    known = type(raw) is HTTPResponse and is_urllib3()
+    if handle is not None or known or getattr(raw, "connection", None) is None:
+        return handle
+    # urllib3-future's responses have no descriptor, but their connection has its socket. That of HTTP/2 and HTTP/3
+    # carries other answers too.
+    if raw.version in (10, 11) and (handle := duplicate(connection_socket(raw))) is not None:
+        return handle
+    kind = type(raw)
+    raise TypeError(
+        f"a read of this response could not be cancelled: the socket of its connection is not to be had "
+        f"({kind.__module__}.{kind.__qualname__}, HTTP version {raw.version}). Make the request with requests over "
+        "urllib3, or with HTTP/1.1 alone (niquests: Session(disable_http2=True, disable_http3=True))"
+    )
 
 
 def pool_is_held(source: Any) -> bool:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..cancel import CancelToken
+
 __all__ = ["Watchdog"]
 
 # While it is paused it has nothing to wait for but its end; a shorter limit than this would only burn time then.
@@ -27,7 +29,7 @@ class Watchdog:
         self._seconds = seconds
         self._action = action
         self._deadline = time.monotonic() + seconds
-        self._closed = threading.Event()
+        self._closed = CancelToken()  # no threading.Event, which a signal handler must not set
         threading.Thread(target=self._run, name="ssesync-watchdog", daemon=True).start()
 
     def restart(self) -> None:

@@ -473,7 +473,7 @@ class TestRefusals:
             (None, "got NoneType"),
             (5, "got int 5"),
         ],
-        ids=repr,
+        ids=["address", "another", "text", "bytes", "bytearray", "memoryview", "None", "number"],
     )
     def test_what_is_no_source(self, source: Any, remedy: str) -> None:
         with pytest.raises(TypeError, match=remedy):

@@ -10,7 +10,7 @@ import requests
 from flask import Flask, render_template, request
 from requests.adapters import HTTPAdapter
 
-from ssesync import ReadError, Relay, relay_request
+from ssesync import Event, ReadError, Relay, relay_request
 from ssesync_flask import EventStreamResponse
 
 # Whose key it is, and what the body is. Nothing else of the client is the upstream's business.
@@ -19,21 +19,22 @@ FORWARD = ("Authorization", "Content-Type")
 TIMEOUT = (5, 120)
 
 
-class Answer(Relay):
-    """A relay that tells of a model that broke off in the way that OpenAI's clients raise."""
+def error_event(error):
+    """What the client of half an answer is told, in the form on which OpenAI's clients raise.
 
-    def produce(self, writer):
-        try:
-            super().produce(writer)
-        except ReadError:
-            writer.write({"error": {"message": "The model broke off.", "type": "upstream_error", "code": None}})
-            raise
+    What the exception says stays in the log: it may hold the upstream's address.
+    """
+    if isinstance(error, ReadError):
+        told = {"message": "The model broke off.", "type": "upstream_error", "code": None}
+    else:
+        told = {"message": "The gateway ended the answer early.", "type": "server_error", "code": None}
+    return Event.from_json({"error": told}, type="error")
 
 
 def create_app():
     app = Flask(__name__)
-    # An answer that is half made can't be asked for again: a stop of the server waits for it, for a while.
-    app.config["SSESYNC"] = {"drain": "finish", "drain_timeout": 10}
+    # An answer that is half made can't be asked for again: a stop of the server waits for it, this long at most.
+    app.config["SSESYNC"] = {"error_event": error_event, "drain_timeout": 10}
     upstream = os.environ["UPSTREAM"].rstrip("/")
     key = os.environ.get("UPSTREAM_KEY")
     session = requests.Session()
@@ -42,12 +43,12 @@ def create_app():
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.mount("http://", HTTPAdapter(pool_maxsize=32))
 
-    def pass_on(path, **options):
+    def pass_on(path):
         headers = {} if "Authorization" in request.headers or not key else {"Authorization": f"Bearer {key}"}
         answer = relay_request(
             request, upstream + path, session=session, forward=FORWARD, headers=headers, timeout=TIMEOUT
         )
-        return EventStreamResponse(Answer(answer), **options)
+        return EventStreamResponse(Relay(answer))
 
     @app.post("/v1/chat/completions")
     def chat_completions():
@@ -59,7 +60,7 @@ def create_app():
 
     @app.get("/counters/live")
     def counters_live():
-        return pass_on("/counters/live", drain="end")  # without an end of its own
+        return pass_on("/counters/live")
 
     @app.errorhandler(requests.RequestException)
     def no_upstream(error):

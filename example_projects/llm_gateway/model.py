@@ -47,6 +47,8 @@ class Counters:
 
 def create_app():
     app = Flask(__name__)
+    # An answer is as long as it is asked to be, and this is no real model: a stop does not wait for it.
+    app.config["SSESYNC"] = {"drain": "end"}
     pause = 1 / float(os.environ.get("MODEL_PACE", "15"))
     key = os.environ.get("MODEL_KEY", "local")
     counters = Counters()

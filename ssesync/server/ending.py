@@ -30,6 +30,9 @@ logger = logging.getLogger("ssesync")
 #: The client is not there to read any last words, or does not read.
 ABSENT = (CloseReason.CLIENT_GONE, CloseReason.STALLED)
 
+# For these reasons clients are ended together, and should not come back together.
+_COME_BACK = (CloseReason.SHUTDOWN, CloseReason.LIFETIME, CloseReason.CANCELLED)
+
 # What clients are told. The exception itself is for the log: it may hold what is nobody else's business.
 _MESSAGES = {
     CloseReason.ERROR: "The stream ended because of an error on the server.",
@@ -119,7 +122,7 @@ class Ending:
             return b""
         self._said = True
         if source.error is None and self.is_orderly(source.resumable, reason):
-            return come_back(self._settings)
+            return come_back(self._settings) if reason in _COME_BACK else b""
         return encode_error(self._settings, reason, source.error, self._name)
 
     def conclude(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:

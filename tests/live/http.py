@@ -122,6 +122,16 @@ class Response:
             pieces.append(piece)
         return b"".join(pieces)
 
+    def read_broken(self) -> bytes:
+        """All that is left of a body that ends too early. Fails if it comes to its end."""
+        pieces = []
+        try:
+            while piece := self.piece():
+                pieces.append(piece)
+        except (EOFError, ConnectionResetError):
+            return b"".join(pieces)
+        raise AssertionError(f"the body came to its end, {self.end}, after {b''.join(pieces)!r}")
+
     def expect(self, data: bytes) -> None:
         """Fail unless these are the very next bytes; wait for them, and for none behind them."""
         came = b""

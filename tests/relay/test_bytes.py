@@ -199,7 +199,7 @@ def test_an_upstream_that_breaks_off_ends_the_stream_with_an_error_event_and_the
     assert data.startswith(b"data: whole\n\n")
     whole, error = Decoder().feed(data)
     assert (whole.data, error.type) == ("whole", "error")
-    assert error.json() == {"message": "The stream ended because of an error on the server."}
+    assert error.json()["error"]["message"] == "The stream ended because of an error on the server."
     assert stream.reason == "error"
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None

@@ -95,7 +95,7 @@ def test_whatever_ends_the_stream_shuts_the_upstream(end: str, upstream: Upstrea
     assert next(stream) == EVENT
     getattr(stream, end)()
     rest = b"".join(stream)
-    assert rest.startswith(b"retry: ") if end == "stop" else rest == b""
+    assert rest.startswith(b"event: error\n") if end != "close" else rest == b""
     assert server.client_left.acquire(timeout=PATIENCE)
 
 

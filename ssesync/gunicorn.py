@@ -1,21 +1,39 @@
 """Hooks for gunicorn: ``gunicorn -c python:ssesync.gunicorn …``, or ``from ssesync.gunicorn import *`` in a config.
 
 They end streams cleanly when a worker stops (SIGTERM, SIGINT, SIGQUIT, HUP, ``max_requests``, ``--preload`` or not),
-so that it is gone at once instead of after ``--graceful-timeout``. A config that has such hooks of its own calls
-these from them.
+so that it is gone at once instead of after ``--graceful-timeout``; and they keep a worker from running out of
+descriptors, however many clients come (``server/accepting.py``). A config that has such hooks of its own calls these
+from them.
+
+The environment variable ``SSESYNC_OPEN_FILES`` bounds the descriptors of detached streams: 65536 without it, never more
+than the hard limit of open files; with ``0`` the soft limit.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from .server.accepting import defer_accept
+from .server.admission import streams
 from .server.shutdown import drain, drain_on_signal
 
-__all__ = ["post_worker_init", "worker_exit"]
+__all__ = ["post_worker_init", "when_ready", "worker_exit"]
+
+
+def when_ready(server: Any) -> None:
+    """In the master, before it starts workers: leave clients with the kernel until they have sent something, so that
+    one which never does takes no thread."""
+    defer_accept(server.LISTENERS, server.worker_class)
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker that has loaded the application: see to it that its streams end when it does."""
+    """In a worker that has loaded the application: see to it that its streams end when it does, and that there are
+    descriptors for its clients.
+
+    :raises ssesync.SettingsError: ``SSESYNC_OPEN_FILES`` is no number.
+    """
+    streams.prepare(worker)
+    defer_accept(worker.sockets, type(worker))
     drain_on_signal()
 
 

@@ -34,7 +34,11 @@ class StreamsCollector(Collector):
             value=sum(stream["pending_bytes"] for stream in current),
         )
         yield CounterMetricFamily("ssesync_streams_opened", "Event streams opened.", value=snapshot["opened"])
-        yield CounterMetricFamily("ssesync_streams_refused", "Requests answered 503.", value=snapshot["refused"])
+        yield CounterMetricFamily(
+            "ssesync_streams_refused",
+            "Requests for event streams that were refused, with 503 or as a browser needs it.",
+            value=snapshot["refused"],
+        )
         closed = CounterMetricFamily("ssesync_streams_closed", "Event streams closed, by reason.", labels=["reason"])
         for reason, count in snapshot["closed"].items():
             closed.add_metric([reason], count)

@@ -70,7 +70,7 @@ class Settings:
     Off by default. Under gunicorn's sync worker set it below ``--timeout``, which kills the worker otherwise."""
 
     max_streams: int | Literal["auto"] | None = "auto"
-    """Streams that this process may serve at once, each by a thread; over that the answer is 503 with ``Retry-After``.
+    """Streams that this process may serve at once, each by a thread; over that clients are refused, see ``refusal``.
     ``"auto"`` leaves one of gunicorn's threads free for ordinary requests, and sets no limit on servers whose threads
     are not known. Detached streams take no thread, and don't count."""
 
@@ -81,11 +81,17 @@ class Settings:
     gevent, a middleware that changes the body) a stream is served by a thread as any other."""
 
     max_detached: int | Literal["auto"] | None = "auto"
-    """Detached streams that this process may hold at once; over that the answer is 503 with ``Retry-After``.
-    ``"auto"``: as many as its limit of open files allows (``ulimit -n``), less a tenth, at least 64, for the rest."""
+    """Detached streams that this process may hold at once; over that clients are refused. ``"auto"`` and ``None``: as
+    many as its limit of open files allows beside the server's connections; no number allows more."""
 
     max_streams_per_key: int | None = None
     """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
+
+    refusal: Literal["auto", "503"] = "auto"
+    """What a client is answered over a limit, or while the broker can't be reached. ``"auto"``: a browser's
+    ``EventSource`` (a GET whose ``Accept`` is ``text/event-stream`` alone), which gives up for good on any other
+    status, gets 200 with nothing but a reconnection time, 3 to 120 seconds, the longer the more are refused; everybody
+    else gets 503 with ``Retry-After``. ``"503"``: everybody gets 503."""
 
     resumable: bool | Literal["auto"] = "auto"
     """Whether a client comes back for what it has missed, so that a stream which its producer did not end (shutdown,
@@ -149,6 +155,8 @@ class Settings:
             raise SettingsError(f"detach takes True, False or 'auto', got {excerpt(self.detach)}")
         if self.release_db not in ("step", "start", None):
             raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")
+        if self.refusal not in ("auto", "503"):
+            raise SettingsError(f"refusal takes 'auto' or '503', got {excerpt(self.refusal)}")
         if self.drain not in ("auto", "end", "finish"):
             raise SettingsError(f"drain takes 'auto', 'end' or 'finish', got {excerpt(self.drain)}")
         self._check_endings()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from random import randint
 from typing import Any
 
 from django.conf import settings as project
@@ -16,7 +15,7 @@ from django.http import HttpRequest
 from ssesync import Broker, BrokerUnavailable, ChannelError, Subscription, get_last_event_id, open_broker
 
 from .apps import app_settings
-from .response import EventStreamResponse, dump_json, is_tested, key_of, own_key, refusal
+from .response import EventStreamResponse, dump_json, is_tested, key_of, own_key, refusal, unavailable
 
 __all__ = ["broker_url", "get_broker", "publish", "revoke", "subscribe"]
 
@@ -126,8 +125,8 @@ def subscribe(
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
 
-    The answer is 503 while the broker can't be reached. A subscription takes no thread of its own and holds no database
-    connection.
+    While the broker can't be reached the client is refused, see the setting ``refusal``. A subscription takes no thread
+    of its own and holds no database connection.
     """
     plain: HttpRequest = getattr(request, "_request", request)  # REST framework's wraps Django's
     broker = get_broker()
@@ -147,7 +146,7 @@ def subscribe(
         return refusal(plain, "404 Not Found", "no channel can have this name", options)
     except BrokerUnavailable as error:
         logger.error("a client could not subscribe: %s", error)
-        return refusal(plain, "503 Service Unavailable", "try again", options, ("Retry-After", str(randint(2, 10))))
+        return unavailable(plain, options)
     try:
         # After subscribing: a right that is taken back between the check and the subscription would not end it.
         names = subscription.channels + subscription.patterns

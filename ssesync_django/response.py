@@ -195,9 +195,19 @@ def refusal(
     request: HttpRequest, status: str, why: str, options: Mapping[str, Any], *headers: tuple[str, str]
 ) -> EventStreamResponse:
     """An answer that is no stream, for a reason that the client is told."""
-    about_origins = ("settings", "same_origin_only", "cors_origins", "cors_credentials")
-    kept = {name: options[name] for name in about_origins if name in options}
-    return EventStreamResponse(_Refusal(status, why, headers), request=request, **kept)
+    return EventStreamResponse(_Refusal(status, why, headers), request=request, **_for_refusals(options))
+
+
+def unavailable(request: HttpRequest, options: Mapping[str, Any]) -> EventStreamResponse:
+    """The answer while the broker can't be reached."""
+    kept = {"settings": app_settings(), **_for_refusals(options)}
+    return EventStreamResponse(EventStream.refused("try again", **kept), request=request)
+
+
+def _for_refusals(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a stream's options that mean something for an answer that is none."""
+    names = ("settings", "same_origin_only", "cors_origins", "cors_credentials", "refusal", "retry", "detach")
+    return {name: options[name] for name in names if name in options}
 
 
 def key_of(who: Any) -> str:

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from ssesync import BrokerUnavailable, Ticket, TicketRefused, Tickets
 
 from .channels import get_broker
-from .response import key_of, refusal
+from .response import key_of, refusal, unavailable
 from .views import find_request
 
 __all__ = ["issue_ticket", "ticket_required"]
@@ -60,7 +60,7 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
             return refusal(request, "401 Unauthorized", "a ticket is needed", {}, ("WWW-Authenticate", "ticket"))
         except BrokerUnavailable as error:
             logger.error("a ticket could not be used: %s", error)
-            return refusal(request, "503 Service Unavailable", "try again", {}, ("Retry-After", "5"))
+            return unavailable(request, {})
         return view(*args, **kwargs)
 
     return wrapper

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import logging
-import random
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from flask import Flask, abort, after_this_request, current_app, has_app_context, request
 from flask.wrappers import Request, Response
-from werkzeug.exceptions import ServiceUnavailable
 
 from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, Ticket, get_last_event_id
 from ssesync.wire import with_cors
 
-from .response import EventStreamResponse
+from .response import EventStreamResponse, unavailable
 from .state import State, bind, encoder_of, state_of, state_of_current_app
 from .tickets import redeem, tickets_of
 
 __all__ = ["SSE"]
 
 logger = logging.getLogger("ssesync")
-
-# Seconds that a client is told to wait while the broker can't be reached.
-_RETRY_AFTER = (2, 10)
 
 
 class SSE:
@@ -123,7 +118,8 @@ class SSE:
             :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which bound
             what waits, and what else :class:`EventStreamResponse` takes.
         :raises werkzeug.exceptions.Forbidden: ``authorize`` refused.
-        :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached.
+        :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached, and the client is no browser's
+            ``EventSource``, which is answered as the setting ``refusal`` says.
         :raises ssesync.ChannelError: no channel can have this name.
 
         A subscription takes no thread of its own.
@@ -149,7 +145,7 @@ class SSE:
             abort(404)
         except BrokerUnavailable as error:
             logger.error("a client could not subscribe: %s", error)
-            raise ServiceUnavailable(retry_after=random.randint(*_RETRY_AFTER)) from error
+            return unavailable(settings, error)
         try:
             # After subscribing: revoke() would not end what is not there yet.
             for name in subscription.channels + subscription.patterns:

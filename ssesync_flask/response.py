@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, has_request_context, request
 from flask.globals import app_ctx, request_ctx
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wsgi import ClosingIterator
 
-from ssesync import EventStream, Writer
+from ssesync import EventStream, Settings, Writer
 
 from .dropped import end_with_request, is_sent
 from .state import encoder_of, state_of_current_app
@@ -65,6 +66,17 @@ class EventStreamResponse(Response):
         if environ["REQUEST_METHOD"] == "HEAD" or self.status_code == 204:
             return ClosingIterator((), self.close)
         return ClosingIterator(self.event_stream, self.close)
+
+
+def unavailable(settings: Settings, error: Exception) -> EventStreamResponse:
+    """The answer to the current request while the broker can't be reached, if that is not a 503.
+
+    :raises werkzeug.exceptions.ServiceUnavailable: it is, so that the application's handler for it is called.
+    """
+    response = EventStreamResponse(EventStream.refused("try again", settings=settings))
+    if response.status_code == 503:
+        raise ServiceUnavailable(retry_after=int(response.headers["Retry-After"])) from error
+    return response
 
 
 def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> EventStream:

@@ -6,12 +6,15 @@ import logging
 from hashlib import sha256
 from typing import Any
 
-from flask import Flask
+from flask import Flask, abort
 from itsdangerous import BadData, URLSafeSerializer
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from ssesync import Broker, Ticket, TicketRefused, Tickets
+from ssesync import Broker, BrokerUnavailable, Ticket, TicketRefused, Tickets
+
+from .response import unavailable
+from .state import state_of
 
 __all__ = ["redeem", "tickets_of"]
 
@@ -48,3 +51,6 @@ def redeem(app: Flask, broker: Broker, text: str) -> Ticket:
         raise Unauthorized(
             "A ticket is needed that is not used, expired or changed.", www_authenticate=WWWAuthenticate("ticket")
         ) from None
+    except BrokerUnavailable as error:
+        logger.error("a ticket could not be used: %s", error)
+        abort(unavailable(state_of(app).settings, error))

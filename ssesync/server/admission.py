@@ -7,12 +7,8 @@ knows whom to tell. The counters outlive the streams; nothing here keeps one ali
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
 import os
-import random
-import signal
-import sys
 import time
 import weakref
 from collections import Counter, deque
@@ -22,19 +18,19 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
 from ..settings import Settings
+from . import descriptors
+from .accepting import prepare
 from .connection import Connection
-from .stats import StreamStats
+from .refusal import ReturnTimes
 from .watcher import watcher
+from .wsgi_server import advice, gunicorn_worker, thread_limit
 
 if TYPE_CHECKING:
     from .stream import EventStream
 
-__all__ = ["DetachedRecord", "Streams", "streams"]
+__all__ = ["Streams", "streams"]
 
 logger = logging.getLogger("ssesync")
-
-# Refused clients come back between these many seconds, spread so that they don't in lock-step.
-_RETRY_AFTER = (2, 10)
 
 
 class Streams:
@@ -55,6 +51,7 @@ class Streams:
         self._refused = 0
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
+        self._return_times = ReturnTimes()
         self._warned = self._told_of_files = self._told_of_staying = False
         #: Set while the process stops: then no stream is admitted.
         self.stopping = False
@@ -68,8 +65,12 @@ class Streams:
         """
         settings = stream.settings
         ticking = watcher()  # before anything is counted: there may be no descriptors for one
+        if detached:
+            self.prepare()
+        limit = _detached_limit(settings) if detached else _served_limit(settings)
         with self._locked():
-            full = self._is_full_of_detached(settings) if detached else self._is_full_of_served(settings)
+            held = len(self._detached) + len(self._leaving) if detached else len(self._open) - len(self._leaving)
+            full = limit is not None and held >= limit
             per_key = settings.max_streams_per_key
             admitted = not (full or self.stopping or (per_key is not None and self._keys[key] >= per_key))
             if admitted:
@@ -82,27 +83,42 @@ class Streams:
                 self._refused += 1
             tell = full and detached and not self._told_of_files
             self._told_of_files = self._told_of_files or tell
-            held = len(self._detached)
         if admitted:
             ticking.every_tick(self._tick)
         if tell:  # not with the lock held: who knows what a handler of the log does
             logger.warning(
-                "this process holds %d detached event streams and answers 503 to more; max_detached=%r%s",
+                "this process holds %d detached event streams and refuses more; max_detached=%r%s",
                 held,
                 settings.max_detached,
-                ", from its limit of open files: raise that (ulimit -n, LimitNOFILE=)"
-                if settings.max_detached == "auto"
-                else "",
+                "" if settings.max_detached == limit else f", and {_about_files()}",
             )
         return admitted
 
-    def _is_full_of_served(self, settings: Settings) -> bool:
-        limit = _server_limit() if settings.max_streams == "auto" else settings.max_streams
-        return limit is not None and len(self._open) - len(self._leaving) >= limit
+    def refuse(self, *, browser: bool, least: float = 0.0, counted: bool = False) -> float:
+        """Seconds after which a refused client is to come back.
 
-    def _is_full_of_detached(self, settings: Settings) -> bool:
-        limit = _descriptor_limit() if settings.max_detached == "auto" else settings.max_detached
-        return limit is not None and len(self._detached) + len(self._leaving) >= limit
+        :param browser: it will keep to that for its later connections too, until it is told another time.
+        :param least: at least so many seconds.
+        :param counted: :meth:`admit` has counted this client as refused.
+        """
+        with self._locked():
+            self._refused += not counted
+            seconds = self._return_times.give(least)
+            if browser:
+                self._return_times.promise(seconds)
+        return seconds
+
+    def prepare(self, worker: Any = None) -> None:
+        """Divide the descriptors between detached streams and the server. Any number of times.
+
+        :param worker: the gunicorn worker that this process is, where it is known.
+        """
+        prepare(worker, lambda browser: self.refuse(browser=browser))
+
+    @property
+    def refused_lately(self) -> bool:
+        """Whether a browser that comes now may have been told a long reconnection time, which it is to forget."""
+        return self._return_times.are_kept()
 
     def detached(self, stream: EventStream, key: str, connection: Connection) -> None:
         """A stream is served by the loop from now on."""
@@ -113,18 +129,19 @@ class Streams:
 
     def stays(self, stream: EventStream) -> bool:
         """A stream can't be detached, and is served after all; whether there is room for it."""
+        limit = _served_limit(stream.settings)
         with self._locked():
             if id(stream) not in self._leaving:
                 return True
-            full = self._is_full_of_served(stream.settings)
             self._leaving.discard(id(stream))
-            return not full
+            return limit is None or len(self._open) - len(self._leaving) <= limit
 
-    def tell_of_staying(self, name: str, why: str) -> None:
-        """Log why a stream could not be detached."""
+    def tell_of_staying(self, name: str, why: str, served: bool) -> None:
+        """Log why a stream could not be detached, and whether it is served all the same."""
         level = logging.DEBUG if self._told_of_staying else logging.WARNING
         self._told_of_staying = True
-        logger.log(level, "the event stream %s takes a thread, as it could not be detached: %s", name, why)
+        outcome = "takes a thread" if served else "was refused"
+        logger.log(level, "the event stream %s %s, as it could not be detached: %s", name, outcome, why)
 
     def leave(
         self,
@@ -200,22 +217,14 @@ class Streams:
                 with contextlib.suppress(IndexError):  # another thread does it
                     self._later.popleft()()
 
-    def refusal(self) -> list[tuple[str, str]]:
-        """The headers of the 503 that a refused client gets."""
-        return [
-            ("Retry-After", str(random.randint(*_RETRY_AFTER))),
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Cache-Control", "no-store"),
-        ]
-
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """Say, once in a process, that this server can't serve streams well, and what would."""
         if self._warned:
             return
-        advice = _advice(environ)
-        if advice is not None:
+        text = advice(environ)
+        if text is not None:
             self._warned = True
-            logger.warning(advice)
+            logger.warning(text)
 
     def _tick(self) -> bool:
         if self.on_tick is not None:
@@ -237,88 +246,18 @@ class Streams:
         return bool(references or detached)
 
 
-class DetachedRecord:
-    """What is still to be done for a detached stream by the process that its request came to."""
-
-    __slots__ = ("_context", "_key", "_on_close", "_stream")
-
-    def __init__(
-        self,
-        stream: EventStream,
-        key: str,
-        on_close: Callable[[CloseReason, StreamStats], object] | None,
-        context: contextvars.Context,
-    ) -> None:
-        self._stream = weakref.ref(stream)
-        self._key = key
-        self._on_close = on_close
-        # A context holds the request and all that hangs on it.
-        self._context = None if on_close is None else context
-
-    def began(self, connection: Connection) -> None:
-        """See :class:`ssesync.server.connection.Record`."""
-        stream = self._stream()
-        assert stream is not None
-        streams.detached(stream, self._key, connection)
-
-    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
-        """See :class:`ssesync.server.connection.Record`."""
-        streams.leave(connection, self._key, reason, connection.tell)
-        stream, on_close, context = self._stream(), self._on_close, self._context
-        if stream is not None:
-            stream.cancelled._set(reason, connection.tell)
-        if on_close is not None and context is not None:
-            connection.tell(lambda: context.run(_close, connection.name, on_close, reason, stats))
+def _served_limit(settings: Settings) -> int | None:
+    return thread_limit() if settings.max_streams == "auto" else settings.max_streams
 
 
-def _close(
-    name: str, on_close: Callable[[CloseReason, StreamStats], object], reason: CloseReason, stats: StreamStats
-) -> None:
-    try:
-        on_close(reason, stats)
-    except Exception:
-        logger.exception("on_close of the event stream %s failed", name)
+def _detached_limit(settings: Settings) -> int | None:
+    most, wanted = descriptors.capacity(), settings.max_detached
+    return most if wanted == "auto" or wanted is None else wanted if most is None else min(most, wanted)
 
 
-def gunicorn_worker() -> Any:
-    """The gunicorn worker that this process is, None elsewhere. Its SIGTERM handler is a method of it."""
-    if "gunicorn" not in sys.modules:
-        return None
-    handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGTERM)
-    handler = getattr(handler, "previous", handler)  # ours, in front of gunicorn's
-    worker = getattr(handler, "__self__", None)
-    return worker if hasattr(worker, "cfg") and hasattr(worker, "alive") else None
-
-
-def _server_limit() -> int | None:
-    worker = gunicorn_worker()
-    if worker is None or not type(worker).__module__.endswith("gthread"):
-        return None
-    return max(1, int(worker.cfg.threads) - 1)
-
-
-def _descriptor_limit() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else max(1, soft - max(64, soft // 10))
-
-
-def _advice(environ: Mapping[str, Any]) -> str | None:
-    worker = gunicorn_worker()
-    kind = type(worker).__module__.rpartition(".")[2] if worker is not None else ""
-    if kind == "sync":
-        return (
-            "gunicorn's sync worker serves one stream and nothing else, and is killed after --timeout "
-            f"({worker.cfg.timeout} s); run it with threads: gunicorn -k gthread --threads 32"
-        )
-    if kind == "gthread" and worker.cfg.threads < 2:
-        return "gunicorn has a single thread: one stream takes all of it; use gunicorn -k gthread --threads 32"
-    if "werkzeug.socket" in environ and not environ.get("wsgi.multithread"):
-        return "the development server runs without threads: one stream takes all of it; run it with threaded=True"
-    return None
+def _about_files() -> str:
+    count = descriptors.capacity()
+    return f"there are descriptors for {count}: raise the hard limit of open files (LimitNOFILE=, ulimit -n)"
 
 
 #: The streams of this process.

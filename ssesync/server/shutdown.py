@@ -19,9 +19,10 @@ from ..errors import CloseReason
 from ..event import Event
 from ..settings import Settings
 from ..wire.encoder import encode
-from .admission import gunicorn_worker, streams
+from .admission import streams
 from .connection import Connection
 from .watcher import watcher, watcher_if_any
+from .wsgi_server import gunicorn_worker
 
 if TYPE_CHECKING:
     from .stream import EventStream

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-__all__ = ["StreamStats"]
+__all__ = ["StreamStats", "describe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +20,38 @@ class StreamStats:
     """Keep-alives among them that the stream sent by itself."""
     seconds: float
     """From the stream's making to its end."""
+
+
+class _Described(Protocol):
+    """What all streams have."""
+
+    name: str
+
+    @property
+    def stats(self) -> StreamStats: ...
+    @property
+    def senses_disconnect(self) -> bool: ...
+
+
+def describe(
+    stream: _Described, age: float, pending: tuple[int, int], quiet: float | None, tier: str
+) -> dict[str, Any]:
+    """What ``streams.snapshot()`` tells of a stream.
+
+    :param age: in seconds.
+    :param pending: events and bytes that wait for the client.
+    :param quiet: seconds since the last write, if there was one.
+    """
+    stats = stream.stats
+    return {
+        "id": id(stream),
+        "name": stream.name,
+        "age": round(age, 3),
+        "events": stats.events,
+        "bytes": stats.bytes,
+        "pending_events": pending[0],
+        "pending_bytes": pending[1],
+        "last_write": None if quiet is None else round(quiet, 3),
+        "tier": tier,
+        "senses_disconnect": stream.senses_disconnect,
+    }

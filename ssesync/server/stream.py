@@ -15,14 +15,17 @@ from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
-from .admission import DetachedRecord, streams
+from .admission import streams
 from .closing import Closable
 from .connection import Connection, Handover
 from .ending import Ending
 from .guard import Guard
-from .margins import come_back, opening_of
+from .margins import opening_of
 from .pump import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
-from .stats import StreamStats
+from .record import DetachedRecord
+from .refusal import Refusal
+from .refusing import refuse
+from .stats import StreamStats, describe
 from .takeover import Head, Takeover, takeover_of
 from .writer import Writer
 
@@ -117,6 +120,7 @@ class EventStream(Closable):
         self._guard: Guard | None = None
         self._takeover: Takeover | None = None
         self._ending = Ending(self.settings, {}, self.name)
+        self._opening = b""
         self._detached: Connection | None = None
         self._admitted: str | None = None
         self._rest: bytes | memoryview = b""
@@ -128,10 +132,14 @@ class EventStream(Closable):
     @classmethod
     def from_writer(cls, function: Callable[[Writer], object], **options: Any) -> EventStream:
         """A stream that ``function`` writes to: it is called with a :class:`Writer`, and its return ends the stream.
-
-        The options are those of the class.
-        """
+        The options are those of the class."""
         return cls(cast(Any, WriterFunction(function)), **options)
+
+    @classmethod
+    def refused(cls, why: str, **options: Any) -> EventStream:
+        """A stream that is counted as refused, and only answers so (see the setting ``refusal``), with the text ``why``
+        where that is a 503. The options are those of the class."""
+        return cls(Refusal(why), **options)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333). HEAD gets the headers alone and runs no producer.
@@ -147,11 +155,10 @@ class EventStream(Closable):
 
         The result is the status line to answer; ``headers`` are those of that answer, and what is to be sent comes
         from iterating in any case. It is ``403 Forbidden`` for other origins where ``same_origin_only`` says so,
-        ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` where a limit is reached, what a
-        source that can't be streamed says, else ``200 OK``. Only on 200, not on HEAD and not while the process is
-        stopping, was a producer started.
-
-        Needed only by those who don't call the stream as an application. Once only.
+        ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` or 200 where a limit is reached (see
+        ``refusal``), what a source that can't be streamed says, else ``200 OK``. Only on 200, not on HEAD, not where a
+        limit is reached and not while the process is stopping, was a producer started. Needed only by those who don't
+        call the stream as an application. Once only.
 
         :raises Exception: what the producer raised before its first event.
         :raises RuntimeError: the stream was opened before.
@@ -185,16 +192,16 @@ class EventStream(Closable):
         answer = getattr(self._source, "answer", None)
         if answer is not None:
             return self._answer(*answer)
+        if isinstance(self._source, Refusal):
+            return self._refuse(self._source.why, counted=False)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return self._answer("200 OK", self.headers)
+        self._opening = opening_of(self.settings, told_before=streams.refused_lately)
         key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
         if hasattr(self._source, "hand_over"):
-            self._takeover = takeover_of(environ, self.settings, opening_of(self.settings))
+            self._takeover = takeover_of(environ, self.settings, self._opening)
         if not streams.admit(self, key, detached=self._takeover is not None):
-            if streams.stopping:
-                # Any other status, and a browser's EventSource gives up for good: the next process will serve it.
-                return self._answer("200 OK", self.headers, come_back(self.settings))
-            return self._answer("503 Service Unavailable", streams.refusal(), b"too many event streams\n")
+            return self._refuse("too many event streams", counted=True)
         self._admitted = key
         try:
             self._start(environ)
@@ -210,6 +217,11 @@ class EventStream(Closable):
     def _watch_over(self) -> None:
         streams.warn_once(self._environ or {})
         self._guard = Guard(self, self._environ or {}, self.settings)
+
+    def _refuse(self, why: str, *, counted: bool) -> str:
+        """Answer that this client can't be served now, and end its connection where that can be done."""
+        answer, self._takeover = refuse(self._environ or {}, self.settings, self.headers, why, counted=counted)
+        return self._answer(*answer)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes = b"") -> str:
         """Answer without a stream."""
@@ -247,6 +259,8 @@ class EventStream(Closable):
         if self._guard is not None:
             self._guard.sent()
         if self._rest:
+            if self._ended and self._takeover is not None:
+                self._takeover.begin()
             return self._send(self._rest)
         driver = self._driver
         if self._ended or driver is None:
@@ -255,7 +269,7 @@ class EventStream(Closable):
             self._started = True
             if self._on_start is not None:
                 self._on_start()
-            opening = self._send(opening_of(self.settings))
+            opening = self._send(self._opening)
             if self._takeover is not None and not self._takeover.begin():
                 self._stay()
             return opening
@@ -291,13 +305,14 @@ class EventStream(Closable):
         return self._ended
 
     def _stay(self) -> None:
-        """Be served as any other, since the connection could not be taken over."""
+        """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
         takeover, self._takeover = cast(Takeover, self._takeover), None
         takeover.close()
+        there_is_room = streams.stays(self) and not takeover.is_short
         if self.reason is None:
-            streams.tell_of_staying(self.name, takeover.why)
+            streams.tell_of_staying(self.name, takeover.why, there_is_room)
         self._watch_over()
-        if not streams.stays(self):
+        if not there_is_room:
             self.stop(CloseReason.CANCELLED)
 
     def _send(self, data: bytes | memoryview) -> bytes:
@@ -346,17 +361,6 @@ class EventStream(Closable):
     def describe(self) -> dict[str, Any]:
         """What ``streams.snapshot()`` tells of this stream."""
         now = time.monotonic()
-        events, size = getattr(getattr(self._driver, "writer", self._driver), "pending", (0, 0))
-        stats = self.stats
-        return {
-            "id": id(self),
-            "name": self.name,
-            "age": round(now - self._born, 3),
-            "events": stats.events,
-            "bytes": stats.bytes,
-            "pending_events": events,
-            "pending_bytes": size,
-            "last_write": None if self._last_write is None else round(now - self._last_write, 3),
-            "tier": "served",
-            "senses_disconnect": self.senses_disconnect,
-        }
+        pending = getattr(getattr(self._driver, "writer", self._driver), "pending", (0, 0))
+        quiet = None if self._last_write is None else now - self._last_write
+        return describe(self, now - self._born, pending, quiet, "served")

@@ -14,6 +14,7 @@ always one that it can use.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 from ..locks import make_rlock
 from ..settings import Settings
+from .descriptors import duplicate
 from .keepalive import gunicorn_force_close
 from .sending import AGAIN, make_send
 from .sockets import ClientSocket, expect_loss, find_socket
@@ -113,14 +115,16 @@ def _difference(written: bytes, opening: bytes) -> str:
     return "what was written is not the stream's opening; something compresses or changes it"
 
 
-def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
+def takeover_of(
+    environ: Mapping[str, Any], settings: Settings, opening: bytes, kind: type[Takeover] | None = None
+) -> Takeover | None:
     """What can take the connection over, ``None`` where that is not possible or not wanted."""
     if not settings.detach or len(opening) > _LONGEST_OPENING or threads_are_greenlets():
         return None
     found = find_socket(environ)
     if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
         return None
-    return Takeover(found, opening, settings.send_timeout) if _is_suitable(found.server, environ) else None
+    return (kind or Takeover)(found, opening, settings.send_timeout) if _is_suitable(found.server, environ) else None
 
 
 def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
@@ -160,6 +164,9 @@ class Takeover:
     """Of one connection. All but :meth:`tick` on the server's thread: :meth:`begin`, then :meth:`complete` or
     :meth:`undo`, then :meth:`close` in any case."""
 
+    # Makes the descriptor that the client's socket goes on with.
+    _copy: Callable[[int], int] = staticmethod(duplicate)
+
     def __init__(self, found: ClientSocket, opening: bytes, send_timeout: float | None = None) -> None:
         self._server = found
         self._send_timeout = send_timeout
@@ -174,6 +181,8 @@ class Takeover:
         self._end_keep_alive: Callable[[], object] | None = None
         #: Why it was not possible, for the log.
         self.why = ""
+        #: Whether it was not since the process has no descriptor left.
+        self.is_short = False
 
     def begin(self) -> bool:
         """Let the server write into the dummy from now on; whether that is so."""
@@ -187,7 +196,7 @@ class Takeover:
                 if self._end_keep_alive is None:
                     self.why = "this worker can't be kept from running what the client sent behind the request"
                     return False
-            self._real = os.dup(fd)
+            self._real = self._copy(fd)
             ours, dummy = socket.socketpair()
             # Before anybody has it: a worker's timeout raises SystemExit anywhere, and what is read to the end in
             # :meth:`close` must not wait.
@@ -204,6 +213,7 @@ class Takeover:
                 os.dup2(dummy.fileno(), fd, inheritable=os.get_inheritable(fd))
         except OSError as error:
             self.why = f"there are no descriptors for it: {error}"
+            self.is_short = error.errno in (errno.EMFILE, errno.ENFILE)
             self._hang_up()
             if self._real >= 0:
                 os.close(self._real)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import io
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ from django.test import Client, RequestFactory, TestCase, override_settings
 from django.urls import path
 from rest_framework.views import APIView
 
-from ssesync import BrokerUnavailable, ChannelError, Event, EventError, SettingsError, Subscription
+from ssesync import BrokerUnavailable, ChannelError, Event, EventError, SettingsError, Subscription, streams
+from ssesync.server.refusal import ReturnTimes
 from ssesync.wire import Decoder
 from ssesync_django import ChannelView, get_broker, publish, revoke, subscribe
 
@@ -510,6 +512,26 @@ def test_a_broker_that_can_not_be_reached_is_answered_503(tmp_path: Path, caplog
     assert 2 <= int(response["Retry-After"]) <= 10
     assert b"missing" not in response.getvalue()
     assert "could not subscribe" in caplog.text
+
+
+@pytest.mark.parametrize(("options", "status"), [({}, 200), ({"refusal": "503"}, 503)])
+def test_a_browser_comes_back_by_itself_while_the_broker_can_not_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], status: int
+) -> None:
+    monkeypatch.setattr(streams, "_return_times", ReturnTimes())  # what a browser is told shows in later openings
+    given = request()
+    given.META["HTTP_ACCEPT"] = "text/event-stream"
+    refused = streams.snapshot()["refused"]
+    with override_settings(SSESYNC_BROKER=f"sqlite:///{tmp_path}/missing/log"):
+        response = subscribe(given, "a", **options)
+    assert response.status_code == status
+    body = response.getvalue()
+    if status == 200:
+        assert response["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert re.fullmatch(rb"retry: [0-9]{4,6}\n", body)
+    else:
+        assert (int(response["Retry-After"]) >= 3, body) == (True, b"try again\n")
+    assert streams.snapshot()["refused"] == refused + 1
 
 
 def test_memory_in_several_processes_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from ssesync import (
     open_broker,
     streams,
 )
+from ssesync.server.refusal import ReturnTimes
 from ssesync.wire import Decoder
 from ssesync_flask import SSE, EventStreamResponse, Ticket
 
@@ -489,6 +491,33 @@ def test_a_broker_that_can_t_be_reached_is_503_with_a_time_to_come_back(
     assert "no such directory" in caplog.text
     with pytest.raises(BrokerUnavailable):
         sse.publish("a", "x")
+
+
+def test_a_browser_comes_back_by_itself_while_the_broker_can_t_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_return_times", ReturnTimes())  # what a browser is told shows in later openings
+    browser = {"Accept": "text/event-stream"}
+    handled = []
+    for refusal, status in (("auto", 200), ("503", 503)):
+        app = make_app(SSESYNC={"refusal": refusal})
+        app.register_error_handler(503, lambda error: handled.append(error) or error)  # type: ignore[func-returns-value]
+        sse = SSE(app, broker=f"sqlite:///{tmp_path}/missing/a.db")
+        room_view(app, sse)
+        app.add_url_rule("/ticket", view_func=lambda sse=sse: sse.redeem_ticket().subject)
+        with app.app_context():
+            ticket = sse.issue_ticket("ada")
+        refused = streams.snapshot()["refused"]
+        for path in ("/rooms/1", f"/ticket?ticket={ticket}"):
+            answer = app.test_client().get(path, headers=browser)
+            assert answer.status_code == status
+            if status == 200:
+                assert answer.mimetype == "text/event-stream"
+                assert re.fullmatch(rb"retry: [0-9]{4,6}\n", answer.data)
+            else:
+                assert int(answer.headers["Retry-After"]) >= 3
+        assert streams.snapshot()["refused"] == refused + 2
+    assert len(handled) == 2
 
 
 def test_memory_with_several_processes_is_warned_of_once(

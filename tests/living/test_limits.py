@@ -168,16 +168,18 @@ def test_a_stream_that_is_closed_makes_room_for_another(serve: Callable[..., Ser
         open_idle(server, stack)
 
 
-def test_a_refused_head_has_no_body_and_a_refused_client_keeps_its_connection(serve: Callable[..., Server]):
+def test_a_refused_client_s_connection_ends_with_the_answer(serve: Callable[..., Server]):
     server = serve(POOL)
     with contextlib.ExitStack() as stack:
         open_idle(server, stack)
         wire = stack.enter_context(server.connect())
         refusal = wire.get(path(do="idle", options={"max_streams": 1}))
         assert refusal.status == 503
+        assert refusal.header("connection") == "close"
         assert refusal.read() == b"too many event streams\n"
         assert refusal.end == "last chunk"
-        assert wire.get("/plain").read() == b"plain"
+        assert wire.rest() == b""
+        assert server.fetch("/plain") == "plain"
 
 
 def test_each_key_has_its_own_limit(serve: Callable[..., Server]):

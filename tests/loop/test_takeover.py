@@ -586,8 +586,14 @@ def test_a_worker_that_is_ended_while_it_begins_does_not_hang(connection: Connec
     connection.both_ways()
 
 
-@pytest.mark.parametrize("more", [0, 1, 2])
-def test_without_descriptors_nothing_has_happened(connection: Connection, more: int):
+@pytest.mark.parametrize(
+    ("more", "open_files"), [(0, ""), (1, ""), (2, "0")], ids=["no pair", "no other end", "none above"]
+)
+def test_without_descriptors_nothing_has_happened(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, more: int, open_files: str
+):
+    """The client's own gets a number beyond the soft limit, where it may; the pair does not."""
+    monkeypatch.setenv("SSESYNC_OPEN_FILES", open_files)
     before = descriptors()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The lowest that is free is the next that is taken; those that are open may stay.

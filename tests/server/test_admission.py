@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 import ssesync
 from ssesync import Event, EventStream, Writer
 from ssesync.prometheus import StreamsCollector
-from ssesync.server import admission
+from ssesync.server import wsgi_server
 from ssesync.server.admission import Streams, streams
 
 from .test_stream import environ
@@ -34,6 +34,7 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
     gc.collect()
     fresh = Streams()
     monkeypatch.setattr("ssesync.server.stream.streams", fresh)
+    monkeypatch.setattr("ssesync.server.refusing.streams", fresh)
     yield fresh
     fresh.stopping = False
     for stream in fresh.all():
@@ -222,12 +223,12 @@ def test_the_automatic_limit_leaves_one_of_gunicorns_threads_free(
     worker: Callable[..., Worker], kind: str, threads: int, limit: int | None
 ) -> None:
     worker(kind, threads=threads)
-    assert admission._server_limit() == limit
+    assert wsgi_server.thread_limit() == limit
 
 
 def test_outside_of_gunicorn_there_is_no_automatic_limit() -> None:
-    assert admission._server_limit() is None
-    assert admission.gunicorn_worker() is None
+    assert wsgi_server.thread_limit() is None
+    assert wsgi_server.gunicorn_worker() is None
 
 
 def test_the_worker_is_found_behind_our_own_signal_handler(worker: Callable[..., Worker]) -> None:
@@ -236,7 +237,7 @@ def test_the_worker_is_found_behind_our_own_signal_handler(worker: Callable[...,
     on_tick = streams.on_tick
     try:
         ssesync.drain_on_signal()
-        assert admission.gunicorn_worker() is made
+        assert wsgi_server.gunicorn_worker() is made
     finally:
         streams.on_tick = on_tick
         for number, handler in before.items():

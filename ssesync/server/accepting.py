@@ -1,0 +1,235 @@
+"""gunicorn accepts clients before any of our code sees them: so that it neither takes what detached streams have, nor
+dies of a shortage.
+
+gthread accepts up to ``worker_connections`` clients (1,000) before it runs a view for one of them, and ends its process
+when there is no descriptor for the next (EMFILE), with all streams in it. sync does the latter too. Three things are
+done about that, in workers of these two classes (read in gunicorn 22.0, 23.0, 24.1, 25.0, 25.1, 26.2 and 27.0):
+
+- ``worker_connections`` is lowered to what there is room for below the floor of detached sockets. Clients beyond
+  that wait in the kernel's queue. gunicorn before 24 does not look at its connections at all while it has so many, not
+  even for those that leave: there clients are left in the queue here.
+- ``accept()`` of the listening sockets is replaced, on their instances. Where it finds no descriptor, because the
+  application has taken them all, a spare one is given up for a moment, with which the client is refused. So is a client
+  that has got one of the last.
+- a client that has not sent a byte is not accepted (``TCP_DEFER_ACCEPT``, Linux): an idle connection would take one of
+  gthread's threads for five seconds, in gunicorn 24 and 25 for as long as it lasts, and sync's only one. Only the hooks
+  do this, as it has to be done before the first client comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import descriptors
+from .refusal import is_event_source, retry_field, unavailable_headers
+from .wsgi_server import gunicorn_worker, kind_of
+
+__all__ = ["GuardedAccept", "defer_accept", "prepare"]
+
+logger = logging.getLogger("ssesync")
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
+# Descriptors that a request needs while it is answered: with less of them a client is not let in.
+_FOR_A_REQUEST = 4
+# Seconds for which a full server rests before it looks at its queue again, as the kernel goes on telling of it.
+_REST = 0.005
+# Seconds that a client gets who has connected and not sent its request yet.
+_REQUEST = 0.01
+_LONGEST_REQUEST = 65536
+# Seconds between two lines of the log about the same.
+_BETWEEN_LINES = 10.0
+# Seconds for which the kernel keeps a client that says nothing to itself; 129, as seen on Linux 6.18.
+_SILENT = 120
+
+Refuse = Callable[[bool], float]
+_prepared = False
+
+
+def prepare(worker: Any, refuse: Refuse) -> None:
+    """Divide this process's descriptors, and have its server keep to that. Only the first call does anything.
+
+    :param worker: gunicorn's, where it is known.
+    :param refuse: is told whether a client that is refused is a browser, and gives the seconds after which it is to
+        come back.
+    """
+    global _prepared
+    if _prepared:
+        return
+    _prepared = True
+    worker = worker or gunicorn_worker()
+    kind = kind_of(type(worker))
+    if kind == "gthread":
+        threads, connections = int(worker.cfg.threads), int(worker.worker_connections)
+        division = descriptors.divide(threads, connections)
+        is_full = _clamp(worker, threads, division) if division.connections < connections else None
+    else:
+        descriptors.divide()
+        is_full = None
+    for listener in worker.sockets if kind else ():
+        if type(getattr(listener, "sock", None)) is socket.socket:
+            listener.accept = GuardedAccept(listener.sock, bool(worker.cfg.is_ssl), is_full, refuse)
+
+
+def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callable[[], bool] | None:
+    """Have a gthread worker keep no more connections than there is room for; how to see that it does, where it doesn't
+    by itself."""
+    fits, configured = division.connections, worker.worker_connections
+    # The usual 1,000 beside the usual 1,024 descriptors: little is lost.
+    level = logging.INFO if fits > configured // 2 else logging.WARNING
+    logger.log(
+        level,
+        "there are descriptors for %d of worker_connections=%d; more clients wait until one has been answered. "
+        "Raise the limit of open files (LimitNOFILE=, ulimit -n), it is %d",
+        fits,
+        configured,
+        descriptors.reach(),
+    )
+    worker.max_keepalived = max(0, fits - threads)
+    # Since 24 it stops listening and goes on looking at those that it has; before, it does neither.
+    if callable(getattr(worker, "set_accept_enabled", None)):
+        worker.worker_connections = fits
+        return None
+    return lambda: bool(worker.nr_conns >= fits)
+
+
+class GuardedAccept:
+    """``accept()`` of a listening socket, for one thread.
+
+    :raises BlockingIOError: nobody is to be accepted now, which gunicorn takes for "try again".
+    """
+
+    def __init__(self, listener: socket.socket, tls: bool, is_full: Callable[[], bool] | None, refuse: Refuse) -> None:
+        self._listener = listener
+        self._tls = tls
+        self._is_full = is_full
+        self._refuse = refuse
+        self._spare = _open_spare()
+        self._logged = -_BETWEEN_LINES
+
+    def __call__(self) -> tuple[socket.socket, Any]:
+        """Accept a client, or raise ``BlockingIOError``."""
+        if self._is_full is not None and self._is_full():
+            time.sleep(_REST)
+            raise BlockingIOError(errno.EAGAIN, "there is no room for another connection")
+        try:
+            accepted = self._listener.accept()
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                self._refuse_with_spare()
+            elif error.errno in _NO_MEMORY:
+                time.sleep(_REST)
+            else:
+                raise
+            self._log(os.strerror(error.errno))
+            raise BlockingIOError(errno.EAGAIN, "a client was refused") from None
+        if self._has_descriptors():
+            return accepted
+        self._send_away(accepted[0])
+        self._log(os.strerror(errno.EMFILE))
+        raise BlockingIOError(errno.EAGAIN, "a client was refused")
+
+    def _has_descriptors(self) -> bool:
+        """Whether there is something left for a request to be answered with. That costs some microseconds."""
+        made: list[int] = []
+        try:
+            for _ in range(_FOR_A_REQUEST):
+                made.append(os.dup(self._listener.fileno()))  # noqa: PERF401  # those before the one that fails count
+        except OSError:
+            return False
+        finally:
+            for fd in made:
+                os.close(fd)
+        return True
+
+    def _refuse_with_spare(self) -> None:
+        """Accept a client with the spare descriptor, only to send it away."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            time.sleep(_REST)  # another thread has taken it
+        else:
+            self._send_away(client)
+        self._spare = _open_spare()
+
+    def _send_away(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            if not self._tls:
+                self._answer(client)
+
+    def _answer(self, client: socket.socket) -> None:
+        client.settimeout(_REQUEST)
+        request = b""
+        with contextlib.suppress(TimeoutError):
+            request = client.recv(_LONGEST_REQUEST)
+        browser = _is_browsers(request)
+        seconds = self._refuse(browser)
+        if browser:
+            lines = ["HTTP/1.1 200 OK", "Content-Type: text/event-stream; charset=utf-8", "Cache-Control: no-store"]
+            body = retry_field(seconds)
+        else:
+            lines = [
+                "HTTP/1.1 503 Service Unavailable",
+                *(f"{name}: {value}" for name, value in unavailable_headers(seconds)),
+            ]
+            body = b"the server has no more open files\n"
+        lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+        client.send("\r\n".join(lines).encode() + body)
+        client.shutdown(socket.SHUT_WR)
+
+    def _log(self, why: str) -> None:
+        now = time.monotonic()
+        if now - self._logged >= _BETWEEN_LINES:
+            self._logged = now
+            logger.error(
+                "clients are refused since the process can open no more files (%s): look for what the application does "
+                "not close, or raise the limit of open files (LimitNOFILE=, ulimit -n), it is %d",
+                why,
+                descriptors.reach(),
+            )
+
+
+def _is_browsers(request: bytes) -> bool:
+    """Whether the beginning of a request is that of an ``EventSource``."""
+    first, *lines = request.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    accepts = [value for name, _, value in (line.partition(":") for line in lines) if name.lower() == "accept"]
+    return len(accepts) == 1 and is_event_source({"REQUEST_METHOD": first.partition(" ")[0], "HTTP_ACCEPT": accepts[0]})
+
+
+def _open_spare() -> int:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def defer_accept(listeners: Iterable[Any], worker_class: type) -> None:
+    """Leave clients with the kernel until they have sent something, on systems and sockets that can.
+
+    :param listeners: gunicorn's.
+    """
+    if sys.platform != "linux" or not kind_of(worker_class):
+        return
+    for listener in listeners:
+        with contextlib.suppress(OSError, AttributeError):  # a unix socket's, or none of gunicorn's own kind
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT)
+
+
+def _after_fork() -> None:
+    global _prepared
+    _prepared = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

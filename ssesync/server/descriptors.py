@@ -1,0 +1,186 @@
+"""Which file descriptors are whose: the sockets of detached streams have the numbers from a floor upwards, what else
+the process opens has those below.
+
+The kernel always gives out the lowest free number. So as long as detached sockets stay above the floor, the server can
+accept, the application can open files, and what waits with ``select()`` finds its descriptors below 1,024, however
+many streams there are.
+
+**The soft limit of open files is no limit for detached sockets.** A process may raise its soft limit up to the hard
+one; services and shells usually begin with 1,024 of some 500,000. But all programs that the application starts inherit
+a raised limit, some of them use ``select()`` or close every number up to the limit, and :mod:`subprocess` runs no
+at-fork hook in which it could be lowered again. The kernel looks at the limit only when it gives out a number. So the
+limit is raised for just the one call that gives a detached socket its number, and lowered right behind it, some
+microseconds later. The interpreter's lock is held for all of that (``ctypes.PyDLL``, and ``map`` over functions that
+are written in C), so no other thread runs Python code meanwhile, and the application and its children see the old
+limit. Two things can fall into these microseconds all the same: a garbage collection up to CPython 3.11, and from 3.12
+the start of a program, since :mod:`subprocess` lets go of the lock for ``vfork()``: that program then has the raised
+limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import select
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import SettingsError, excerpt
+
+__all__ = ["REACH", "VARIABLE", "Division", "capacity", "divide", "division", "duplicate", "reach"]
+
+#: Detached sockets take no number from here on by themselves, whatever the hard limit: at some 10 kB a client, most of
+#: it the kernel's, other limits of a process are nearer by then.
+REACH = 65536
+#: The environment variable that says otherwise. ``0`` keeps to the soft limit.
+VARIABLE = "SSESYNC_OPEN_FILES"
+
+# What a limit of "unlimited" is taken for: the kernel's own limit is that, unless it was told otherwise.
+_UNLIMITED = 1024 * 1024
+# Descriptors of the application's own: files, databases, upstreams.
+_RESERVE = 64
+# Those that a thread takes for a moment while it hands a connection over or waits for a request.
+_PER_THREAD = 4
+# What is open in a process where that can't be counted.
+_IN_USE = 32
+
+
+class Division(NamedTuple):
+    """How the descriptors of this process are divided."""
+
+    floor: int
+    """The lowest number that a detached socket may have."""
+    connections: int
+    """Connections that there is room for below it, beside what the process has open and the application's reserve."""
+
+
+_division: Division | None = None
+
+
+def divide(threads: int = 1, connections: int = 1) -> Division:
+    """Divide this process's descriptors.
+
+    :param threads: of the server.
+    :param connections: that the server may have open at once.
+    """
+    global _division
+    soft, total = _soft(), reach()
+    rest = _in_use() + _PER_THREAD * threads + _RESERVE
+    # At most a quarter is kept from detached streams, or 128 where that is more, but never more than half.
+    floor = min(rest + connections, max(min(128, total // 2), total // 4), soft)
+    _division = Division(floor, max(threads, floor - rest))
+    return _division
+
+
+def division() -> Division:
+    """How they are divided; as on a server that nothing is known of, if nobody has said."""
+    return _division or divide()
+
+
+def capacity() -> int | None:
+    """Detached sockets that there are numbers for; ``None`` where a process has no such limit (Windows)."""
+    return None if _limits() is None else max(1, reach() - division().floor)
+
+
+def reach() -> int:
+    """One more than the highest number that a detached socket may get.
+
+    :raises SettingsError: the environment variable :data:`VARIABLE` is no number.
+    """
+    limits = _limits()
+    if limits is None:
+        return _UNLIMITED
+    soft, hard = limits
+    if not hasattr(select, "epoll") or _native() is None:
+        return soft  # poll() takes no more descriptors than the soft limit
+    return max(soft, min(hard, _wanted(os.environ.get(VARIABLE, ""))))
+
+
+def duplicate(fd: int) -> int:
+    """Another descriptor of the same socket, above the floor. Programs that are started don't inherit it.
+
+    :raises OSError: there is no number left there.
+    """
+    try:
+        import fcntl
+        import resource
+    except ImportError:  # not a POSIX system
+        return os.dup(fd)
+    floor, most = division().floor, reach()
+    native, (soft, hard) = _native(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    if native is None or most <= _soft():
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
+    limit, call, get_errno = resource.RLIMIT_NOFILE, *native
+    call_each: Callable[[Any], Any] = functools.partial.__call__
+    steps: tuple[Callable[[], Any], ...] = (  # to be called in C alone
+        functools.partial(resource.setrlimit, limit, (most, hard)),
+        functools.partial(call, fd, fcntl.F_DUPFD_CLOEXEC, floor),
+        functools.partial(get_errno),
+        functools.partial(resource.setrlimit, limit, (soft, hard)),
+    )
+    _, made, number, _ = list(map(call_each, steps))
+    if made < 0:
+        raise OSError(number, os.strerror(number))
+    return int(made)
+
+
+def _limits() -> tuple[int, int] | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    unlimited = resource.RLIM_INFINITY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (_UNLIMITED if soft == unlimited else soft, _UNLIMITED if hard == unlimited else hard)
+
+
+def _soft() -> int:
+    limits = _limits()
+    return _UNLIMITED if limits is None else limits[0]
+
+
+def _wanted(text: str) -> int:
+    if not text:
+        return REACH
+    if not (text.isascii() and text.isdigit()):
+        raise SettingsError(
+            f"the environment variable {VARIABLE} takes a number of open files, or 0 for the soft limit, "
+            f"got {excerpt(text)}"
+        )
+    return int(text)
+
+
+def _in_use() -> int:
+    for folder in (Path("/proc/self/fd"), Path("/dev/fd")):
+        with contextlib.suppress(OSError):
+            return sum(1 for _ in folder.iterdir())
+    return _IN_USE
+
+
+@functools.cache
+def _native() -> tuple[Callable[..., int], Callable[[], int]] | None:
+    """``fcntl()`` without letting go of the interpreter's lock, and a function for its errno."""
+    try:
+        import ctypes
+
+        call = ctypes.PyDLL(None, use_errno=True).fcntl
+        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int)
+        call.restype = ctypes.c_int
+        import fcntl
+
+        works = call(-1, fcntl.F_GETFD, 0) == -1 and ctypes.get_errno() == errno.EBADF
+    except (ImportError, OSError, AttributeError, TypeError):
+        return None
+    return (call, ctypes.get_errno) if works else None
+
+
+def _after_fork() -> None:
+    global _division
+    _division = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,64 @@
+"""What ties a detached stream to the process's count of streams, and to its ``on_close``."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import CloseReason
+from .admission import streams
+from .connection import Connection
+from .stats import StreamStats
+
+if TYPE_CHECKING:
+    from .stream import EventStream
+
+__all__ = ["DetachedRecord"]
+
+logger = logging.getLogger("ssesync")
+
+
+class DetachedRecord:
+    """What is still to be done for a detached stream by the process that its request came to."""
+
+    __slots__ = ("_context", "_key", "_on_close", "_stream")
+
+    def __init__(
+        self,
+        stream: EventStream,
+        key: str,
+        on_close: Callable[[CloseReason, StreamStats], object] | None,
+        context: contextvars.Context,
+    ) -> None:
+        self._stream = weakref.ref(stream)
+        self._key = key
+        self._on_close = on_close
+        # A context holds the request and all that hangs on it.
+        self._context = None if on_close is None else context
+
+    def began(self, connection: Connection) -> None:
+        """See :class:`ssesync.server.connection.Record`."""
+        stream = self._stream()
+        assert stream is not None
+        streams.detached(stream, self._key, connection)
+
+    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
+        """See :class:`ssesync.server.connection.Record`."""
+        streams.leave(connection, self._key, reason, connection.tell)
+        stream, on_close, context = self._stream(), self._on_close, self._context
+        if stream is not None:
+            stream.cancelled._set(reason, connection.tell)
+        if on_close is not None and context is not None:
+            connection.tell(lambda: context.run(_close, connection.name, on_close, reason, stats))
+
+
+def _close(
+    name: str, on_close: Callable[[CloseReason, StreamStats], object], reason: CloseReason, stats: StreamStats
+) -> None:
+    try:
+        on_close(reason, stats)
+    except Exception:
+        logger.exception("on_close of the event stream %s failed", name)

@@ -1,0 +1,58 @@
+"""What can be found out about the WSGI server that this process runs in."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+__all__ = ["advice", "gunicorn_worker", "kind_of", "thread_limit"]
+
+
+def gunicorn_worker() -> Any:
+    """The gunicorn worker that this process is, None elsewhere. Its SIGTERM handler is a method of it."""
+    if "gunicorn" not in sys.modules:
+        return None
+    handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGTERM)
+    handler = getattr(handler, "previous", handler)  # ours, in front of gunicorn's
+    worker = getattr(handler, "__self__", None)
+    return worker if hasattr(worker, "cfg") and hasattr(worker, "alive") else None
+
+
+def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
+    """Which of gunicorn's two kinds of worker a class is, or is derived from, that serve with the connections of their
+    listening sockets' ``accept()``; ``""`` for all others."""
+    kinds: tuple[tuple[Literal["gthread", "sync"], str, str], ...] = (
+        ("gthread", "gunicorn.workers.gthread", "ThreadWorker"),
+        ("sync", "gunicorn.workers.sync", "SyncWorker"),
+    )
+    for kind, module, name in kinds:
+        base = getattr(sys.modules.get(module), name, None)
+        if isinstance(base, type) and issubclass(worker_class, base):
+            return kind
+    return ""
+
+
+def thread_limit() -> int | None:
+    """Streams that may take threads so that one stays free for other requests; ``None`` where that is not known."""
+    worker = gunicorn_worker()
+    if worker is None or not type(worker).__module__.endswith("gthread"):
+        return None
+    return max(1, int(worker.cfg.threads) - 1)
+
+
+def advice(environ: Mapping[str, Any]) -> str | None:
+    """What is to be said of a server that can't serve streams well, if it is one."""
+    worker = gunicorn_worker()
+    kind = type(worker).__module__.rpartition(".")[2] if worker is not None else ""
+    if kind == "sync":
+        return (
+            "gunicorn's sync worker serves one stream and nothing else, and is killed after --timeout "
+            f"({worker.cfg.timeout} s); run it with threads: gunicorn -k gthread --threads 32"
+        )
+    if kind == "gthread" and worker.cfg.threads < 2:
+        return "gunicorn has a single thread: one stream takes all of it; use gunicorn -k gthread --threads 32"
+    if "werkzeug.socket" in environ and not environ.get("wsgi.multithread"):
+        return "the development server runs without threads: one stream takes all of it; run it with threaded=True"
+    return None

@@ -1,0 +1,42 @@
+"""A page that a server has no room for: a browser gives up for good on a 503, and is answered so that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.overload.servers import GTHREAD, Crowd, limited, running
+
+#: The browser comes back after 3 to 6 seconds.
+PATIENCE = 40
+
+
+def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(browser: Chrome, tmp_path: Path) -> None:
+    kind = limited(GTHREAD, 256, OPTIONS='{"max_detached": 1}')
+    with running(kind, tmp_path) as server, Crowd(server, 1) as other:
+        assert other.wait(lambda: len(other.admitted) == 1)
+        browser.get(f"http://127.0.0.1:{server.port}/page")
+        wait = WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until
+        # Opened, as the answer is 200; ended, and waiting (0 is CONNECTING, 2 would be CLOSED).
+        assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen")) == ["open", "error 0"]
+        assert server.state()["refused"] == 1
+        other.leave(1)
+        wait(lambda _: server.state()["tiers"]["detached"] == 1)
+        server.fetch("/publish?text=hello")
+        assert wait(lambda _: browser.execute_script("return seen.includes('hello') && seen"))[-1] == "hello"
+
+
+def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chrome, tmp_path: Path) -> None:
+    folder = tmp_path / "missing"
+    kind = limited(GTHREAD, 256, BROKER=f"sqlite:///{folder}/log.sqlite3")
+    with running(kind, tmp_path) as server:
+        browser.get(f"http://127.0.0.1:{server.port}/page")
+        wait = WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until
+        assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen")) == ["open", "error 0"]
+        assert "a client could not subscribe" in server.log()
+        folder.mkdir()
+        wait(lambda _: server.state()["tiers"]["detached"] == 1)
+        server.fetch("/publish?text=hello")
+        assert wait(lambda _: browser.execute_script("return seen.includes('hello') && seen"))[-1] == "hello"

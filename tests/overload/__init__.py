@@ -1,0 +1,1 @@
+"""Servers to which more clients come than they have room for."""

@@ -62,7 +62,8 @@ class Refusal:
     def __init__(self, why: str) -> None:
         self.why = why
 
-    reason = error = None
+    reason = None
+    error: BaseException | None = None
     resumable = True
 
     def take(self, timeout: float | None = None) -> list[bytes] | None:

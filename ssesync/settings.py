@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,12 @@ __all__ = ["Settings"]
 _TOO_MUCH = 2**31
 # As browsers write it (HTML standard, "ASCII serialization of an origin"): anything else would never match.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+# What one stream is given beside the settings: for hints.
+_OF_A_STREAM = ("finished", "on_close", "headers", "dumps", "key", "name")
+# An application's configuration has these keys, and others of the prefix mean nothing.
+_KEYS = ("SSESYNC", "SSESYNC_BROKER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +200,24 @@ class Settings:
         """
         return cls().replace(**options)
 
+    @classmethod
+    def check_keys(cls, keys: Iterable[str]) -> None:
+        """Find keys in an application's configuration that look like ours and mean nothing, such as
+        ``SSESYNC_KEEP_ALIVE``. Only ``SSESYNC`` and ``SSESYNC_BROKER`` have a meaning; others without the prefix
+        ``SSESYNC_`` are not looked at.
+
+        :raises SettingsError: there is one; the message says what may have been meant.
+        """
+        for key in sorted(key for key in keys if isinstance(key, str) and key.startswith("SSESYNC_")):
+            if key in _KEYS:
+                continue
+            option = key.removeprefix("SSESYNC_").lower()
+            if option in cls.__dataclass_fields__:
+                raise SettingsError(f"unknown key {key}: the option goes into the mapping SSESYNC, as {option!r}")
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {' and '.join(_KEYS)}"
+            raise SettingsError(f"unknown key {key}: {hint}")
+
     def replace(self, **options: Any) -> Settings:
         """These settings with some of them changed. Names and errors are as for :meth:`from_mapping`."""
         if not options:
@@ -202,7 +226,9 @@ class Settings:
         changes = {}
         for name, value in options.items():
             if name.lower() not in known:
-                near = difflib.get_close_matches(name.lower(), known, n=1)
+                if name in _OF_A_STREAM:
+                    raise SettingsError(f"{name} is no setting: it is given to a view, a response or an EventStream")
+                near = difflib.get_close_matches(name.lower(), [*known, *_OF_A_STREAM], n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
                 raise SettingsError(f"unknown option {name!r}: {hint}")
             changes[name.lower()] = value

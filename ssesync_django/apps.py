@@ -40,8 +40,9 @@ class SSESyncConfig(AppConfig):
 def app_settings() -> Settings:
     """``settings.SSESYNC``, a mapping of :class:`ssesync.Settings`' options in small or capital letters, read once.
 
-    :raises ssesync.SettingsError: an unknown option or a value that can't work.
+    :raises ssesync.SettingsError: an unknown option or a value that can't work, or an unknown setting ``SSESYNC_…``.
     """
+    Settings.check_keys(dir(settings))
     return Settings.from_mapping(getattr(settings, "SSESYNC", {}))
 
 
@@ -55,5 +56,5 @@ def _keep_environ(*, environ: dict[str, Any] | None = None, **_: Any) -> None:
 
 
 def _forget_settings(*, setting: str, **_: Any) -> None:
-    if setting == "SSESYNC":
+    if setting.startswith("SSESYNC"):
         app_settings.cache_clear()

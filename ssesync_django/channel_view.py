@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import getattr_static
 from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.functional import cached_property
 from django.views import View
 
-from ssesync import Subscription
+from ssesync import Broker, EventStream, Settings, Subscription
 
 from .channels import subscribe
 
 __all__ = ["ChannelView"]
+
+# What subscribe() takes by name and ChannelView has no attribute of its own for.
+_OPTIONS = frozenset(
+    {
+        "last_event_id",
+        *(name for name, each in inspect.signature(EventStream).parameters.items() if each.kind is each.KEYWORD_ONLY),
+        *Settings.__dataclass_fields__,
+        *Broker.POLICY,
+    }
+) - {"environ", "key"}
+_MISSING: Any = object()
+_PROPERTIES = (property, cached_property, functools.cached_property)
 
 
 class ChannelView(View):
@@ -35,6 +52,11 @@ class ChannelView(View):
     Where the URL has variable parts, ``authorize`` must be there, or ``public`` must be true. Without one of them the
     view fails, for whoever asks.
 
+    All else that :func:`subscribe` takes may be an attribute too, or a property or a method (``on_close``), and be
+    given to ``as_view()``: ``reset_event = "stream-reset"``, ``headers``, ``last_event_id``, ``overflow``,
+    ``keep_alive``, and so on. An attribute goes before the same name in ``stream_options``. What is declared is checked
+    by ``as_view()``, but for what a property gives.
+
     :raises django.core.exceptions.ImproperlyConfigured: neither is there.
     """
 
@@ -44,13 +66,27 @@ class ChannelView(View):
     patterns: Sequence[str] = ()
     #: Whether all who get as far as this view may have every channel that its URL can name.
     public: bool = False
+    #: Whose streams these are, see :meth:`get_key`.
+    key: Any = None
     #: More options of :func:`subscribe`: ``{"keep_alive": 5, "overflow": "drop_oldest"}``.
     stream_options: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        """The view, for a URL configuration."""
+        """The view, for a URL configuration.
+
+        :raises ssesync.SettingsError: an option of the class or among these does not exist or can't work.
+        :raises TypeError: there is no such attribute or option, or a method is asynchronous.
+        """
+        options = dict(initkwargs.pop("stream_options", cls.stream_options))
+        for name in [name for name in initkwargs if getattr(cls, name, _MISSING) is _MISSING]:
+            if name in _OPTIONS:
+                options[name] = initkwargs.pop(name)
+            elif near := difflib.get_close_matches(name, _OPTIONS, n=1):
+                raise TypeError(f"as_view() of {cls.__name__} has no option {name!r}: did you mean {near[0]!r}?")
+        initkwargs["stream_options"] = options
         view = cls(**initkwargs)
+        view._check()
         if any("{" in channel for channel in view.channels):
             view._check_authorized()
         return super().as_view(**initkwargs)
@@ -68,8 +104,9 @@ class ChannelView(View):
         return None
 
     def get_key(self, request: HttpRequest) -> Any:
-        """Whose stream this is, for :func:`revoke`. ``None``: the user who is logged in, if any."""
-        return None
+        """Whose stream this is, for :func:`revoke`: ``key``, unless this is overridden. ``None``: the user who is
+        logged in, if any."""
+        return self.key
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer with the stream; also HEAD, without one."""
@@ -83,8 +120,26 @@ class ChannelView(View):
             authorize=self.authorize if chosen or self._has_check() else None,
             on_connect=self.on_connect,
             key=self.get_key(request),
-            **self.stream_options,
+            **self._options(),
         )
+
+    def _options(self) -> dict[str, Any]:
+        values = {name: getattr(self, name, _MISSING) for name in _OPTIONS}
+        return {**self.stream_options, **{name: value for name, value in values.items() if value is not _MISSING}}
+
+    def _check(self) -> None:
+        for name in ("authorize", "on_connect", "get_channels", "get_key"):
+            if inspect.iscoroutinefunction(getattr(self, name)):
+                raise TypeError(
+                    f"{name} of {type(self).__name__} is called synchronously: use def instead of async def"
+                )
+        # A property may need the request, which there is none of yet.
+        known = [name for name in _OPTIONS if not isinstance(getattr_static(self, name, None), _PROPERTIES)]
+        options = dict(self.stream_options)
+        options |= {name: value for name in known if (value := getattr(self, name, _MISSING)) is not _MISSING}
+        options.pop("last_event_id", None)
+        Broker.check_policy(**{name: options.pop(name) for name in Broker.POLICY & options.keys()})
+        EventStream((), **options)
 
     def _has_check(self) -> bool:
         return getattr(self.authorize, "__func__", None) is not ChannelView.authorize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,10 +13,19 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from ssesync import Broker, BrokerUnavailable, ChannelError, Subscription, get_last_event_id, open_broker
+from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, get_last_event_id, open_broker
 
 from .apps import app_settings
-from .response import EventStreamResponse, dump_json, is_tested, key_of, own_key, refusal, unavailable
+from .response import (
+    EventStreamResponse,
+    dump_json,
+    is_tested,
+    key_of,
+    own_key,
+    refusal,
+    runs_event_loop,
+    unavailable,
+)
 
 __all__ = ["broker_url", "get_broker", "publish", "revoke", "subscribe"]
 
@@ -35,9 +45,12 @@ def get_broker() -> Broker:
 
     It connects, opens files and starts its thread when something is first published or subscribed to.
 
-    :raises ssesync.SettingsError: the URL names no broker, or an option that does not exist.
+    :raises ssesync.SettingsError: the URL is empty or names no broker, or an option that does not exist; or there is an
+        unknown setting ``SSESYNC_…``.
     """
     url = broker_url()
+    if url not in _opened:
+        Settings.check_keys(dir(project))
     # Without a lock, which a fork could leave locked: of two that are made at the same time one is used, and the other
     # has opened nothing yet.
     return _opened.get(url) or _opened.setdefault(url, open_broker(url))
@@ -124,10 +137,31 @@ def subscribe(
         bound what waits. See :class:`ssesync.channels.policy.Policy`.
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
+    :raises TypeError: ``authorize`` is asynchronous.
 
     While the broker can't be reached the client is refused, see the setting ``refusal``. A subscription takes no thread
-    of its own and holds no database connection.
+    of its own and holds no database connection. In an asynchronous view all of this, ``authorize`` and ``on_connect``
+    too, is done on another thread when Django renders the response (see :class:`EventStreamResponse`), so that nothing
+    waits on the event loop.
     """
+    subscribing = functools.partial(
+        _subscribe, request, *channels, patterns=patterns, authorize=authorize, on_connect=on_connect, key=key,
+        last_event_id=last_event_id, headers=headers, **options,
+    )  # fmt: skip
+    return EventStreamResponse.later(subscribing) if runs_event_loop() else subscribing()
+
+
+def _subscribe(
+    request: HttpRequest | Any,
+    *channels: str,
+    patterns: Iterable[str],
+    authorize: Callable[[Any, str], object] | None,
+    on_connect: Callable[[Subscription], Iterable[Any] | None] | None,
+    key: Any,
+    last_event_id: str | None,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+    **options: Any,
+) -> EventStreamResponse:
     plain: HttpRequest = getattr(request, "_request", request)  # REST framework's wraps Django's
     broker = get_broker()
     policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
@@ -149,8 +183,7 @@ def subscribe(
         return unavailable(plain, options)
     try:
         # After subscribing: a right that is taken back between the check and the subscription would not end it.
-        names = subscription.channels + subscription.patterns
-        if authorize is not None and not all(authorize(request, name) for name in names):
+        if authorize is not None and not subscription.allowed_by(functools.partial(authorize, request)):
             subscription.close()
             return refusal(plain, "403 Forbidden", "not for you", options)
         if key is not None:

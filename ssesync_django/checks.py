@@ -21,7 +21,12 @@ __all__ = ["check_broker", "check_broker_for_deployment", "check_settings"]
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """``ssesync.E001``: ``SSESYNC`` is no mapping, or holds an unknown option or a value that can't work."""
+    """``ssesync.E001``: ``SSESYNC`` is no mapping, or holds an unknown option or a value that can't work.
+    ``ssesync.E005``: there is another setting ``SSESYNC_…``, which means nothing."""
+    try:
+        Settings.check_keys(dir(settings))
+    except SettingsError as error:
+        return [Error(str(error), id="ssesync.E005")]
     options = getattr(settings, "SSESYNC", {})
     if not isinstance(options, Mapping):
         return [Error(f"SSESYNC takes a dict, got {type(options).__name__}", id="ssesync.E001")]
@@ -35,7 +40,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 def check_broker(**_: Any) -> list[CheckMessage]:
     """What can be told of ``SSESYNC_BROKER`` without opening it.
 
-    - ``ssesync.E002``: it names no broker, or has an unknown option or a value that can't work.
+    - ``ssesync.E002``: it is empty or names no broker, or has an unknown option or a value that can't work.
     - ``ssesync.E003``: the directory of an SQLite log does not exist, or it or the file can't be written to.
     - ``ssesync.E004``: it needs redis-py, which is not installed.
     - ``ssesync.W001``: the path of an SQLite log is relative, so that it depends on where a process was started.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import threading
@@ -14,11 +15,13 @@ from typing import Any
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
+from django.utils.cache import patch_vary_headers
 from django.utils.functional import Promise
 
-from ssesync import EventStream, Writer
+from ssesync import CloseReason, EventStream, Writer
 
 from .apps import app_settings, current_environ
 from .dropped import end_with_request
@@ -27,6 +30,8 @@ __all__ = ["EventStreamResponse"]
 
 logger = logging.getLogger("ssesync")
 _warned = threading.Event()
+
+_WRAPPED = "a middleware has put something round the response's content, which is to see all of it"
 
 
 class EventStreamResponse(StreamingHttpResponse):
@@ -39,8 +44,14 @@ class EventStreamResponse(StreamingHttpResponse):
     :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
     :raises Exception: what the producer raises before its first event, so that ``Http404`` in it is a 404.
 
-    Under ASGI the stream is served one event at a time, by a thread of its own.
+    Under ASGI the stream is served one event at a time, by a thread of its own. Made on a thread that runs an event
+    loop, as in an asynchronous view, it is opened later: by ``render()``, which Django calls on another thread for any
+    response that has it, before the middleware and the status line. So nothing waits on the loop, and what the producer
+    raises has its status all the same. Until then ``status_code`` is 200.
     """
+
+    #: There where the response is still to be opened, see above.
+    render: Callable[[], HttpResponseBase]
 
     def __init__(
         self,
@@ -59,30 +70,151 @@ class EventStreamResponse(StreamingHttpResponse):
             stream = make_stream(source, environ, request, headers=headers, **options)
         #: The stream itself.
         self.event_stream = stream
+        self._own_content: Iterable[bytes] = stream
+        super().__init__(stream, headers=_with_identity(stream.headers))
+        self._defer(functools.partial(self._open, environ))
+        if not runs_event_loop():
+            self._open_now()
+
+    @classmethod
+    def later(cls, make: Callable[[], EventStreamResponse]) -> EventStreamResponse:
+        """A response for a thread that runs an event loop: ``make`` is called on another one, and this becomes what it
+        gives. ``event_stream`` is there from then on."""
+        response = cls.__new__(cls)
+        response._own_content = response._late_content()
+        StreamingHttpResponse.__init__(response, response._own_content)
+        response._defer(lambda: response._adopt(make()))
+        return response
+
+    def _defer(self, opening: Callable[[], object]) -> None:
+        self._opening: Callable[[], object] | None = opening
+        self._set_before = dict(self.headers)
+        self._callbacks: list[Callable[[Any], Any]] = []
+        self.render = self._render
+
+    def add_post_render_callback(self, callback: Callable[[Any], Any]) -> None:
+        """Have ``callback`` called with the response when ``render()`` is; at once if it was. Django's decorators that
+        are made of middleware ask for this."""
+        if self._opening is None:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def _render(self) -> HttpResponseBase:
+        self._open_now()
+        response: HttpResponseBase = self
+        for callback in self._callbacks:
+            response = callback(response) or response
+        return response
+
+    def _open_now(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            del self.render
+            opening()
+
+    def _open(self, environ: dict[str, Any] | None) -> None:
+        stream = self.event_stream
         status = stream.open(environ)
         if request is not None:
             end_with_request(stream, request)
         if environ is None or "wsgi.input" not in environ:
             # Under ASGI the view's connections are another thread's by the time that the stream begins.
             release_connections()
-        super().__init__(stream, status=int(status[:3]), headers=dict(stream.headers))
-        if "content-type" not in {name.lower() for name, _ in stream.headers}:
-            del self.headers["Content-Type"]
-        if self.status_code == 200:
-            # GZipMiddleware would hold the stream back; it leaves alone what has an encoding already.
-            self.headers.setdefault("Content-Encoding", "identity")
+        headers = _with_identity(stream.headers) if status.startswith("200") else dict(stream.headers)
+        self._answer(int(status[:3]), headers)
+
+    def _adopt(self, made: EventStreamResponse) -> None:
+        made._open_now()  # where there is no other thread after all
+        self.event_stream = made.event_stream
+        self._answer(made.status_code, dict(made.headers))
+
+    def _answer(self, status: int, headers: Mapping[str, str]) -> None:
+        """Have the status and the headers that came of opening the stream, but for headers that were set meanwhile."""
+        self.status_code = status
+        for name, value in self._set_before.items():
+            if self.headers.get(name) == value:
+                del self.headers[name]
+        for name, value in headers.items():
+            if name.lower() == "vary":
+                patch_vary_headers(self, [each.strip() for each in value.split(",")])
+            else:
+                self.headers.setdefault(name, value)
+        if self._is_wrapped():
+            self.event_stream.stay_served(_WRAPPED)
+
+    @property
+    def streaming_content(self) -> Any:
+        """The stream, or what a middleware has put round it or in its place."""
+        return super().streaming_content
+
+    @streaming_content.setter
+    def streaming_content(self, value: Any) -> None:
+        StreamingHttpResponse.streaming_content.__set__(self, value)  # type: ignore[union-attr]  # it is a property
+        self._content = value
+        if self._is_wrapped() and "event_stream" in self.__dict__:
+            self.event_stream.stay_served(_WRAPPED)
+
+    def close(self) -> None:
+        """What Django calls when it is done with the response."""
+        try:
+            super().close()
+        finally:
+            if "event_stream" in self.__dict__:
+                self.event_stream.close()
+
+    def _is_wrapped(self) -> bool:
+        return self._content is not self._own_content
+
+    def _late_content(self) -> Iterator[bytes]:
+        yield from self.event_stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._open_now()
+        if self.status_code < 200 or self.status_code in (204, 304):  # without a body (RFC 9110, section 15)
+            self.event_stream.close()
+            return iter(())
+        return super().__iter__()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """What Django's ASGI handler iterates over, instead of reading the whole stream first."""
         loop = asyncio.get_running_loop()
         executor = ThreadPoolExecutor(1, thread_name_prefix="ssesync-asgi")
-        chunks = iter(self)
         try:
+            if self.is_async:  # what a middleware has put in place of the stream
+                async for part in super().__aiter__():
+                    yield part
+                return
+            chunks = await loop.run_in_executor(executor, iter, self)
             while (chunk := await loop.run_in_executor(executor, next, chunks, None)) is not None:
                 yield chunk
         finally:
-            self.event_stream.close()
-            executor.shutdown(wait=False)
+            self._leave(executor)
+
+    def _leave(self, executor: ThreadPoolExecutor) -> None:
+        """End the stream without waiting, and without its callbacks, ``on_close`` for one, on the event loop."""
+        stream = self.__dict__.get("event_stream")
+        if stream is not None:
+            stream.cancel(CloseReason.CLIENT_GONE)
+            try:
+                executor.submit(stream.close)
+            except RuntimeError:  # the interpreter is ending
+                stream.close()
+        executor.shutdown(wait=False)
+
+
+def runs_event_loop() -> bool:
+    """Whether this thread runs an event loop, which nothing may keep waiting."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _with_identity(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    # GZipMiddleware would hold the stream back; it leaves alone what has a coding already.
+    return {"Content-Encoding": "identity", **dict(headers)}
 
 
 def make_stream(
@@ -107,8 +239,9 @@ def make_stream(
         options.setdefault("on_start", let_go)
     if release == "step":
         options.setdefault("after_step", let_go)
-    if options.get("max_streams_per_key", settings.max_streams_per_key) and (key := own_key(request)):
-        options.setdefault("key", key)
+    if options.get("max_streams_per_key", settings.max_streams_per_key):
+        # Asked for when the stream is opened: to find out who is logged in may take a query.
+        options.setdefault("key", lambda environ: own_key(request))
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
     make = EventStream.from_writer if imperative else EventStream

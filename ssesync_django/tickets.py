@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Collection
+from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core import signing
@@ -44,10 +45,14 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
         def events(request):
             return subscribe(request, *request.ticket.channels, key=request.ticket.subject)
 
+    :raises TypeError: the view is asynchronous.
+
     ``request.ticket`` is what it was issued for. Without one, or with one that was used before, has expired or is not
     of this project, the answer is 401. So is that to a browser that comes back by itself: its page then gets another
     ticket, and goes on from the last id it has seen with ``?lastEventId=``.
     """
+    if iscoroutinefunction(view):
+        raise TypeError(f"ticket_required takes a synchronous view, got {view!r}: use def instead of async def")
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

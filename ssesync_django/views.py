@@ -10,6 +10,8 @@ from typing import Any, overload
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from ssesync import EventStream
+
 from .response import EventStreamResponse, make_stream
 
 __all__ = ["event_stream", "event_writer"]
@@ -38,7 +40,11 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
 
     ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. What the
     generator raises before its first event, ``Http404`` or ``PermissionDenied`` say, is answered as in any other view.
+
+    :raises ssesync.SettingsError: an option that does not exist or can't work.
+    :raises TypeError: the function is asynchronous.
     """
+    EventStream(view or (), **options)  # checks them here, and not in each request
     if view is None:
         return functools.partial(event_stream, **options)
     generates = inspect.isgeneratorfunction(view)
@@ -69,7 +75,11 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
                 w.write_event(str(percent), type="progress", id=percent)
 
     The stream ends when it returns. In all else it is as :func:`event_stream`.
+
+    :raises ssesync.SettingsError: an option that does not exist or can't work.
+    :raises TypeError: the function is asynchronous, or a generator.
     """
+    EventStream.from_writer(view or _nothing, **options)
     if view is None:
         return functools.partial(event_writer, **options)
 
@@ -84,6 +94,10 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
         return EventStreamResponse(stream, request=request)
 
     return wrapper
+
+
+def _nothing(writer: Any) -> None:
+    """The function of a stream that is only made for its options to be checked."""
 
 
 def find_request(args: tuple[Any, ...]) -> tuple[int, HttpRequest]:

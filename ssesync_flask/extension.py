@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from collections.abc import Callable, Collection, Iterable
@@ -121,6 +122,7 @@ class SSE:
         :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached, and the client is no browser's
             ``EventSource``, which is answered as the setting ``refusal`` says.
         :raises ssesync.ChannelError: no channel can have this name.
+        :raises TypeError: ``authorize`` is asynchronous.
 
         A subscription takes no thread of its own.
         """
@@ -148,9 +150,8 @@ class SSE:
             return unavailable(settings, error)
         try:
             # After subscribing: revoke() would not end what is not there yet.
-            for name in subscription.channels + subscription.patterns:
-                if authorize is not None and not authorize(current, name):
-                    abort(403)
+            if authorize is not None and not subscription.allowed_by(functools.partial(authorize, current)):
+                abort(403)
             response = EventStreamResponse(subscription, settings=settings, key=key, **options)
             if on_connect is not None and not response.event_stream.closed:
                 subscription.send_first(on_connect(subscription) or (), encoder_of(app))

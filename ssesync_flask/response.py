@@ -51,10 +51,13 @@ class EventStreamResponse(Response):
         status = stream.open(request.environ if has_request_context() else None)
         if has_request_context():
             end_with_request(stream)
-        # Extensions that rewrite bodies, Flask-Compress among them, leave alone what is passed through.
+        # What would read all of a stream, such as get_data() in an after_request function, is refused by Werkzeug.
         super().__init__(stream, status=status, headers=stream.headers, direct_passthrough=True)
         if "content-type" not in {name.lower() for name, _ in stream.headers}:
             del self.headers["Content-Type"]
+        if self.status_code == 200:
+            # Extensions that compress leave alone what has a coding already.
+            self.headers.setdefault("Content-Encoding", "identity")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
@@ -62,10 +65,30 @@ class EventStreamResponse(Response):
         return super().__call__(environ, start_response)
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
-        """Give the server the stream in a wrapper that runs ``call_on_close`` callbacks too, HEAD and 204 nothing."""
-        if environ["REQUEST_METHOD"] == "HEAD" or self.status_code == 204:
+        """What is in ``response``: the stream, unless an extension has put something else there. ``call_on_close``
+        callbacks are run. HEAD, 1xx, 204 and 304 have no body (RFC 9110, sections 9.3.2 and 15): then the stream ends.
+        """
+        if environ["REQUEST_METHOD"] == "HEAD" or self.status_code < 200 or self.status_code in (204, 304):
+            self.event_stream.close()
             return ClosingIterator((), self.close)
-        return ClosingIterator(self.event_stream, self.close)
+        if self.response is self.event_stream:
+            return ClosingIterator(self.event_stream, self.close)
+        self.event_stream.stay_served("something has been put round the response's body, which is to see all of it")
+        return ClosingIterator(self.iter_encoded(), self.close)
+
+    def close(self) -> None:
+        """Close what is in ``response`` and the stream, and run the ``call_on_close`` callbacks."""
+        try:
+            super().close()
+        finally:
+            self.event_stream.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled, as a cache does it: each client has a stream of its own."""
+        raise TypeError(
+            "an event stream can't be cached or pickled: take the view out of the cache (with Flask-Caching, drop "
+            "@cache.cached from it, or give that unless= or response_filter=)"
+        )
 
 
 def unavailable(settings: Settings, error: Exception) -> EventStreamResponse:
@@ -88,8 +111,11 @@ def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> Eve
         options.setdefault("name", request.path)
         options.setdefault("scope", _Scope())
         # The test client's request, or test_request_context's: there the view must run where the test does. No server
-        # that is worth the name hands over a BytesIO without telling its own name.
-        if isinstance(request.environ.get("wsgi.input"), io.BytesIO) and "SERVER_SOFTWARE" not in request.environ:
+        # that is worth the name hands over a BytesIO without telling its own name. Starlette's WSGIMiddleware does, but
+        # says that there are several processes.
+        environ = request.environ
+        in_memory = isinstance(environ.get("wsgi.input"), io.BytesIO)
+        if in_memory and "SERVER_SOFTWARE" not in environ and not environ.get("wsgi.multiprocess"):
             options.setdefault("threaded", False)
     make = EventStream.from_writer if imperative else EventStream
     return make(source, **options)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from flask import Flask, current_app
 from flask.json.provider import DefaultJSONProvider
 
-from ssesync import Broker, Settings, open_broker
+from ssesync import Broker, Settings, SettingsError, open_broker
 
 __all__ = ["State", "bind", "encoder_of", "state_of_current_app"]
+
+logger = logging.getLogger("ssesync")
 
 _KEY = "ssesync"
 
@@ -25,12 +30,33 @@ class State(NamedTuple):
 def bind(app: Flask, defaults: Settings, broker: str | Broker | None) -> None:
     """Give an application its state; what its configuration says goes before what is given here.
 
-    :raises ssesync.SettingsError: the configuration has an unknown option or a value that can't work.
+    :raises ssesync.SettingsError: the configuration has an unknown key or option, or a value that can't work, an empty
+        broker's URL among them.
     """
-    options: Mapping[str, Any] = app.config.get("SSESYNC", {})
+    Settings.check_keys(app.config)
+    options = app.config.get("SSESYNC", {})
+    if not isinstance(options, Mapping):
+        raise SettingsError(f"SSESYNC takes a mapping of options, got {type(options).__name__}")
     settings = defaults.replace(**options)
-    where = app.config.get("SSESYNC_BROKER") or broker or "memory://"
-    app.extensions[_KEY] = State(settings, where if isinstance(where, Broker) else open_broker(where))
+    where = app.config.get("SSESYNC_BROKER")
+    if where is None:
+        where = "memory://" if broker is None else broker
+    if not isinstance(where, Broker):
+        url, where = where, open_broker(where)
+        _warn_of_relative_path(url)
+    app.extensions[_KEY] = State(settings, where)
+
+
+def _warn_of_relative_path(url: str) -> None:
+    scheme, _, path, *_ = urlsplit(url)
+    name = PurePath(unquote(path[1:]))
+    if scheme == "sqlite" and path[1:] and not name.is_absolute():
+        logger.warning(
+            "the broker's URL has the relative path %s, which depends on where a process was started: workers and "
+            'scripts may have different logs; make it absolute: f"sqlite:///{app.instance_path}/%s"',
+            name,
+            name.name,
+        )
 
 
 def state_of(app: Flask) -> State:

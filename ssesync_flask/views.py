@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, overload
+from weakref import WeakKeyDictionary, WeakSet
 
+from flask import Flask, request
+from flask.signals import request_started
 from werkzeug.wrappers import Response
+
+from ssesync import EventStream
 
 from .response import EventStreamResponse, make_stream
 
 __all__ = ["event_stream", "event_writer"]
 
 View = Callable[..., Any]
+
+# Of each function that was decorated, what the decorators have made of it.
+_made: WeakKeyDictionary[View, WeakSet[View]] = WeakKeyDictionary()
 
 
 @overload
@@ -38,7 +47,14 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
 
     ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. What the
     generator raises before its first event, ``abort(403)`` say, is answered as in any other view.
+
+    The route's decorator stands above this one. The other way round Flask has the bare function, which is an error at
+    its first request.
+
+    :raises ssesync.SettingsError: an option that does not exist or can't work.
+    :raises TypeError: the function is asynchronous.
     """
+    EventStream(view or (), **options)  # checks them here, and not in each request
     if view is None:
         return functools.partial(event_stream, **options)
     generates = inspect.isgeneratorfunction(view)
@@ -48,7 +64,7 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
         source = functools.partial(view, *args, **kwargs) if generates else view(*args, **kwargs)
         return source if isinstance(source, Response) else EventStreamResponse(source, **options)
 
-    return wrapper
+    return _remembered(view, wrapper)
 
 
 @overload
@@ -67,7 +83,11 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
                 w.write_event(str(percent), type="progress", id=percent)
 
     The stream ends when it returns. In all else it is as :func:`event_stream`.
+
+    :raises ssesync.SettingsError: an option that does not exist or can't work.
+    :raises TypeError: the function is asynchronous, or a generator.
     """
+    EventStream.from_writer(view or _nothing, **options)
     if view is None:
         return functools.partial(event_writer, **options)
 
@@ -79,4 +99,34 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
         functools.update_wrapper(produce, view)
         return EventStreamResponse(make_stream(produce, imperative=True, **options))
 
+    return _remembered(view, wrapper)
+
+
+def _nothing(writer: Any) -> None:
+    """The function of a stream that is only made for its options to be checked."""
+
+
+def _remembered(view: View, wrapper: View) -> View:
+    with contextlib.suppress(TypeError):  # it can't be referred to weakly
+        _made.setdefault(view, WeakSet()).add(wrapper)
+    request_started.connect(_check_order)
     return wrapper
+
+
+def _check_order(app: Flask, **_: Any) -> None:
+    """Refuse a request for a function that was decorated after its route was registered: Flask would send what the bare
+    generator yields as ``text/html``. A function that has a route of its own beside that of the decorated one is meant.
+    """
+    view = app.view_functions.get(request.endpoint or "")
+    if view is None:
+        return
+    try:
+        made = _made.get(view)
+    except TypeError:
+        return
+    if made is not None and not any(each in made for each in app.view_functions.values()):
+        name = getattr(view, "__qualname__", repr(view))
+        raise TypeError(
+            f"the route of {name} was registered without event_stream or event_writer, which stands above it: put the "
+            f"route's decorator, @app.get(…) say, above the other one"
+        )

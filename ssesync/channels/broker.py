@@ -54,6 +54,8 @@ class Broker:
 
     #: The names of what :meth:`subscribe` takes as ``policy``, for those who take it among other options.
     POLICY = frozenset(Policy.__dataclass_fields__)
+    #: Called with some of them, raises :class:`SettingsError` for a value that can't work.
+    check_policy = staticmethod(Policy)
 
     def __init__(self, limits: Limits | None = None) -> None:
         #: How much the log keeps.
@@ -338,6 +340,8 @@ def open_broker(url: str, **options: Any) -> Broker:
     """
     if not isinstance(url, str):
         raise TypeError(f"a broker's URL is text, got {excerpt(url)}")
+    if not url.strip():
+        raise SettingsError("the broker's URL is empty: is what it comes from set? For one process say memory://")
     scheme = urlsplit(url).scheme.lower()
     given = {**options_of_url(url), **options}
     if scheme == "memory":

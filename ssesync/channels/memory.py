@@ -7,7 +7,10 @@ import heapq
 import itertools
 import logging
 import operator
+import os
 import secrets
+import signal
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -20,6 +23,15 @@ from .frame import Frame, Page, compiled, merged
 __all__ = ["MemoryBroker"]
 
 logger = logging.getLogger("ssesync")
+
+
+def _is_worker() -> bool:
+    """Whether a server has forked this process to serve requests."""
+    # gunicorn's worker owns the signal handlers of its process, and knows the process' number, which those that the
+    # worker forks in turn don't have. Only uWSGI itself has a module of that name.
+    handler = signal.getsignal(signal.SIGUSR1) if "gunicorn" in sys.modules else None
+    worker = getattr(handler, "__self__", None)
+    return "uwsgi" in sys.modules or getattr(worker, "pid", None) == os.getpid()
 
 
 class Log:
@@ -42,8 +54,12 @@ class MemoryBroker(Broker):
     Publishing costs a microsecond or two for each subscriber, in the thread that publishes.
     """
 
+    _made_in = 0  # the process
+
     def _reset(self) -> None:
         super()._reset()
+        self._made_in = self._made_in or os.getpid()
+        self._warned_of_fork = self._made_in == os.getpid()
         self._lock = threading.Lock()
         self._seq = 0
         self._logs: OrderedDict[str, Log] = OrderedDict()  # the last that was published to comes last
@@ -60,7 +76,23 @@ class MemoryBroker(Broker):
                 "one machine, redis:// on many, or a single process with threads"
             )
 
+    def _warn_in_child(self) -> None:
+        """Say, once in a forked process that nobody has subscribed in, that what it publishes reaches nobody.
+
+        A server's workers are forked too. They are told by :meth:`warn_once`, where there are several.
+        """
+        if not self._warned_of_fork:
+            self._warned_of_fork = True
+            if not self._listening and not _is_worker():
+                logger.warning(
+                    "an event was published on memory:// in process %d, which was forked from the one that made the "
+                    "broker: it reaches the subscribers of this process alone, and there are none; use sqlite:////path "
+                    "on one machine, redis:// on many",
+                    os.getpid(),
+                )
+
     def _append(self, channel: str, body: bytes) -> str:
+        self._warn_in_child()
         limits, now = self.limits, time.monotonic()
         # Held while it is delivered, so that frames come in order; sinks never wait.
         with self._lock:

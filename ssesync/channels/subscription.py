@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
@@ -85,6 +86,21 @@ class Subscription:
         self._first: list[bytes] = []
         self._key = key
         self._detached: Connection | None = None
+
+    def allowed_by(self, authorize: Callable[[str], object]) -> bool:
+        """Whether a check that is asked for each channel and each pattern is true for all of them.
+
+        :raises TypeError: the check is asynchronous: its answer is a coroutine, which is always true.
+        """
+        for name in self.channels + self.patterns:
+            answer = authorize(name)
+            if isinstance(answer, Awaitable):
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                raise TypeError(f"authorize is called synchronously and gave a {type(answer).__name__}: use def")
+            if not answer:
+                return False
+        return True
 
     def send_first(self, items: Iterable[Any], dumps: Callable[[Any], str | bytes] | None = None) -> None:
         """Have a stream begin with these events, before what is replayed and live: with the state, say, that those

@@ -19,6 +19,7 @@ from .admission import streams
 from .closing import Closable
 from .connection import Connection, Handover
 from .ending import Ending
+from .environ import counted_address
 from .guard import Guard
 from .margins import opening_of
 from .pump import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
@@ -68,10 +69,10 @@ class EventStream(Closable):
     :param on_start: called on the server's thread before the first byte is handed to it.
     :param after_step: called on the producer's thread after each of its writes.
     :param key: whose stream this is, for ``max_streams_per_key``; a function of the environ, or the key itself. The
-        client's address without it.
+        client's address (``REMOTE_ADDR``) without it, and where the function gives none.
     :param name: what log lines and the producer's thread call this stream.
     :raises SettingsError: an unknown option or a value that can't work.
-    :raises TypeError: ``source`` is nothing that gives events.
+    :raises TypeError: ``source`` is nothing that gives events, or it or a callback is asynchronous.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class EventStream(Closable):
         scope: Scope | None = None,
         on_start: Callable[[], object] | None = None,
         after_step: Callable[[], object] | None = None,
-        key: str | Callable[[WSGIEnvironment], str] | None = None,
+        key: str | Callable[[WSGIEnvironment], str | None] | None = None,
         name: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        check_callbacks(finished=finished, on_close=on_close)
         self.settings = (settings or Settings()).replace(**options)
         #: The response headers, as WSGI takes them.
         self.headers = response_headers(headers)
@@ -197,7 +199,8 @@ class EventStream(Closable):
         if environ.get("REQUEST_METHOD") == "HEAD":
             return self._answer("200 OK", self.headers)
         self._opening = opening_of(self.settings, told_before=streams.refused_lately)
-        key = self._key(environ) if callable(self._key) else self._key or environ.get("REMOTE_ADDR", "")
+        key = self._key(environ) if callable(self._key) else self._key
+        key = key or counted_address(environ, limited=self.settings.max_streams_per_key is not None)
         if hasattr(self._source, "hand_over"):
             self._takeover = takeover_of(environ, self.settings, self._opening)
         if not streams.admit(self, key, detached=self._takeover is not None):
@@ -213,6 +216,14 @@ class EventStream(Closable):
         self._opened = time.monotonic()
         self._end_early()
         return "200 OK"
+
+    def stay_served(self, why: str) -> None:
+        """Do not detach this stream, since something has to see all of its chunks. Before the first is taken.
+
+        :param why: for the log.
+        """
+        if self._takeover is not None:
+            self._takeover.why = why
 
     def _watch_over(self) -> None:
         streams.warn_once(self._environ or {})

@@ -179,7 +179,7 @@ class Takeover:
         self._dummy: tuple[int, int] | None = None
         self._began = math.inf
         self._end_keep_alive: Callable[[], object] | None = None
-        #: Why it was not possible, for the log.
+        #: Why it was not possible, for the log. Set before :meth:`begin`, it is not tried.
         self.why = ""
         #: Whether it was not since the process has no descriptor left.
         self.is_short = False
@@ -187,6 +187,8 @@ class Takeover:
     def begin(self) -> bool:
         """Let the server write into the dummy from now on; whether that is so."""
         fd = self._server.fd
+        if self.why:
+            return False
         try:
             if _identity(fd) != self._whose:
                 self.why = "the request's connection is closed"

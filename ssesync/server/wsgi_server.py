@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from .environ import bridge_of
+
 __all__ = ["advice", "gunicorn_worker", "kind_of", "thread_limit"]
 
 
@@ -55,4 +57,10 @@ def advice(environ: Mapping[str, Any]) -> str | None:
         return "gunicorn has a single thread: one stream takes all of it; use gunicorn -k gthread --threads 32"
     if "werkzeug.socket" in environ and not environ.get("wsgi.multithread"):
         return "the development server runs without threads: one stream takes all of it; run it with threaded=True"
+    if (bridge := bridge_of(environ)) is not None:
+        return (
+            f"this WSGI application runs inside an ASGI server, by {bridge}, which does not say when a client leaves: "
+            "each stream goes on, with its thread, until its producer ends; run it under a WSGI server (gunicorn -k "
+            "gthread), Django under its own ASGI handler, or set max_lifetime"
+        )
     return None

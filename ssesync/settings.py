@@ -212,8 +212,8 @@ class Settings:
             if key in _KEYS:
                 continue
             option = key.removeprefix("SSESYNC_").lower()
-            if option in cls.__dataclass_fields__:
-                raise SettingsError(f"unknown key {key}: the option goes into the mapping SSESYNC, as {option!r}")
+            if near := difflib.get_close_matches(option, cls.__dataclass_fields__, n=1, cutoff=0.8):
+                raise SettingsError(f"unknown key {key}: options go into the mapping SSESYNC, as {near[0]!r}")
             near = difflib.get_close_matches(key, _KEYS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {' and '.join(_KEYS)}"
             raise SettingsError(f"unknown key {key}: {hint}")

@@ -397,24 +397,6 @@ def test_settings_are_read_without_the_extension_too(app: Flask) -> None:
     assert app.test_client().get("/").data.startswith(b"retry: 7\n")
 
 
-def test_an_asynchronous_view_is_refused(app: Flask) -> None:
-    @app.get("/generator")
-    @event_stream
-    async def generator() -> Any:
-        yield "x"
-
-    @app.get("/writer")
-    @event_writer
-    async def imperative(w: Writer) -> None: ...
-
-    app.testing = True
-    client = app.test_client()
-    with pytest.raises(TypeError, match="async"):
-        client.get("/generator")
-    with pytest.raises(TypeError, match="async"):
-        client.get("/writer")
-
-
 def test_a_decorated_view_keeps_its_name_and_doc() -> None:
     @event_stream
     def ticks() -> Iterator[str]:

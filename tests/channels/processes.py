@@ -54,6 +54,22 @@ def fork(url: str) -> None:
     broker.close()
 
 
+def publish_in_child(url: str) -> None:
+    """A process that has subscribers forks, and the child publishes, twice; then one that subscribes itself."""
+    broker = open_broker(url)
+    with broker.subscribe("a"):
+        for subscribes in (False, True):
+            child = os.fork()
+            if child == 0:
+                if subscribes:
+                    broker.subscribe("a")
+                for n in range(2):
+                    broker.publish("a", str(n))
+                os._exit(0)
+            os.waitpid(child, 0)
+            broker.publish("a", "of the parent")
+
+
 def keep_busy(broker: Broker) -> None:
     """Use the broker while the process forks."""
     for n in range(200):

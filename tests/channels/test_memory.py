@@ -49,7 +49,8 @@ def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
         ("redis://localhost?prefix={x}", "prefix"),
         ("redis://localhost?db=first", "db"),
         ("postgres://x", "no broker has the URL"),
-        ("", "no broker has the URL"),
+        ("", "the broker.s URL is empty"),
+        (" ", "the broker.s URL is empty"),
     ],
 )
 def test_a_url_that_can_not_be_used_is_refused_with_what_is_wrong(url: str, told: str) -> None:

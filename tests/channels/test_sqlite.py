@@ -72,11 +72,23 @@ def test_a_forked_child_of_a_memory_broker_has_a_log_of_its_own() -> None:
     assert forked("memory://") == "0 1 True ['of the child'] True ['of the parent']"
 
 
+@pytest.mark.parametrize(("url", "warnings"), [("memory://", 1), ("sqlite:///{}", 0)])
+def test_publishing_in_a_forked_child_that_nobody_has_subscribed_in_is_warned_of_once_for_memory_alone(
+    path: Path, url: str, warnings: int
+) -> None:
+    run = in_processes("publish_in_child", url.format(path))
+    assert run.stderr.count("it reaches the subscribers of this process alone, and there are none") == warnings
+
+
 def forked(url: str) -> str:
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.channels.processes", "fork", url]
+    return in_processes("fork", url).stdout.strip()
+
+
+def in_processes(what: str, url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.channels.processes", what, url]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
+    return run
 
 
 def test_a_full_disk_is_told_to_who_publishes_and_harms_nothing_else(path: Path, broker: Broker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -49,6 +50,14 @@ def room() -> Response:
 @app.get("/publish")
 def publish() -> str:
     return sse.publish("room", "hello")
+
+
+@app.get("/publish/child")
+def publish_in_child() -> str:
+    child = multiprocessing.get_context("fork").Process(target=sse.publish, args=("room", "of the child"))
+    child.start()
+    child.join()
+    return "done"
 
 
 @app.get("/plain")

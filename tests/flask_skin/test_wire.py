@@ -10,7 +10,8 @@ import pytest
 from ssesync.wire import Decoder
 from tests.living.servers import Kind, Server, eventually, gunicorn, running
 
-KIND = Kind("extended", gunicorn("--worker-class", "gthread", "--threads", "8", "tests.flask_skin.extended_app:app"))
+OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--preload")
+KIND = Kind("extended", gunicorn(*OPTIONS, "tests.flask_skin.extended_app:app"))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,16 @@ def test_a_subscription_is_detached_and_one_with_a_body_put_round_it_is_served_t
         assert upper.find(b"DATA: HELLO\n\n").startswith(b"ID: ")
     assert eventually(lambda: "/counted/room client_gone" in server.state()["ended"])
     assert server.logs("/counted/room takes a thread, as it could not be detached: something has been put round")
+
+
+def test_publishing_in_a_child_of_a_worker_is_warned_of_and_in_the_worker_it_is_not(server: Server) -> None:
+    """Though with --preload a worker is the forked child of the process that made the broker."""
+    warning = "there are none; use sqlite:////path"
+    server.fetch("/publish")
+    server.fetch("/publish/child")
+    assert server.logs(warning)
+    server.fetch("/publish")
+    assert server.log().count(warning) == 1
 
 
 def test_the_coding_that_is_announced_is_that_of_the_body(server: Server) -> None:

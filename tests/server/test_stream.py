@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
+import functools
 import gc
 import logging
 import threading
@@ -513,14 +515,56 @@ def test_asynchronous_producers_are_refused() -> None:
     items = generator()
     with pytest.raises(TypeError, match="async_generator"):
         EventStream(items)
+    with pytest.raises(TypeError, match="coroutine"):
+        EventStream(coroutine())  # type: ignore[arg-type]
+
+
+def test_objects_whose_call_is_asynchronous_are_refused() -> None:
+    class Producer:
+        async def __call__(self) -> Any:
+            yield "x"
+
+    for source in (Producer(), functools.partial(Producer())):
+        with pytest.raises(TypeError, match="async def"):
+            EventStream(source)
+
+
+def test_what_can_be_iterated_over_either_way_is_and_a_future_is_not() -> None:
+    class Both:
+        def __iter__(self) -> Iterator[str]:
+            return iter(["x"])
+
+        def __aiter__(self) -> Any:
+            raise AssertionError
+
+    for source in (Both(), Both):
+        assert [event.data for event in events(call(EventStream(source))[2])] == ["x"]
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    with pytest.raises(TypeError, match="Future"):
+        EventStream(future)
+    loop.close()
+
+
+@pytest.mark.parametrize("name", ["finished", "on_close"])
+def test_callbacks_that_are_asynchronous_or_no_functions_are_refused(name: str) -> None:
+    async def callback(*args: Any) -> bool:
+        return False
+
+    with pytest.raises(TypeError, match=f"{name} is called synchronously"):
+        EventStream([], **{name: callback})
+    with pytest.raises(TypeError, match=f"{name} takes a function, got 'x'"):
+        EventStream([], **{name: "x"})  # type: ignore[arg-type]
 
 
 def test_a_writer_function_that_yields_is_refused_instead_of_silently_doing_nothing() -> None:
     def confused(writer: Writer) -> Iterator[str]:
         yield "x"
 
+    with pytest.raises(TypeError, match=r"confused\(\) yields, but it is given a writer: .* event_stream"):
+        EventStream.from_writer(confused)
     with pytest.raises(TypeError, match="yields"):
-        call(EventStream.from_writer(confused, first_event_timeout=30))
+        call(EventStream.from_writer(lambda writer: confused(writer), first_event_timeout=30))
     with pytest.raises(TypeError, match="function"):
         EventStream.from_writer("no function")  # type: ignore[arg-type]
 
@@ -528,6 +572,8 @@ def test_a_writer_function_that_yields_is_refused_instead_of_silently_doing_noth
 def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(SettingsError, match="did you mean 'keep_alive'"):
         EventStream([], keepalive=5)
+    with pytest.raises(SettingsError, match="did you mean 'on_close'"):
+        EventStream([], onclose=print)
 
 
 # where the producer runs

@@ -1,0 +1,35 @@
+"""WSGI applications inside an ASGI server. What is between does not pass a client's leaving on, which is warned of."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.living.servers import Kind, running
+
+BRIDGES = {"a2wsgi.WSGIMiddleware": "a2wsgi", "asgiref.wsgi.WsgiToAsgi": "asgiref's WsgiToAsgi"}
+if importlib.util.find_spec("starlette.middleware.wsgi"):  # deprecated there, in favour of a2wsgi
+    BRIDGES["starlette.middleware.wsgi.WSGIMiddleware"] = "Starlette's WSGIMiddleware"
+
+
+def uvicorn(descriptor: int, port: int) -> list[str]:
+    return [sys.executable, "-m", "uvicorn", "--fd", str(descriptor), "--lifespan", "off", "tests.live.bridged:asgi"]
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_with_their_client(
+    tmp_path: Path, bridge: str
+) -> None:
+    kind = Kind("bridged", uvicorn, environment={"TESTS_BRIDGE": bridge})
+    with running(kind, tmp_path) as server:
+        for _ in range(2):
+            wire, response = server.open("/events")
+            with wire:
+                body = response.read()
+            assert body.startswith(b":ok\ndata: first\n\n:keep-alive\n")
+            assert body.endswith(b"data: second\n\n")
+        warning = f"runs inside an ASGI server, by {BRIDGES[bridge]}, which does not say when a client leaves"
+        assert server.log().count(warning) == 1

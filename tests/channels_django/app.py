@@ -17,6 +17,7 @@ from django.http.response import HttpResponseBase
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from ssesync import streams
 from ssesync_django import get_broker, issue_ticket, publish, revoke, subscribe, ticket_required
 
 FOLDER = Path(os.environ["TESTS_FOLDER"])
@@ -48,6 +49,16 @@ def events(request: HttpRequest) -> HttpResponseBase:
     return subscribe(request, "a", authorize=uses_the_database, key=request.GET.get("key"), headers=headers())
 
 
+def changed(request: HttpRequest) -> HttpResponseBase:
+    response = subscribe(request, "a", headers=headers())
+    response.streaming_content = (chunk.replace(b"data: ", b"data: changed ") for chunk in response.streaming_content)
+    return response
+
+
+async def awaited(request: HttpRequest) -> HttpResponseBase:
+    return subscribe(request, "a", authorize=uses_the_database, headers=headers())
+
+
 @ticket_required
 def ticketed(request: Any) -> HttpResponseBase:
     return subscribe(request, *request.ticket.channels, key=request.ticket.subject, headers=headers())
@@ -73,12 +84,19 @@ def act(request: HttpRequest) -> HttpResponseBase:
 
 def look(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse(
-        {"subscribers": get_broker().subscriber_count("a", local=True), "ticket": issue_ticket("ada", channels=["a"])}
+        {
+            "subscribers": get_broker().subscriber_count("a", local=True),
+            "tiers": {stream["name"]: stream["tier"] for stream in streams.snapshot()["streams"]},
+            "ticket": issue_ticket("ada", channels=["a"]),
+        },
+        headers=headers(),
     )
 
 
 urlpatterns = [
     path("events", events),
+    path("changed", changed),
+    path("awaited", awaited),
     path("ticketed", ticketed),
     path("act", act),
     path("look", look),

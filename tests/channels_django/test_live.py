@@ -147,6 +147,24 @@ def test_a_right_that_is_taken_back_in_one_process_ends_the_streams_of_all(gunic
         assert [event for event in reader if event.data != "x"] == []
 
 
+def test_a_subscription_of_an_asynchronous_view_is_detached_and_one_with_something_round_it_is_served_through_that(
+    gunicorn: Server,
+) -> None:
+    (awaited, worker), (changed, other) = gunicorn.open("awaited"), gunicorn.open("changed")
+    tiers: dict[str, str] = {}
+
+    def both_are_known() -> bool:
+        answer = gunicorn.ask("look")
+        names = {"/awaited"} if answer.headers["X-Worker"] == worker else set()
+        names |= {"/changed"} if answer.headers["X-Worker"] == other else set()
+        tiers.update({name: tier for name, tier in answer.json()["tiers"].items() if name in names})
+        return tiers == {"/awaited": "detached", "/changed": "served"}
+
+    await_that(both_are_known)
+    gunicorn.ask("act", "POST", publish="x")
+    assert (next_data(awaited), next_data(changed)) == ("x", "changed x")
+
+
 def test_a_ticket_is_good_once_whatever_process_is_asked(gunicorn: Server) -> None:
     ticket = gunicorn.ask("look").json()["ticket"]
     statuses = [gunicorn.ask("ticketed", ticket=ticket).status_code for _ in range(12)]
@@ -168,7 +186,9 @@ def test_it_works_under_asgi(uvicorn: Server) -> None:
     assert [next_data(reader) for reader in readers] == ["x"] * 3
     uvicorn.ask("act", "POST", revoke="ada")
     assert [reader.read() for reader in readers] == [None] * 3
-    reader = uvicorn.open()[0]
+    reader = uvicorn.open("awaited")[0]
+    uvicorn.ask("act", "POST", publish="y")
+    assert next_data(reader) == "y"
     assert uvicorn.ask("look").json()["subscribers"] == 1
     reader.close()
     uvicorn.close_streams()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import django
 import pytest
 
+from .http import Response
 from .servers import Target
 from .switchboard import Switchboard
 
@@ -64,6 +66,27 @@ def test_many_streams_at_once_leave_room_for_ordinary_views(target: Target, swit
     finally:
         for connection, _, _ in streams:
             connection.close()
+
+
+def test_streams_that_asynchronous_views_make_wait_for_their_first_events_without_the_event_loop(
+    target: Target, switchboard: Switchboard
+) -> None:
+    with contextlib.ExitStack() as stack:
+        waiting = []
+        for _ in range(5):
+            connection = stack.enter_context(target.connect())
+            path = target.path("awaited", line=switchboard.port)
+            connection.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            waiting.append((connection, switchboard.producer()))
+        assert target.fetch("plain") == "plain"
+        for connection, producer in waiting:
+            producer.send("first")
+            response = Response(connection, "GET")
+            assert response.status == 200
+            response.expect(b":ok\ndata: first\n\n")
+            producer.end()
+            assert response.read() == b""
+    assert not target.has_failed()
 
 
 @pytest.mark.parametrize(("route", "status"), [("forbidden", 403), ("missing", 404), ("failing", 500)])

@@ -8,6 +8,7 @@ urlpatterns = [
     path("gate", views.gate),
     path("writer", views.Writing.as_view()),
     path("leave", views.leave),
+    path("awaited", views.awaited),
     path("flood", views.flood),
     path("failing", views.failing),
     path("forbidden", views.forbidden),

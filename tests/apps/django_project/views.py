@@ -91,6 +91,12 @@ def leave(request: HttpRequest) -> EventStreamResponse:
     )
 
 
+async def awaited(request: HttpRequest) -> EventStreamResponse:
+    """Has its first event only when the test says so, and waits for it."""
+    line, key = line_and_key(request)
+    return EventStreamResponse(lambda: producers.gate(line, key), request=request, first_event_timeout=60)
+
+
 @event_stream(keep_alive=None)
 def flood(request: HttpRequest) -> Iterator[Event]:
     return producers.flood(*(int(request.GET[name]) for name in ("line", "count", "size")))

@@ -1,4 +1,4 @@
-"""Beside Flask's popular extensions, and the functions that applications put behind a view. The wire is in test_wire.py."""
+"""Beside Flask's popular extensions, and functions that applications put behind a view. test_wire.py has the wire."""
 
 from __future__ import annotations
 

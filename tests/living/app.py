@@ -165,7 +165,11 @@ flask_app = flask.Flask(__name__)
 
 @flask_app.get("/flask/stream")
 def flask_stream() -> flask.Response:
-    return EventStreamResponse(_chaos_in_flask, **json.loads(flask.request.args.get("options", "{}")))
+    query = flask.request.args.to_dict()
+    options = json.loads(query.get("options", "{}"))
+    if query.get("do") == "led":
+        return EventStreamResponse(EventStream.from_writer(lambda w: led(w, query, lambda **said: None), **options))
+    return EventStreamResponse(_chaos_in_flask, **options)
 
 
 def _chaos_in_flask() -> Iterable[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,12 @@ HTTP = """
         listen unix:{folder}/front11;
         location / {{ proxy_pass http://kept; proxy_http_version 1.1; proxy_set_header Connection ""; }}
     }}
+    server {{
+        listen unix:{folder}/frontgz;
+        gzip on;
+        gzip_types text/event-stream;
+        location / {{ proxy_pass http://kept; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    }}
 """
 
 
@@ -40,7 +47,7 @@ class Nginx:
     def connect(self, version: str) -> Wire:
         sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.connect(str(self._folder / ("front11" if version == "1.1" else "front")))
+            sock.connect(str(self._folder / {"1.0": "front", "1.1": "front11", "gzip": "frontgz"}[version]))
         except BaseException:
             sock.close()
             raise
@@ -123,6 +130,28 @@ def test_nothing_is_buffered(nginx: Nginx, switchboard: Switchboard, version: st
         producer.say(do="end")
         assert response.read() == b""
         assert response.end == "last chunk"
+
+
+@pytest.mark.parametrize(("place", "coding"), [("/stream", "gzip"), ("/flask/stream", "identity")])
+def test_gzip_in_nginx_holds_nothing_back_and_leaves_alone_what_names_a_coding(
+    nginx: Nginx, switchboard: Switchboard, place: str, coding: str
+):
+    """Each event is written when the one before has arrived, as above. The integrations say that there is no coding."""
+    options = {"keep_alive": 60, "max_streams": None}
+    with nginx.connect("gzip") as wire:
+        response = wire.get(path(place, do="led", line=switchboard.port, options=options), Accept_Encoding="gzip")
+        assert response.header("content-encoding") == coding
+        inflate = zlib.decompressobj(31).decompress if coding == "gzip" else bytes
+        producer = switchboard.answer()
+        producer.hear()
+        body = b""
+        for number in range(20):
+            producer.say(event=f"{number}")
+            while not body.endswith(b"data: %d\n\n" % number):
+                piece = response.piece()
+                assert piece, body
+                body += inflate(piece)
+        producer.say(do="end")
 
 
 @VERSIONS

@@ -72,7 +72,7 @@ class EventStreamResponse(StreamingHttpResponse):
         self.event_stream = stream
         self._own_content: Iterable[bytes] = stream
         super().__init__(stream, headers=_with_identity(stream.headers))
-        self._defer(functools.partial(self._open, environ))
+        self._defer(functools.partial(self._open, environ, request))
         if not runs_event_loop():
             self._open_now()
 
@@ -113,7 +113,7 @@ class EventStreamResponse(StreamingHttpResponse):
             del self.render
             opening()
 
-    def _open(self, environ: dict[str, Any] | None) -> None:
+    def _open(self, environ: dict[str, Any] | None, request: HttpRequest | None) -> None:
         stream = self.event_stream
         status = stream.open(environ)
         if request is not None:

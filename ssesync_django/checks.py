@@ -23,18 +23,19 @@ __all__ = ["check_broker", "check_broker_for_deployment", "check_settings"]
 def check_settings(**_: Any) -> list[CheckMessage]:
     """``ssesync.E001``: ``SSESYNC`` is no mapping, or holds an unknown option or a value that can't work.
     ``ssesync.E005``: there is another setting ``SSESYNC_…``, which means nothing."""
+    found: list[CheckMessage] = []
     try:
         Settings.check_keys(dir(settings))
     except SettingsError as error:
-        return [Error(str(error), id="ssesync.E005")]
+        found.append(Error(str(error), id="ssesync.E005"))
     options = getattr(settings, "SSESYNC", {})
     if not isinstance(options, Mapping):
-        return [Error(f"SSESYNC takes a dict, got {type(options).__name__}", id="ssesync.E001")]
+        return [*found, Error(f"SSESYNC takes a dict, got {type(options).__name__}", id="ssesync.E001")]
     try:
         Settings.from_mapping(options)
     except SettingsError as error:
-        return [Error(f"SSESYNC: {error}", id="ssesync.E001")]
-    return []
+        found.append(Error(f"SSESYNC: {error}", id="ssesync.E001"))
+    return found
 
 
 def check_broker(**_: Any) -> list[CheckMessage]:

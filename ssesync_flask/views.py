@@ -118,15 +118,21 @@ def _check_order(app: Flask, **_: Any) -> None:
     generator yields as ``text/html``. A function that has a route of its own beside that of the decorated one is meant.
     """
     view = app.view_functions.get(request.endpoint or "")
-    if view is None:
-        return
-    try:
-        made = _made.get(view)
-    except TypeError:
-        return
-    if made is not None and not any(each in made for each in app.view_functions.values()):
+    made = None
+    if view is not None:
+        with contextlib.suppress(TypeError):  # as above
+            made = _made.get(view)
+    if made is not None and not any(_is_made_of(each, made) for each in app.view_functions.values()):
         name = getattr(view, "__qualname__", repr(view))
         raise TypeError(
             f"the route of {name} was registered without event_stream or event_writer, which stands above it: put the "
             f"route's decorator, @app.get(…) say, above the other one"
         )
+
+
+def _is_made_of(function: View, made: WeakSet[View]) -> bool:
+    """Whether a function is one of these, with or without other decorators round it."""
+    try:
+        return inspect.unwrap(function, stop=made.__contains__) in made
+    except (TypeError, ValueError):  # it has no hash, or wraps itself
+        return False

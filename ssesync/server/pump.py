@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 import inspect
 import logging
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
-from inspect import getattr_static
 from typing import Any, Protocol, cast
 
-from ..errors import CloseReason, StreamClosed, excerpt
-from ..event import Event
+from ..errors import CloseReason, StreamClosed
 from ..locks import make_lock
 from ..settings import Settings
+from .checks import check_function, check_iterable
 from .writer import Writer
 
 __all__ = ["Inline", "Pump", "Source"]
@@ -140,44 +138,6 @@ def name_of(source: Any) -> str:
     source = getattr(source, "function", source)
     source = getattr(source, "func", source)  # functools.partial
     return getattr(source, "__qualname__", None) or type(source).__name__
-
-
-def is_asynchronous(function: Any) -> bool:
-    """Whether a call of it gives a coroutine or an asynchronous generator, as far as that is declared."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    # The second for an object that is called.
-    functions = (function, getattr_static(type(function), "__call__", None))
-    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in functions)
-
-
-def check_function(function: Any) -> None:
-    """Refuse coroutine and asynchronous generator functions with a ``TypeError``."""
-    if is_asynchronous(function):
-        raise TypeError(f"an event stream needs a synchronous producer, got {function!r}: use def instead of async def")
-
-
-def check_callbacks(**functions: Any) -> None:
-    """Refuse, with a ``TypeError``, callbacks that can't be called, or whose answer would be a coroutine, which is
-    always true and never run."""
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} takes a function, got {excerpt(function)}")
-        if function is not None and is_asynchronous(function):
-            raise TypeError(f"{name} is called synchronously, got {function!r}: use def instead of async def")
-
-
-def check_iterable(items: Any) -> None:
-    """Refuse, with a ``TypeError`` that names the remedy, what can't be iterated over as events."""
-    kind = type(items).__name__
-    iterates = isinstance(items, Iterable)
-    # What can be iterated over either way (Django's QuerySet, httpx' byte streams) is. A Future can be, to be awaited.
-    if isinstance(items, Awaitable) or (isinstance(items, AsyncIterable) and not iterates):
-        if inspect.iscoroutine(items):
-            items.close()  # or Python would warn that it was never awaited, which is no news
-        raise TypeError(f"an event stream needs a synchronous producer, got {kind}: use def instead of async def")
-    if isinstance(items, (str, bytes, Mapping, Event)) or not iterates:
-        raise TypeError(f"an event stream needs something that gives events, got {kind}: yield them, or give a list")
 
 
 class Pump:

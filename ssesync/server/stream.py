@@ -16,6 +16,7 @@ from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .admission import streams
+from .checks import check_callbacks
 from .closing import Closable
 from .connection import Connection, Handover
 from .ending import Ending

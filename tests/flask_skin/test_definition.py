@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,8 +122,15 @@ def test_a_function_with_a_route_of_its_own_beside_the_decorated_one_is_meant(ap
     def items() -> list[int]:
         return [1, 2]
 
+    def protected(view: Any) -> Any:
+        @functools.wraps(view)
+        def wrapper() -> Any:
+            return view()
+
+        return wrapper
+
     app.add_url_rule("/items", view_func=items)
-    app.add_url_rule("/items/events", "events", view_func=event_stream(items))
+    app.add_url_rule("/items/events", "events", view_func=protected(event_stream(items)))
     client = app.test_client()
     assert client.get("/items").json == [1, 2]
     assert client.get("/items/events").mimetype == "text/event-stream"

@@ -1,5 +1,5 @@
-"""Applications whose streams are limited by address, for tests with a proxy in front: Flask and Django, as they come and
-with ``REMOTE_ADDR`` set from the proxy's header as the pages tell it."""
+"""Applications whose streams are limited by address, for tests with a proxy in front: Flask and Django, as they come
+and with ``REMOTE_ADDR`` set from the proxy's header as the pages tell it."""
 
 from __future__ import annotations
 

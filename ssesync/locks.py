@@ -43,32 +43,33 @@ VARIABLE = "SSESYNC_LOCK_CHECK"
 ORDER = (
     # cli, testing
     "cli.probe",
-    "testing.connections",
     "testing.stream",
     "testing.fake_server",
     "testing.clock",
     # client
     "client.attempt",
-    "client.body.reading",
     "client.body",
     # channels
     "channels.fork",
     "channels.broker",
     "channels.feed",
+    "channels.delivery",
     "channels.audience",
     "channels.group",
-    "channels.log",
+    "channels.memory",
+    "channels.file",
+    "channels.link",
     "channels.hub",
     "channels.inbox",
-    "channels.counts",
+    "channels.counters",
     # server
+    "server.loop",
     "server.streams",
     "server.takeover",
     "server.guard",
     "server.watcher",
     "server.pump",
     "server.mailbox",
-    "server.loop",
     "server.executor",
 )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
+from ..locks import foreign
 from .admission import streams
 from .connection import Connection
 from .stats import StreamStats
@@ -58,6 +59,7 @@ class DetachedRecord:
 def _close(
     name: str, on_close: Callable[[CloseReason, StreamStats], object], reason: CloseReason, stats: StreamStats
 ) -> None:
+    foreign("on_close")
     try:
         on_close(reason, stats)
     except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import ssesync
 from ssesync.locks import (
     OF_GARBAGE,
     ORDER,
@@ -154,6 +156,25 @@ def test_a_lock_without_a_place_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_no_name_stands_twice() -> None:
     assert len(set(ORDER)) == len(ORDER)
     assert set(ORDER) >= OF_GARBAGE
+
+
+def test_the_table_of_the_documentation_has_them_all_in_their_order() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "design.md").read_text()
+    table = text[text.index("| lock | where |") :].partition("\n\n")[0]
+    assert re.findall(r"^\| `([a-z_.]+)` \| `([a-z_/]+\.py)`", table, re.M) != []
+    assert tuple(re.findall(r"^\| `([a-z_.]+)` \|", table, re.M)) == ORDER
+
+
+RAW = re.compile(r"threading\.(Lock|RLock|Condition)\(")
+# A read in progress; the mark of a thread that is in a broker.
+NO_LOCKS = {"locks.py", "client/body.py", "channels/reentry.py"}
+
+
+def test_all_locks_are_made_in_one_place() -> None:
+    root = Path(ssesync.__file__).parent
+    raw = {str(path.relative_to(root)) for path in root.rglob("*.py") if RAW.search(path.read_text())}
+    raw = {name for name in raw if not name.startswith("channels/")}
+    assert raw - NO_LOCKS == set()
 
 
 def test_waiters_are_woken() -> None:

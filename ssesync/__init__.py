@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import wire
 from .cancel import CancelToken
 from .errors import (
+    BrokerBusy,
     BrokerClosed,
     BrokerDamaged,
     BrokerError,
@@ -63,6 +64,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backoff",
     "Broker",
+    "BrokerBusy",
     "BrokerClosed",
     "BrokerDamaged",
     "BrokerError",

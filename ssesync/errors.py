@@ -11,6 +11,7 @@
     │   ├── ChannelError (ValueError)  a name that no channel can have
     │   ├── BrokerUnavailable (ConnectionError)  the log can't be reached, or takes no more: it may pass
     │   ├── BrokerDamaged              the log is deleted, corrupt or another program's: it won't pass
+    │   ├── BrokerBusy                 a signal handler has interrupted this thread inside a broker
     │   └── BrokerClosed               the broker was closed
     ├── TicketRefused                  a ticket is not ours, or good no more
     └── ReadError                      reading a stream failed
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .event import Event
 
 __all__ = [
+    "BrokerBusy",
     "BrokerClosed",
     "BrokerDamaged",
     "BrokerError",
@@ -174,6 +176,15 @@ class BrokerUnavailable(BrokerError, ConnectionError):
 
 class BrokerDamaged(BrokerError):
     """The log can't be used as it is: its file was deleted, is corrupt, or is no log of ours."""
+
+
+class BrokerBusy(BrokerError):
+    """The calling thread is in the middle of an operation of a broker: a signal handler, or something else that runs
+    between two steps of a thread, has called a broker again. Nothing was done.
+
+    Have the handler set a flag or put into a ``queue.SimpleQueue``, and call the broker from the program's own loop, or
+    from another thread. ``close()``, ``cancel()`` and ``stop()`` never raise it.
+    """
 
 
 class BrokerClosed(BrokerError):

@@ -21,6 +21,7 @@ PUBLIC = {
     "ssesync": {
         "Backoff",
         "Broker",
+        "BrokerBusy",
         "BrokerClosed",
         "BrokerDamaged",
         "BrokerError",

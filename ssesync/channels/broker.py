@@ -13,25 +13,26 @@ The contract, which one suite of tests holds every broker to:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
-import os
 import threading
 import time
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import BrokerClosed, ChannelError, CloseReason, SettingsError, excerpt
+from ..errors import BrokerBusy, BrokerClosed, ChannelError, CloseReason, SettingsError, excerpt
 from ..event import dump_json
+from . import forks
+from .counters import Counters
 from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
 from .hub import Hub
 from .options import LIMITS, Limits, checked_options, options_of_url, take_number
 from .policy import Policy
+from .reentry import Wakeup, entered
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -42,11 +43,21 @@ __all__ = ["Broker", "open_broker"]
 logger = logging.getLogger("ssesync")
 
 
+class Start:
+    """One thread's attempt to start listening, for which the others wait."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.over = Wakeup()
+
+
 class Broker:
     """Publishes to channels and subscribes to them. Made by :func:`open_broker`.
 
     Every method may be called from any thread, ``publish`` also from any process that has opened the same log. Nothing
-    is started or connected before it is first needed.
+    is started or connected before it is first needed. In a signal handler ``close`` returns at any moment. All other
+    methods work there, or raise :class:`ssesync.BrokerBusy` at once if the handler has interrupted its thread inside a
+    broker.
 
     Another broker is a subclass that fills in ``_append``, ``_head``, ``read`` and, where events come from other
     processes, ``_listen`` and ``_unlisten``.
@@ -61,15 +72,16 @@ class Broker:
         #: How much the log keeps.
         self.limits = limits or Limits()
         self._closed = False
-        self._counters: Counter[str] = Counter()
+        self._counters = Counters()
         self._reset()
-        _brokers.add(self)
+        forks.register(self)
 
     def _reset(self) -> None:
         """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
         self._starting = threading.Lock()
-        self._counting = threading.Lock()
-        self._listening = False
+        self._start: Start | None = None
+        self._listening: list[bool] = []  # True, while it listens: taken out by the one who ends it
+        self._claiming = threading.Lock()
         self._claims: dict[str, float] = {}
         #: Who subscribes in this process.
         self.hub = Hub()
@@ -171,7 +183,7 @@ class Broker:
         if self._audiences is None:
             from .audience import Audiences
 
-            with self._starting:
+            with entered(), self._starting:
                 self._audiences = self._audiences or Audiences(self)
         return self._audiences
 
@@ -216,11 +228,15 @@ class Broker:
         return self._claim(sha256(token.encode()).hexdigest(), seconds)
 
     def close(self) -> None:
-        """End all subscriptions of this process, stop listening, let go of files and connections."""
-        with self._starting:
-            self._closed = True
-            listening, self._listening = self._listening, False
-        if listening:
+        """End all subscriptions of this process, stop listening, release files and connections.
+
+        Any thread, any signal handler, any number of times. It waits up to 5 seconds for the listener's thread to end.
+        In a signal handler that has interrupted its thread inside a broker it waits for nothing: what that operation
+        uses is released when it is over.
+        """
+        self._closed = True
+        with contextlib.suppress(IndexError):
+            self._listening.pop()  # one of those who close it at the same time
             self._unlisten()
         self.hub.close(CloseReason.SHUTDOWN)
         self._release()
@@ -228,18 +244,15 @@ class Broker:
     def snapshot(self) -> dict[str, Any]:
         """What this process has done, as plain values: ``subscribers`` now, and since its start ``published`` events,
         ``disconnected`` subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``."""
-        with self._counting:
-            names = ("published", "disconnected", "dropped", "coalesced", "resets")
-            return {"subscribers": len(self.hub), **{name: self._counters[name] for name in names}}
+        names = ("published", "disconnected", "dropped", "coalesced", "resets")
+        return {"subscribers": len(self.hub), **{name: self._counters[name] for name in names}}
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """Say, once in a process, that this broker can't serve several processes, if the WSGI environ tells of some."""
 
     def count(self, name: str, by: int) -> None:
-        """Count for :meth:`snapshot`."""
-        if by:
-            with self._counting:
-                self._counters[name] += by
+        """Count for :meth:`snapshot`. It waits for no lock."""
+        self._counters.add(name, by)
 
     def __enter__(self) -> Broker:
         return self
@@ -271,13 +284,14 @@ class Broker:
         """A subscriber has come."""
 
     def _unlisten(self) -> None:
-        """Undo it. Called once for each."""
+        """Undo it. Called once for each, perhaps by a signal handler: see :mod:`ssesync.channels.reentry`."""
 
     def _release(self) -> None:
-        """Let go of files and connections. Any number of times."""
+        """Release files and connections. Any number of times, perhaps by a signal handler."""
 
-    def _before_fork(self) -> list[Callable[[], None]]:
-        """Get ready for a fork; what is to be called in this process afterwards. The child gets :meth:`_reset`."""
+    def _before_fork(self) -> list[Callable[[], str]]:
+        """Get ready for a fork; what is to be called in this process afterwards, each of which gives what is to be
+        logged as an error, or ``""``. The child gets :meth:`_reset`."""
         return []
 
     def _count_elsewhere(self, channel: str) -> int:
@@ -286,7 +300,7 @@ class Broker:
     def _claim(self, name: str, seconds: float) -> bool:
         """See :meth:`use_once`. Without one of the broker's own: within this process."""
         now = time.monotonic()
-        with self._counting:
+        with entered(), self._claiming:
             # In the order of their making, which is that of their end where all are remembered for as long.
             while self._claims and next(iter(self._claims.values())) < now:
                 del self._claims[next(iter(self._claims))]
@@ -308,6 +322,8 @@ class Broker:
         event_id = self._append(channel, body)
         if channel != CONTROL:
             self.count("published", 1)
+        if self._closed:
+            self._release()  # by a signal handler, say, after it was looked for above: what was opened since
         return event_id
 
     def _control(self, frame: Frame) -> None:
@@ -316,14 +332,33 @@ class Broker:
             self.hub.revoke(message["revoke"], message.get("channel"))
 
     def _ensure_listening(self) -> None:
+        """Listen, or wait for the thread that is about to. No lock is held meanwhile, as that may wait for a server."""
         if self._listening and not self._closed:
             return
-        with self._starting:
-            if self._closed:
-                raise BrokerClosed("the broker is closed")
-            if not self._listening:
-                self._listen()
-                self._listening = True
+        own = Start()
+        try:
+            while self._start is not own:
+                with entered(), self._starting:
+                    if self._closed:
+                        raise BrokerClosed("the broker is closed")
+                    if self._listening:
+                        return
+                    start = self._start = self._start or own
+                if start is not own:
+                    if start.thread == own.thread:
+                        raise BrokerBusy(
+                            "a signal handler can't subscribe while its thread is about to start listening"
+                        )
+                    start.over.wait()
+            self._listen()
+            self._listening.append(True)
+        finally:
+            if self._start is own:
+                self._start = None
+            own.over.set()
+        if self._closed:
+            self.close()  # again: it was closed when there was nothing to be ended yet
+            raise BrokerClosed("the broker is closed")
 
 
 def open_broker(url: str, **options: Any) -> Broker:
@@ -367,35 +402,3 @@ def open_broker(url: str, **options: Any) -> Broker:
     raise SettingsError(
         f"no broker has the URL {excerpt(url)}: there are memory://, sqlite:///path, redis://, rediss:// and unix://"
     )
-
-
-_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
-
-
-_forking = threading.Lock()
-_after_fork: list[Callable[[], None]] = []
-
-
-def _before_fork() -> None:
-    _forking.acquire()
-    for broker in list(_brokers):
-        _after_fork.extend(broker._before_fork())
-
-
-def _in_parent() -> None:
-    for release in _after_fork:
-        release()
-    _after_fork.clear()
-    _forking.release()
-
-
-def _in_child() -> None:
-    global _forking
-    _forking = threading.Lock()
-    _after_fork.clear()
-    for broker in list(_brokers):
-        broker._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -22,6 +22,7 @@ from .broker import Broker
 from .frame import check_channel
 from .lease import Lease
 from .options import take_number
+from .reentry import Wakeup, entered, is_inside
 from .trouble import Trouble
 
 __all__ = ["ChannelFeed"]
@@ -64,7 +65,8 @@ class ChannelFeed:
     publishing, or when the connection to the broker broke before the answer came. With
     ``memory://`` each process has subscribers of its own, so each one feeds.
 
-    Nothing runs before :meth:`start`; a forked child calls that itself. All methods may be called from any thread.
+    Nothing runs before :meth:`start`; a forked child calls that itself. All methods may be called from any thread, and
+    :meth:`stop` from a signal handler at any moment.
 
     :param broker: where to publish.
     :param channel: the channel's name.
@@ -121,19 +123,21 @@ class ChannelFeed:
 
     def start(self) -> ChannelFeed:
         """Begin to feed, or be ready to take over. Does nothing where that was done, and was not stopped since."""
-        with self._lock:
-            if self._run is None:
-                self._run = _Run(self)
-                self._run.start()
+        run = _Run(self)
+        with entered(), self._lock:
+            if self._run is not None:
+                return self
+            self._run = run
+        run.start()
         return self
 
     def stop(self) -> None:
-        """End the source and the threads, and wait for them for some seconds. Does nothing if it was not started.
+        """End the source and the threads, and wait up to 5 seconds for each. Does nothing if it was not started.
 
-        Nothing can give the lease back: another process takes over when it has run out.
+        Nothing can give the lease back: another process takes over when it has run out. In a signal handler that has
+        interrupted its thread inside a broker it does not wait.
         """
-        with self._lock:
-            run, self._run = self._run, None
+        run, self._run = self._run, None  # two that stop it at the same time may both find it, which does no harm
         if run is not None:
             run.stop()
 
@@ -174,16 +178,28 @@ class ChannelFeed:
         self.stop()
 
 
+class _Reading:
+    """A source, from before it is made until it has ended."""
+
+    def __init__(self) -> None:
+        self.made: Iterable[Any] | None = None
+        #: Whether it is to end.
+        self.dropped = False
+
+
 class _Run:
-    """A feed from its start to its stop."""
+    """A feed from its start to its stop.
+
+    There is no lock, as a signal handler that has interrupted any of its methods may stop it. ``stop`` and the thread
+    of the lease set their flags first and drop the reading that they find then. The thread that feeds shows its reading
+    first and looks at the flags then. So at least one of the two finds the other.
+    """
 
     def __init__(self, feed: ChannelFeed) -> None:
         self._feed = feed
         self._lease = feed._lease
-        self._lock = threading.Lock()
-        self._stopped, self._leads = threading.Event(), threading.Event()
-        self.current: Iterable[Any] | None = None
-        self._dropping = False
+        self._stopped, self._leads = Wakeup(), Wakeup()
+        self._reading = _Reading()
         self._since = 0.0
         what = f"the feed of {feed.channel!r}"
         self._source_trouble = Trouble(f"{what}: the source", _SOURCE)
@@ -201,11 +217,18 @@ class _Run:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def current(self) -> Iterable[Any] | None:
+        """The source that is read now."""
+        return self._reading.made
+
     def stop(self) -> None:
         self._end()
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(_PATIENCE)
+            # Where this thread holds a lock, as it was interrupted, they may need that very lock to come to their end.
+            if thread is not threading.current_thread() and not is_inside():
+                with contextlib.suppress(RuntimeError):  # it is just being started
+                    thread.join(_PATIENCE)
 
     def join(self, timeout: float | None) -> bool:
         self._threads[0].join(timeout)
@@ -228,13 +251,13 @@ class _Run:
     def _follow(self) -> bool:
         """Read from one source. Whether there is to be another."""
         made, error = None, None
-        with self._lock:
-            # Lost before this, or from now on with what is current: nothing falls between.
-            self._dropping = self._stopped.is_set() or not self._leads.is_set()
+        reading = self._reading = _Reading()
+        if self._stopped.is_set() or not self._leads.is_set():
+            reading.dropped = True
         try:
-            made = self._feed._source()
+            reading.made = made = self._feed._source()
             self._since = time.monotonic()
-            if self._adopt(made):
+            if not reading.dropped:
                 self.state = "feeding"
                 for item in made:
                     if not self._pass_on(item):
@@ -242,12 +265,10 @@ class _Run:
         except Exception as caught:
             error = caught
         finally:
-            with self._lock:
-                self.current = None
+            reading.made = None
             _cancel(made)
-        with self._lock:
-            if self._dropping:
-                return True
+        if reading.dropped:
+            return True
         if error is None and getattr(made, "state", None) == "closed":
             logger.info("the feed of %r has ended, as its source has", self._feed.channel)
             return False
@@ -257,12 +278,6 @@ class _Run:
         self.state = "waiting"
         self._stopped.wait(self._source_trouble.tell(error))
         return True
-
-    def _adopt(self, made: Iterable[Any]) -> bool:
-        """Let others end it; whether it is wanted still."""
-        with self._lock:
-            self.current = made
-            return not self._dropping
 
     def _pass_on(self, item: Any) -> bool:
         """Publish, however long it takes. Whether the next is wanted."""
@@ -312,7 +327,7 @@ class _Run:
         return None if item is None else self._feed._broker.prepare(self._feed.channel, item)
 
     def _may_publish(self) -> bool:
-        while not self._dropping:
+        while not self._reading.dropped:
             if self._lease is None or self._lease.held():
                 return True
             # The broker can't be reached, so nobody can tell whose it is: it will be seen when it is back.
@@ -358,9 +373,9 @@ class _Run:
 
     def _drop(self) -> None:
         """End what is being read."""
-        with self._lock:
-            self._dropping, made = True, self.current
-        _cancel(made)
+        reading = self._reading
+        reading.dropped = True
+        _cancel(reading.made)
 
 
 def _cancel(made: Iterable[Any] | None) -> None:

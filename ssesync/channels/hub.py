@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 from ..errors import CloseReason
 from .frame import CONTROL, Frame
 from .index import Index, drop, having, matches, put
+from .reentry import entered, entered_or_inside
 
 __all__ = ["Hub", "Listed", "Member", "SharedSink", "Sink"]
 
@@ -216,10 +217,8 @@ class Hub:
         return len(members)
 
     def close(self, reason: CloseReason) -> None:
-        """End all members."""
-        with self._held():
-            members = list(self._members)
-        for member in members:
+        """End all members. Any thread, any signal handler: it waits for no lock."""
+        for member in list(self._members):  # one step of the interpreter
             member.close(reason)
             self.detach(member)
 
@@ -240,7 +239,7 @@ class Hub:
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
         try:
-            with self._lock:
+            with entered(), self._lock:
                 yield
         finally:
             self._purge()
@@ -248,12 +247,15 @@ class Hub:
     def _purge(self) -> None:
         # A sink may be let go of by a destructor, on a thread that holds the lock: then it waits in the queue until
         # the lock is free. Whoever held it comes here after letting go, so nobody stays behind.
-        while self._gone and self._lock.acquire(blocking=False):
-            try:
-                while self._gone:
-                    self._remove(self._gone.popleft())
-            finally:
-                self._lock.release()
+        if not self._gone:
+            return
+        with entered_or_inside():
+            while self._gone and self._lock.acquire(blocking=False):
+                try:
+                    while self._gone:
+                        self._remove(self._gone.popleft())
+                finally:
+                    self._lock.release()
 
     def _remove(self, who: Listed) -> None:
         member = self._members.pop(who, None)

@@ -8,32 +8,38 @@ into the log, and only who does not read at all is given up.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ..errors import CloseReason
 from ..event import Event, dump_json
 from ..wire.encoder import encode
 from .frame import Frame
+from .hub import Listed
+from .pending import Pending, key_of
 from .policy import Policy
+from .reentry import Wakeup, entered, entered_or_inside
 
 __all__ = ["Inbox"]
 
-logger = logging.getLogger("ssesync")
+_NONE: Mapping[int, Any] = {}
 
 
-class Successor(Protocol):
-    """Who has a client that an inbox had before."""
+class End(NamedTuple):
+    """What a caller of :meth:`Inbox.close` has asked for."""
 
-    def close(self, reason: CloseReason) -> object:
-        """End. Any thread; takes no lock."""
+    reason: CloseReason
+    last: bytes
+    discard: bool
 
 
 class Inbox:
     """A hub's sink. ``offer``, ``close`` and ``lost`` come from any thread, the rest from the one that reads.
+
+    ``close`` waits for no lock, since it may be called on a thread that holds the inbox's own: see :mod:`.reentry`.
+    Callbacks are called while no lock is held.
 
     :param policy: how much may wait, and what becomes of the rest.
     :param count: called with the name of a counter and by how much it goes up.
@@ -43,10 +49,10 @@ class Inbox:
         #: How much may wait, and what becomes of the rest.
         self.policy = policy
         self._count = count
-        self._condition = threading.Condition()
-        self._frames: list[Frame] = []
-        self._keyed: dict[Any, Frame] | None = None  # instead of them, since it is full
-        self._size = 0
+        self._lock = threading.Lock()
+        self._wakeup = Wakeup()
+        self._must_wake = False
+        self._pending = Pending(policy)
         self._reset: Frame | None = None
         self._last = b""
         self._dropped = 0
@@ -54,8 +60,9 @@ class Inbox:
         self._left_out = False  # something that is in the log
         self._looked = time.monotonic()
         self._waiting = 0
-        self._reason: CloseReason | None = None
-        self._successor: Successor | None = None
+        self._ends: list[End] = []  # the first counts, and stays
+        self._ended = 0  # how many of them were carried out
+        self._successor: Listed | None = None
         #: The last that was given to the reader.
         self.cursor = -1
         #: Of what log the cursor is.
@@ -74,122 +81,162 @@ class Inbox:
     @property
     def reason(self) -> CloseReason | None:
         """Why the subscriber ended, ``None`` while it has not."""
-        return self._reason
+        return self._ends[0].reason if self._ends else None
 
     @property
     def pending(self) -> tuple[int, int]:
         """How many frames and bytes wait."""
-        with self._condition:
-            return len(self._frames if self._keyed is None else self._keyed), self._size
+        return len(self._pending), self._pending.size
 
     # Of the hub.
 
     def offer_all(self, frames: Sequence[Frame]) -> bool:
         """:meth:`offer` for several, in order."""
-        with self._condition:
-            if self._left_out and self._reason is None:
+        if self.policy.coalesce is not None:
+            return all(self._offer_coalescing(frame) for frame in frames)
+        with entered(), self._lock:
+            if self._left_out and not self._ends:
                 self._newest = max(self._newest, frames[-1].seq)
-                return self._patient()
-            return all(self._offer(frame) for frame in frames)
+                taken = self._patient()
+            else:
+                taken = all(self._offer(frame) for frame in frames)
+        self._after()
+        return taken
 
     def offer(self, frame: Frame) -> bool:
         """See :class:`ssesync.channels.hub.Sink`."""
-        with self._condition:
-            return self._offer(frame)
+        if self.policy.coalesce is not None:
+            return self._offer_coalescing(frame)
+        with entered(), self._lock:
+            try:
+                taken = self._offer(frame)
+            except BaseException:  # of a signal handler, after the frame was noticed and before it was put here
+                self._missed()
+                raise
+        if self._must_wake or self._ends:
+            self._after()
+        return taken
 
-    def _offer(self, frame: Frame) -> bool:
-        if self._reason is not None:
+    def _offer_coalescing(self, frame: Frame) -> bool:
+        # The user's function is called while the lock is not held, and for none while there is room, as each call costs
+        # the decoding of an event. Frames come from one thread at a time: a second turn finds no others than the first.
+        assert self.policy.coalesce is not None
+        keys: dict[int, Any] = {}
+        while True:
+            with entered(), self._lock:
+                may_wait = not (self._ends or self._left_out or self.behind or frame.seq <= self._newest)
+                due = self._pending.to_be_coalesced(frame) if may_wait else []
+                unkeyed = [each for each in due if each.seq not in keys]
+                taken = not unkeyed and self._offer(frame, keys)
+            if not unkeyed:
+                self._after()
+                return taken
+            for each in unkeyed:
+                keys[each.seq] = key_of(self.policy.coalesce, each)
+
+    def _offer(self, frame: Frame, keys: Mapping[int, Any] = _NONE) -> bool:
+        if self._ends:
             return False
         if frame.seq <= self._newest:
             return True
         self._newest = frame.seq
         if self._left_out:
             return self._patient()
-        if self._keyed is not None:
-            return self._replace(frame)
-        if self._has_room(frame):
-            self._add(frame)
-            return True
-        if self.behind or self.policy.overflow == "disconnect":
-            return self._leave_out()
-        if self.policy.overflow == "drop_oldest":
-            return self._drop_oldest(frame)
-        self._coalesce_all()
-        return self._replace(frame)
+        pending = self._pending
+        if pending.keyed is None and not pending.has_room(frame):
+            if self.behind or self.policy.overflow == "disconnect":
+                return self._leave_out()
+            if self.policy.overflow == "coalesce":
+                self._count("coalesced", pending.coalesce(keys))
+            else:
+                dropped = pending.drop_oldest(frame)
+                self._dropped += dropped
+                self._count("dropped", dropped)
+        if pending.keyed is not None:
+            fits, dropped = pending.replace(frame, keys[frame.seq])
+            self._count("coalesced", dropped)
+            if not fits:
+                return self._leave_out()
+        else:
+            if not pending.frames:
+                self._looked = time.monotonic()  # before this there was nothing to be seen
+            pending.add(frame)
+        self._must_wake = True
+        return True
 
     def lost(self, why: str, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.hub.Sink`."""
-        with self._condition:
-            if self._reason is not None:
+        with entered(), self._lock:
+            if self._ends:
                 return
             if epoch == self.epoch:
                 # It has come with an id of the new log before the listener knew of that one. What was offered until now
                 # was of the old one, whose numbers may be higher.
-                self._clear(but_left_out=True)
+                self._pending.clear()
                 self._newest = self.cursor
                 if position > self.cursor:
-                    self.missed()
-                return
-            self.generation += 1
-            self._clear()
-            self.epoch, self.cursor, self._newest = epoch, position, position
-            self.behind = self.blameless = False
-            self._reset = self.reset(why, epoch, position)
-            self._wake()
+                    self._missed()
+            else:
+                self.generation += 1
+                self._clear()
+                self.epoch, self.cursor, self._newest = epoch, position, position
+                self.behind = self.blameless = False
+                self._reset = self.reset(why, epoch, position)
+                self._must_wake = True
+        self._after()
 
     def missed(self, channels: Collection[str] | None = None) -> None:
         """See :class:`ssesync.channels.hub.Sink`."""
-        with self._condition:
-            self._left_out = self.blameless = True
-            if self.behind:
-                self._frames, self._size = [], 0
-            elif not (self._frames or self._keyed):
-                self.behind = True
-            self._wake()
+        with entered(), self._lock:
+            self._missed()
+        self._after()
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
-        """End; whether this call was the one that ended it.
+        """End; whether this call was the one that ended it. Any thread, any signal handler.
 
         What waits is still given, and then ``last``; not with ``discard``, nor when a right was taken back.
         """
-        with self._condition:
-            if self._successor is not None:
-                self._successor.close(reason)
-            if self._reason is not None:
-                if discard:
-                    self._clear()
-                return False
-            if self.behind or discard or reason is CloseReason.REVOKED:
-                self._clear()  # where it is behind, this comes after a gap
-            self._last = b"" if discard else last
-            self._reason = reason
-            self._wake()
-            return True
+        successor = self._successor
+        if successor is not None:
+            successor.close(reason)
+        end = End(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED)
+        self._ends.append(end)
+        first = self._ends[0] is end
+        self._carry_out_ends()
+        self._wake()
+        return first
 
-    def pass_on(self, successor: Successor) -> CloseReason | None:
+    def pass_on(self, successor: Listed) -> CloseReason | None:
         """End, as somebody else has the client now, who is told of whatever would have ended this. If it has ended
         already: why."""
-        with self._condition:
-            if self._reason is None:
-                self._reason, self._successor = CloseReason.CANCELLED, successor
-                self._clear()
-                return None
-            return self._reason
+        # In this order: whoever ends it in between ends the successor too, who may be ended any number of times.
+        self._successor = successor
+        end = End(CloseReason.CANCELLED, b"", discard=True)
+        self._ends.append(end)
+        if self._ends[0] is not end:
+            self._successor = None
+            return self.reason
+        self._carry_out_ends()
+        return None
 
     def abandon(self) -> None:
         """End without a lock: for a destructor, which may run on a thread that holds any."""
-        self._reason = self._reason or CloseReason.CANCELLED
+        if not self._ends:
+            self._ends.append(End(CloseReason.CANCELLED, b"", discard=False))
 
     # Of the reader.
 
     def start(self, epoch: str, cursor: int, *, behind: bool) -> None:
         """Set out after the cursor: live, or from the log."""
-        with self._condition:
+        with entered(), self._lock:
             self.epoch, self.cursor = epoch, cursor
             self.behind, self.blameless = behind or self._left_out, behind
-            if not behind:
+            if behind:
+                self._pending.clear()  # it is all in the log
+            else:
                 self._newest = max(self._newest, cursor)
-                self._keep_after(cursor)
+                self._pending.keep(lambda frame: frame.seq > cursor)
+        self._after()
 
     def still_reads(self) -> None:
         """The client takes what it was given, if slowly: it is none of those that are given up."""
@@ -197,89 +244,69 @@ class Inbox:
 
     def look(self) -> tuple[int, str, int] | None:
         """Whether the log is to be read: generation, epoch and cursor. What is left out from now on is noticed."""
-        with self._condition:
+        with entered(), self._lock:
             self._looked = time.monotonic()
-            if self._left_out and not (self._frames or self._keyed):
+            if self._left_out and not self._pending:
                 self.behind = True
-            if not self.behind or self._reason is not None:
-                return None
-            if self._left_out:
-                self._clear()
-            return self.generation, self.epoch, self.cursor
+            if not self.behind or self._ends:
+                place = None
+            else:
+                if self._left_out:
+                    self._clear()
+                place = self.generation, self.epoch, self.cursor
+        self._after()
+        return place
 
     def found(self, frames: list[Frame], *, complete: bool, generation: int, end: int, epoch: str) -> list[Frame]:
         """The log was read up to ``end``: what there is to give now. If nothing was left out, it is live."""
-        with self._condition:
-            if generation != self.generation or self._reason is not None:
-                return []
-            if epoch != self.epoch:
-                # What has come so far may be of the old log, of which the numbers say nothing in this one.
-                self._frames = [frame for frame in self._frames if frame.startswith(b"id: %s-" % epoch.encode())]
-                self._size = sum(map(len, self._frames))
-                self._newest = self._frames[-1].seq if self._frames else end
-            self.epoch, self.cursor = epoch, end
-            self._newest = max(self._newest, end)
-            if complete and not self._left_out:
-                self.behind = self.blameless = False
-                self._keep_after(end)
-                frames = frames + self._frames
-                self._clear()
-                self.cursor = frames[-1].seq if frames else end
-            frames = self._take_reset() + frames
-            self.events += len(frames)
-            return frames
+        with entered(), self._lock:
+            given = self._found(frames, complete, generation, end, epoch)
+        self._after()
+        return given
 
     def take(self, timeout: float | None) -> Sequence[bytes] | None:
         """Wait up to ``timeout`` seconds; ``None`` at the end. ``[]``: the time is over, or the log is to be read."""
-        with self._condition:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while True:
-                self._looked = time.monotonic()
-                if self.behind and self._reason is None:
-                    return self._take_reset()
-                if self._frames or self._keyed or self._last or self._reset:
-                    return self._give()
-                if self._reason is not None:
-                    return None
-                remaining = None if deadline is None else deadline - self._looked
-                if remaining is not None and remaining <= 0:
-                    return []
-                self._wait(remaining)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._wakeup.clear()  # before it is looked for what there is: what comes afterwards sets it again
+            with entered(), self._lock:
+                items = self._take()
+            self._after()
+            if items != []:
+                return items
+            remaining = None if deadline is None else deadline - self._looked
+            if self.behind or (remaining is not None and remaining <= 0):
+                return []
+            self._wait(remaining)
 
     def pause(self, timeout: float | None) -> None:
         """Wait up to ``timeout`` seconds for the end."""
-        with self._condition:
-            if self._reason is None:
-                self._wait(timeout)
+        self._wakeup.clear()
+        if not self._ends:
+            self._wait(timeout)
 
     def reset(self, why: str, epoch: str, position: int) -> Frame:
         """The event that tells a client to fetch anew what it shows, with the id to go on from."""
         self._count("resets", 1)
         return Frame.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=self.policy.reset_event)))
 
-    # With the condition held.
+    # With the lock held.
 
-    def _has_room(self, frame: Frame) -> bool:
-        return self._fits(len(self._frames if self._keyed is None else self._keyed), frame)
-
-    def _fits(self, waiting: int, frame: Frame) -> bool:
-        if waiting >= self.policy.max_pending_events:
-            return False
-        return not waiting or self._size + len(frame) <= self.policy.max_pending_bytes
-
-    def _add(self, frame: Frame) -> None:
-        if not self._frames:
-            self._looked = time.monotonic()  # before this there was nothing to be seen
-        self._frames.append(frame)
-        self._size += len(frame)
-        self._wake()
+    def _take(self) -> Sequence[bytes] | None:
+        self._looked = time.monotonic()
+        self._apply_ends()
+        if self.behind and not self._ends:
+            return self._take_reset()
+        if self._pending or self._last or self._reset:
+            return self._give()
+        return None if self._ends else []
 
     def _give(self) -> list[bytes]:
         items: list[bytes] = [*self._take_reset()]
         if self._dropped:
             items.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
             self._dropped = 0
-        frames = self._frames if self._keyed is None else list(self._keyed.values())
+        frames = self._pending.all()
         if frames:
             self.cursor = frames[-1].seq
         self.events += len(frames)
@@ -287,27 +314,48 @@ class Inbox:
         if self._last:
             items.append(self._last)
             self._last = b""
-        self._clear(but_left_out=True)
+        self._pending.clear()
         return items
 
     def _take_reset(self) -> list[Frame]:
         frame, self._reset = self._reset, None
         return [] if frame is None else [frame]
 
-    def _keep_after(self, cursor: int) -> None:
-        self._frames = [frame for frame in self._frames if frame.seq > cursor]
-        self._size = sum(map(len, self._frames))
+    def _found(self, frames: list[Frame], complete: bool, generation: int, end: int, epoch: str) -> list[Frame]:
+        if generation != self.generation or self._ends:
+            return []
+        if epoch != self.epoch:
+            # What has come so far may be of the old log, of which the numbers say nothing in this one.
+            self._pending.keep(lambda frame: frame.startswith(b"id: %s-" % epoch.encode()))
+            kept = self._pending.all()
+            self._newest = kept[-1].seq if kept else end
+        self.epoch, self.cursor = epoch, end
+        self._newest = max(self._newest, end)
+        if complete and not self._left_out:
+            self.behind = self.blameless = False
+            self._pending.keep(lambda frame: frame.seq > end)
+            frames = frames + self._pending.all()
+            self._pending.clear()
+            self.cursor = frames[-1].seq if frames else end
+        frames = self._take_reset() + frames
+        self.events += len(frames)
+        return frames
 
-    def _clear(self, *, but_left_out: bool = False) -> None:
-        self._frames = []
-        self._keyed = None
-        self._size = 0
-        self._left_out = but_left_out and self._left_out
+    def _missed(self) -> None:
+        self._left_out = self.blameless = True
+        if self.behind:
+            self._pending.clear()
+        elif not self._pending:
+            self.behind = True
+        self._must_wake = True
+
+    def _clear(self) -> None:
+        self._pending.clear()
+        self._left_out = False
 
     def _leave_out(self) -> bool:
-        self._clear()
-        self._left_out = self.behind = True
-        self._wake()
+        self._pending.clear()
+        self._left_out = self.behind = self._must_wake = True
         return self._patient()
 
     def _patient(self) -> bool:
@@ -315,62 +363,48 @@ class Inbox:
         if self._waiting or time.monotonic() - self._looked <= self.policy.patience:
             return True
         self._count("disconnected", 1)
-        self.close(CloseReason.OVERFLOW, discard=True)
+        self._ends.append(End(CloseReason.OVERFLOW, b"", discard=True))
+        self._apply_ends()
+        self._must_wake = True
         return False
 
-    def _drop_oldest(self, frame: Frame) -> bool:
-        dropped = 0
-        while dropped < len(self._frames) and not self._fits(len(self._frames) - dropped, frame):
-            self._size -= len(self._frames[dropped])
-            dropped += 1
-        del self._frames[:dropped]
-        self._dropped += dropped
-        self._count("dropped", dropped)
-        self._add(frame)
-        return True
+    def _apply_ends(self) -> None:
+        while len(self._ends) > self._ended:
+            end = self._ends[self._ended]
+            if self._ended:
+                del self._ends[1]
+            if end.discard or self.behind:  # where it is behind, what waits comes after a gap
+                self._clear()
+            if not self._ended:
+                self._last, self._ended = end.last, 1
 
-    def _coalesce_all(self) -> None:
-        frames, self._frames, self._keyed = self._frames, [], {}
-        for frame in frames:
-            key = self._key(frame)
-            self._keyed.pop(key, None)  # the newest last, so that ids ascend
-            self._keyed[key] = frame
-        self._size = sum(map(len, self._keyed.values()))
-        self._count("coalesced", len(frames) - len(self._keyed))
+    # Without it.
 
-    def _replace(self, frame: Frame) -> bool:
-        assert self._keyed is not None
-        key = self._key(frame)
-        older = self._keyed.pop(key, None)
-        if older is not None:
-            self._size -= len(older)
-            self._count("coalesced", 1)
-        if not self._has_room(frame):
-            return self._leave_out()
-        self._keyed[key] = frame
-        self._size += len(frame)
-        self._wake()
-        return True
+    def _after(self) -> None:
+        """Do what the holder of the lock has found to be done after it."""
+        if self._must_wake:
+            self._must_wake = False
+            self._wake()
+        if len(self._ends) > self._ended:
+            self._carry_out_ends()
 
-    def _key(self, frame: Frame) -> Any:
-        assert self.policy.coalesce is not None
-        try:
-            key = self.policy.coalesce(frame.event)
-            hash(key)
-        except Exception:
-            logger.exception("the function that coalesces events failed")
-            key = None
-        return frame.seq if key is None else (frame.channel, key)
+    def _carry_out_ends(self) -> None:
+        # Where the lock is held, its holder does it.
+        with entered_or_inside():
+            while len(self._ends) > self._ended and self._lock.acquire(blocking=False):
+                try:
+                    self._apply_ends()
+                finally:
+                    self._lock.release()
 
     def _wait(self, timeout: float | None) -> None:
         self._waiting += 1
         try:
-            self._condition.wait(timeout)
+            self._wakeup.wait(timeout)
         finally:
             self._waiting -= 1
 
     def _wake(self) -> None:
         if self.on_wake is not None:
             self.on_wake()
-        if self._waiting:
-            self._condition.notify_all()
+        self._wakeup.set()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 from collections.abc import Callable
 
 from ..errors import BrokerError
+from .reentry import Wakeup, is_inside
 
 __all__ = ["Listener"]
 
@@ -27,32 +29,41 @@ class Listener:
     def __init__(self, step: Callable[[Listener], None], name: str) -> None:
         self._step = step
         self._name = name
-        self._woken = threading.Event()
+        self._woken = Wakeup()
         self._thread: threading.Thread | None = None
         #: Whether it is to stop.
         self.stopping = False
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread. Does nothing if it was started."""
+        if self._thread is not None and self._thread.is_alive():
+            return
         self._thread = threading.Thread(target=self._run, name="ssesync-listener", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """End a :meth:`wait` now, or the next one."""
+        """End a :meth:`wait` now, or the next one. Any thread, any signal handler."""
         self._woken.set()
 
     def wait(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds to be woken; whether it was."""
         woken = self._woken.wait(timeout)
-        self._woken.clear()
+        if woken:
+            self._woken.clear()
         return woken
 
     def stop(self) -> None:
-        """End the thread, and wait for it unless this is that thread."""
+        """End the thread, and wait up to 5 seconds for it.
+
+        Not on that thread itself, nor where a signal handler has interrupted its thread inside a broker: there the
+        listener may need a lock that the interrupted thread holds.
+        """
         self.stopping = True
         self.wake()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(5)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and not is_inside():
+            with contextlib.suppress(RuntimeError):  # it is just being started
+                thread.join(5)
 
     def _run(self) -> None:
         delay = 0.0

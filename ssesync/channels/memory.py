@@ -18,7 +18,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .broker import Broker
+from .delivery import Delivery
 from .frame import Frame, Page, compiled, merged
+from .reentry import entered
 
 __all__ = ["MemoryBroker"]
 
@@ -65,6 +67,7 @@ class MemoryBroker(Broker):
         self._logs: OrderedDict[str, Log] = OrderedDict()  # the last that was published to comes last
         self._base = 0  # up to this seq, channels may be missing
         self._warned = False
+        self._delivery = Delivery(self.hub)
         self.hub.epoch = secrets.token_hex(4)
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
@@ -94,8 +97,7 @@ class MemoryBroker(Broker):
     def _append(self, channel: str, body: bytes) -> str:
         self._warn_in_child()
         limits, now = self.limits, time.monotonic()
-        # Held while it is delivered, so that frames come in order; sinks never wait.
-        with self._lock:
+        with entered(), self._lock:
             self._seq += 1
             frame = Frame.make(self.hub.epoch, self._seq, channel, body)
             log = self._logs.get(channel)
@@ -109,17 +111,18 @@ class MemoryBroker(Broker):
                 self._trim(log)
             self._expire(log, now)
             self._forget_channels(now)
-            self.hub.deliver([frame], frame.seq)
-            return f"{self.hub.epoch}-{frame.seq}"
+            self._delivery.queue(frame)  # in the order of the log
+        self._delivery.deliver()
+        return f"{self.hub.epoch}-{frame.seq}"
 
     def _head(self) -> tuple[str, int]:
-        with self._lock:
+        with entered(), self._lock:
             return self.hub.epoch, self._seq
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
         """See :class:`Broker`."""
         expressions = [compiled(pattern) for pattern in patterns]
-        with self._lock:
+        with entered(), self._lock:
             self._forget_channels(time.monotonic())
             names = dict.fromkeys(channels)
             if expressions:

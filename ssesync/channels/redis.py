@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -16,13 +16,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable, SettingsError
+from ..errors import BrokerError, SettingsError
 from . import redis_scripts as scripts
 from .broker import Broker
 from .frame import CONTROL, Frame, Page, compiled, merged
 from .listener import Listener
 from .options import LIMITS, Limits, checked_options, split_limits, take_number
 from .presence import GONE, Presence, as_far_as_it_works
+from .redis_link import Link
 
 __all__ = ["RedisBroker"]
 
@@ -105,25 +106,20 @@ class RedisBroker(Broker):
 
     def _reset(self) -> None:
         super()._reset()
-        self._client, self._following = self._make_client(), self._make_client()
+        self._link, self._following = (Link(self._make_client(), own=self._own) for _ in range(2))
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._listener = Listener(self._step, "the Redis broker")
-        self._scripts: dict[tuple[int, str], Any] = {}
         self._presence = Presence()
+        self._policy_is_known = False
         self._again = False
         self._unfinished: tuple[int, int, list[str]] | None = None  # after, up to, channels
 
-    def _run(self, script: str, *args: str | bytes | int, client: redis.Redis | None = None) -> Any:
+    def _run(self, script: str, *args: str | bytes | int, link: Link | None = None) -> Any:
         """Run one of our scripts.
 
         :raises BrokerError: it could not be run.
         """
-        client = client or self._client
-        registered = self._scripts.get((id(client), script))
-        if registered is None:
-            registered = self._scripts[id(client), script] = client.register_script(script)
-        with _told():
-            return registered(keys=[f"{self._prefix}:meta"], args=[self._prefix, *args])
+        return (link or self._link).run(script, f"{self._prefix}:meta", [self._prefix, *args])
 
     @property
     def _max_age(self) -> int:
@@ -135,6 +131,7 @@ class RedisBroker(Broker):
             scripts.PUBLISH, secrets.token_hex(4), channel, body, limits.max_events, limits.max_bytes, self._max_age,
             limits.max_channels, self._index_size,
         )  # fmt: skip
+        self._warn_of_eviction()
         return f"{epoch.decode()}-{int(seq)}"
 
     def _head(self) -> tuple[str, int]:
@@ -143,11 +140,11 @@ class RedisBroker(Broker):
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
         """See :class:`Broker`."""
-        return self._page(self._client, epoch, after, None, list(channels), list(patterns), limit)
+        return self._page(self._link, epoch, after, None, list(channels), list(patterns), limit)
 
     def _page(
         self,
-        client: redis.Redis,
+        link: Link,
         epoch: str,
         after: int,
         upto: int | None,
@@ -157,7 +154,7 @@ class RedisBroker(Broker):
     ) -> Page:
         if patterns:
             # Channels that come later are beyond this, and known to the listener.
-            _, head, names = self._changed(client, after)
+            _, head, names = self._changed(link, after)
             upto = head if upto is None else upto
             expressions = [compiled(pattern) for pattern in patterns]
             channels = list(
@@ -166,7 +163,16 @@ class RedisBroker(Broker):
         count = max(10, limit // max(1, len(channels))) + 1
         end = "+" if upto is None else f"{upto}-0"
         told, head, lost, *found = self._run(
-            scripts.READ, epoch, after, end, count, self._max_age, int(bool(patterns)), *channels, client=client
+            scripts.READ,
+            secrets.token_hex(4),
+            epoch,
+            after,
+            end,
+            count,
+            self._max_age,
+            int(bool(patterns)),
+            *channels,
+            link=link,
         )
         current = told.decode()
         if lost:
@@ -181,37 +187,60 @@ class RedisBroker(Broker):
         page = merged((frame for frame in in_order if known is None or frame.seq <= known), limit, current, int(head))
         return page if known is None else page._replace(complete=False)
 
-    def _changed(self, client: redis.Redis, after: int) -> tuple[str, int, list[str]]:
+    def _changed(self, link: Link, after: int) -> tuple[str, int, list[str]]:
         """Epoch, head, and the channels that have events after a place."""
-        epoch, head, names = self._run(scripts.CHANGED, secrets.token_hex(4), after, client=client)
+        epoch, head, names = self._run(scripts.CHANGED, secrets.token_hex(4), after, link=link)
         return epoch.decode(), int(head), [name.decode() for name in names]
 
     def _claim(self, name: str, seconds: float) -> bool:
-        with _told():
-            return bool(self._client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
+        with self._link.use() as client:
+            return bool(client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
+
+    def _warn_of_eviction(self) -> None:
+        """Log a warning, once in a process, if the server may delete keys of ours to make room."""
+        if self._policy_is_known:
+            return
+        self._policy_is_known = True
+        try:
+            policy = self._link.eviction_policy()
+        except BrokerError:
+            return  # INFO is not among the commands that a user needs
+        if policy.startswith("allkeys"):
+            logger.warning(
+                "Redis has maxmemory-policy %s: when its memory is full it deletes events, and clients that come back "
+                "get a reset event in place of what they missed; set it to noeviction, or give the broker a Redis of "
+                "its own", policy,
+            )  # fmt: skip
+        elif policy.startswith("volatile"):
+            logger.warning(
+                "Redis has maxmemory-policy %s: when its memory is full it may forget which tickets were used, and one "
+                "may be used again within its lifetime; set it to noeviction, or give the broker a Redis of its own",
+                policy,
+            )  # fmt: skip
 
     # Listening.
 
     def _listen(self) -> None:
         self.hub.epoch, self.hub.position = self._head()
+        self._warn_of_eviction()
         self._listener.start()
 
     def _unlisten(self) -> None:
         self._listener.stopping = True
-        with contextlib.suppress(BrokerError), _told():
+        # Where the connection is in use by the very thread that is to wake the listener, that one ends within a second.
+        with contextlib.suppress(BrokerError), self._link.use() as client:
             key = f"{self._prefix}:wake:{self._process}"
-            self._client.xadd(key, {"x": "1"}, maxlen=1)
-            self._client.expire(key, 10)
+            client.xadd(key, {"x": "1"}, maxlen=1)
+            client.expire(key, 10)
         self._listener.stop()
 
     def _release(self) -> None:
         if self._presence.known:
-            with contextlib.suppress(BrokerError), _told():
-                self._client.zrem(f"{self._prefix}:alive", self._process)
-                self._client.delete(f"{self._prefix}:here:{self._process}")
-        if self._own:
-            for client in (self._client, self._following):
-                client.connection_pool.disconnect()
+            with contextlib.suppress(BrokerError), self._link.use() as client:
+                client.zrem(f"{self._prefix}:alive", self._process)
+                client.delete(f"{self._prefix}:here:{self._process}")
+        self._link.close()
+        self._following.close()
 
     # On the listener's thread.
 
@@ -228,22 +257,22 @@ class RedisBroker(Broker):
 
     def _wait(self) -> None:
         """Wait, a second at most, until something was published, or the process is to wake up."""
-        timeout = self._following.get_connection_kwargs().get("socket_timeout")
+        timeout = self._following.client.get_connection_kwargs().get("socket_timeout")
         block = 1000 if timeout is None else max(1, min(1000, int(timeout * 500)))
         places: dict[Any, Any] = {
             f"{self._prefix}:index": f"{self.hub.position}-0",
             f"{self._prefix}:wake:{self._process}": "0",
         }
-        with _told():
+        with self._following.use() as client:
             # Only woken by it: what there is, is asked for in one atomic step.
-            self._following.xread(places, count=1, block=block)
+            client.xread(places, count=1, block=block)
 
     def _look(self) -> None:
         """Find out what was published since, and to which channels, and take on what anyone here wants."""
         hub = self.hub
         before = hub.position
         told, head, flat, changed = self._run(
-            scripts.SINCE, secrets.token_hex(4), before, _BATCH, client=self._following
+            scripts.SINCE, secrets.token_hex(4), before, _BATCH, link=self._following
         )  # fmt: skip
         epoch, head = told.decode(), int(head)
         self._again = len(flat) == 3 * _BATCH
@@ -260,7 +289,7 @@ class RedisBroker(Broker):
 
     def _renew(self) -> None:
         # The server has lost what it had told us already: others may know ids that it will not.
-        told, head = self._run(scripts.RENEW, self.hub.epoch, secrets.token_hex(4), client=self._following)
+        told, head = self._run(scripts.RENEW, self.hub.epoch, secrets.token_hex(4), link=self._following)
         self._begin_anew(told.decode(), int(head))
 
     def _begin_anew(self, epoch: str, head: int) -> None:
@@ -300,24 +329,6 @@ class RedisBroker(Broker):
 
     def _count_elsewhere(self, channel: str) -> int:
         return int(self._run(scripts.COUNT, self._process, channel))
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Redis's errors, as ours."""
-    try:
-        yield
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise BrokerUnavailable(f"Redis can't be reached: {error}") from error
-    except redis.ResponseError as error:
-        text = str(error)
-        if isinstance(error, redis.exceptions.ReadOnlyError) or "maxmemory" in text or "MISCONF" in text:
-            raise BrokerUnavailable(f"Redis takes nothing more: {text}") from error
-        if isinstance(error, redis.exceptions.NoPermissionError):
-            raise BrokerError(f"Redis refuses: {text}") from error
-        raise BrokerDamaged(f"the keys in Redis are not as they were left: {text}") from error
-    except redis.RedisError as error:
-        raise BrokerUnavailable(f"Redis can't be used: {error}") from error
 
 
 def _seq(entry: Any) -> int:

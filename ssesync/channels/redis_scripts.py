@@ -12,6 +12,17 @@ Keys, all under one prefix in braces, which is what a cluster needs to take them
     {prefix}:wake:<process>     stream: ends the wait of that process
     {prefix}:claim:<name>       what was used once
 
+Where its ``maxmemory-policy`` evicts, Redis may delete any of these keys between two scripts, each of them as a whole.
+So nothing is taken for complete that can't be checked, and all checks come before what a script writes:
+
+- Without ``meta``, or without ``tails`` although something was published, nobody knows what there was: what is left is
+  deleted, as far as it is known, and a new epoch begins.
+- A channel that is in ``tails`` has at least one event in its log, and an ``info``. Without one of them all of its
+  events up to its tail count as trimmed.
+- A channel that is not in ``tails`` has no events. What is left of it is deleted when one is published to it.
+- Without ``index``, or its older part, listeners ask for the channels that have later events: those in ``tails``.
+- Without ``alive`` and ``here`` subscribers of other processes are not counted until these say it anew.
+
 An event's seq is the time in microseconds, or one more than the last: so a server that has lost its latest events in a
 crash does not give their numbers out again. A stream's ids are ``<seq>-0``. Lua's numbers hold it exactly (2**53).
 """
@@ -27,20 +38,36 @@ local function now()
   local t = redis.call('TIME')
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
+local function delete(name) redis.call('DEL', p .. ':log:' .. name, p .. ':info:' .. name) end
 local function current(candidate)
   local m = redis.call('HMGET', meta, 'epoch', 'seq', 'base')
-  if m[1] then return m[1], tonumber(m[2]), tonumber(m[3]) end
-  -- Of an older log, of which only this was lost, nothing may be left.
-  for _, name in ipairs(redis.call('ZRANGE', tails, 0, -1)) do
-    redis.call('DEL', p .. ':log:' .. name, p .. ':info:' .. name)
+  local seq = tonumber(m[2] or 0)
+  if m[1] and m[2] and m[3] and (seq == 0 or redis.call('EXISTS', tails) == 1) then
+    return m[1], seq, tonumber(m[3])
+  end
+  -- Of an older log, of which a part was lost, nothing may be left. A server without memory refuses this, the first
+  -- thing that is written, and so the whole script.
+  redis.call('HSET', meta, 'epoch', candidate, 'seq', '0', 'base', '0')
+  for _, name in ipairs(redis.call('ZRANGE', tails, 0, -1)) do delete(name) end
+  for _, entry in ipairs(redis.call('XRANGE', index, '-', '+')) do
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'c' then delete(entry[2][i + 1]) end
+    end
   end
   redis.call('DEL', index, tails)
-  redis.call('HSET', meta, 'epoch', candidate, 'seq', '0', 'base', '0')
   return candidate, 0, 0
+end
+-- The seq up to which a channel's events are gone; whether its log is as it was left.
+local function gone(name, base)
+  local tail = redis.call('ZSCORE', tails, name)
+  if not tail then return base, false end
+  local trimmed = redis.call('HGET', p .. ':info:' .. name, 'trimmed')
+  if trimmed and redis.call('EXISTS', p .. ':log:' .. name) == 1 then return tonumber(trimmed), true end
+  return tonumber(tail), false
 end
 local function forget(name, base)
   local tail = tonumber(redis.call('ZSCORE', tails, name))
-  redis.call('DEL', p .. ':log:' .. name, p .. ':info:' .. name)
+  delete(name)
   redis.call('ZREM', tails, name)
   if tail > base then base = tail end
   redis.call('HSET', meta, 'base', num(base))
@@ -61,13 +88,16 @@ local time = now()
 local seq = math.max(last + 1, time)
 local cutoff = max_age > 0 and time - max_age or 0
 local log, info = p .. ':log:' .. channel, p .. ':info:' .. channel
+local before, whole = gone(channel, base)
+if not whole then
+  redis.call('HSET', info, 'trimmed', num(before), 'bytes', '0')  -- first, as a server without memory refuses this
+  redis.call('DEL', log)
+end
 local id = num(seq) .. '-0'
 redis.call('XADD', log, id, 'b', body)
 redis.call('XADD', index, 'MAXLEN', '~', ARGV[9], id, 'c', channel, 'p', num(last))
 redis.call('HSET', meta, 'seq', num(seq))
-if redis.call('ZADD', tails, num(seq), channel) == 1 then
-  redis.call('HSET', info, 'trimmed', num(base))
-end
+redis.call('ZADD', tails, num(seq), channel)
 local events = redis.call('XLEN', log)
 local bytes = redis.call('HINCRBY', info, 'bytes', #body)
 local trimmed = nil
@@ -124,15 +154,15 @@ return {epoch, num(head), redis.call('ZRANGEBYSCORE', tails, '(' .. num(tonumber
 """
 )
 
-#: ARGV: prefix, epoch, the client's seq, up to which seq or '+', events of a channel, max_age in us or 0, whether there
-#: are channels whose names are not known, channels ... Gives epoch, head, what is wrong with the client's place, and
-#: for each channel its name and its events as id, fields.
+#: ARGV: prefix, epoch if there is none, the client's epoch, its seq, up to which seq or '+', events of a channel,
+#: max_age in us or 0, whether there are channels whose names are not known, channels ... Gives epoch, head, what is
+#: wrong with the client's place, and for each channel its name and its events as id, fields.
 READ = (
     _COMMON
     + """
 local epoch, head, base = current(ARGV[2])
-local after, upto, count, max_age = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
-if epoch ~= ARGV[2] or after > head then return {epoch, num(head), 'unknown'} end
+local after, upto, count, max_age = tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
+if epoch ~= ARGV[3] or after > head then return {epoch, num(head), 'unknown'} end
 local function is_unknown()
   if after == 0 or after == head then return false end
   local later = redis.call('XRANGE', index, '(' .. num(after) .. '-0', '+', 'COUNT', 1)[1]
@@ -142,14 +172,17 @@ local function is_unknown()
   end
 end
 if is_unknown() then return {epoch, num(head), 'unknown'} end
-if ARGV[7] == '1' and base > after then return {epoch, num(head), 'trimmed'} end
+if ARGV[8] == '1' and base > after then return {epoch, num(head), 'trimmed'} end
 local cutoff = max_age > 0 and now() - max_age or 0
 local out = {epoch, num(head), ''}
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   local name = ARGV[i]
-  local trimmed = tonumber(redis.call('HGET', p .. ':info:' .. name, 'trimmed') or base)
+  local trimmed, whole = gone(name, base)
   if trimmed > after then return {epoch, num(head), 'trimmed'} end
-  local entries = redis.call('XRANGE', p .. ':log:' .. name, '(' .. num(after) .. '-0', upto, 'COUNT', count)
+  local entries = {}
+  if whole then
+    entries = redis.call('XRANGE', p .. ':log:' .. name, '(' .. num(after) .. '-0', upto, 'COUNT', count)
+  end
   if #entries > 0 then
     if seq_of(entries[1][1]) < cutoff then return {epoch, num(head), 'trimmed'} end
     out[#out + 1] = name

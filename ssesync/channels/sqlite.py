@@ -76,7 +76,7 @@ class SQLiteBroker(Broker):
         self._version: object = None
         self._presence = Presence()
 
-    def _before_fork(self) -> list[Callable[[], None]]:
+    def _before_fork(self) -> list[Callable[[], str]]:
         return [handle.before_fork() for handle in (self._write, self._read, self._follow)]
 
     def _append(self, channel: str, body: bytes) -> str:

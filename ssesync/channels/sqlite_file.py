@@ -7,7 +7,6 @@ over a fork breaks the locking of both processes: so none is open while a proces
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import secrets
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable
+from .reentry import entered, entered_or_inside, is_inside
 
 __all__ = ["SCHEMA", "Handle"]
-
-logger = logging.getLogger("ssesync")
 
 T = TypeVar("T")
 
@@ -52,6 +50,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Handle:
     """One connection to the file, used by one thread at a time, opened when it is first used.
 
+    On a thread that was interrupted in the middle of a transaction, its own or another handle's, all but :meth:`close`
+    raise :class:`ssesync.BrokerBusy`.
+
     :param path: the file. It is made if it is not there, with the directory it is in being there.
     :param patience: seconds to wait for other processes' locks.
     :param was_there: set as soon as there is a file, by any of the handles that share it. If it is not there after
@@ -63,8 +64,11 @@ class Handle:
         self._patience = patience
         self._was_there = was_there
         self._lock = threading.Lock()
+        self._holder: int | None = None
+        self._to_be_closed = False
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._state: tuple[int, int] | None = None  # when the file itself was last written, and its size
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
@@ -92,17 +96,24 @@ class Handle:
 
     @contextlib.contextmanager
     def _turn(self, write: bool) -> Iterator[None]:
-        # Who waits behind one that waits for another process waits for that process too: no longer than the first.
-        if not self._lock.acquire(timeout=self._patience if write else -1):
-            raise BrokerUnavailable(self._locked())
         try:
-            yield
+            with entered():
+                # Who waits behind one that waits for another process waits for that process too: no longer than the
+                # first.
+                if not self._lock.acquire(timeout=self._patience if write else -1):
+                    raise BrokerUnavailable(self._locked())
+                try:
+                    self._holder = threading.get_ident()
+                    yield
+                finally:
+                    self._holder = None
+                    self._lock.release()
         finally:
-            self._lock.release()
+            self._close_if_asked()
 
     def data_version(self) -> tuple[object, ...]:
         """Something that changes when another connection has written to the file, or the file is another one."""
-        with self._lock:
+        with self._turn(write=False):
             try:
                 row = self._current().execute("PRAGMA data_version").fetchone()
             except sqlite3.Error as error:
@@ -110,18 +121,40 @@ class Handle:
             return (row[0], self._file)
 
     def close(self) -> None:
-        """Close the connection. The next use opens it again."""
-        with self._lock:
-            self._let_go()
+        """Close the connection. The next use opens it again. Any thread, any signal handler.
 
-    def before_fork(self) -> Callable[[], None]:
-        """Close the connection and keep it closed until the function that is returned is called."""
-        # Not without end: a signal handler that forks may have interrupted the very thread that holds the lock.
-        if not self._lock.acquire(timeout=5):
-            logger.error("%s is open while the process forks: both may corrupt it", self._path)
-            return lambda: None
+        It waits for a transaction of another thread. A signal handler that has interrupted its thread inside a broker
+        waits for nothing: if the connection is in use, it is closed after that.
+        """
+        self._to_be_closed = True
+        if not is_inside():
+            with entered():
+                if self._lock.acquire(timeout=self._patience):
+                    self._lock.release()
+        self._close_if_asked()
+
+    def _close_if_asked(self) -> None:
+        with entered_or_inside():
+            while self._to_be_closed and self._lock.acquire(blocking=False):
+                try:
+                    self._to_be_closed = False
+                    self._let_go()
+                finally:
+                    self._lock.release()
+
+    def before_fork(self) -> Callable[[], str]:
+        """Close the connection and keep it closed until the function that is returned is called. That one gives an
+        error to be logged."""
+        # A signal handler that forks may have interrupted the thread that holds the lock, which can't be waited for.
+        if not self._lock.acquire(timeout=0 if self._holder == threading.get_ident() else 5):
+            return lambda: f"{self._path} is open while the process forks: both processes may corrupt it"
         self._let_go()
-        return self._lock.release
+
+        def release() -> str:
+            self._lock.release()
+            return ""
+
+        return release
 
     def _current(self) -> sqlite3.Connection:
         """The connection to the file that has the name now."""
@@ -131,6 +164,12 @@ class Handle:
         except OSError:
             file = None
         if self._connection is not None and file == self._file:
+            if _state_of(status) != self._state:
+                self._look_at_header()
+                self._state = _state_of(status)
+                # What SQLite has in memory may be of before. It reads the file again, and finds what is wrong with it.
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA shrink_memory")
             return self._connection
         self._let_go()
         if file is None and self._was_there.is_set():
@@ -138,15 +177,40 @@ class Handle:
                 f"{self._path} was deleted while it was in use: restart what uses it, which makes a new one"
             )
         try:
+            self._look_at_header()
             self._connection = self._opened()
             status = self._path.stat()
         except sqlite3.Error as error:
             raise self._told(error) from error
         except OSError as error:
             raise BrokerUnavailable(f"can't open {self._path}: {error}") from error
-        self._file = (status.st_dev, status.st_ino)
+        self._file, self._state = (status.st_dev, status.st_ino), _state_of(status)
         self._was_there.set()
         return self._connection
+
+    def _look_at_header(self) -> None:
+        """Find out whether the file is a database still.
+
+        Events are put into the -wal beside the file, and the file itself is written only when they are moved there,
+        once in a thousand or so. If something else has written to it, SQLite does not notice for as long as it finds
+        what it needs in its memory or in the -wal. A connection to the file alone, as if nothing could change it, reads
+        the header. It is SQLite's, since any other descriptor of the file takes the locks of all of them along when it
+        is closed (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+        """
+        try:
+            uri = f"{self._path.as_uri()}?mode=ro&immutable=1"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
+                connection.execute("PRAGMA schema_version").fetchone()
+            wal = self._path.with_name(f"{self._path.name}-wal")
+            if self._path.stat().st_size or not wal.stat().st_size:
+                return
+            text = "file is empty"
+        except (sqlite3.Error, OSError) as error:
+            text = str(error)
+            if "not a database" not in text:
+                return  # a page that is being written at this moment, say: what is used is found out when it is used
+        self._let_go()
+        raise self._told(sqlite3.DatabaseError(text))
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -229,6 +293,10 @@ class Handle:
             f"{self._path} is corrupt or no log of ours ({text}): stop what uses it, delete it together with its -wal "
             "and -shm, and start again; subscribers then get a reset event"
         )
+
+
+def _state_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mtime_ns, status.st_size
 
 
 def _is_busy(error: Exception) -> bool:

@@ -276,7 +276,10 @@ class Subscription:
             return inbox.found(
                 page.frames, complete=page.complete, generation=generation, end=end, epoch=page.epoch
             )  # fmt: skip
-        if not inbox.blameless:
+        blameless = inbox.blameless
+        if generation != inbox.generation:
+            return []  # the listener has found out meanwhile that the log was begun anew, and has told it so
+        if not blameless:
             # It was live, and is too slow for what the log keeps.
             self._broker.count("disconnected", 1)
             self.cancel(CloseReason.OVERFLOW)

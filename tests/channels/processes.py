@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import random
+import signal
 import sys
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
 
-from ssesync import Broker, ChannelFeed, EventSource, open_broker
+from ssesync import Broker, BrokerBusy, ChannelFeed, EventSource, Subscription, open_broker
 
 
 def publish(url: str, count: str) -> None:
@@ -118,6 +122,98 @@ def fork_feed(url: str) -> None:
     said = os.read(read, 4096).decode()
     print(os.waitpid(child, 0)[1], said, own.state)
     own.stop()
+
+
+def under_signals(url: str, seconds: str) -> None:
+    """Threads publish, subscribe, revoke and close, as the main thread does, whom a signal interrupts each millisecond.
+    One subscriber of those that are left alone has to get all that was published, in order."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    broker = open_broker(url)
+    published: list[str] = []
+    came: Counter[str] = Counter()
+    follower = broker.subscribe("a", patience=60)
+    victims: deque[Subscription] = deque(maxlen=20)
+    over = time.monotonic() + float(seconds)
+
+    def use(chance: random.Random) -> None:
+        try:
+            choice = chance.random()
+            if choice < 0.6:
+                published.append(broker.publish("a", "x"))
+            elif choice < 0.8:
+                victims.append(broker.subscribe("a", key="k", max_pending_events=3))
+            elif choice < 0.85:
+                broker.revoke("k")
+            elif victims:
+                victims.popleft().cancel()
+        except BrokerBusy:
+            came["busy"] += 1
+
+    def interrupt(*args: object) -> None:
+        came["signals"] += 1
+        use(random)  # type: ignore[arg-type]
+
+    def keep_using(seed: int) -> None:
+        chance = random.Random(seed)
+        while time.monotonic() < over:
+            use(chance)
+
+    threads = [threading.Thread(target=keep_using, args=(n,)) for n in range(2)]
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    for thread in threads:
+        thread.start()
+    keep_using(7)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for thread in threads:
+        thread.join()
+    seen = []
+    while len(seen) < len(published):
+        event = follower.get(20)
+        assert event is not None, f"{len(seen)} of {len(published)} came"
+        seen.append(event.id)
+    broker.close()
+    assert seen == sorted(published, key=lambda each: int(each.rpartition("-")[2]))
+    assert came["signals"] > 10
+    print("ok")
+
+
+def under_ctrl_c(url: str, seconds: str) -> None:
+    """A signal handler raises while the main thread publishes. Afterwards others can publish still, and the subscriber
+    has got all of which there is an id."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    broker = open_broker(url)
+    subscription = broker.subscribe("a", patience=60)
+    published: list[str] = []
+    armed = False
+
+    def interrupt(*args: object) -> None:
+        if armed:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    over = time.monotonic() + float(seconds)
+    while time.monotonic() < over:
+        try:
+            armed = True
+            published.append(broker.publish("a", "x"))
+            armed = False
+        except KeyboardInterrupt:  # noqa: PERF203 - that is what is tried
+            armed = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    other = threading.Thread(target=lambda: published.append(broker.publish("a", "of another thread")))
+    other.start()
+    other.join()
+    seen = []
+    while not seen or seen[-1] != published[-1]:
+        event = subscription.get(20)
+        assert event is not None, f"{len(seen)} of {len(published)} came"
+        seen.append(event.id)
+    assert [each for each in seen if each in set(published)] == published
+    assert len(set(seen)) == len(seen)
+    broker.close()
+    print("ok")
 
 
 if __name__ == "__main__":

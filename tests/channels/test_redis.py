@@ -333,7 +333,7 @@ def test_a_log_is_one_prefix_and_another_prefix_another_log(redis_server: RedisS
 def test_options_of_redis_py_may_stand_in_the_url_or_be_given_by_name(redis_server: RedisServer) -> None:
     url = f"{redis_server.url}?socket_timeout=0.5&prefix={uuid.uuid4().hex}&max_events=5"
     with open_broker(url, client_name="ours") as broker:
-        kwargs = broker._client.get_connection_kwargs()  # type: ignore[attr-defined]
+        kwargs = broker._link.client.get_connection_kwargs()  # type: ignore[attr-defined]
         assert (kwargs["socket_timeout"], kwargs["client_name"], broker.limits.max_events) == (0.5, "ours", 5)
         subscription = broker.subscribe("a")
         time.sleep(0.6)  # longer than any answer may take

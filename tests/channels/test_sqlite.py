@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ssesync import Broker, BrokerDamaged, BrokerUnavailable, CloseReason, SettingsError, open_broker
+from ssesync import Broker, BrokerDamaged, BrokerUnavailable, CloseReason, SettingsError, StreamClosed, open_broker
 from ssesync.channels import sqlite_file
 
 from .conftest import got, numbered, published, texts
@@ -185,6 +187,83 @@ def test_a_file_that_becomes_corrupt_in_use_is_told(path: Path, broker: Broker) 
         file.write(b"\xff" * (size - 4096))
     with pytest.raises(BrokerDamaged, match="corrupt"):
         published(broker, "a", *numbered(10))
+
+
+@pytest.mark.parametrize("events", [3, 300], ids=["in the -wal alone", "in the file too"])
+def test_a_live_file_that_is_overwritten_is_told_to_who_publishes(
+    path: Path, broker: Broker, events: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its pages are in SQLite's memory, and what is published would go into the -wal."""
+    subscription = broker.subscribe("a", patience=60)
+    published(broker, "a", *("x" * 1000 for _ in range(events)))
+    size = path.stat().st_size
+    texts(subscription, events)
+    with path.open("r+b") as file:
+        file.write(os.urandom(size))
+    with pytest.raises(BrokerDamaged, match="delete it together with"):
+        broker.publish("a", "lost")
+    eventually(lambda: "corrupt or no log of ours" in caplog.text)  # the listener tells it to the operator
+    subscription.close()
+
+
+def test_a_live_file_that_is_emptied_is_told_until_it_is_deleted(path: Path, broker: Broker) -> None:
+    published(broker, "a", *("x" * 1000 for _ in range(300)))
+    os.truncate(path, 0)
+    for _ in range(2):
+        with pytest.raises(BrokerDamaged, match="delete it together with"):
+            broker.publish("a", "lost")
+    for each in path.parent.iterdir():
+        each.unlink()
+    with reopened(path) as other:
+        other.publish("a", "x")
+    broker.publish("a", "x")
+
+
+def test_a_page_that_is_overwritten_is_told_by_whoever_needs_it_or_nothing_is_lost(path: Path) -> None:
+    """The header is whole: what SQLite can't know is what it does not read."""
+    with reopened(path) as broker, reopened(path) as other:
+        for seed in range(20):
+            chance = random.Random(seed)
+            start = broker.publish("a", "start")
+            subscription = other.subscribe("a", patience=60)
+            published(broker, "a", *("x" * 1000 for _ in range(chance.choice((3, 300)))))
+            with path.open("r+b") as file:
+                pages = path.stat().st_size // 4096
+                for page in chance.sample(range(1, pages), min(pages - 1, chance.randint(1, 20))):
+                    file.seek(4096 * page)
+                    file.write(chance.randbytes(4096))
+            try:
+                last = broker.publish("a", "last")
+                with other.subscribe("a", last_event_id=start) as resuming:
+                    while got(resuming, 1)[0].id != last:
+                        pass
+            except (BrokerDamaged, StreamClosed):
+                for each in (broker, other):
+                    each._release()
+                for file_ in path.parent.iterdir():
+                    file_.unlink()
+                with contextlib.suppress(BrokerDamaged):
+                    broker.publish("a", "x")
+                with reopened(path) as third:
+                    third.publish("a", "x")
+            else:
+                while got(subscription, 1)[0].id != last:
+                    pass
+            subscription.close()
+
+
+def test_looking_at_the_header_leaves_the_locks_that_keep_others_from_taking_the_log_for_unused(
+    path: Path, broker: Broker
+) -> None:
+    published(broker, "a", "1")
+    os.utime(path)  # as if it were written: the header is read
+    ids = published(broker, "a", "2")
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM ssesync_event').fetchone()"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=30)
+    assert path.with_name("channels.db-wal").exists()  # the last to leave deletes it
+    published(broker, "a", "3")
+    with reopened(path) as other, other.subscribe("a", last_event_id=ids[0]) as subscription:
+        assert texts(subscription, 1) == ["3"]
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""What brokers do when their process forks: get ready, go on in the parent, begin anew in the child."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from .reentry import entered_or_inside
+
+__all__ = ["register"]
+
+logger = logging.getLogger("ssesync")
+
+
+class Forking(Protocol):
+    """What is told of forks."""
+
+    def _before_fork(self) -> list[Callable[[], str]]:
+        """Get ready; what is to be called in this process afterwards. Each gives an error to be logged, or ``""``."""
+
+    def _reset(self) -> None:
+        """Begin anew, in the child."""
+
+
+class _Forks(threading.local):
+    """What each thread has to do after the forks that it is in the middle of."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Callable[[], str]]] = []
+
+
+_registered: weakref.WeakSet[Forking] = weakref.WeakSet()
+_forks = _Forks()
+
+
+def register(broker: Forking) -> None:
+    """Call the broker's methods at each fork from now on, for as long as the broker lives."""
+    _registered.add(broker)
+
+
+def _before_fork() -> None:
+    # Until the fork is over this thread holds locks, so it is marked. If it was interrupted, it holds some already.
+    mark = entered_or_inside()
+    mark.__enter__()
+
+    def unmark() -> str:
+        mark.__exit__(None, None, None)
+        return ""
+
+    calls: list[Callable[[], str]] = [unmark]
+    _forks.calls.append(calls)
+    for broker in sorted(_registered, key=id):  # so two threads that fork take the locks in one order
+        calls.extend(broker._before_fork())
+
+
+def _in_parent() -> None:
+    told = [call() for call in reversed(_forks.calls.pop())]
+    for text in filter(None, told):
+        logger.error("%s", text)
+
+
+def _in_child() -> None:
+    # The mark is this thread's in the child as well. All other locks are made anew.
+    _forks.calls.pop()[0]()
+    for broker in list(_registered):
+        broker._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -1,0 +1,109 @@
+"""Re-entry: a thread may be made to call a broker while it is in the middle of one.
+
+A signal handler runs between any two steps of the main thread, a destructor between any two steps of any thread. If the
+thread holds a lock at that moment, waiting for the same lock would never end, and what the lock protects is half
+changed. Therefore each lock of this package is taken as ``with entered(), lock:``, which marks the thread. On a marked
+thread
+
+- whatever needs a lock raises :class:`ssesync.BrokerBusy` at once. No thread so ever waits for a second lock while it
+  holds one, and there is no order of locks to be kept;
+- whatever ends or releases something needs no lock. It leaves a request, and wakes; the request is carried out at once
+  where the lock is free, and else by the holder of the lock, which looks for requests after it has released the lock.
+
+The marks are of the thread and not of a broker: a handler can't tell which of several brokers it has interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+from ..errors import BrokerBusy
+
+__all__ = ["Wakeup", "entered", "entered_or_inside", "is_inside"]
+
+# Held only by its own thread, and never waited for. It is a lock because ``with`` takes and releases one in single
+# steps of the interpreter: an exception that a signal handler raises leaves no mark behind.
+_Mark = Any
+
+
+class _Threads(threading.local):
+    def __init__(self) -> None:
+        self.mark: _Mark = threading.Lock()
+
+
+_threads = _Threads()
+
+
+def is_inside() -> bool:
+    """Whether this thread holds a lock of this package: it was interrupted there."""
+    return bool(_threads.mark.locked())
+
+
+def entered() -> _Mark:
+    """The mark of this thread, to be held together with a lock.
+
+    :raises BrokerBusy: this thread holds a lock of this package already.
+    """
+    mark = _threads.mark
+    if mark.locked():
+        raise BrokerBusy(
+            "this thread is in the middle of an operation of a broker, which a signal handler has interrupted: have "
+            "the handler set a flag or put into a queue.SimpleQueue, and call the broker from the program's own loop "
+            "or from another thread"
+        )
+    return mark
+
+
+def entered_or_inside() -> contextlib.AbstractContextManager[object]:
+    """As :func:`entered`, where the thread may be marked already. For locks that are tried and not waited for."""
+    mark = _threads.mark
+    return contextlib.nullcontext() if mark.locked() else mark
+
+
+class Wakeup:
+    """A ``threading.Event`` that may be set by a signal handler whose own thread is in the middle of this very object.
+
+    ``threading.Event`` takes a lock to be set, and hangs there. This one takes none: each wait has a lock of its own.
+    """
+
+    __slots__ = ("_is_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: list[Any] = []
+
+    def is_set(self) -> bool:
+        """Whether it was set and not cleared since."""
+        return self._is_set
+
+    def set(self) -> None:
+        """End each :meth:`wait`, those to come as well. Any thread, any signal handler, any number of times."""
+        self._is_set = True
+        while self._waiting:
+            try:
+                waiting = self._waiting.pop()
+            except IndexError:  # another thread has set it as well
+                return
+            waiting.release()
+
+    def clear(self) -> None:
+        """Have :meth:`wait` wait again. A thread that clears it has to look afterwards for what it was woken for."""
+        self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to ``timeout`` seconds (``None``: without end) until it is set; whether it is."""
+        if self._is_set:
+            return True
+        waiting = threading.Lock()
+        waiting.acquire()
+        self._waiting.append(waiting)
+        try:
+            # After it was put there: whoever sets it from now on finds it.
+            if not self._is_set:
+                waiting.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiting)
+        return self._is_set

@@ -215,11 +215,13 @@ class Server:
             raise
         return Wire(sock)
 
-    def open(self, target: str, *, status: int = 200, **options: Any) -> tuple[Wire, Response]:
+    def open(
+        self, target: str, *, status: int = 200, accept: str = "text/event-stream", **options: Any
+    ) -> tuple[Wire, Response]:
         """A connection with the answer to a GET that has begun, as an EventSource makes it."""
         wire = self.connect(**options)
         try:
-            response = wire.get(target, Accept="text/event-stream")
+            response = wire.get(target, Accept=accept)
             assert response.status == status, f"{response.status}: {self.log()[-2000:]}"
         except BaseException:
             wire.close()

@@ -20,7 +20,7 @@ from tests.detached.servers import uwsgi as uwsgi_command
 from tests.living import servers as living
 from tests.living.servers import Kind
 
-#: As long as a busy machine may need for the largest crowd.
+#: Seconds without any progress after which a crowd is given up.
 CROWDS_PATIENCE = 40.0
 BROWSERS = "text/event-stream"
 #: What a stream begins with: by itself, and while refused clients are still to come back.
@@ -91,13 +91,16 @@ class Crowd:
             self.received[client] = bytearray()
             self._selector.register(client, selectors.EVENT_WRITE)
 
-    def wait(self, done: Callable[[], bool], within: float = CROWDS_PATIENCE) -> bool:
-        """Connect, send, and take what comes, until something is so; whether it came to that."""
-        deadline = time.monotonic() + within
+    def wait(self, done: Callable[[], bool]) -> bool:
+        """Connect, send, and take what comes, until something is so; whether it came to that. A busy machine may need
+        long for a large crowd, so it goes on for as long as anything comes."""
+        deadline = time.monotonic() + CROWDS_PATIENCE
         while not done():
             if time.monotonic() > deadline:
                 return False
-            for key, _ in self._selector.select(0.2):
+            if ready := self._selector.select(0.2):
+                deadline = time.monotonic() + CROWDS_PATIENCE
+            for key, _ in ready:
                 client: socket.socket = key.fileobj  # type: ignore[assignment]
                 if key.events == selectors.EVENT_WRITE:
                     client.send(self._request)

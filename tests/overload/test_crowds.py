@@ -17,11 +17,15 @@ import pytest
 
 from tests.living.servers import Kind, eventually
 
-from .servers import CROWDS_PATIENCE, GTHREAD, SYNC, UWSGI, WERKZEUG, Crowd, Server, limited
+from .servers import GTHREAD, SYNC, UWSGI, WERKZEUG, Crowd, Server, limited
 
 Start = Callable[[Kind], Server]
 #: Connections that say nothing, on top of all.
 IDLE = 900
+#: Seconds that a busy machine may take for the largest crowd: some 5 on a quiet one.
+LONGEST = 240
+
+pytestmark = pytest.mark.timeout(300)
 
 
 class Asking:
@@ -35,11 +39,11 @@ class Asking:
 
     def _ask(self) -> None:
         with self._server.connect() as wire:
-            wire.socket.settimeout(CROWDS_PATIENCE)
+            wire.socket.settimeout(LONGEST)
             self.answer = wire.get("/plain", Connection="close").read().decode()
 
     def is_answered(self) -> bool:
-        self._thread.join(CROWDS_PATIENCE)
+        self._thread.join(LONGEST)
         return self.answer == "plain"
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
 from collections.abc import Iterator
 
-from flask import Flask
+from flask import Flask, request
 
+from ssesync import Event
 from ssesync_flask import event_stream
+from tests.apps import producers
 
 app = Flask(__name__)
 
 
 @app.get("/events")
 @event_stream(keep_alive=0.05)
-def events() -> Iterator[str]:
-    yield "first"
-    time.sleep(0.3)
-    yield "second"
+def events() -> Iterator[Event]:
+    yield from producers.gate(int(request.args["line"]))
 
 
 @app.get("/plain")

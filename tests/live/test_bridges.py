@@ -10,6 +10,8 @@ import pytest
 
 from tests.living.servers import Kind, running
 
+from .switchboard import Switchboard
+
 BRIDGES = {"a2wsgi.WSGIMiddleware": "a2wsgi", "asgiref.wsgi.WsgiToAsgi": "asgiref's WsgiToAsgi"}
 if importlib.util.find_spec("starlette.middleware.wsgi"):  # deprecated there, in favour of a2wsgi
     BRIDGES["starlette.middleware.wsgi.WSGIMiddleware"] = "Starlette's WSGIMiddleware"
@@ -21,15 +23,20 @@ def uvicorn(descriptor: int, port: int) -> list[str]:
 
 @pytest.mark.parametrize("bridge", BRIDGES)
 def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_with_their_client(
-    tmp_path: Path, bridge: str
+    tmp_path: Path, switchboard: Switchboard, bridge: str
 ) -> None:
     kind = Kind("bridged", uvicorn, environment={"TESTS_BRIDGE": bridge})
     with running(kind, tmp_path) as server:
         for _ in range(2):
-            wire, response = server.open("/events")
+            wire, response = server.open(f"/events?line={switchboard.port}")
             with wire:
-                body = response.read()
-            assert body.startswith(b":ok\ndata: first\n\n:keep-alive\n")
-            assert body.endswith(b"data: second\n\n")
+                producer = switchboard.producer()
+                producer.send("first")
+                response.find(b"data: first\n\n")
+                response.expect(b":keep-alive\n")
+                producer.send("second")
+                assert response.find(b"data: second\n\n").replace(b":keep-alive\n", b"") == b""
+                producer.end()
+                assert response.read().replace(b":keep-alive\n", b"") == b""
         warning = f"runs inside an ASGI server, by {BRIDGES[bridge]}, which does not say when a client leaves"
         assert server.log().count(warning) == 1

@@ -52,6 +52,7 @@ ORDER = (
     # channels
     "channels.fork",
     "channels.broker",
+    "channels.claims",
     "channels.feed",
     "channels.delivery",
     "channels.audience",

@@ -50,7 +50,6 @@ ORDER = (
     "client.attempt",
     "client.body",
     # channels
-    "channels.fork",
     "channels.broker",
     "channels.claims",
     "channels.feed",

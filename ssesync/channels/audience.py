@@ -15,13 +15,13 @@ All but :meth:`Audiences.hand_over` and what the hub calls happens on the loop's
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerClosed, CloseReason
+from ..locks import make_lock
 from ..server.loop import Connection, Handover, Loop, Record, loop
 from .batch import next_batch, split
 from .frame import Frame, parse_id
@@ -49,7 +49,7 @@ class Audiences:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.audience")
         self._audiences: dict[Any, Audience] = {}
 
     def hand_over(self, handover: Handover, place: Place, record: Record, instead_of: Listed) -> Connection:
@@ -112,7 +112,7 @@ class Audience(LaggingGroup):
         self.inbox.on_wake = self._wake
         self._revoked: deque[Listed] = deque()
         self._gaps: deque[Collection[str] | None] = deque()  # channels of which not everything was offered
-        self._beginning = threading.Lock()
+        self._beginning = make_lock("channels.group")
         self._begun = False
         self._woken = self._reading = False
         self._index: Index[int] = Index()  # the descriptors of all clients that were taken in

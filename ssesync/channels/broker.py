@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from ..errors import BrokerBusy, BrokerClosed, ChannelError, CloseReason, SettingsError, excerpt
 from ..event import dump_json
+from ..locks import make_lock
 from . import forks
 from .counters import Counters
 from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
@@ -78,10 +79,10 @@ class Broker:
 
     def _reset(self) -> None:
         """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
-        self._starting = threading.Lock()
+        self._starting = make_lock("channels.broker")
         self._start: Start | None = None
         self._listening: list[bool] = []  # True, while it listens: taken out by the one who ends it
-        self._claiming = threading.Lock()
+        self._claiming = make_lock("channels.claims")
         self._claims: dict[str, float] = {}
         #: Who subscribes in this process.
         self.hub = Hub()

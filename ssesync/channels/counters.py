@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
+
+from ..locks import make_lock
 
 __all__ = ["Counters"]
 
@@ -12,7 +13,7 @@ class Counters:
     """Counts exactly, and waits for no lock: also in a signal handler that has interrupted its thread in here."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.counters")
         self._waiting: deque[tuple[str, int]] = deque()
         self._totals: Counter[str] = Counter()
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 
+from ..locks import make_lock
 from .frame import Frame
 from .hub import Hub
 from .reentry import entered
@@ -33,7 +34,7 @@ class Delivery:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.delivery")
         self._frames: deque[Frame] = deque()
         self._deliverer: int | None = None
         self._waiting: set[int] = set()

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import BrokerClosed, BrokerError, excerpt
 from ..event import Event
+from ..locks import make_lock
 from .broker import Broker
 from .frame import check_channel
 from .lease import Lease
@@ -113,7 +114,7 @@ class ChannelFeed:
 
     def _reset(self) -> None:
         """Begin as a new process. What the parent process has is not touched."""
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.feed")
         self._run: _Run | None = None
         self._events = self._skipped = self._restarts = 0
         #: What went wrong last, with the source, an event or the broker.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from ..errors import CloseReason
+from ..locks import make_lock
 from .frame import CONTROL, Frame
 from .index import Index, drop, having, matches, put
 from .reentry import entered, entered_or_inside
@@ -84,7 +84,7 @@ class Hub:
     callers come one at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.hub")
         self._members: dict[Listed, Member] = {}
         self._index: Index[Listed] = Index()
         self._keys: dict[str, Listed | dict[Listed, None]] = {}

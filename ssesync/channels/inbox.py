@@ -8,13 +8,13 @@ into the log, and only who does not read at all is given up.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import CloseReason
 from ..event import Event, dump_json
+from ..locks import make_lock
 from ..wire.encoder import encode
 from .frame import Frame
 from .hub import Listed
@@ -49,7 +49,7 @@ class Inbox:
         #: How much may wait, and what becomes of the rest.
         self.policy = policy
         self._count = count
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.inbox")
         self._wakeup = Wakeup()
         self._must_wake = False
         self._pending = Pending(policy)

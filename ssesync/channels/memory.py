@@ -11,12 +11,12 @@ import os
 import secrets
 import signal
 import sys
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..locks import make_lock
 from .broker import Broker
 from .delivery import Delivery
 from .frame import Frame, Page, compiled, merged
@@ -62,7 +62,7 @@ class MemoryBroker(Broker):
         super()._reset()
         self._made_in = self._made_in or os.getpid()
         self._warned_of_fork = self._made_in == os.getpid()
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.memory")
         self._seq = 0
         self._logs: OrderedDict[str, Log] = OrderedDict()  # the last that was published to comes last
         self._base = 0  # up to this seq, channels may be missing

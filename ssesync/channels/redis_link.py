@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import redis
 
 from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable
+from ..locks import make_lock
 from .reentry import entered, entered_or_inside, is_inside
 
 __all__ = ["Link"]
@@ -29,7 +29,7 @@ class Link:
     def __init__(self, client: redis.Redis, *, own: bool) -> None:
         self.client = client
         self._own = own
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.link")
         self._to_be_closed = False
         self._scripts: dict[str, Any] = {}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable
+from ..locks import make_lock
 from .reentry import entered, entered_or_inside, is_inside
 
 __all__ = ["SCHEMA", "Handle"]
@@ -63,7 +64,7 @@ class Handle:
         self._path = path
         self._patience = patience
         self._was_there = was_there
-        self._lock = threading.Lock()
+        self._lock = make_lock("channels.file")
         self._holder: int | None = None
         self._to_be_closed = False
         self._connection: sqlite3.Connection | None = None

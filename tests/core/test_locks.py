@@ -166,15 +166,16 @@ def test_the_table_of_the_documentation_has_them_all_in_their_order() -> None:
 
 
 RAW = re.compile(r"threading\.(Lock|RLock|Condition)\(")
+MADE = re.compile(r'make_(?:lock|rlock|condition)\("([a-z_.]+)"\)')
 # A read in progress; the mark of a thread that is in a broker.
 NO_LOCKS = {"locks.py", "client/body.py", "channels/reentry.py"}
 
 
-def test_all_locks_are_made_in_one_place() -> None:
+def test_all_locks_are_made_in_one_place_and_every_name_is_one_of_them() -> None:
     root = Path(ssesync.__file__).parent
-    raw = {str(path.relative_to(root)) for path in root.rglob("*.py") if RAW.search(path.read_text())}
-    raw = {name for name in raw if not name.startswith("channels/")}
-    assert raw - NO_LOCKS == set()
+    texts = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.py")}
+    assert {name for name, text in texts.items() if RAW.search(text)} - NO_LOCKS == set()
+    assert set(MADE.findall("".join(texts.values()))) == set(ORDER)
 
 
 def test_waiters_are_woken() -> None:

@@ -7,6 +7,7 @@ the rest, and then hands on to the handler that was there before.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from ..settings import Settings
 from ..wire.encoder import encode
 from .admission import streams
 from .connection import Connection
-from .watcher import watcher, watcher_if_any
+from .watcher import run_foreign, watcher, watcher_if_any
 from .wsgi_server import gunicorn_worker
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
                 continue
             stream.stop(CloseReason.SHUTDOWN, last)
             if finishes:
-                _log_unfinished(stream.name, stream.settings)
+                run_foreign(functools.partial(_log_unfinished, stream.name, stream.settings))
             # One that was just being opened has not heard it.
             waiting = waiting or not _ends(stream)
         if waiting:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,22 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
 from ..settings import Settings
-from .cutting import drop_rest, unacknowledged
-from .ending import ABSENT, encode_error, finishes
-from .margins import come_back
+from .ending import encode_error, finishes
+from .margins import LAST_CHUNK, come_back, to_chunk
 from .sending import AGAIN
-from .sockets import reset_on_close
 from .stats import StreamStats
 
 if TYPE_CHECKING:
     from .group import Group
     from .loop import Loop
 
-__all__ = ["NOTHING", "Connection", "Handover", "Record", "Totals", "to_chunk"]
+__all__ = ["NOTHING", "Connection", "Handover", "Record", "Totals"]
 
 # Bytes of a rest that are handed to the kernel at a time: copied for that, while what waits is shared by all clients.
 _PIECE = 65536
-_LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +65,6 @@ class Totals(NamedTuple):
 
 #: What a new group has been given.
 NOTHING = Totals()
-
-
-def to_chunk(data: bytes) -> bytes:
-    """A chunk of the chunked transfer coding."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Connection:
@@ -250,53 +240,16 @@ class Connection:
         timeout = self.settings.send_timeout
         return self._rest is not None and timeout is not None and now - self._since > timeout
 
-    def hang_up(self, reason: CloseReason) -> socket.socket | None:
-        """Close the connection: cleanly, unless the client is in the middle of something, or would take a part of the
-        answer for the whole. What is returned is to be reset when its client has what was sent."""
-        if reason is CloseReason.CLIENT_GONE and (self.orderly or self.chunked):
-            # Thousands may leave at once, and each call to the system lets go of the interpreter's lock.
-            os.close(self.fd)
-            return None
-        try:
-            handle = socket.socket(fileno=self.fd)
-        except OSError:
-            os.close(self.fd)
-            return None
-        try:
-            handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client says
-            if self._end(handle, reason):
-                return handle
-        except OSError:
-            pass  # nothing to be read, or it has gone already
-        handle.close()
-        return None
-
-    def _end(self, handle: socket.socket, reason: CloseReason) -> bool:
-        """Send what ends the answer; whether the connection must be kept until the client has that."""
-        if self._rest is None and not self.farewell and reason not in ABSENT:
-            end = _LAST_CHUNK if self.chunked and self.orderly else b""
-            if not self.orderly:
-                last = encode_error(self.settings, reason, None, self.name, call=False)
-                end = to_chunk(last) if self.chunked else last
-            self._loop.send(self.fd, end, len(end))
-        if self._rest is None and (self.orderly or self.chunked):
-            handle.shutdown(socket.SHUT_WR)
-            drop_rest(handle)
-            return False
-        # A reset, since an end would look like that of an answer; and what waits for it goes at once.
-        reset_on_close(handle)
-        return self._rest is None and reason not in ABSENT and unacknowledged(self.fd) != 0
-
     def last_words(self, reason: CloseReason) -> bytes:
         """What comes last: a reconnection time, or the error event."""
         return come_back(self.settings) if self.orderly else encode_error(self.settings, reason, None, self.name)
 
     def bid_farewell(self, last: bytes) -> bool:
         """Send the last bytes, or have them sent when the rest is; whether all is sent."""
-        self.farewell = to_chunk(last) + (_LAST_CHUNK if self.orderly else b"") if self.chunked else last
+        self.farewell = to_chunk(last) + (LAST_CHUNK if self.orderly else b"") if self.chunked else last
         return self._rest is None and self.finish()
 
     def finish(self) -> bool:
         """What waited is sent, so now the last bytes, unless they were what waited; whether all is sent."""
-        farewell, self.farewell = self.farewell, _LAST_CHUNK
-        return farewell is _LAST_CHUNK or self.put(farewell)
+        farewell, self.farewell = self.farewell, LAST_CHUNK
+        return farewell is LAST_CHUNK or self.put(farewell)

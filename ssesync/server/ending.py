@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CloseReason, StreamClosed, excerpt
 from ..event import Event
+from ..locks import foreign
 from ..settings import Settings
 from ..wire.encoder import encode
 from ..wire.http import MEDIA_TYPE
@@ -64,6 +65,8 @@ def encode_error(
     """
     made = settings.error_event
     if made is not None and (call or isinstance(made, Event)):
+        if not isinstance(made, Event):
+            foreign("error_event")
         try:
             event = made if isinstance(made, Event) else made(error or StreamClosed(reason))
             if not isinstance(event, Event) or event.data is None:

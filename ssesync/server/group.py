@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
 from ..wire.encoder import KEEP_ALIVE
-from .connection import NOTHING, Connection, Totals, to_chunk
+from .connection import NOTHING, Connection, Totals
+from .margins import to_chunk
 
 if TYPE_CHECKING:
     from .loop import Loop

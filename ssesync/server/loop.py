@@ -29,6 +29,7 @@ from ..locks import make_lock
 from .connection import Connection, Handover, Record
 from .crew import Crew, callers, logged
 from .cutting import unacknowledged
+from .disconnecting import disconnect
 from .group import Group
 from .poller import Poller, make_poller
 from .sending import make_send, make_send_to_all
@@ -194,7 +195,7 @@ class Loop:
             self.end(connection, reason)
 
     def _hang_up(self, connection: Connection, reason: CloseReason) -> None:
-        left = connection.hang_up(reason)
+        left = disconnect(connection, reason)
         if left is not None:
             self._resets.append((time.monotonic() + _UNACKNOWLEDGED, left))
 

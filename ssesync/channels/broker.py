@@ -13,7 +13,6 @@ The contract, which one suite of tests holds every broker to:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -31,9 +30,10 @@ from . import forks
 from .counters import Counters
 from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
 from .hub import Hub
+from .listener import Start
 from .options import LIMITS, Limits, checked_options, options_of_url, take_number
 from .policy import Policy
-from .reentry import Wakeup, entered
+from .reentry import entered
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -42,14 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Broker", "open_broker"]
 
 logger = logging.getLogger("ssesync")
-
-
-class Start:
-    """One thread's attempt to start listening, for which the others wait."""
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.over = Wakeup()
 
 
 class Broker:
@@ -236,8 +228,11 @@ class Broker:
         uses is released when it is over.
         """
         self._closed = True
-        with contextlib.suppress(IndexError):
-            self._listening.pop()  # one of those who close it at the same time
+        try:
+            self._listening.pop()
+        except IndexError:
+            pass  # it does not listen, or another call ends that
+        else:
             self._unlisten()
         self.hub.close(CloseReason.SHUTDOWN)
         self._release()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import CloseReason
 from ..event import Event, dump_json
@@ -18,21 +18,13 @@ from ..locks import make_lock
 from ..wire.encoder import encode
 from .frame import Frame
 from .hub import Listed
-from .pending import Pending, key_of
+from .pending import End, Pending, key_of
 from .policy import Policy
 from .reentry import Wakeup, entered, entered_or_inside
 
 __all__ = ["Inbox"]
 
 _NONE: Mapping[int, Any] = {}
-
-
-class End(NamedTuple):
-    """What a caller of :meth:`Inbox.close` has asked for."""
-
-    reason: CloseReason
-    last: bytes
-    discard: bool
 
 
 class Inbox:
@@ -248,9 +240,8 @@ class Inbox:
             self._looked = time.monotonic()
             if self._left_out and not self._pending:
                 self.behind = True
-            if not self.behind or self._ends:
-                place = None
-            else:
+            place = None
+            if self.behind and not self._ends:
                 if self._left_out:
                     self._clear()
                 place = self.generation, self.epoch, self.cursor
@@ -377,8 +368,6 @@ class Inbox:
                 self._clear()
             if not self._ended:
                 self._last, self._ended = end.last, 1
-
-    # Without it.
 
     def _after(self) -> None:
         """Do what the holder of the lock has found to be done after it."""

@@ -1,18 +1,29 @@
-"""Pending: the frames that wait for one subscriber, and how they are made fewer when there is no room."""
+"""Pending: the frames that wait for one subscriber, how they are made fewer when there is no room, and what ends it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..errors import CloseReason
 from ..event import Event
 from .frame import Frame
 from .policy import Policy
 
-__all__ = ["Pending", "key_of"]
+__all__ = ["End", "Pending", "key_of"]
 
 logger = logging.getLogger("ssesync")
+
+
+class End(NamedTuple):
+    """How a subscriber is to end."""
+
+    reason: CloseReason
+    #: What comes after the frames that wait.
+    last: bytes
+    #: Whether these are dropped.
+    discard: bool
 
 
 class Pending:

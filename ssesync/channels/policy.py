@@ -29,8 +29,8 @@ class Policy:
 
     coalesce: Callable[[Event], Any] | None = None
     """What an event is about, for the policy of that name. ``None`` as its answer: nothing that another replaces. It is
-    called on the thread that publishes or listens, or that serves all detached streams: so it must be quick, and must
-    not use the broker."""
+    called on the thread that publishes or listens, or that serves all detached streams, while no lock is held: so it
+    must be quick. It costs the decoding of each event for which there was no room."""
 
     max_pending_events: int = 256
     """Events that may wait."""

@@ -34,16 +34,17 @@ class Link:
         self._scripts: dict[str, Any] = {}
 
     @contextlib.contextmanager
-    def use(self) -> Iterator[redis.Redis]:
+    def use(self, patience: float = _PATIENCE) -> Iterator[redis.Redis]:
         """The client, for one command.
 
+        :param patience: seconds to wait while other threads use it.
         :raises BrokerError: what redis-py has raised, as ours.
         """
         try:
             with entered():
-                if self._own and not self._lock.acquire(timeout=_PATIENCE):
+                if self._own and not self._lock.acquire(timeout=patience):
                     raise BrokerUnavailable(
-                        f"Redis can't be reached: other threads have waited for it for {_PATIENCE} s"
+                        f"Redis can't be reached: other threads have waited for it for {patience} s"
                     )
                 try:
                     with _as_ours():
@@ -80,15 +81,15 @@ class Link:
     def close(self) -> None:
         """Close the connection. The next use opens it again. Any thread, any signal handler.
 
-        It waits for the command of another thread. A signal handler that has interrupted its thread inside a broker
-        waits for nothing: a connection that is in use is closed after that.
+        It waits up to a second for the command of another thread. A signal handler that has interrupted its thread
+        inside a broker waits for nothing. A connection that is still in use is closed after that.
         """
         if not self._own:
             return
         self._to_be_closed = True
         if not is_inside():
             with entered():
-                if self._lock.acquire(timeout=_PATIENCE):
+                if self._lock.acquire(timeout=1):
                     self._lock.release()
         self._close_if_asked()
 

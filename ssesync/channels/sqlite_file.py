@@ -124,13 +124,13 @@ class Handle:
     def close(self) -> None:
         """Close the connection. The next use opens it again. Any thread, any signal handler.
 
-        It waits for a transaction of another thread. A signal handler that has interrupted its thread inside a broker
-        waits for nothing: if the connection is in use, it is closed after that.
+        It waits up to a second for a transaction of another thread. A signal handler that has interrupted its thread
+        inside a broker waits for nothing. A connection that is still in use is closed after that.
         """
         self._to_be_closed = True
         if not is_inside():
             with entered():
-                if self._lock.acquire(timeout=self._patience):
+                if self._lock.acquire(timeout=1):
                     self._lock.release()
         self._close_if_asked()
 

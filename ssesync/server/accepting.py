@@ -131,24 +131,11 @@ class GuardedAccept:
                 raise
             self._log(os.strerror(error.errno))
             raise BlockingIOError(errno.EAGAIN, "a client was refused") from None
-        if self._has_descriptors():
+        if descriptors.are_free(_FOR_A_REQUEST, self._listener.fileno()):
             return accepted
         self._send_away(accepted[0])
         self._log(os.strerror(errno.EMFILE))
         raise BlockingIOError(errno.EAGAIN, "a client was refused")
-
-    def _has_descriptors(self) -> bool:
-        """Whether there is something left for a request to be answered with. That costs some microseconds."""
-        made: list[int] = []
-        try:
-            for _ in range(_FOR_A_REQUEST):
-                made.append(os.dup(self._listener.fileno()))  # noqa: PERF401  # those before the one that fails count
-        except OSError:
-            return False
-        finally:
-            for fd in made:
-                os.close(fd)
-        return True
 
     def _refuse_with_spare(self) -> None:
         """Accept a client with the spare descriptor, only to send it away."""

@@ -12,9 +12,9 @@ at-fork hook in which it could be lowered again. The kernel looks at the limit o
 limit is raised for just the one call that gives a detached socket its number, and lowered right behind it, some
 microseconds later. The interpreter's lock is held for all of that (``ctypes.PyDLL``, and ``map`` over functions that
 are written in C), so no other thread runs Python code meanwhile, and the application and its children see the old
-limit. Two things can fall into these microseconds all the same: a garbage collection up to CPython 3.11, and from 3.12
-the start of a program, since :mod:`subprocess` lets go of the lock for ``vfork()``: that program then has the raised
-limit.
+limit. Two things can fall into these microseconds all the same: a garbage collection up to CPython 3.11, and the start
+of a program, since :mod:`subprocess` lets go of the lock for ``vfork()`` (seen on 3.11.7, 3.12 and 3.13, not on 3.10):
+that program then has the raised limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import SettingsError, excerpt
 
-__all__ = ["REACH", "VARIABLE", "Division", "capacity", "divide", "division", "duplicate", "reach"]
+__all__ = ["REACH", "VARIABLE", "Division", "are_free", "capacity", "divide", "division", "duplicate", "reach"]
 
 #: Detached sockets take no number from here on by themselves, whatever the hard limit: at some 10 kB a client, most of
 #: it the kernel's, other limits of a process are nearer by then.
@@ -67,17 +67,21 @@ def divide(threads: int = 1, connections: int = 1) -> Division:
     :param connections: that the server may have open at once.
     """
     global _division
+    _division = _divided(threads, connections)
+    return _division
+
+
+def _divided(threads: int, connections: int) -> Division:
     soft, total = _soft(), reach()
     rest = _in_use() + _PER_THREAD * threads + _RESERVE
     # At most a quarter is kept from detached streams, or 128 where that is more, but never more than half.
     floor = min(rest + connections, max(min(128, total // 2), total // 4), soft)
-    _division = Division(floor, max(threads, floor - rest))
-    return _division
+    return Division(floor, max(threads, floor - rest))
 
 
 def division() -> Division:
-    """How they are divided; as on a server that nothing is known of, if nobody has said."""
-    return _division or divide()
+    """How they are divided; as on a server that nothing is known of, until :func:`divide` was called."""
+    return _division or _divided(1, 1)
 
 
 def capacity() -> int | None:
@@ -113,7 +117,7 @@ def duplicate(fd: int) -> int:
     native, (soft, hard) = _native(), resource.getrlimit(resource.RLIMIT_NOFILE)
     if native is None or most <= _soft():
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
-    limit, call, get_errno = resource.RLIMIT_NOFILE, *native
+    limit, call, get_errno = resource.RLIMIT_NOFILE, native.fcntl, native.get_errno
     call_each: Callable[[Any], Any] = functools.partial.__call__
     steps: tuple[Callable[[], Any], ...] = (  # to be called in C alone
         functools.partial(resource.setrlimit, limit, (most, hard)),
@@ -121,10 +125,30 @@ def duplicate(fd: int) -> int:
         functools.partial(get_errno),
         functools.partial(resource.setrlimit, limit, (soft, hard)),
     )
-    _, made, number, _ = list(map(call_each, steps))
+    try:
+        _, made, number, _ = list(map(call_each, steps))
+    except ValueError as error:  # the hard limit was lowered since it was read
+        raise OSError(errno.EMFILE, f"the limit of open files can't be raised to {most}") from error
     if made < 0:
         raise OSError(number, os.strerror(number))
     return int(made)
+
+
+def are_free(count: int, fd: int) -> bool:
+    """Whether so many more descriptors could be opened now. That costs some microseconds, and keeps the interpreter's
+    lock: to get it back eight times, a thread stands in line for it behind others that compute.
+
+    :param fd: an open one.
+    """
+    native = _native()
+    if native is None:
+        return True
+    made: list[int] = []
+    while len(made) < count and (copy := native.fcntl(fd, native.command, 0)) >= 0:
+        made.append(copy)
+    for copy in made:
+        native.close(copy)
+    return len(made) == count
 
 
 def _limits() -> tuple[int, int] | None:
@@ -160,21 +184,32 @@ def _in_use() -> int:
     return _IN_USE
 
 
+class _Native(NamedTuple):
+    """The system's calls without letting go of the interpreter's lock."""
+
+    fcntl: Callable[[int, int, int], int]
+    close: Callable[[int], int]
+    get_errno: Callable[[], int]
+    command: int
+    """``F_DUPFD_CLOEXEC``."""
+
+
 @functools.cache
-def _native() -> tuple[Callable[..., int], Callable[[], int]] | None:
-    """``fcntl()`` without letting go of the interpreter's lock, and a function for its errno."""
+def _native() -> _Native | None:
+    """``None`` where they can't be had, or don't say what is wrong."""
     try:
         import ctypes
-
-        call = ctypes.PyDLL(None, use_errno=True).fcntl
-        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int)
-        call.restype = ctypes.c_int
         import fcntl
 
+        library = ctypes.PyDLL(None, use_errno=True)
+        call, close = library.fcntl, library.close
+        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int)
+        close.argtypes = (ctypes.c_int,)
+        call.restype = close.restype = ctypes.c_int
         works = call(-1, fcntl.F_GETFD, 0) == -1 and ctypes.get_errno() == errno.EBADF
     except (ImportError, OSError, AttributeError, TypeError):
         return None
-    return (call, ctypes.get_errno) if works else None
+    return _Native(call, close, ctypes.get_errno, fcntl.F_DUPFD_CLOEXEC) if works else None
 
 
 def _after_fork() -> None:

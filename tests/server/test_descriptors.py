@@ -119,6 +119,7 @@ import sys
 sys.modules["ctypes"] = None
 limit(256, 2048)
 assert descriptors.reach() == 256
+descriptors.divide()
 assert duplicate(1)[0] == descriptors.division().floor
 """)
 
@@ -148,4 +149,30 @@ for thread in threads:
 assert seen == {256}
 made = duplicate(1500)
 assert subprocess.run(["sh", "-c", "ulimit -Sn"], capture_output=True, text=True).stdout == "256\\n"
+""")
+
+
+def test_it_is_known_whether_so_many_more_are_free_and_none_is_kept():
+    run("""
+limit(64, 64)
+taken = [os.dup(0) for _ in range(50)]
+last = taken[-1]
+assert [descriptors.are_free(count, 0) for count in (0, 63 - last, 64 - last)] == [True, True, False]
+assert os.dup(0) == last + 1
+""")
+
+
+def test_a_hard_limit_that_is_lowered_meanwhile_is_a_shortage():
+    run("""
+limit(64, 600)
+descriptors.divide()
+descriptors.reach = lambda: 700
+for _ in range(2):
+    try:
+        duplicate(1)
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+    else:
+        raise AssertionError("it was raised")
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (64, 600)
 """)

@@ -38,9 +38,11 @@ __all__ = ["Remains", "cut", "drop_rest", "unacknowledged"]
 #: What is left of the server's connection: to be closed when the server is done with it.
 Remains = socket.socket
 
-# Seconds that a server's thread waits for the client's system to acknowledge what was sent. More than a round trip to
-# anywhere, and less than what is left of gunicorn's graceful timeout when streams are ended for it.
-_LONGEST_WAIT = 1.0
+# Seconds that a server's thread waits for the client's system to acknowledge more of what was sent: more than a round
+# trip to anywhere, and less than what is left of gunicorn's graceful timeout when streams are ended for it.
+_PATIENCE = 1.0
+# Seconds that it waits in all.
+_LONGEST_WAIT = 5.0
 # Seconds to wait where the kernel does not say how much is unacknowledged.
 _BLIND_WAIT = 0.1
 _POLL = 0.004
@@ -138,9 +140,9 @@ def _finish(real: socket.socket, chunked: bool, at_once: bool) -> None:
             real.shutdown(socket.SHUT_WR)
             drop_rest(real)
             return
-        if not at_once:
-            _wait_until(lambda: unacknowledged(real.fileno()))
         reset_on_close(real)
+        if not at_once:
+            _wait_until_none(lambda: unacknowledged(real.fileno()))
     except OSError:
         pass  # it has gone already, or there is nothing to drop
 
@@ -158,9 +160,9 @@ def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
             if chunked:
                 real.shutdown(socket.SHUT_WR)
                 return
-            if not at_once:
-                _wait_until(lambda: unacknowledged(copy))
             reset_on_close(real)
+            if not at_once:
+                _wait_until_none(lambda: unacknowledged(copy))
             # Of an HTTP/1.0 client that wants to go on, the server would wait for another request.
             real.shutdown(socket.SHUT_RD)
         except OSError:
@@ -176,9 +178,9 @@ def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once:
             return getattr(channel, "total_outbufs_len", 0) or unacknowledged(found.fd)
 
         try:
-            if not at_once:
-                _wait_until(left)
             found.reset_on_close()
+            if not at_once:
+                _wait_until_none(left)
         except OSError:
             pass  # it has gone already
     # Logged as one line at level INFO; any other exception with a traceback.
@@ -186,11 +188,14 @@ def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once:
     return kind()
 
 
-def _wait_until(left: Callable[[], int | None]) -> None:
-    """Wait until nothing is left, for a bounded time."""
-    deadline = time.monotonic() + _LONGEST_WAIT
-    while (size := left()) != 0 and time.monotonic() < deadline:
-        if size is None:
-            time.sleep(_BLIND_WAIT)
-            return
+def _wait_until_none(left: Callable[[], int | None]) -> None:
+    """Wait until nothing is left, for as long as it gets less, for a bounded time."""
+    now = time.monotonic()
+    last, since, end = left(), now, now + _LONGEST_WAIT
+    while last and now < end and now - since < _PATIENCE:
         time.sleep(_POLL)
+        size, now = left(), time.monotonic()
+        if size != last:
+            last, since = size, now
+    if last is None:
+        time.sleep(_BLIND_WAIT)

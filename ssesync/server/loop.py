@@ -44,8 +44,8 @@ _TICK = 0.5
 _READERS = 4
 # Seconds that the process waits in the end for all clients to have been told.
 _GOODBYE = 5.0
-# Seconds that a client's system gets to acknowledge what was sent before its connection is reset.
-_UNACKNOWLEDGED = 2.0
+# Seconds that a client's system gets to acknowledge what was sent before its connection is reset. It costs nothing.
+_UNACKNOWLEDGED = 10.0
 
 Call = Callable[[], object]
 

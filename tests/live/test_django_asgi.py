@@ -34,6 +34,17 @@ def test_events_come_one_by_one_as_they_are_produced(target: Target, switchboard
     assert not target.has_failed()
 
 
+def test_an_answer_that_fails_is_incomplete(target: Target, switchboard: Switchboard) -> None:
+    with target.connect() as connection:
+        response = connection.get(target.path("gate", line=switchboard.port))
+        response.expect(b":ok\n")
+        producer = switchboard.producer()
+        producer.send("first")
+        response.expect(b"data: first\n\n")
+        producer.fail()
+        assert response.read_broken().startswith(b"event: error\n")
+
+
 @pytest.mark.skipif(django.VERSION < (5, 0), reason="Django 4.2 does not listen for a client's leaving under ASGI")
 def test_a_client_that_leaves_ends_the_producer(target: Target, switchboard: Switchboard) -> None:
     with target.connect() as connection:

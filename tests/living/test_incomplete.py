@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tests.live.http import Response
 from tests.live.switchboard import Switchboard
 
-from .servers import KINDS, OPENING, Server, Wire, path
+from .servers import KINDS, OPENING, Server, Wire, gunicorn, path
 
 SILENT = {"keep_alive": 60, "max_streams": None}
 SECRET = "the password is sesame"
@@ -77,3 +79,37 @@ def test_a_post_that_ends_early_is_incomplete(server: Server, switchboard: Switc
     assert server.fetch("/plain") == "plain"
     log = server.log()[before:]
     assert log.count("Traceback") == (1 if cause == "raise" else 0), log
+
+
+def test_over_http_2_the_stream_is_reset(serve: Callable[..., Server], switchboard: Switchboard):
+    h2 = pytest.importorskip("h2.connection", reason="gunicorn serves HTTP/2 where h2 is installed")
+    config = pytest.importorskip("gunicorn.config")
+    if "http2_cleartext" not in config.make_settings():
+        pytest.skip("this gunicorn has no HTTP/2 without TLS")
+    events = pytest.importorskip("h2.events")
+    command = gunicorn(
+        "--worker-class", "gthread", "--threads", "4", "--http-protocols", "h2,h1", "--http2-cleartext", "both"
+    )
+    server = serve(replace(KINDS["gthread"], name="http2", command=command))
+    connection = h2.H2Connection()
+    connection.initiate_connection()
+    target = path(do="led", line=switchboard.port, options=SILENT)
+    headers = {":method": "POST", ":path": target, ":scheme": "http", ":authority": "localhost"}
+    connection.send_headers(connection.get_next_available_stream_id(), list(headers.items()), end_stream=True)
+    body, happened = bytearray(), []
+    with server.connect() as wire:
+
+        def read() -> None:
+            wire.socket.sendall(connection.data_to_send())
+            happened[:] = connection.receive_data(wire.receive())
+            body.extend(b"".join(event.data for event in happened if isinstance(event, events.DataReceived)))
+
+        while not body:
+            read()
+        switchboard.answer().say(do="cancel")
+        while not (reset := [event for event in happened if isinstance(event, events.StreamReset)]):
+            assert not any(isinstance(event, events.StreamEnded) for event in happened)
+            read()
+    assert_is_error_event(bytes(body).removeprefix(OPENING))
+    assert reset[0].error_code == 2  # INTERNAL_ERROR
+    assert "Traceback" not in server.log()

@@ -60,9 +60,9 @@ class Subscription:
     may be read by one thread at a time, and ended from any. One that is let go of ends by itself.
     """
 
-    #: Its events have ids, by which a client resumes; see :class:`ssesync.server.pump.Source`.
+    #: Its events have ids, by which a client resumes. For the stream alone.
     resumable = True
-    #: Clients that come back are not told what failed; see :class:`ssesync.server.pump.Source`.
+    #: A client that comes back is not told what failed. For the stream alone.
     error: BaseException | None = None
 
     def __init__(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256

@@ -50,7 +50,7 @@ class CheckedLock:
         """As the lock's own."""
         me = threading.get_ident()
         if blocking and (held := _held.get(me)) and not (me in _collecting and self.name in OF_GARBAGE):
-            self._check_order(held)
+            self._check_order(held, bounded=timeout >= 0)
         got: bool = self._lock.acquire(blocking, timeout)
         if got:
             _held.setdefault(me, []).append(self)
@@ -87,9 +87,11 @@ class CheckedLock:
         if not held:
             _held.pop(me, None)
 
-    def _check_order(self, held: list[CheckedLock]) -> None:
+    def _check_order(self, held: list[CheckedLock], *, bounded: bool) -> None:
         for other in held:
             edges.add((other.name, self.name))
+            if other.name == self.name and bounded:
+                continue  # before a fork a thread takes all that there are, and does without those that it does not get
             if _RANKS[other.name] >= _RANKS[self.name]:
                 _report(f"{self.name} is taken while {_names(held)} is held, against the order of the locks")
                 return
@@ -98,9 +100,9 @@ class CheckedLock:
 class CheckedRLock(CheckedLock):
     """A re-entrant one. The methods with an underscore are those that ``threading.Condition`` needs."""
 
-    def _check_order(self, held: list[CheckedLock]) -> None:
+    def _check_order(self, held: list[CheckedLock], *, bounded: bool) -> None:
         if self not in held:
-            super()._check_order(held)
+            super()._check_order(held, bounded=bounded)
 
     def locked(self) -> bool:
         """Whether any thread holds it."""

@@ -82,6 +82,10 @@ def test_two_locks_of_the_same_name_have_no_order(tmp_path: Path) -> None:
     assert "is held" in reports(f"with make_lock({OUTER!r}), make_rlock({OUTER!r}): pass", tmp_path)
 
 
+def test_but_where_the_wait_is_bounded(tmp_path: Path) -> None:
+    assert reports(f"with make_lock({OUTER!r}): make_lock({OUTER!r}).acquire(timeout=5)", tmp_path) == ""
+
+
 def test_a_lock_that_is_only_tried_can_not_close_a_circle(tmp_path: Path) -> None:
     code = f"with make_lock({INNER!r}): assert make_lock({OUTER!r}).acquire(blocking=False)"
     assert reports(code, tmp_path) == ""

@@ -17,9 +17,9 @@ from ..event import Event
 from ..locks import foreign
 from ..settings import Settings
 from ..wire.encoder import encode
-from ..wire.http import MEDIA_TYPE
 from .cutting import Remains, cut
 from .margins import come_back
+from .refusal import is_event_source
 
 if TYPE_CHECKING:
     from .pump import Source
@@ -88,16 +88,14 @@ class Ending:
     :param environ: the WSGI environ of the request, ``{}`` without one. It is not kept.
     """
 
-    __slots__ = ("_get", "_name", "_remains", "_said", "_settings", "_takes_event_streams_only", "torn")
+    __slots__ = ("_get", "_is_event_source", "_name", "_remains", "_said", "_settings", "torn")
 
     def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str) -> None:
         self._settings = settings
         self._name = name
         # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
         self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
-        # As an EventSource sends it (HTML standard, "Server-sent events"), and no other client of a browser's.
-        accept = str(environ.get("HTTP_ACCEPT", "")).strip().lower()
-        self._takes_event_streams_only = accept == MEDIA_TYPE
+        self._is_event_source = is_event_source(environ)
         self._said = False
         self._remains: Remains | None = None
         #: Whether the client has the first part of an event whose rest was dropped: nothing can follow that.
@@ -112,7 +110,7 @@ class Ending:
         if self._settings.resumable != "auto":
             return self._settings.resumable
         failed = reason is CloseReason.ERROR
-        return self._get and (has_ids or (self._takes_event_streams_only and not failed))
+        return (self._get and has_ids) or (self._is_event_source and not failed)
 
     def finishes(self, source: Source | None) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops."""

@@ -26,8 +26,9 @@ def refuse(
     :param why: what the client reads with a 503.
     :param counted: whether it is counted as refused already.
     """
-    if streams.stopping:
-        # With any other status a browser gives up for good, and the next process will serve it.
+    if streams.stopping and is_event_source(environ):
+        # With any other status a browser gives up for good, and the next process will serve it. To a client that is
+        # none, a 200 without events would be a whole answer.
         return ("200 OK", headers, come_back(settings)), None
     browser = settings.refusal == "auto" and is_event_source(environ)
     seconds = streams.refuse(browser=browser, least=(settings.retry or 0) / 1000, counted=counted)

@@ -75,9 +75,17 @@ def test_reconnection_times_lie_between_the_streams_own_and_twice_that() -> None
 def test_nothing_is_admitted_from_then_on() -> None:
     drain()
     stream = EventStream(["x"])
-    assert stream.open(environ()) == "200 OK"
+    assert stream.open(environ(HTTP_ACCEPT="text/event-stream")) == "200 OK"
     assert b"".join(stream).startswith(b"retry: ")
     assert stream.closed
+
+
+@pytest.mark.parametrize("request_", [{}, {"REQUEST_METHOD": "POST", "HTTP_ACCEPT": "text/event-stream"}])
+def test_a_client_that_is_no_event_source_is_not_given_an_answer_without_events(request_: dict[str, str]) -> None:
+    drain()
+    stream = EventStream(["x"])
+    assert stream.open(environ(**request_)) == "503 Service Unavailable"
+    assert "Retry-After" in dict(stream.headers)
 
 
 def test_to_drain_again_does_nothing_more() -> None:
@@ -229,7 +237,7 @@ def test_a_process_with_streams_dies_by_the_signal_when_they_have_ended() -> Non
 import signal, sys, time, ssesync
 ssesync.drain_on_signal()
 stream = ssesync.EventStream(ssesync.Writer())
-stream.open({"HTTP_ACCEPT": "text/event-stream"})
+stream.open({"REQUEST_METHOD": "GET", "HTTP_ACCEPT": "text/event-stream"})
 signal.raise_signal(signal.SIGTERM)
 print(b"".join(stream)[:11].decode(), flush=True)
 time.sleep(20)

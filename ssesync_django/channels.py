@@ -14,6 +14,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 
 from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, get_last_event_id, open_broker
+from ssesync.wire import escape
 
 from .apps import app_settings
 from .response import (
@@ -179,7 +180,7 @@ def _subscribe(
             raise
         return refusal(plain, "404 Not Found", "no channel can have this name", options)
     except BrokerUnavailable as error:
-        logger.error("a client could not subscribe: %s", error)
+        logger.error("a client could not subscribe: %s", escape(error))
         return unavailable(plain, options)
     try:
         # After subscribing: a right that is taken back between the check and the subscription would not end it.

@@ -22,6 +22,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.functional import Promise
 
 from ssesync import CloseReason, EventStream, Writer
+from ssesync.wire import escape
 
 from .apps import app_settings, current_environ
 from .dropped import end_with_request
@@ -275,7 +276,7 @@ def _release_and_warn() -> None:
         logger.warning(
             "a transaction holds the database connection %s while an event stream waits; let no atomic block, be it "
             "the producer's or a middleware's, last from one event to the next",
-            ", ".join(held),
+            escape(", ".join(held)),
         )
 
 

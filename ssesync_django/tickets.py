@@ -12,6 +12,7 @@ from django.core import signing
 from django.http import HttpRequest
 
 from ssesync import BrokerUnavailable, Ticket, TicketRefused, Tickets
+from ssesync.wire import escape
 
 from .channels import get_broker
 from .response import key_of, refusal, unavailable
@@ -61,10 +62,10 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
             request.ticket = _redeem(request)  # type: ignore[attr-defined]
         except TicketRefused as refused:
             # Never with the ticket in it, nor what it says.
-            logger.info("a ticket was refused: %s", refused)
+            logger.info("a ticket was refused: %s", escape(refused))
             return refusal(request, "401 Unauthorized", "a ticket is needed", {}, ("WWW-Authenticate", "ticket"))
         except BrokerUnavailable as error:
-            logger.error("a ticket could not be used: %s", error)
+            logger.error("a ticket could not be used: %s", escape(error))
             return unavailable(request, {})
         return view(*args, **kwargs)
 

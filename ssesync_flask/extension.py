@@ -12,7 +12,7 @@ from flask import Flask, abort, after_this_request, current_app, has_app_context
 from flask.wrappers import Request, Response
 
 from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, Ticket, get_last_event_id
-from ssesync.wire import with_cors
+from ssesync.wire import escape, with_cors
 
 from .response import EventStreamResponse, unavailable
 from .state import State, bind, encoder_of, state_of, state_of_current_app
@@ -146,7 +146,7 @@ class SSE:
                 raise
             abort(404)
         except BrokerUnavailable as error:
-            logger.error("a client could not subscribe: %s", error)
+            logger.error("a client could not subscribe: %s", escape(error))
             return unavailable(settings, error)
         try:
             # After subscribing: revoke() would not end what is not there yet.

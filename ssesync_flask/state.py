@@ -12,6 +12,7 @@ from flask import Flask, current_app
 from flask.json.provider import DefaultJSONProvider
 
 from ssesync import Broker, Settings, SettingsError, open_broker
+from ssesync.wire import escape
 
 __all__ = ["State", "bind", "encoder_of", "state_of_current_app"]
 
@@ -54,8 +55,8 @@ def _warn_of_relative_path(url: str) -> None:
         logger.warning(
             "the broker's URL has the relative path %s, which depends on where a process was started: workers and "
             'scripts may have different logs; make it absolute: f"sqlite:///{app.instance_path}/%s"',
-            name,
-            name.name,
+            escape(name),
+            escape(name.name),
         )
 
 

@@ -12,6 +12,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from ssesync import Broker, BrokerUnavailable, Ticket, TicketRefused, Tickets
+from ssesync.wire import escape
 
 from .response import unavailable
 from .state import state_of
@@ -47,10 +48,10 @@ def redeem(app: Flask, broker: Broker, text: str) -> Ticket:
         return tickets_of(app, broker).redeem(text)
     except TicketRefused as refused:
         # Never with the ticket in it, nor what it says.
-        logger.info("a ticket was refused: %s", refused)
+        logger.info("a ticket was refused: %s", escape(refused))
         raise Unauthorized(
             "A ticket is needed that is not used, expired or changed.", www_authenticate=WWWAuthenticate("ticket")
         ) from None
     except BrokerUnavailable as error:
-        logger.error("a ticket could not be used: %s", error)
+        logger.error("a ticket could not be used: %s", escape(error))
         abort(unavailable(state_of(app).settings, error))

@@ -5,8 +5,8 @@
     errors <- event <- wire <- {server, client, channels}
 
 The three rooms never import one another, except that ``channels`` may use ``server.mailbox`` and ``server.loop``.
-Below them all lie leaves that know nothing of the rest: ``locks``, ``cancel`` and, on ``errors`` alone, ``settings``.
-The skins use public names of ``ssesync`` only, and never each other.
+Below them all lie leaves that know nothing of the rest: ``locks``, ``text``, ``cancel`` and, on ``errors`` alone,
+``settings``. The skins use public names of ``ssesync`` only, and never each other.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ MAY = {
     "errors": {"event"},  # for type checkers only, see below
     "locks": {"lock_check"},
     "lock_check": {"locks"},
+    "text": set(),
     "cancel": {"locks"},
     "event": {"errors"},
     "settings": {"errors", "event"},
-    "wire": {"errors", "event"},
-    "server": {"errors", "event", "wire", "cancel", "locks", "settings"},
-    "client": {"errors", "event", "wire", "cancel", "locks", "settings"},
-    "channels": {"errors", "event", "wire", "cancel", "locks", "settings", "server.mailbox", "server.loop"},
+    "wire": {"errors", "event", "text"},
+    "server": {"errors", "event", "wire", "cancel", "locks", "settings", "text"},
+    "client": {"errors", "event", "wire", "cancel", "locks", "settings", "text"},
+    "channels": {"errors", "event", "wire", "cancel", "locks", "settings", "text", "server.mailbox", "server.loop"},
 }
 # Doors of the house, which open on all rooms.
 DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli", "ssesync.__main__"}

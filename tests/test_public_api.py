@@ -98,6 +98,7 @@ PUBLIC = {
         "add_accept_mime",
         "encode",
         "encode_comment",
+        "escape",
         "get_last_event_id",
         "is_event_stream",
         "response_headers",

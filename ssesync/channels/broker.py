@@ -30,7 +30,7 @@ from .counters import Counters
 from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
 from .hub import Hub
 from .listener import Start
-from .options import LIMITS, Limits, checked_options, options_of_url, take_number
+from .options import LIMITS, Limits, check_url, checked_options, options_of_url, shown_url, take_number
 from .policy import Policy
 from .reentry import entered
 from .subscription import Subscription
@@ -368,8 +368,7 @@ def open_broker(url: str, **options: Any) -> Broker:
 
     :raises SettingsError: the URL names no broker, or an option that does not exist, or a value that can't work.
     """
-    if not isinstance(url, str):
-        raise TypeError(f"a broker's URL is text, got {excerpt(url)}")
+    check_url(url)
     if not url.strip():
         raise SettingsError("the broker's URL is empty: is what it comes from set? For one process say memory://")
     scheme = urlsplit(url).scheme.lower()
@@ -379,7 +378,7 @@ def open_broker(url: str, **options: Any) -> Broker:
 
         parts = urlsplit(url)
         if parts.netloc or parts.path.strip("/"):
-            raise SettingsError(f"memory:// takes options only, got {excerpt(url)}")
+            raise SettingsError(f"memory:// takes options only, got {shown_url(url)}")
         return MemoryBroker(Limits(**checked_options(given, LIMITS)))
     if scheme == "sqlite":
         from .sqlite import SQLiteBroker
@@ -395,5 +394,5 @@ def open_broker(url: str, **options: Any) -> Broker:
         client = given.pop("client", None)
         return RedisBroker.from_url(url, given, client)
     raise SettingsError(
-        f"no broker has the URL {excerpt(url)}: there are memory://, sqlite:///path, redis://, rediss:// and unix://"
+        f"no broker has the URL {shown_url(url)}: there are memory://, sqlite:///path, redis://, rediss:// and unix://"
     )

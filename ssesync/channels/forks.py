@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+from ..text import escape
 from .reentry import entered_or_inside
 
 __all__ = ["register"]
@@ -60,7 +61,7 @@ def _before_fork() -> None:
 def _in_parent() -> None:
     told = [call() for call in reversed(_forks.calls.pop())]
     for text in filter(None, told):
-        logger.error("%s", text)
+        logger.error("%s", escape(text))
 
 
 def _in_child() -> None:

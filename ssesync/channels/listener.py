@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from ..errors import BrokerError
+from ..text import escape
 from .reentry import Wakeup, is_inside
 
 __all__ = ["Listener", "Start"]
@@ -82,12 +83,12 @@ class Listener:
                 if self.stopping:
                     return
                 if not delay and isinstance(error, BrokerError):
-                    logger.warning("%s: %s; trying again until it works", self._name, error)
+                    logger.warning("%s: %s; trying again until it works", escape(self._name), escape(error))
                 elif not delay:
-                    logger.exception("%s: the listener failed; trying again until it works", self._name)
+                    logger.exception("%s: the listener failed; trying again until it works", escape(self._name))
                 delay = min(max(2 * delay, _SOONEST), _LATEST)
                 self.wait(delay * random.uniform(0.5, 1))
             else:
                 if delay:
                     delay = 0.0
-                    logger.warning("%s: it works again", self._name)
+                    logger.warning("%s: it works again", escape(self._name))

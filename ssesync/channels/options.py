@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import SettingsError, excerpt
+from ..text import redact
 
-__all__ = ["Limits", "checked_options", "options_of_url", "take_number"]
+__all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_url", "take_number"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,37 @@ def take_number(name: str, value: Any, *, whole: bool = False, zero: bool = Fals
     if isinstance(value, bool) or not isinstance(value, kinds) or not (value > 0 or (zero and value == 0)):
         kind = "a whole number" if whole else "a number"
         raise SettingsError(f"{name} takes {kind} {'of at least 0' if zero else 'above 0'}, got {excerpt(value)}")
+
+
+def shown_url(url: str) -> str:
+    """A broker's URL for an error, without the password in it, be that written as it must not be."""
+    scheme, _, rest = url.partition("://")
+    _, at, place = rest.rpartition("@")
+    return excerpt(redact(f"{scheme}://***@{place}" if at and not rest.startswith("/") else url))
+
+
+def check_url(url: Any) -> None:
+    """Refuse what can't be read as a URL, without a word of a password that is the reason.
+
+    :raises TypeError: it is no text.
+    :raises SettingsError: it can't be read, or something else was taken for its host.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a broker's URL is text, got {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises if it is no number
+        # No option is called so, and no database: it is the rest of a password that has "/", "?" or "#" in it.
+        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        path = parts.path if parts.netloc and parts.scheme != "unix" else ""
+        torn = any("@" in each for each in (path, parts.fragment, *names))
+    except ValueError:
+        torn = True
+    if torn:
+        raise SettingsError(
+            f"the broker's URL can't be read: {shown_url(url)}; its port is a number, and in a user's name or a "
+            "password every character but letters and digits is percent-encoded (urllib.parse.quote)"
+        )
 
 
 def options_of_url(url: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import BrokerError
+from ..text import escape
 from .hub import Hub
 
 __all__ = ["GONE", "Presence", "as_far_as_it_works"]
@@ -58,4 +59,4 @@ def as_far_as_it_works() -> Iterator[None]:
     try:
         yield
     except BrokerError as error:
-        logger.debug("can't tell other processes who subscribes: %s", error)
+        logger.debug("can't tell other processes who subscribes: %s", escape(error))

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ..errors import BrokerError, SettingsError
+from ..text import escape
 from . import redis_scripts as scripts
 from .broker import Broker
 from .frame import CONTROL, Frame, Page, compiled, merged
@@ -209,13 +210,13 @@ class RedisBroker(Broker):
             logger.warning(
                 "Redis has maxmemory-policy %s: when its memory is full it deletes events, and clients that come back "
                 "get a reset event in place of what they missed; set it to noeviction, or give the broker a Redis of "
-                "its own", policy,
+                "its own", escape(policy),
             )  # fmt: skip
         elif policy.startswith("volatile"):
             logger.warning(
                 "Redis has maxmemory-policy %s: when its memory is full it may forget which tickets were used, and one "
                 "may be used again within its lifetime; set it to noeviction, or give the broker a Redis of its own",
-                policy,
+                escape(policy),
             )  # fmt: skip
 
     # Listening.

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import SettingsError, excerpt
+from ..errors import SettingsError
 from . import sqlite_log as log
 from .broker import Broker
 from .frame import Frame, Page
 from .listener import Listener
-from .options import LIMITS, Limits, checked_options, split_limits, take_number
+from .options import LIMITS, Limits, checked_options, shown_url, split_limits, take_number
 from .presence import GONE, Presence, as_far_as_it_works
 from .sqlite_file import Handle
 
@@ -61,7 +61,7 @@ class SQLiteBroker(Broker):
         path = unquote(parts.path)[1:]
         if not url[len(parts.scheme) :].startswith(":///") or not path or path == ":memory:":
             raise SettingsError(
-                f"sqlite:// takes the path of a file, sqlite:///relative or sqlite:////absolute, got {excerpt(url)}"
+                f"sqlite:// takes the path of a file, sqlite:///relative or sqlite:////absolute, got {shown_url(url)}"
             )
         known: dict[str, Callable[[str], Any]] = {**LIMITS, "poll": float, "busy_timeout": float}
         limits, rest = split_limits(checked_options(options, known))

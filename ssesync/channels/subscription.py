@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
 from ..event import Event
+from ..text import escape
 from .frame import Frame, body_of, parse_id
 from .inbox import Inbox
 from .policy import Policy
@@ -197,7 +198,7 @@ class Subscription:
                 self.cancel(CloseReason.SHUTDOWN)
             except BrokerError as error:
                 if not self._failing:
-                    logger.warning("a subscriber can't read the log, and goes on trying: %s", error)
+                    logger.warning("a subscriber can't read the log, and goes on trying: %s", escape(error))
                 self._failing = True
                 if isinstance(error, BrokerDamaged):
                     self.cancel(CloseReason.ERROR)

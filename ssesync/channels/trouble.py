@@ -6,6 +6,7 @@ import logging
 import random
 
 from ..errors import BrokerError, SSEError
+from ..text import escape
 
 __all__ = ["Trouble"]
 
@@ -29,9 +30,10 @@ class Trouble:
         if not self._delay and (error is None or isinstance(error, SSEError)):
             # Of a reader's errors the name alone: a message may hold what stands in an address.
             told = str(error) if isinstance(error, BrokerError) else type(error).__name__
-            logger.warning("%s %s; %s", self._what, "ended" if error is None else f"failed ({told})", then)
+            outcome = "ended" if error is None else f"failed ({told})"
+            logger.warning("%s %s; %s", escape(self._what), escape(outcome), escape(then))
         elif not self._delay:
-            logger.error("%s failed; %s", self._what, then, exc_info=error)
+            logger.error("%s failed; %s", escape(self._what), escape(then), exc_info=error)
         self._delay = min(max(2 * self._delay, self._soonest), self._latest)
         return self._delay * random.uniform(0.5, 1)
 
@@ -39,4 +41,4 @@ class Trouble:
         """It works."""
         if self._delay:
             self._delay = 0.0
-            logger.warning("%s: it works again", self._what)
+            logger.warning("%s: it works again", escape(self._what))

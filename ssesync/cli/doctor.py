@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ContentEncodingError
+from ..text import redact
 from .checks_body import BODY_CHECKS
 from .checks_head import HEAD_CHECKS
 from .finding import Examination, Finding, Level, problem
@@ -218,9 +219,9 @@ def _write(url: str, seen: Examination | None, findings: list[Finding]) -> None:
         faint = "dim" if finding.level == "unknown" else ""
         table.add_row(Text(word, style), Text(finding.check, faint or "bold"), Text(escape(finding.seen), faint))
         if finding.remedy:
-            table.add_row("", "", Text(f"→ {finding.remedy}", faint or "cyan"))
+            table.add_row("", "", Text(f"→ {escape(finding.remedy)}", faint or "cyan"))
     with console.capture() as drawn:
-        console.print(Text(escape(url), "bold"))
+        console.print(Text(escape(redact(url)), "bold"))
         console.print()
         console.print(table)
         console.print()
@@ -233,7 +234,7 @@ def _write_json(url: str, browser: Probe, findings: list[Finding], took: float, 
     scan = browser.scan
     answer = browser.answer
     report = {
-        "url": url,
+        "url": redact(url),
         "exit_status": status,
         "seconds": round(took, 3),
         "status": answer and answer.status,

@@ -28,9 +28,9 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Request:
-    """A request as the command line asks for it."""
+    """A request as the command line asks for it. Its representation has neither address nor headers."""
 
     url: str
     method: str

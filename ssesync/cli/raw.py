@@ -13,6 +13,7 @@ from ..client.attempt import new_session
 from ..client.body import Body
 from ..client.reader import excerpt_of
 from ..errors import EventTooLarge, ReadError
+from ..text import redact
 from ..wire.decoder import Decoder
 from ..wire.http import is_event_stream, set_last_event_id
 from .options import Request
@@ -39,7 +40,7 @@ def copy_raw(request: Request, idle_timeout: float | None, *, until: str | None,
                 timeout=(request.connect_timeout, idle_timeout),
             )  # fmt: skip
     except requests.RequestException as error:
-        return _fail(f"no answer from {escape(request.url)}: {reason(error)}", 3)
+        return _fail(f"no answer from {redact(request.url)}: {reason(error)}", 3)
     content_type = response.headers.get("Content-Type")
     if response.status_code not in (200, 204):
         said = excerpt(excerpt_of(Body(response)), content_type or "")
@@ -76,7 +77,7 @@ def _copy(body: Body, until: str | None, count: int | None) -> int:
 
 
 def _fail(text: str, status: int) -> int:
-    click.echo(f"ssesync: {text}", err=True)
+    click.echo(f"ssesync: {escape(text)}", err=True)
     return status
 
 

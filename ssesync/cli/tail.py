@@ -19,6 +19,7 @@ from ..client.backoff import Backoff
 from ..client.source import EventSource
 from ..errors import ConnectFailed, ResponseError, RetriesExhausted, SSEError, StatusError
 from ..event import Event
+from ..text import redact
 from .options import Request, request_options
 from .raw import copy_raw
 from .screen import LiveConsole, is_terminal, on_reader_gone, until_told_to_stop, waking_on_signals
@@ -192,6 +193,7 @@ class _Tail:
 
     def _notice(self, text: str, style: str) -> None:
         """Say something that is no event: on the error output, above the status line if that is the same terminal."""
+        text = escape(text)
         if self._on_terminal and sys.stderr.isatty():
             self._console.print(Text(f"— {text}", style))
         else:
@@ -259,7 +261,7 @@ def _why(error: Exception, url: str) -> str:
             return f"{response.status_code} {escape(response.reason or '')}{said}"
         return f"the answer is {escape(content_type) or 'of no media type'}{said}"
     if isinstance(error, ConnectFailed):
-        return f"no answer from {escape(url)}: {reason(error)}"
+        return f"no answer from {escape(redact(url))}: {reason(error)}"
     return escape(str(error))
 
 

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
+from ..text import UNSAFE, escape
+
 __all__ = ["bytes_text", "duration_text", "escape", "escape_json", "excerpt", "json_lines", "plural", "reason"]
-
-# What a terminal obeys (C0, DEL, C1), what reorders or ends lines (bidirectional controls, U+2028, U+2029), and what
-# can't be encoded (surrogates). A tab is harmless.
-_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def escape(text: str) -> str:
-    r"""The text on one line, with control characters as ``\x1b`` or ``\u202e``."""
-    return _UNSAFE.sub(lambda found: _written(ord(found[0])), text)
 
 
 def escape_json(text: str) -> str:
     r"""JSON text with the same characters as ``\u009b``; it means what it meant before."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _written(code: int) -> str:
-    short = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
-    return short or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def json_lines(text: str, width: int) -> list[str] | None:

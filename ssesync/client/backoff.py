@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from ..errors import RetriesExhausted, SettingsError, excerpt
+from ..text import escape
 from .outcome import retry_after
 
 __all__ = ["Backoff", "Clock", "Row", "SystemClock"]
@@ -172,5 +173,5 @@ class Row:
         for seconds, limit, name in asked:
             if seconds > limit and self._warned.get(name) != seconds:
                 self._warned[name] = seconds
-                logger.warning("the server asks with %s to wait for %.1f s; %.1f s it is", name, seconds, limit)
+                logger.warning("the server asks with %s to wait for %.1f s; %.1f s it is", escape(name), seconds, limit)
         return max(min(seconds, limit) for seconds, limit, _ in asked)

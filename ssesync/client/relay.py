@@ -20,6 +20,7 @@ import requests
 from ..cancel import CancelToken
 from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
+from ..text import escape
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
 from .attempt import answer_of
@@ -154,7 +155,8 @@ class Relay:
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         if refused is not None:
             # Encoded bytes without the header that says so are noise, and the client may not know the coding either.
-            logger.error("a relay can't pass on what %s answers: %s", urlsplit(upstream.url).hostname, refused)
+            host = urlsplit(upstream.url).hostname
+            logger.error("a relay can't pass on what %s answers: %s", escape(host), escape(refused))
             body = b"the upstream's answer is encoded in a way that can't be decoded here\n"
             headers = [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
         elif status < 200:

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..text import escape
 from . import descriptors
 from .refusal import is_event_source, retry_field, unavailable_headers
 from .wsgi_server import gunicorn_worker, kind_of
@@ -182,7 +183,7 @@ class GuardedAccept:
             logger.error(
                 "clients are refused since the process can open no more files (%s): look for what the application does "
                 "not close, or raise the limit of open files (LimitNOFILE=, ulimit -n), it is %d",
-                why,
+                escape(why),
                 descriptors.reach(),
             )
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
 from ..settings import Settings
+from ..text import escape
 from . import descriptors
 from .accepting import prepare
 from .connection import Connection
@@ -90,7 +91,7 @@ class Streams:
                 "this process holds %d detached event streams and refuses more; max_detached=%r%s",
                 held,
                 settings.max_detached,
-                "" if settings.max_detached == limit else f", and {_about_files()}",
+                escape("" if settings.max_detached == limit else f", and {_about_files()}"),
             )
         return admitted
 
@@ -141,7 +142,9 @@ class Streams:
         level = logging.DEBUG if self._told_of_staying else logging.WARNING
         self._told_of_staying = True
         outcome = "takes a thread" if served else "was refused"
-        logger.log(level, "the event stream %s %s, as it could not be detached: %s", name, outcome, why)
+        logger.log(
+            level, "the event stream %s %s, as it could not be detached: %s", escape(name), escape(outcome), escape(why)
+        )
 
     def leave(
         self,
@@ -167,7 +170,7 @@ class Streams:
         if not logger.isEnabledFor(logging.INFO):
             return
         fields = {
-            "stream": stream.name,
+            "stream": escape(stream.name),
             "reason": reason.value,
             "events": stats.events,
             "bytes": stats.bytes,
@@ -175,7 +178,7 @@ class Streams:
             "seconds": round(stats.seconds, 3),
         }
         line = " ".join(f"{name}={value}" for name, value in fields.items())
-        run(lambda: logger.info("event stream closed: %s", line, extra=fields))
+        run(lambda: logger.info("event stream closed: %s", escape(line), extra=fields))
 
     def all(self) -> list[EventStream | Connection]:
         """The streams that are open now."""
@@ -224,7 +227,7 @@ class Streams:
         text = advice(environ)
         if text is not None:
             self._warned = True
-            logger.warning(text)
+            logger.warning("%s", escape(text))
 
     def _tick(self) -> bool:
         if self.on_tick is not None:

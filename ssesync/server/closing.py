@@ -12,6 +12,7 @@ from ..cancel import CancelToken
 from ..errors import CloseReason
 from ..locks import Once, foreign
 from ..settings import Settings
+from ..text import escape
 from .admission import Streams
 from .connection import Connection
 from .crew import callers
@@ -122,7 +123,7 @@ class Closable:
         logger.warning(
             "the event stream %s was opened %d s ago and nothing of it was asked for, so it ends: an error page or "
             "another response was sent instead, and something keeps this one",
-            self.name,
+            escape(self.name),
             _FORSAKEN,
         )
         self.close()
@@ -178,7 +179,7 @@ class Closable:
             try:
                 self._context.run(self._on_close, reason, self.stats)
             except Exception:
-                logger.exception("on_close of the event stream %s failed", self.name)
+                logger.exception("on_close of the event stream %s failed", escape(self.name))
 
     def _cancel(self, reason: CloseReason) -> None:
         if self._rest:

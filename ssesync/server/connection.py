@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
@@ -32,7 +32,7 @@ class Handover:
     """The client's socket. Whoever has this owns it."""
     chunked: bool
     """Whether the answer has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
-    head: bytes
+    head: bytes = field(repr=False)  # it has cookies
     """What comes first on the wire: status line, headers, opening."""
     name: str
     """What log lines call the stream."""

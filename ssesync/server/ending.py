@@ -16,6 +16,7 @@ from ..errors import CloseReason, StreamClosed, excerpt
 from ..event import Event
 from ..locks import foreign
 from ..settings import Settings
+from ..text import escape
 from ..wire.encoder import encode
 from .cutting import Remains, cut
 from .margins import come_back
@@ -73,7 +74,9 @@ def encode_error(
                 raise TypeError(f"error_event must return an Event with data, got {excerpt(event)}")
             return encode(event)
         except Exception:
-            logger.exception("error_event of the event stream %s failed: its client gets the default error event", name)
+            logger.exception(
+                "error_event of the event stream %s failed: its client gets the default error event", escape(name)
+            )
     return default_error(reason)
 
 

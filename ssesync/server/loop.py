@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 from ..errors import CloseReason
 from ..locks import make_lock
+from ..text import escape
 from .connection import Connection, Handover, Record
 from .crew import Crew, callers, logged
 from .cutting import unacknowledged
@@ -121,7 +122,7 @@ class Loop:
         try:
             self._poller.add(connection.fd, _half_close(connection))
         except OSError as error:
-            logger.error("a detached stream can't be watched, and ends: %s", error)
+            logger.error("a detached stream can't be watched, and ends: %s", escape(error))
             connection.chunked = False  # no last chunk where there was no head
             self.end(connection, CloseReason.ERROR)
             return

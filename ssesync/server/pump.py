@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 from ..errors import CloseReason, StreamClosed
 from ..locks import make_lock
 from ..settings import Settings
+from ..text import escape
 from .checks import check_function, check_iterable
 from .writer import Writer
 
@@ -157,7 +158,7 @@ class Pump:
         self.error: BaseException | None = None
         # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
         self.thread = threading.Thread(
-            target=self._context.run, args=(self._run,), name=f"ssesync-{self._name}", daemon=True
+            target=self._context.run, args=(self._run,), name=f"ssesync-{escape(self._name)}", daemon=True
         )
 
     @property
@@ -349,7 +350,7 @@ class Collecting(Writer):
 
 def log_failure(name: str, error: BaseException) -> None:
     """Log what a producer raised when it was too late for an error response."""
-    logger.error("the producer of the event stream %s failed", name, exc_info=error)
+    logger.error("the producer of the event stream %s failed", escape(name), exc_info=error)
 
 
 def _write_all(items: Iterator[Any], writer: Writer) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
 from ..locks import foreign
+from ..text import escape
 from .admission import streams
 from .connection import Connection
 from .stats import StreamStats
@@ -63,4 +64,4 @@ def _close(
     try:
         on_close(reason, stats)
     except Exception:
-        logger.exception("on_close of the event stream %s failed", name)
+        logger.exception("on_close of the event stream %s failed", escape(name))

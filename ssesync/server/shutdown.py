@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..errors import CloseReason
 from ..event import Event
 from ..settings import Settings
+from ..text import escape
 from ..wire.encoder import encode
 from .admission import streams
 from .connection import Connection
@@ -100,7 +101,7 @@ def _log_unfinished(name: str, settings: Settings) -> None:
     logger.warning(
         "the event stream %s was still running %g s after the process was told to stop, and is ended: drain=%r, "
         "drain_timeout=%g%s",
-        name, time_to_finish(settings), settings.drain, settings.drain_timeout, limit,
+        escape(name), time_to_finish(settings), settings.drain, settings.drain_timeout, escape(limit),
     )  # fmt: skip
 
 

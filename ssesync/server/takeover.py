@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from ..locks import make_rlock
 from ..settings import Settings
+from ..text import escape
 from .descriptors import duplicate
 from .keepalive import gunicorn_force_close
 from .sending import AGAIN, make_send
@@ -274,7 +275,7 @@ class Takeover:
                 ClientSocket(self._real).shut()
         if forsaken:
             text = "an event stream's opening was taken and then no more of it: its connection is cut"
-            run_foreign(lambda: logger.warning(text))
+            run_foreign(lambda: logger.warning("%s", escape(text)))
 
     def _take_real(self) -> int:
         with self._reading:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..locks import Once, make_rlock
+from ..text import escape
 from .crew import callers
 
 __all__ = ["TICK", "Watcher", "run_foreign", "watcher", "watcher_if_any"]
@@ -148,7 +149,9 @@ class Watcher:
             self._started = True
         except RuntimeError as error:
             if self._told():
-                logger.warning("clients that leave are not noticed until there is a thread for the watcher: %s", error)
+                logger.warning(
+                    "clients that leave are not noticed until there is a thread for the watcher: %s", escape(error)
+                )
         finally:
             if not self._started:
                 self._starting = Once()

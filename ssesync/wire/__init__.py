@@ -1,5 +1,6 @@
 """The wire: bytes to events and back. Pure: no threads, no clock, no sockets."""
 
+from ..text import escape
 from .decoder import Decoder
 from .encoder import KEEP_ALIVE, encode, encode_comment
 from .http import (
@@ -19,6 +20,7 @@ __all__ = [
     "add_accept_mime",
     "encode",
     "encode_comment",
+    "escape",
     "get_last_event_id",
     "is_event_stream",
     "response_headers",

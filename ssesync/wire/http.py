@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ..errors import EventError, excerpt
+from ..text import escape
 
 __all__ = [
     "MEDIA_TYPE",
@@ -61,7 +62,7 @@ def response_headers(
     headers = [(name, value) for name, value in _DEFAULTS.items() if name.lower() not in given]
     for name, value in pairs:
         if name.lower() in _HOP_BY_HOP or name.lower() == "content-length":
-            logger.debug("left out the header %s: it is not for an application to set on an event stream", name)
+            logger.debug("left out the header %s: it is not for an application to set on an event stream", escape(name))
         else:
             headers.append((name, value))
     return headers

@@ -13,6 +13,7 @@ import pytest
 
 from ssesync.cli import main
 from ssesync.testing import Answer, FakeSSEServer
+from tests.channels.redis_server import lasting_port
 
 from .runs import PATIENCE, RUNNER, run, start
 
@@ -247,3 +248,13 @@ def test_help_tells_the_exit_statuses(command: list[str]):
     done = run(*command, "--help")
     assert done.returncode == 0
     assert not command or "Exit status:" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["tail"], ["tail", "--raw"], ["doctor"], ["doctor", "--json"]])
+def test_the_password_in_an_address_is_not_shown(command: list[str]):
+    done = run(
+        *command, f"http://user:hidden@127.0.0.1:{lasting_port()}/?access_token=hidden", "--connect-timeout", "5"
+    )
+    assert done.returncode == 3
+    assert "hidden" not in done.stdout + done.stderr
+    assert "user" in done.stdout + done.stderr

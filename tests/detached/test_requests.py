@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.living.servers import eventually
+
 from .servers import DETACHING, KINDS, MAKES, OPENING, PLACES, Server, event
 from .strict import RETRY, compose
 
@@ -14,6 +16,8 @@ ON_SOME = pytest.mark.parametrize(
     "server", ["gthread", "sync_unix", "werkzeug", "runserver", "cheroot", "uwsgi"], indirect=True
 )
 BODY = b"b" * 50_000
+#: Names that would begin a line of a log, give a terminal orders, or reorder what is shown.
+FORGED = ("%0AERROR%20forged", "%0d%0aERROR%20forged", "%1b[2Jred", "%e2%80%a8ERROR%20forged%c2%85x%e2%80%ae")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -184,3 +188,20 @@ def test_an_end_reaches_a_client_that_has_sent_bytes_which_nobody_read(server: S
         stream.wire.send(b"GET / HTTP/1.1\r\n")
         stream.told("x" * 60_000)
         stream.answer.end(RETRY)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("server", ["gthread", "sync_unix", "werkzeug", "runserver"], indirect=True)
+def test_a_request_writes_no_line_of_its_own_into_the_log(server: Server, detach: bool):
+    """The path of a request is its stream's name, which log lines have, and the name of its producer's thread."""
+    for path in FORGED:
+        with server.subscribe("flask", f"{path}{detach}", options={"detach": detach}, channel="plain") as stream:
+            stream.opens()
+            server.ask("revoke", place="flask", key=stream.described()["name"].rpartition("/")[2])
+            stream.answer.rest()
+    assert eventually(lambda: server.log().count(f"{detach} reason=revoked") >= len(FORGED))
+    lines = server.log().split("\n")
+    ours = [line for line in lines if "event stream closed" in line]
+    assert not [line for line in lines if line.lstrip().startswith("ERROR forged")]
+    assert not [line for line in ours if not line.isprintable()]
+    assert any("stream=/events/\\x1b[2Jred" in line for line in ours)

@@ -1,0 +1,59 @@
+"""Nothing that comes from others begins a line of a log by itself: each ``%s`` of ours is escaped where it is logged.
+
+A request's path, a key, the text of another program's error: whichever it is, nobody has to find out at each call.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ssesync
+
+ROOT = Path(ssesync.__file__).parent.parent
+LEVELS = ("debug", "info", "warning", "error", "critical", "exception", "log")
+#: ``%r`` escapes by itself, and numbers have no such characters.
+CONVERSION = re.compile(r"%[-#0 +]*\d*(?:\.\d+)?([a-zA-Z%])")
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    for package in ("ssesync", "ssesync_flask", "ssesync_django"):
+        for path in sorted(ROOT.glob(f"{package}/**/*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                function = getattr(node, "func", None)
+                is_call = isinstance(node, ast.Call) and isinstance(function, ast.Attribute)
+                if is_call and function.attr in LEVELS and ast.unparse(function.value) == "logger":
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def is_safe(value: ast.expr) -> bool:
+    """Whether it is our own words, was escaped, or is a class's name."""
+    if isinstance(value, ast.IfExp):
+        return is_safe(value.body) and is_safe(value.orelse)
+    return isinstance(value, ast.Constant) or bool(
+        re.fullmatch(r"escape\(.*\)|type\(\w+\)\.__name__", ast.unparse(value), re.DOTALL)
+    )
+
+
+CALLS = dict(calls())
+
+
+def test_there_are_log_lines() -> None:
+    assert len(CALLS) > 30
+
+
+@pytest.mark.parametrize("place", CALLS)
+def test_what_a_log_line_is_given_is_escaped(place: str) -> None:
+    call = CALLS[place]
+    arguments = call.args[1:] if call.func.attr == "log" else call.args  # type: ignore[attr-defined]
+    text, *values = arguments
+    assert isinstance(text, ast.Constant), "the text is no constant: values belong behind it"
+    kinds = [kind for kind in CONVERSION.findall(text.value) if kind != "%"]
+    assert len(kinds) == len(values)
+    for kind, value in zip(kinds, values, strict=True):
+        assert kind in "srdfg", kind
+        assert kind != "s" or is_safe(value), ast.unparse(value)

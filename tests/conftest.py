@@ -16,6 +16,7 @@ from ssesync.server.watcher import watcher_if_any
 from .live.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
+from .signals import handle_ignored_signals
 
 # How long an example takes is the machine's affair.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,6 +25,10 @@ settings.load_profile("unhurried")
 # Every test runs with the check of the library's locks. The one lock that was made before is made again.
 turn_on()
 streams._reset()
+
+
+def pytest_configure(config: pytest.Config | None) -> None:
+    handle_ignored_signals()
 
 
 @pytest.fixture(autouse=True)

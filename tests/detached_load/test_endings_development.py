@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,14 +16,6 @@ from .endings import Interrupted, by_signal, check_clean_ends
 from .servers import RUNSERVER_KIND, WERKZEUG_KIND, Lasting
 
 DRAINING = {"TESTS_DRAIN": "1"}
-
-
-@pytest.fixture(autouse=True)
-def heed_sigint() -> Iterator[None]:
-    """A shell has what it runs in the background ignore SIGINT, and so would the servers."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,14 @@ __all__ = ["redeem", "tickets_of"]
 logger = logging.getLogger("ssesync")
 
 
+class _Challenge(WWWAuthenticate):
+    """A scheme alone (RFC 9110, section 11.3), which Werkzeug 3.0 writes with a space behind it."""
+
+    def to_header(self) -> str:
+        """The header's value."""
+        return super().to_header().strip()
+
+
 def tickets_of(app: Flask, broker: Broker) -> Tickets:
     """The application's tickets.
 
@@ -50,7 +58,7 @@ def redeem(app: Flask, broker: Broker, text: str) -> Ticket:
         # Never with the ticket in it, nor what it says.
         logger.info("a ticket was refused: %s", escape(refused))
         raise Unauthorized(
-            "A ticket is needed that is not used, expired or changed.", www_authenticate=WWWAuthenticate("ticket")
+            "A ticket is needed that is not used, expired or changed.", www_authenticate=_Challenge("ticket")
         ) from None
     except BrokerUnavailable as error:
         logger.error("a ticket could not be used: %s", escape(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -28,6 +28,7 @@ class Application:
         self.database = SQLAlchemy(self.app)
         self.proceed = self.proceed_again = threading.Semaphore(0)
         self.sessions: list[Any] = []
+        self.producers: list[threading.Thread] = []
 
         @self.app.get("/stream")
         def stream() -> flask.Response:
@@ -37,6 +38,7 @@ class Application:
             self.engine = self.database.engine
 
     def _events(self) -> Iterator[str]:
+        self.producers.append(threading.current_thread())
         proceed = self.proceed
         while True:
             proceed.acquire()
@@ -56,6 +58,22 @@ class Application:
         return int(self.engine.pool.checkedout())  # type: ignore[attr-defined]
 
 
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Application]]:
+    """Makes applications, and closes the connections in their pools when the test is over."""
+    made: list[Application] = []
+
+    def give(**options: Any) -> Application:
+        made.append(Application(tmp_path, **options))
+        return made[-1]
+
+    yield give
+    for application in made:
+        for producer in application.producers:
+            producer.join(PATIENCE)  # its last step opens a session once more
+        application.engine.dispose()
+
+
 def settles(application: Application, held: int) -> bool:
     waited = threading.Event()
     for _ in range(int(PATIENCE / 0.02)):
@@ -72,8 +90,8 @@ def read(body: Iterator[bytes]) -> bytes:
     return piece
 
 
-def test_the_session_is_removed_after_each_step(tmp_path: Path) -> None:
-    application = Application(tmp_path)
+def test_the_session_is_removed_after_each_step(make: Callable[..., Application]) -> None:
+    application = make()
     body = application.open()
     pieces = iter(body)
     try:
@@ -88,8 +106,10 @@ def test_the_session_is_removed_after_each_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release_db", ["start", None])
-def test_with_the_other_settings_it_is_kept_until_the_producer_ends(tmp_path: Path, release_db: str | None) -> None:
-    application = Application(tmp_path, release_db=release_db)
+def test_with_the_other_settings_it_is_kept_until_the_producer_ends(
+    make: Callable[..., Application], release_db: str | None
+) -> None:
+    application = make(release_db=release_db)
     body = application.open()
     pieces = iter(body)
     try:
@@ -105,8 +125,8 @@ def test_with_the_other_settings_it_is_kept_until_the_producer_ends(tmp_path: Pa
     assert settles(application, held=0)
 
 
-def test_twenty_streams_do_with_a_pool_of_one(tmp_path: Path) -> None:
-    application = Application(tmp_path)
+def test_twenty_streams_do_with_a_pool_of_one(make: Callable[..., Application]) -> None:
+    application = make()
     # Or a stream that is quick would take another's turn.
     application.proceed_again = threading.Semaphore(0)
     bodies = [application.open() for _ in range(20)]

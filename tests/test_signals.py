@@ -33,7 +33,7 @@ subprocess.run([sys.executable, "-c", {SHOWS!r}], check=True)
 @pytest.mark.parametrize("start", [[], ["-c", IGNORES]], ids=["", "ignored"])
 def test_what_tests_start_heeds_signals_whatever_the_suite_was_started_to_ignore(start: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, *start, "-c", STARTS], cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=50
+        [sys.executable, *start, "-c", STARTS], cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=200
     )
     defaults = dict.fromkeys(("SIGHUP", "SIGQUIT", "SIGTERM"), "SIG_DFL")
     assert json.loads(done.stdout) == {"SIGINT": "handled", **defaults}

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 #: Seconds until a silent peer is given up, so that no producer outlives its test for long.
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 class Line:

@@ -10,7 +10,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.overload.servers import GTHREAD, Crowd, limited, running
 
 #: The browser comes back after 3 to 6 seconds.
-PATIENCE = 40
+PATIENCE = 90
 
 
 def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(browser: Chrome, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ssesync.server.connection import Connection, Handover
 from ssesync.server.loop import loop
 from ssesync.wire import Decoder
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 HEAD = b"head"
 
 

@@ -476,7 +476,7 @@ def test_a_lease_that_is_lost_ends_the_source_and_one_that_is_got_makes_another(
 def test_a_forked_child_starts_its_own_feed(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.channels.processes", "fork_feed"]
     run = subprocess.run(
-        [*command, f"sqlite:///{tmp_path}/channels.db"], cwd=ROOT, capture_output=True, text=True, timeout=50
+        [*command, f"sqlite:///{tmp_path}/channels.db"], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["feeding", "0", "stopped", "standby", "stopped", "feeding"]

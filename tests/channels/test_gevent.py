@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_the_contract_holds_after_monkey_patching() -> None:
     tests = [f"tests/channels/test_{name}.py" for name in ("contract", "streams", "overflow", "feed")]
     command = [sys.executable, "-m", "tests.live.under_gevent", "-q", "-p", "no:cacheprovider", *tests]

@@ -370,5 +370,5 @@ try:
 except SettingsError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
     assert "pip install 'ssesync[redis]'" in run.stdout

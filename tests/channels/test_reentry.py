@@ -49,7 +49,7 @@ def in_a_thread(call: Callable[[], object]) -> None:
     assert not thread.is_alive(), "it waits for a lock that is held while this is called"
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_handler_at_any_step_of_any_operation_works_or_is_told_that_the_broker_is_busy(kind: str, url: str) -> None:
     every = {"memory": "1", "sqlite": "5", "redis": "17"}[kind]
     steps, _, outcomes = child("tests.channels.interruptions", url, every).partition(" ")

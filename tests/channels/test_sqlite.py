@@ -88,7 +88,7 @@ def forked(url: str) -> str:
 
 def in_processes(what: str, url: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.channels.processes", what, url]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr
     return run
 
@@ -127,7 +127,7 @@ except BrokerUnavailable as error:
     broker.close()
 """
     run = subprocess.run(
-        [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
     assert run.stdout == "told\n", run.stderr
     with sqlite3.connect(path) as connection:
@@ -259,7 +259,7 @@ def test_looking_at_the_header_leaves_the_locks_that_keep_others_from_taking_the
     os.utime(path)  # as if it were written: the header is read
     ids = published(broker, "a", "2")
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM ssesync_event').fetchone()"
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=200)
     assert path.with_name("channels.db-wal").exists()  # the last to leave deletes it
     published(broker, "a", "3")
     with reopened(path) as other, other.subscribe("a", last_event_id=ids[0]) as subscription:

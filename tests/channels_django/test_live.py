@@ -20,7 +20,7 @@ import requests
 from ssesync import Reader
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 
 def await_that(condition: Callable[[], object]) -> None:

@@ -23,7 +23,7 @@ from tests.channels.redis_server import lasting_port
 from tests.living.servers import ROOT
 
 #: Seconds until what should happen makes the test fail.
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 
 def await_that(condition: Callable[[], object], what: str, within: float = PATIENCE) -> None:

@@ -26,7 +26,7 @@ from ssesync.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Longer than anything takes that goes well, shorter than the suite's limit for a test.
-PATIENCE = 40.0
+PATIENCE = 90.0
 # Older releases mix the two outputs unless told not to; newer ones can't.
 RUNNER = CliRunner(**({"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}))
 _TAKES_THE_TERMINAL = """

@@ -30,7 +30,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[str]:
 
 
 def steady(request: RecordedRequest) -> Iterator[Any]:
-    """Events of 500 bytes, 20 a second. The way decides what nginx is told.
+    """Events of 500 bytes, 50 a second. The way decides what nginx is told.
 
     As to HTTP/1.0, which nginx asks for unless told otherwise: chunks of its upstream it passes on one by one.
     """
@@ -39,12 +39,12 @@ def steady(request: RecordedRequest) -> Iterator[Any]:
     while True:
         number += 1
         yield Event("x" * 500, id=number)
-        yield Pause(0.05)
+        yield Pause(0.02)
 
 
 def test_an_nginx_that_buffers_is_found_and_one_that_does_not_is_well(tmp_path: Path):
     with FakeSSEServer(steady) as server, nginx(tmp_path, server.port) as url:
-        _, findings, status = doctor(f"{url}ill", "--seconds", "2")
+        _, findings, status = doctor(f"{url}ill", "--seconds", "4")
         assert status == 1
         assert findings["Buffering"][0] == "problem"
         assert "the bytes stopped in the middle of an event" in findings["Buffering"][1]

@@ -16,7 +16,7 @@ import urllib3
 from ssesync import Backoff, EventSource, IdleTimeout, Reader, StatusError
 from ssesync.testing import Answer, FakeSSEServer
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 def prompt(get: Callable[[str], Any], server: FakeSSEServer, framing: str) -> list[str | None]:

@@ -12,7 +12,7 @@ import requests
 from ssesync import EventSource, Reader
 from ssesync.testing import Answer, FakeSSEServer
 
-PATIENCE = 20
+PATIENCE = 90
 
 
 def returns(call: Callable[[], object]) -> bool:

@@ -194,7 +194,7 @@ FROM_URLLIB3_FUTURE = {
 }
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("what", FROM_URLLIB3_FUTURE)
 def test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3(
     what: str, with_urllib3_future: dict[str, Any]

@@ -27,7 +27,7 @@ from ssesync.locks import (
     make_rlock,
 )
 
-PATIENCE = 20
+PATIENCE = 90
 
 
 def reports(code: str, tmp_path: Path) -> str:

@@ -18,7 +18,7 @@ Gather = Callable[..., Crowd]
 Publish = Callable[..., Publisher]
 
 # Hundreds of clients on a machine that may have other things to do.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(900)
 
 NO_HOOKS: dict[str, Any] = {"hooks": None}
 DOCUMENTED: dict[str, Any] = {"hooks": HOOKS_AS_DOCUMENTED}

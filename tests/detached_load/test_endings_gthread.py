@@ -19,7 +19,7 @@ Gather = Callable[..., Crowd]
 Publish = Callable[..., Publisher]
 
 # Hundreds of clients on a machine that may have other things to do.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(900)
 
 EARLY = {"TESTS_USE_EARLY": "1"}
 NO_HOOKS: dict[str, Any] = {"hooks": None}

@@ -18,7 +18,7 @@ from django.urls import path
 
 from ssesync_django import event_stream
 
-PATIENCE = 20
+PATIENCE = 90
 
 ended = threading.Semaphore(0)
 kept: list[BaseException] = []

@@ -49,7 +49,7 @@ def silent(writer: Any) -> None:
 STREAMS = {
     "/events": EventStream(progress),
     "/clock": EventStream(lambda: [Event("noon", type="tick")]),
-    "/chat": EventStream.from_writer(chat, keep_alive=0.1),
+    "/chat": EventStream.from_writer(chat, keep_alive=0.5),
     "/silent": EventStream.from_writer(silent, keep_alive=None),
 }
 

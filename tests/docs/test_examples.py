@@ -99,7 +99,7 @@ def run_apart(block: Block, feed: str) -> str:
             printed = process.stdout.readline()
             if "signal" in block.options:
                 process.send_signal(signal.Signals[block.options["signal"]])
-            printed += process.communicate(timeout=30)[0]
+            printed += process.communicate(timeout=200)[0]
         finally:
             process.kill()
     assert process.returncode == 0

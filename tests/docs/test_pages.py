@@ -59,12 +59,12 @@ def test_the_changelog_has_this_version() -> None:
     assert ssesync.__version__ in text
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
     done = subprocess.run(
-        [*command, str(ROOT / "docs"), str(tmp_path / "html")], capture_output=True, text=True, timeout=220, check=False
+        [*command, str(ROOT / "docs"), str(tmp_path / "html")], capture_output=True, text=True, timeout=880, check=False
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "index.html").exists()

@@ -19,7 +19,7 @@ from tests.logs import without_paths
 from .servers import EXAMPLES, environment, listens
 
 HERE = EXAMPLES / "django_board"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Board:

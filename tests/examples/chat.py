@@ -23,7 +23,7 @@ from ssesync import Backoff, EventSource
 from .servers import EXAMPLES, environment, listens
 
 HERE = EXAMPLES / "flask_chat"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Chat:

@@ -19,7 +19,7 @@ from ssesync import EventSource
 from .servers import EXAMPLES, environment
 
 RUN = [sys.executable, str(EXAMPLES / "fanout_gateway" / "run.py")]
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 @dataclass
@@ -87,5 +87,5 @@ def running(crowd: int, **variables: str) -> Iterator[Running]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-            _, complaints = process.communicate(timeout=40)
+            _, complaints = process.communicate(timeout=200)
     assert (process.returncode, complaints) == (0, "")

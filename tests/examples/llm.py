@@ -17,7 +17,7 @@ import requests
 from .servers import EXAMPLES, environment
 
 RUN = [sys.executable, str(EXAMPLES / "llm_gateway" / "run.py")]
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 @dataclass
@@ -77,6 +77,6 @@ def running(*, quiet: bool = True, **variables: str) -> Iterator[Running]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            said, complaints = process.communicate(timeout=40)
+            said, complaints = process.communicate(timeout=200)
     assert process.returncode == 0
     assert not (quiet and complaints), complaints

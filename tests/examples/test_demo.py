@@ -20,7 +20,7 @@ DEMO = [sys.executable, str(EXAMPLES / "flask_chat" / "demo.py")]
 
 
 def run(demo: list[str] = DEMO, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(demo, env=environment(**QUICK, **variables), capture_output=True, text=True, timeout=50)
+    return subprocess.run(demo, env=environment(**QUICK, **variables), capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_the_demo_takes_its_server_with_it_without_a_word(demo: subprocess.Popen
     servers = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
     assert len(servers) == 3
     os.killpg(demo.pid, end)
-    said, complaints = demo.communicate(timeout=30)
+    said, complaints = demo.communicate(timeout=200)
     assert (demo.returncode, complaints) == (0, "")
     assert said.endswith("Ended.\n")
     assert not [pid for pid in servers if psutil.pid_exists(pid)]

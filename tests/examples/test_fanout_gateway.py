@@ -107,4 +107,4 @@ def test_a_port_that_is_taken_and_a_number_that_is_none_are_said_to_be() -> None
 
 
 def run(**variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(fanout.RUN, env=environment(**variables), capture_output=True, text=True, timeout=50)
+    return subprocess.run(fanout.RUN, env=environment(**variables), capture_output=True, text=True, timeout=200)

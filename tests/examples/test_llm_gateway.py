@@ -194,7 +194,7 @@ def test_a_port_that_is_taken_is_said_to_be() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
-            llm.RUN, env=environment(PORT=str(port)), capture_output=True, text=True, timeout=50, check=False
+            llm.RUN, env=environment(PORT=str(port)), capture_output=True, text=True, timeout=200, check=False
         )
     assert done.returncode == 1
     assert done.stderr.startswith(f"can't listen on port {port}: ")
@@ -203,6 +203,6 @@ def test_a_port_that_is_taken_is_said_to_be() -> None:
 
 def test_a_port_that_is_no_number_is_named() -> None:
     done = subprocess.run(
-        llm.RUN, env=environment(PORT="many"), capture_output=True, text=True, timeout=50, check=False
+        llm.RUN, env=environment(PORT="many"), capture_output=True, text=True, timeout=200, check=False
     )
     assert (done.returncode, done.stderr) == (1, "PORT takes a number, got 'many'\n")

@@ -34,7 +34,7 @@ def install(machine: Path, *pairs: str) -> str:
         env={"PATH": str(machine), "TMPDIR": str(machine)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

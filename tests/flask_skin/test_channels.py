@@ -598,7 +598,7 @@ app.config.update(SECRET_KEY="for tests only", SSESYNC_BROKER={url!r})
 with app.test_request_context("/?ticket={ticket}"):
     print(SSE(app).redeem_ticket().subject)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=50)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert done.stdout == "ada\n", done.stderr
     ticket_view(app, sse)
     assert app.test_client().get(f"/stream?ticket={ticket}").status_code == 401

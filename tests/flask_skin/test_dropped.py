@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 from ssesync import Writer
 from ssesync_flask import EventStreamResponse, event_stream, event_writer
 
-PATIENCE = 20
+PATIENCE = 90
 
 
 class Site:

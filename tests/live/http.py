@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 
 #: Seconds until a byte that should be there makes the test fail.
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 class Connection:

@@ -63,4 +63,4 @@ def nginx_with(
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=200)

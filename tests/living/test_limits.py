@@ -239,7 +239,7 @@ def test_a_stream_that_has_lived_long_enough_ends_cleanly_with_a_reconnection_ti
     fleet: Fleet, switchboard: Switchboard
 ):
     server = fleet(KINDS["gthread"])
-    options = {"keep_alive": 60, "max_lifetime": 0.3, "retry": 500, "max_streams": None}
+    options = {"keep_alive": 60, "max_lifetime": 1.5, "retry": 500, "max_streams": None}
     wire, response = server.open(path(do="idle", line=switchboard.port, options=options))
     with wire:
         response.expect(b"retry: 500\n" + FIRST)
@@ -256,10 +256,10 @@ def test_a_stream_that_has_lived_long_enough_ends_cleanly_with_a_reconnection_ti
 
 
 def test_the_sync_worker_outlives_its_timeout_when_streams_live_shorter(serve: Callable[..., Server]):
-    server = serve(Kind("sync", gunicorn("--worker-class", "sync", "--timeout", "4"), concurrent=False))
+    server = serve(Kind("sync", gunicorn("--worker-class", "sync", "--timeout", "6"), concurrent=False))
     worker = server.state()["pid"]
     started = time.monotonic()
-    while time.monotonic() - started < 5:
+    while time.monotonic() - started < 7:
         wire, response = server.open(path(do="idle", options={"keep_alive": 60, "max_lifetime": 1.2}))
         with wire:
             assert b"\n\nretry: " in response.read()

@@ -18,7 +18,7 @@ import requests
 from ssesync import ConnectionLost, Reader
 from tests.channels.redis_server import lasting_port
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 ROOT = Path(__file__).resolve().parents[2]
 
 FLASK = """
@@ -101,7 +101,7 @@ def touched_again_and_again(file: Path) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("text", "arguments"),
     [

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from ssesync_flask import EventStreamResponse
 
-PATIENCE = 10.0
+PATIENCE = 90.0
 
 
 class Application:

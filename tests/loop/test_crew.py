@@ -13,7 +13,7 @@ import pytest
 
 from ssesync.server.crew import Crew
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 def test_calls_are_made_side_by_side_on_as_many_threads_as_are_needed_at_most():

@@ -27,7 +27,7 @@ from ssesync.server.poller import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.server.sending import make_send, plain_send
 from ssesync.wire.encoder import KEEP_ALIVE
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 POLLERS: dict[str, Callable[[], Poller]] = {

@@ -13,7 +13,7 @@ import ssesync
 from ssesync import CloseReason, Settings, StreamStats, Subscription
 from ssesync.server.connection import Connection, Handover
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 END = re.compile(rb"[0-9a-f]+\r\nretry: [0-9]+\n\r\n0\r\n\r\n")
 

@@ -26,7 +26,7 @@ from ssesync.server import takeover as module
 from ssesync.server.sockets import ClientSocket
 from ssesync.server.takeover import Head, Takeover, takeover_of
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 OPEN_FILES = Path("/proc/self/fd")
 OPENING = b":ok\n"
 HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/event-stream\r\n"

@@ -25,7 +25,7 @@ IDLE = 900
 #: Seconds that a busy machine may take for the largest crowd: some 5 on a quiet one.
 LONGEST = 240
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 class Asking:

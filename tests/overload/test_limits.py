@@ -12,7 +12,7 @@ from tests.living.servers import Kind
 from .servers import GTHREAD, SYNC, Crowd, Server, limited
 
 Start = Callable[[Kind], Server]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.mark.parametrize("kind", [GTHREAD, SYNC], ids=lambda kind: kind.name)

@@ -145,7 +145,7 @@ def test_an_error_of_the_origin_reaches_the_browser_as_such(chain: Chain) -> Non
     assert (answer.status_code, answer.json()) == (401, {"error": "no key"})
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 def test_200_browsers_that_open_and_leave_leave_nothing_at_any_level(chain: Chain) -> None:
     def at_rest() -> list[int]:
         return [wait_for(lambda level=level: (told := own(level)) and not told["streams"]["streams"] and told)

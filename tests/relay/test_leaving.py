@@ -123,7 +123,7 @@ def test_a_relay_to_a_stream_that_is_over_reads_nothing(upstream: Upstream, ask:
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 def test_200_clients_that_open_and_leave_leave_no_connection_thread_or_descriptor(
     skin: str, upstream: Upstream, gateway: Gateway
 ) -> None:

@@ -17,7 +17,7 @@ from tests.living.servers import Kind, Server, eventually, gunicorn, running
 
 from .app import SECRET
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 HOOKS = "tests/living/gunicorn_hooks.py"
 KIND = Kind(
     "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", "tests.sdk.app:application", config=HOOKS)

@@ -18,7 +18,7 @@ from ssesync.server import accepting, descriptors
 from ssesync.server.accepting import GuardedAccept, defer_accept, prepare
 from ssesync.server.wsgi_server import kind_of
 
-PATIENCE = 20
+PATIENCE = 90
 GET = b"GET /events HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n"
 
 

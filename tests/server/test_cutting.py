@@ -16,7 +16,7 @@ from ssesync.server.cutting import cut
 
 from .test_stream import environ
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ssesync.server.watcher import watcher
 from .test_stream import environ
 from .test_watcher import make_tcp, pass_through
 
-PATIENCE = 20
+PATIENCE = 90
 
 
 def within(condition: Callable[[], object]) -> bool:

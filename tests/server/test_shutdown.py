@@ -194,7 +194,7 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", AS_IN_THE_FOREGROUND + code], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", AS_IN_THE_FOREGROUND + code], capture_output=True, text=True, timeout=200
     )
 
 

@@ -16,7 +16,7 @@ from ssesync.testing import Answer, FakeClock, FakeSSEServer, RecordedRequest, S
 GEVENT = "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("socket"))
 
 # Longer than any test waits for something that goes well, shorter than the suite's limit for a test.
-PATIENCE = 25.0
+PATIENCE = 90.0
 
 
 def source_of(server: FakeSSEServer, url: str | Callable[[], str] | None = None, **options: Any) -> EventSource:

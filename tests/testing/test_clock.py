@@ -11,7 +11,7 @@ import pytest
 from ssesync import CancelToken
 from ssesync.testing import FakeClock, WaitTimeout
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

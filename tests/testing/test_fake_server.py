@@ -34,7 +34,7 @@ from ssesync.testing import (
     head,
 )
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import requests
 
 from ssesync.testing import FakeClock, FakeSSEServer
 
-PATIENCE = 20
+PATIENCE = 90
 
 
 def elsewhere(call: object) -> bool:

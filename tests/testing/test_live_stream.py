@@ -16,7 +16,7 @@ from ssesync import CloseReason, ContentTypeError, Event, EventStream, StatusErr
 from ssesync.testing import OpenStream, WaitTimeout, live_stream
 from ssesync_flask import event_stream
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 def opened(app: Any, url: str = "/", **options: Any) -> OpenStream:

@@ -18,7 +18,7 @@ from ssesync.testing import EndOfStream, OpenStream, WaitTimeout, open_stream
 from ssesync_flask import event_stream, event_writer
 
 # Longer than any of them takes, for machines that are busy.
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 class Ended:

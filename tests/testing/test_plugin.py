@@ -93,7 +93,7 @@ def run(
     command = f"{first}\nimport sys, pytest\nsys.exit(pytest.main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", command, "-q", "-W", "error", "-p", "no:cacheprovider", *others, *options],
-        cwd=project, capture_output=True, text=True, timeout=50, check=False,
+        cwd=project, capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(project.parent / "site"), str(ROOT)]), **environment},
     )  # fmt: skip
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""

@@ -105,8 +105,9 @@ def test_requests_that_a_client_sends_behind_it_are_not_processed(server: Server
             answer.silent()
             witness.told("no other request has published here")
             assert server.state()["opened"] == opened + 1
-            server.ask("revoke", place=place, key=name)
-            answer.end()
+            if not body:  # a POST that its producer did not end is cut off
+                server.ask("revoke", place=place, key=name)
+                answer.end()
 
 
 @pytest.mark.parametrize("server", [name for name in MAKES if name in DETACHING], indirect=True)

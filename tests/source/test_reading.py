@@ -168,7 +168,11 @@ class TestARaisingHook:
 
         class Auth(requests.auth.AuthBase):
             def __call__(self, request: Any) -> Any:
-                raising.get(tokens.url)
+                try:
+                    raising.get(tokens.url)
+                except requests.HTTPError as error:
+                    error.response.close()  # the hook raised before it was read
+                    raise
                 return request
 
         with pytest.raises(requests.HTTPError, match="403"):

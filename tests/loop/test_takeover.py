@@ -741,17 +741,18 @@ def test_gunicorns_response_is_found_behind_whatever_iterates_over_the_answer(se
 
     request = SimpleNamespace(should_close=lambda: False, version=(1, 1), method="GET")
     response = Response(request, server, None)
-    takeover = Takeover(ClientSocket(server.fileno(), "gunicorn"), OPENING)
+    client = ClientSocket(server.fileno(), "gunicorn")
+    takeover = Takeover(client, OPENING)
 
-    def handle_request(resp: object) -> bool:
+    def handle_request(resp: object, takeover: Takeover) -> bool:
         """Named as the worker's method, with its variable."""
         steps = (takeover.begin() for _ in range(1))
         for _ in range(20):
             steps = (step for step in steps)
         return next(map(bool, steps))
 
-    assert not handle_request(SimpleNamespace(force_close=None))
-    assert handle_request(response)
+    assert not handle_request(SimpleNamespace(force_close=None), Takeover(client, OPENING))
+    assert handle_request(response, takeover)
     assert not response.must_close, "before it is known whether the connection can be taken over"
     server.send(CHUNKED)
     given: list[int] = []

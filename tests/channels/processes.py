@@ -128,7 +128,7 @@ def under_signals(url: str, seconds: str) -> None:
     """Threads publish, subscribe, revoke and close, as the main thread does, whom a signal interrupts each millisecond.
     One subscriber of those that are left alone has to get all that was published, in order."""
     faulthandler.dump_traceback_later(60, exit=True)
-    broker = open_broker(url)
+    broker = open_broker(url, max_events=10**7, max_bytes=10**9)  # however fast the machine is
     published: list[str] = []
     came: Counter[str] = Counter()
     follower = broker.subscribe("a", patience=60)
@@ -182,7 +182,7 @@ def under_ctrl_c(url: str, seconds: str) -> None:
     """A signal handler raises while the main thread publishes. Afterwards others can publish still, and the subscriber
     has got all of which there is an id."""
     faulthandler.dump_traceback_later(60, exit=True)
-    broker = open_broker(url)
+    broker = open_broker(url, max_events=10**7, max_bytes=10**9)  # however fast the machine is
     subscription = broker.subscribe("a", patience=60)
     published: list[str] = []
     armed = False

@@ -65,7 +65,7 @@ def test_a_handler_at_any_step_of_any_operation_works_or_is_told_that_the_broker
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_threads_and_a_handler_use_a_broker_at_the_same_time(url: str) -> None:
-    assert child("tests.channels.processes", "under_signals", url, "1.5") == "ok\n"
+    assert child("tests.channels.processes", "under_signals", url, "0.7") == "ok\n"
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def test_a_handler_meets_an_error_that_names_the_remedy(broker: Broker) -> None:
 
 
 def test_an_error_that_a_handler_raises_leaves_no_lock_behind_and_loses_no_event() -> None:
-    assert child("tests.channels.processes", "under_ctrl_c", "memory://", "1") == "ok\n"
+    assert child("tests.channels.processes", "under_ctrl_c", "memory://", "0.3") == "ok\n"
 
 
 @pytest.mark.parametrize("kind", ["redis", "sqlite"])

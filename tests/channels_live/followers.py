@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,7 +58,8 @@ class Follower:
         try:
             for event in self.source:
                 self._before(event)
-                self.events.append(event)
+                # The first event of a connection has the reconnection time that the stream opens with in its block.
+                self.events.append(dataclasses.replace(event, retry=None))
         except StatusError as error:
             self.error = error
 

@@ -100,6 +100,11 @@ class Closable:
         elif self._detached is not None:
             self._detached.stop(reason, last)
 
+    @property
+    def _is_stopped(self) -> bool:
+        """Whether the stream was asked to end by :meth:`stop`, before anything else ended it."""
+        return self._early is not None and self._early[1] is not None
+
     def _end_early(self) -> None:
         """Do what was asked before there was a driver to be asked."""
         if self._early is not None and self._driver is not None:

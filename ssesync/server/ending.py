@@ -35,6 +35,9 @@ ABSENT = (CloseReason.CLIENT_GONE, CloseReason.STALLED)
 # For these reasons clients are ended together, and should not come back together.
 _COME_BACK = (CloseReason.SHUTDOWN, CloseReason.LIFETIME, CloseReason.CANCELLED)
 
+# However a stream ends for these, its client has done nothing wrong and is expected back.
+_EXPECTED_BACK = (CloseReason.SHUTDOWN, CloseReason.LIFETIME)
+
 # What clients are told. The exception itself is for the log: it may hold what is nobody else's business.
 _MESSAGES = {
     CloseReason.ERROR: "The stream ended because of an error on the server.",
@@ -119,8 +122,12 @@ class Ending:
         """Whether the stream goes on to its own end, for a while, when the process stops."""
         return finishes(self._settings, self.is_orderly(source is not None and source.resumable))
 
-    def last_words(self, source: Source) -> bytes:
-        """What the client is to get after all that waited; ``b""`` for nothing, and from the second call on."""
+    def last_words(self, source: Source, stopped: bool) -> bytes:
+        """What the client is to get after all that waited; ``b""`` for nothing, and from the second call on.
+
+        :param stopped: the stream was stopped, so its client is told when to come back. A client that is cut off in
+            good order (cancelled, revoked, too slow) gets nothing more, as where it is detached.
+        """
         reason = source.reason or CloseReason.DONE
         if self._said or self.torn or reason is CloseReason.DONE or reason in ABSENT:
             return b""

@@ -289,7 +289,7 @@ class EventStream(Closable):
             raise StopIteration
         pieces = driver.take(self.settings.keep_alive)
         if pieces is None:
-            if last := self._context.run(self._ending.last_words, driver):
+            if last := self._context.run(self._ending.last_words, driver, self._is_stopped):
                 return self._send(last)
             if self._guard is not None:
                 self._guard.end()

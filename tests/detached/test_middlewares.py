@@ -42,7 +42,7 @@ def test_behind_a_middleware_every_byte_comes_once_and_in_order(server: Server, 
     with server.subscribe("flask", options=SILENT, through=through, first='["state"]') as stream:
         stream.answer.undo = Undo(through)
         assert stream.answer.status == 200
-        assert stream.answer.all("content-encoding") == (["gzip"] if through == "compress" else [])
+        assert stream.answer.all("content-encoding") == (["gzip"] if through == "compress" else ["identity"])
         stream.answer.expect(IN_FRONT.get(through, b"") + OPENING + b"data: state\n\n")
         stream.told("first")
         # Without chunks, two halves are the same as the whole.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 
 from ssesync import Event, EventStream, StreamClosed, Writer, drain
 from ssesync.server import shutdown
-from ssesync.server.admission import streams
 
+from .draining import PATIENCE, undo_drain
 from .test_mailbox import Running
 from .test_stream import environ, events
 
@@ -24,9 +25,7 @@ BROWSER = {"HTTP_ACCEPT": "text/event-stream"}
 @pytest.fixture(autouse=True)
 def admitted_again() -> Iterator[None]:
     yield
-    streams.stopping = False
-    for stream in streams.all():
-        stream.close()
+    undo_drain()
 
 
 def served(source: Any, request: dict[str, str] | None = None, **options: Any) -> EventStream:
@@ -278,7 +277,13 @@ def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest
     drain()
     *_, last = events([b"".join(stream)])
     assert "stopping" in last.json()["message"]
-    [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    # The log is written on a helper thread.
+    deadline = time.monotonic() + PATIENCE
+    lines: list[str] = []
+    while not lines and time.monotonic() < deadline:
+        time.sleep(0.01)
+        lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    [line] = lines
     assert "/the/path was still running 0.3 s" in line
     assert "drain_timeout=0.3" in line
 

@@ -16,6 +16,7 @@ import ssesync
 from ssesync import Event, EventStream, StreamClosed, Writer, drain, drain_on_signal
 from ssesync.server.admission import streams
 
+from .draining import undo_drain
 from .test_mailbox import Running
 from .test_stream import environ
 
@@ -27,9 +28,7 @@ def before_and_after() -> Iterator[None]:
     for stream in streams.all():
         stream.close()
     yield
-    streams.stopping = False
-    for stream in streams.all():
-        stream.close()
+    undo_drain()
 
 
 def served(source: Any = None, *, accept: str = "text/event-stream", **options: Any) -> EventStream:

@@ -1,0 +1,24 @@
+"""Undoing a drain, which a process does only once in its life, and tests many times."""
+
+from __future__ import annotations
+
+import threading
+
+from ssesync.server.admission import streams
+from ssesync.server.watcher import watcher
+
+PATIENCE = 90
+
+
+def undo_drain() -> None:
+    """End all streams, and admit new ones.
+
+    A drain that waited for some looks for them once more, at the next tick: it would end the streams of another test.
+    """
+    for stream in streams.all():
+        stream.close()
+    if streams.stopping:
+        looked = threading.Event()
+        watcher().every_tick(lambda: bool(looked.set()))
+        assert looked.wait(PATIENCE)
+    streams.stopping = False

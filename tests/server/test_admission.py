@@ -157,7 +157,7 @@ def test_while_the_process_stops_nothing_is_admitted(afresh: Streams) -> None:
     afresh.stopping = True
     stream = EventStream(Writer(), retry=5000)
     # Not 503, after which a browser would not come back.
-    assert stream.open(environ()) == "200 OK"
+    assert stream.open(environ(HTTP_ACCEPT="text/event-stream")) == "200 OK"
     assert ("Content-Type", "text/event-stream; charset=utf-8") in stream.headers
     (body,) = list(stream)
     assert 5000 <= int(re.fullmatch(rb"retry: (\d+)\n", body)[1]) <= 10000  # type: ignore[index]

@@ -8,7 +8,6 @@ a signal handler, or in a subscriber's ``coalesce`` function.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -92,7 +91,8 @@ class Delivery:
                 self._deliverer = None
                 return [], None
             self._deliverer = me
-            return list(itertools.islice(self._frames, _RUN)), None
+            # By their places, as other threads append meanwhile, and a deque that grows can't be iterated over.
+            return [self._frames[place] for place in range(min(len(self._frames), _RUN))], None
 
     def _leave_out(self) -> int:
         upto = self._dropped.pop()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -331,6 +332,51 @@ def test_one_of_many_publishers_is_not_kept_delivering_for_the_others(
         thread.join(20)
         assert not thread.is_alive()
     count = memory.snapshot()["published"]
+    seqs = [int((event.id or "").partition("-")[2]) for event in got(subscription, count)]
+    assert seqs == list(range(1, count + 1))
+
+
+def test_another_thread_may_publish_at_each_step_of_a_delivery(memory: Broker) -> None:
+    """Threads take turns between any two instructions, within a line as well."""
+    subscription = memory.subscribe("a", patience=60)
+    threads: list[threading.Thread] = []
+
+    def publish_elsewhere() -> None:
+        """Have another thread publish as far as it can get while this one may hold the lock that it needs."""
+        queued = len(memory._delivery._frames)  # type: ignore[attr-defined]
+        thread = threading.Thread(target=lambda: memory.publish("a", "other"))
+        threads.append(thread)
+        thread.start()
+        while thread.is_alive() and len(memory._delivery._frames) <= queued:  # type: ignore[attr-defined]
+            time.sleep(0.0001)
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if frame.f_code is not delivery.Delivery._next.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == -1:
+                publish_elsewhere()
+        return trace
+
+    before = sys.gettrace()
+    number = 0
+    while True:
+        left = number
+        sys.settrace(trace)
+        try:
+            memory.publish("a", "mine")
+        finally:
+            sys.settrace(before)
+        if left >= 0:
+            break
+        threads[-1].join(20)
+        assert not threads[-1].is_alive()
+        number += 1
+    assert number > 50
+    count = number * 2 + 1
     seqs = [int((event.id or "").partition("-")[2]) for event in got(subscription, count)]
     assert seqs == list(range(1, count + 1))
 

@@ -11,6 +11,8 @@ import pytest
 from ssesync import Broker, CloseReason, Event, EventStream, StreamClosed, open_broker
 from ssesync.wire import Decoder
 
+from .test_contract import eventually
+
 EMPTY: dict[str, str] = {"REQUEST_METHOD": "GET"}
 
 
@@ -80,7 +82,8 @@ def test_a_stream_that_was_never_served_is_no_subscriber_any_more(broker: Broker
     assert broker.subscriber_count("a") == 1
     del stream
     gc.collect()
-    assert broker.subscriber_count("a") == 0
+    # A process with a watcher has a thread of its own close what was garbage.
+    eventually(lambda: broker.subscriber_count("a") == 0)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,12 @@ class Streaming:
 def streaming() -> Iterator[Streaming]:
     before = len(streams.all())
     yield Streaming()
-    gc.collect()  # a traceback may hold one
+    # A traceback may hold a stream. A stream that is garbage is closed on a helper thread, which may not have run yet.
+    for _ in range(500):
+        gc.collect()
+        if len(streams.all()) == before:
+            break
+        time.sleep(0.02)
     assert len(streams.all()) == before, "a stream was left open"
 
 

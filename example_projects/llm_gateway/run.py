@@ -41,8 +41,10 @@ class Server:
     def runs(self):
         return self._process.poll() is None
 
-    def terminate(self):
+    def hide_complaints(self):
         self._ending = True
+
+    def terminate(self):
         self._process.terminate()
 
     def wait(self):
@@ -53,7 +55,7 @@ class Server:
             self._process.wait()
 
     def _pass_on(self):
-        """Show what gunicorn complains of until it is ended."""
+        """Show what gunicorn complains of, until that is to be hidden."""
         for said in self._process.stderr:
             if not self._ending:
                 sys.stderr.buffer.write(said)
@@ -85,7 +87,10 @@ def main():
     finally:
         for end in ENDS:
             signal.signal(end, signal.SIG_IGN)
-        # The model's streams end first, and with them those of the gateways.
+        # The model's streams end first, and with them those of the gateways. A gateway may log that the model broke off
+        # before it is terminated itself, so what all three log from here on is hidden before the first is terminated.
+        for server in servers:
+            server.hide_complaints()
         for server in servers:
             server.terminate()
         for server in servers:

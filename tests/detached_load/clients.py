@@ -38,6 +38,8 @@ class End(NamedTuple):
     how: str
     #: The reconnection time that was its very last line, if one was.
     retry: int | None
+    #: Whether the answer that ended had the chunked coding. The client's ``answer`` may be its next one by now.
+    chunked: bool
 
     @property
     def clean(self) -> bool:
@@ -205,7 +207,7 @@ class Client(Member):
         if self.answer.status == 200:
             if how != "reset" and how != "cut" and (self._rest or self._id or self._type or self._data):
                 raise AssertionError(f"{self!r}: ended with half an event")
-            self.ends.append(End(how, self._retry))
+            self.ends.append(End(how, self._retry, self.answer.chunked))
         if self.returns:
             self.crowd.later(self.crowd.dice.uniform(0.02, 0.3), self.come)
 

@@ -65,8 +65,9 @@ class Interrupted:
 def check_clean_ends(clients: Sequence[Client]) -> None:
     """Fail unless the first stream of each ended as it should: with a reconnection time, the last chunk and FIN."""
     for client in clients:
-        assert client.ends[0].clean, client
-        assert client.ends[0].how == ("last chunk" if client.answer.chunked else "eof"), client
+        end = client.ends[0]
+        assert end.clean, client
+        assert end.how == ("last chunk" if end.chunked else "eof"), client
     waits = [client.ends[0].retry for client in clients]
     assert all(wait in COME_BACK for wait in waits)
     # So that they do not come back in lock-step: among 2001 times, hundreds are rarely the same.

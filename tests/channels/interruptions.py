@@ -38,21 +38,27 @@ class Step:
             sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        """For each call: how the lines of the function that is called are traced."""
         name = frame.f_code.co_filename
         if EACH in name:
-            counts = True
-        elif any(part in name for part in SOME):
-            self._others += event == "line"
-            counts = self._others % STRIDE == 0
-        else:
-            return None
-        if event == "line" and counts and not self.reached:
+            return self._each
+        return self._some if any(part in name for part in SOME) else None
+
+    def _each(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line" and not self.reached:
             self._left -= 1
             if self._left < 0:
                 self.reached = True
                 sys.settrace(None)  # the rest takes less time without
                 self._call()
-        return self._trace
+        return self._each
+
+    def _some(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line":
+            self._others += 1
+            if self._others % STRIDE == 0:
+                self._each(frame, event, arg)
+        return self._some
 
 
 class Trial:
@@ -176,10 +182,12 @@ def run(url: str, every: str) -> None:
     ]  # fmt: skip
     steps = 0
     number = 0
-    # How often in a row an operation ended before so many steps. One that did so each of many times is done.
+    # How often in a row an operation ended before so many steps. One that did so each of many times is done; but how
+    # many it takes to get and to replay depends on what was published, so these are tried as long as any other.
     short: Counter[int] = Counter()
-    while going_on := [place for place in range(len(operations)) if short[place] < 30]:
-        for place in going_on:
+    varying = {operations.index(trial.get), operations.index(trial.replay)}
+    while (going_on := {place for place in range(len(operations)) if short[place] < 30} | varying) > varying:
+        for place in sorted(going_on):
             operation = operations[place]
             # Each step is interrupted by one after the other, as all at each would take six times as long.
             call = interruptions[(number + place) % len(interruptions)]

@@ -58,6 +58,10 @@ class FinalResponse(http.client.HTTPResponse):
                 )
             http.client.parse_headers(self.fp)
 
+    def flush(self) -> None:
+        """Do nothing: there is nothing to be flushed in what is read. http.client's own fails where a response and its
+        reader are garbage together and the reader goes first, which CPython tells of since 3.13."""
+
 
 def is_urllib3() -> bool:
     """Whether the package of that name is urllib3. urllib3-future, which takes its place, has other connections."""

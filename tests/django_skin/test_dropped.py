@@ -98,16 +98,29 @@ def test_a_stream_that_another_response_is_made_of_goes_on(url: str) -> None:
 
 
 def test_the_request_is_no_garbage_in_the_end(url: str) -> None:
-    """What ends the stream hangs on the request, which must not come to hang on itself."""
-    requests_seen: list[weakref.ref[HttpRequest]] = []
-    before = event_stream(lambda request: requests_seen.append(weakref.ref(request)) or ["x"])
-    urlpatterns.append(path("once", before))
-    try:
-        assert "data: x" in requests.get(f"{url}once", timeout=PATIENCE).text
+    """What ends the stream hangs on the request, which must not come to hang on itself. With Django 4.2 on CPython 3.10
+    all requests do, also those of plain views."""
+    seen: dict[str, weakref.ref[HttpRequest]] = {}
+
+    def plain(request: HttpRequest) -> HttpResponse:
+        seen["plain"] = weakref.ref(request)
+        return HttpResponse("x")
+
+    @event_stream
+    def once(request: HttpRequest) -> list[str]:
+        seen["once"] = weakref.ref(request)
+        return ["x"]
+
+    def is_garbage(name: str) -> bool:
+        assert "x" in requests.get(f"{url}{name}", timeout=PATIENCE).text
         for _ in range(200):
-            if requests_seen[0]() is None:
-                break
+            if seen[name]() is None:
+                return False
             threading.Event().wait(0.02)
-        assert requests_seen[0]() is None
+        return True
+
+    urlpatterns[:0] = [path("plain", plain), path("once", once)]
+    try:
+        assert not is_garbage("once") or is_garbage("plain")
     finally:
-        urlpatterns.pop()
+        del urlpatterns[:2]

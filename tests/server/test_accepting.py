@@ -26,6 +26,13 @@ class Mine(ThreadWorker):  # type: ignore[misc]
     """A worker of somebody's own."""
 
 
+class OneThatStopsListening(ThreadWorker):  # type: ignore[misc]
+    """As since gunicorn 24."""
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        pass
+
+
 class OneOfTheFirst(ThreadWorker):  # type: ignore[misc]
     """As before gunicorn 24."""
 
@@ -102,7 +109,7 @@ def test_only_the_two_kinds_that_were_read_are_touched() -> None:
 
 
 def test_a_worker_keeps_to_the_connections_that_there_is_room_for(few_files: None, listener: socket.socket) -> None:
-    worker = make(ThreadWorker, listener)
+    worker = make(OneThatStopsListening, listener)
     prepare(worker, refuse)
     assert 4 <= worker.worker_connections < 256 - 4 * 4
     assert worker.max_keepalived == worker.worker_connections - 4

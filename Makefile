@@ -15,10 +15,11 @@ demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
 
 # Most tests wait for something: with four processes they take less than half of the time, on two cores (8:13 and 3:29,
-# measured). The tests of a file stay together, as they share servers.
+# measured). The tests of a file stay together, as they share servers; and the files in their order, in which those that
+# take long come first: xdist would begin with those that have most tests, and end with one process at work.
 test: $(VENV)/dev.installed
 	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .

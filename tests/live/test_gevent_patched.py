@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,30 @@ def test_what_is_left_out_exists() -> None:
         assert f"def {test}" in (ROOT / file).read_text(), f"{name} is gone: take it out of LEFT_OUT"
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
+    """All folders at once: their tests mostly wait, and one after the other they took longer than all other files."""
+    logs = tmp_path_factory.mktemp("runs")
+    started: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+    try:
+        for folder in FOLDERS:
+            command = [sys.executable, "-m", "tests.live.under_gevent", "-q", "-p", "no:cacheprovider"]
+            command += ["--basetemp", str(logs / f"files of {folder}"), *left_out(folder), str(ROOT / "tests" / folder)]
+            log = logs / folder
+            with log.open("wb") as output:
+                process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            started[folder] = process, log
+        yield started
+    finally:
+        for process, _ in started.values():
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_unit_tests_pass_after_monkey_patching(folder: str, tmp_path: Path) -> None:
-    tests = ROOT / "tests" / folder
-    if not list(tests.glob("**/test_*.py")):
-        pytest.skip(f"there are no tests in {folder}")
-    options = ["-q", "-p", "no:cacheprovider", *left_out(folder)]
-    command = [sys.executable, "-m", "tests.live.under_gevent", *options, str(tests)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=880)
-    assert run.returncode == 0, f"{run.stdout[-20_000:]}\n{run.stderr[-5_000:]}"
+def test_unit_tests_pass_after_monkey_patching(
+    folder: str, runs: dict[str, tuple[subprocess.Popen[bytes], Path]]
+) -> None:
+    process, log = runs[folder]
+    assert process.wait(880) == 0, log.read_text(errors="replace")[-25_000:]

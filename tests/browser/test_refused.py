@@ -7,10 +7,20 @@ from pathlib import Path
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.overload.servers import GTHREAD, Crowd, limited, running
+from tests.overload.servers import GTHREAD, Crowd, Server, limited, running
 
 #: The browser comes back after 3 to 6 seconds.
 PATIENCE = 90
+
+
+def hears_hello(browser: Chrome, server: Server) -> None:
+    """Wait until the page, which is on its way back, receives an event that is published again and again."""
+
+    def published_and_received(_: object) -> bool:
+        server.fetch("/publish?text=hello")
+        return bool(browser.execute_script("return seen.includes('hello')"))
+
+    WebDriverWait(browser, PATIENCE, poll_frequency=0.2).until(published_and_received)
 
 
 def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(browser: Chrome, tmp_path: Path) -> None:
@@ -20,12 +30,10 @@ def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(brows
         browser.get(f"http://127.0.0.1:{server.port}/page")
         wait = WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until
         # Opened, as the answer is 200; ended, and waiting (0 is CONNECTING, 2 would be CLOSED).
-        assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen")) == ["open", "error 0"]
-        assert server.state()["refused"] == 1
+        assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen"))[:2] == ["open", "error 0"]
+        assert server.state()["refused"] >= 1
         other.leave(1)
-        wait(lambda _: server.state()["tiers"]["detached"] == 1)
-        server.fetch("/publish?text=hello")
-        assert wait(lambda _: browser.execute_script("return seen.includes('hello') && seen"))[-1] == "hello"
+        hears_hello(browser, server)
 
 
 def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chrome, tmp_path: Path) -> None:
@@ -34,9 +42,7 @@ def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chr
     with running(kind, tmp_path) as server:
         browser.get(f"http://127.0.0.1:{server.port}/page")
         wait = WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until
-        assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen")) == ["open", "error 0"]
+        assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen"))[:2] == ["open", "error 0"]
         assert "a client could not subscribe" in server.log()
         folder.mkdir()
-        wait(lambda _: server.state()["tiers"]["detached"] == 1)
-        server.fetch("/publish?text=hello")
-        assert wait(lambda _: browser.execute_script("return seen.includes('hello') && seen"))[-1] == "hello"
+        hears_hello(browser, server)

@@ -32,6 +32,8 @@ LEAVE: dict[str, Callable[[Wire], None]] = {
 def test_a_client_that_leaves_a_silent_stream_is_noticed_without_a_write(
     server: Server, switchboard: Switchboard, leave: str, bytes_behind: bytes
 ):
+    # Tests of other files, which use the same servers, have producers that fail.
+    before = len(server.log())
     wire, response = server.open(path(do="idle", line=switchboard.port, options=SILENT))
     with wire:
         response.expect(OPENING + FIRST)
@@ -46,7 +48,7 @@ def test_a_client_that_leaves_a_silent_stream_is_noticed_without_a_write(
         }  # fmt: skip
     # on_close runs on the server's thread; here it has become free.
     assert server.fetch("/plain") == "plain"
-    assert "Traceback" not in server.log()
+    assert "Traceback" not in server.log()[before:]
 
 
 @pytest.mark.parametrize("server", KINDS, indirect=True)

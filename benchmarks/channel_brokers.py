@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from ssesync import Broker, Subscription
-from ssesync.channels.frame import Frame
+from ssesync.channels.message import Frame
 
 from .channel_apps import SIZE
 

@@ -41,7 +41,7 @@ from .errors import (
     TicketRefused,
 )
 from .event import Event
-from .server.admission import streams
+from .server.registry import streams
 from .server.shutdown import drain, drain_on_signal
 from .server.stats import StreamStats
 from .server.stream import EventStream
@@ -50,8 +50,9 @@ from .settings import Settings
 from .wire import add_accept_mime, get_last_event_id, set_last_event_id
 
 if TYPE_CHECKING:
-    from .channels.broker import Broker, open_broker
+    from .channels.broker import Broker
     from .channels.feed import ChannelFeed
+    from .channels.opening import open_broker
     from .channels.subscription import Subscription
     from .channels.tickets import Ticket, Tickets
     from .client.backoff import Backoff
@@ -122,7 +123,7 @@ _LAZY = {
     "Subscription": "ssesync.channels.subscription",
     "Ticket": "ssesync.channels.tickets",
     "Tickets": "ssesync.channels.tickets",
-    "open_broker": "ssesync.channels.broker",
+    "open_broker": "ssesync.channels.opening",
     "relay_request": "ssesync.client.relay",
 }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from .server.accepting import defer_accept
-from .server.admission import streams
+from .server.registry import streams
 from .server.shutdown import drain, drain_on_signal
 
 __all__ = ["post_worker_init", "when_ready", "worker_exit"]

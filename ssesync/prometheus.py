@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .server.admission import streams
+from .server.registry import streams
 
 __all__ = ["StreamsCollector"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ssesync import streams
-from ssesync.server.crew import callers
+from ssesync.executor import callers
 from ssesync.server.watcher import watcher_if_any
 
 from .live.switchboard import Switchboard

@@ -20,14 +20,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..detached.loop import Connection, Handover, Loop, Record, loop
 from ..errors import BrokerClosed, CloseReason
 from ..locks import make_lock
-from ..server.loop import Connection, Handover, Loop, Record, loop
 from .batch import next_batch, split
-from .frame import Frame, parse_id
-from .hub import Listed, Member
+from .dispatcher import Listed, Member
 from .index import Index
 from .lagging import LaggingGroup, read_log
+from .message import Frame, parse_id
 from .policy import Policy
 from .subscription import Place, Subscription
 
@@ -144,20 +144,20 @@ class Audience(LaggingGroup):
     # What the hub calls, on the thread that publishes or listens.
 
     def offer(self, frame: Frame) -> bool:
-        """See :class:`ssesync.channels.hub.Sink`."""
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
         return self.inbox.offer(frame)
 
     def lost(self, why: str, epoch: str, position: int) -> None:
-        """See :class:`ssesync.channels.hub.Sink`."""
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
         self.inbox.lost(why, epoch, position)
 
     def missed(self, channels: Collection[str] | None) -> None:
-        """See :class:`ssesync.channels.hub.Sink`."""
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
         self._gaps.append(channels)
         self._wake()
 
     def revoked(self, who: Listed) -> None:
-        """See :class:`ssesync.channels.hub.SharedSink`."""
+        """See :class:`ssesync.channels.dispatcher.SharedSink`."""
         self._revoked.append(who)
 
     # Who comes and goes.

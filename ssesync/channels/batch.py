@@ -12,7 +12,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
-from .frame import Frame
+from .message import Frame
 
 __all__ = ["SEND", "next_batch", "split"]
 

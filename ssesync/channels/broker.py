@@ -16,31 +16,38 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from ..errors import BrokerBusy, BrokerClosed, ChannelError, CloseReason, SettingsError, excerpt
+from ..errors import BrokerBusy, BrokerClosed, ChannelError, CloseReason, excerpt
 from ..event import dump_json
 from ..locks import make_lock
 from . import forks
 from .counters import Counters
-from .frame import CONTROL, Frame, Page, body_of, check_channel, check_pattern
-from .hub import Hub
-from .listener import Start
-from .options import LIMITS, Limits, check_url, checked_options, options_of_url, shown_url, take_number
+from .dispatcher import Hub
+from .message import CONTROL, Frame, Page, body_of, check_channel, check_pattern
+from .options import Limits, checked_options, take_number
 from .policy import Policy
-from .reentry import entered
+from .reentry import Wakeup, entered
 from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .audience import Audiences
 
-__all__ = ["Broker", "open_broker"]
+__all__ = ["Broker"]
 
 logger = logging.getLogger("ssesync")
+
+
+class Start:
+    """One thread's attempt to start listening, for which the others wait."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.over = Wakeup()
 
 
 class Broker:
@@ -354,45 +361,3 @@ class Broker:
         if self._closed:
             self.close()  # again: it was closed when there was nothing to be ended yet
             raise BrokerClosed("the broker is closed")
-
-
-def open_broker(url: str, **options: Any) -> Broker:
-    """The broker that a URL names.
-
-    - ``memory://``: within one process.
-    - ``sqlite:///relative/path``, ``sqlite:////absolute/path``: between the processes of one machine, durable.
-    - ``redis://host:port/db``, ``rediss://…`` (TLS), ``unix:///path/to/socket``: between machines. Needs redis-py.
-
-    Options stand in the URL's query or are given by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
-    ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own.
-
-    :raises SettingsError: the URL names no broker, or an option that does not exist, or a value that can't work.
-    """
-    check_url(url)
-    if not url.strip():
-        raise SettingsError("the broker's URL is empty: is what it comes from set? For one process say memory://")
-    scheme = urlsplit(url).scheme.lower()
-    given = {**options_of_url(url), **options}
-    if scheme == "memory":
-        from .memory import MemoryBroker
-
-        parts = urlsplit(url)
-        if parts.netloc or parts.path.strip("/"):
-            raise SettingsError(f"memory:// takes options only, got {shown_url(url)}")
-        return MemoryBroker(Limits(**checked_options(given, LIMITS)))
-    if scheme == "sqlite":
-        from .sqlite import SQLiteBroker
-
-        return SQLiteBroker.from_url(url, given)
-    if scheme in ("redis", "rediss", "unix"):
-        try:
-            from .redis import RedisBroker
-        except ModuleNotFoundError as error:
-            if error.name != "redis":
-                raise
-            raise SettingsError(f"{scheme}:// needs redis-py: pip install 'ssesync[redis]'") from None
-        client = given.pop("client", None)
-        return RedisBroker.from_url(url, given, client)
-    raise SettingsError(
-        f"no broker has the URL {shown_url(url)}: there are memory://, sqlite:///path, redis://, rediss:// and unix://"
-    )

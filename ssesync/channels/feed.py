@@ -20,8 +20,8 @@ from ..errors import BrokerClosed, BrokerError, excerpt
 from ..event import Event
 from ..locks import make_lock
 from .broker import Broker
-from .frame import check_channel
-from .lease import Lease
+from .election import Lease
+from .message import check_channel
 from .options import take_number
 from .reentry import Wakeup, entered, is_inside
 from .trouble import Trouble

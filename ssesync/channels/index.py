@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
-from .frame import CONTROL
+from .message import CONTROL
 
 __all__ = ["Index", "drop", "having", "matches", "put"]
 

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..detached.loop import Connection, Group, Loop
 from ..errors import CloseReason
-from ..server.loop import Connection, Group, Loop
 from ..wire.encoder import KEEP_ALIVE
-from .frame import Frame
+from .message import Frame
 from .policy import Policy
 from .subscription import Subscription
 

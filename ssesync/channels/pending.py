@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CloseReason
 from ..event import Event
-from .frame import Frame
+from .message import Frame
 from .policy import Policy
 
 __all__ = ["End", "Pending", "key_of"]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
 from ..event import Event
 from ..text import escape
-from .frame import Frame, body_of, parse_id
-from .inbox import Inbox
+from .message import Frame, body_of, parse_id
 from .policy import Policy
+from .subscriber import Inbox
 
 if TYPE_CHECKING:
-    from ..server.loop import Connection, Handover, Record
+    from ..detached.loop import Connection, Handover, Record
     from .broker import Broker
 
 __all__ = ["Place", "Subscription"]

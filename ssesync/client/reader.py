@@ -22,9 +22,9 @@ from ..event import Event
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
+from .cancel_adapter import link, signal_of
 from .coding import refusal
 from .interim import status_of
-from .link import link, signal_of
 from .watchdog import Watchdog
 
 __all__ = ["Reader"]

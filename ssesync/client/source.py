@@ -23,7 +23,7 @@ from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
 from .attempt import Attempt, Request, new_session
 from .backoff import Backoff, Clock, Row, SystemClock
-from .link import link, weakly
+from .cancel_adapter import link, weakly
 from .outcome import is_transient, is_unauthorized, translated
 from .reader import Reader, check_options
 

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ..cancel import CancelToken
+from ..detached.connection import Connection
+from ..detached.handover import Takeover
 from ..errors import CloseReason
+from ..executor import callers
 from ..locks import Once, foreign
 from ..settings import Settings
 from ..text import escape
-from .admission import Streams
-from .connection import Connection
-from .crew import callers
 from .ending import Ending
-from .guard import Guard
-from .pump import Inline, Producer, Pump, Source
+from .liveness import Guard
+from .producer import Inline, Producer, Pump, Source
+from .registry import Streams
 from .stats import StreamStats
-from .takeover import Takeover
 from .watcher import run_foreign, watcher_if_any
 
 __all__ = ["Closable"]

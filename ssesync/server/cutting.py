@@ -24,8 +24,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .sockets import ClientSocket, find_socket, reset_on_close
-from .takeover import threads_are_greenlets
+from ..detached.handover import threads_are_greenlets
+from .wsgi_sockets import ClientSocket, find_socket, reset_on_close
 
 try:
     import fcntl

@@ -23,7 +23,7 @@ from .margins import come_back
 from .refusal import is_event_source
 
 if TYPE_CHECKING:
-    from .pump import Source
+    from .producer import Source
 
 __all__ = ["Ending", "encode_error", "finishes"]
 

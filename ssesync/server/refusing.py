@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..detached.handover import Takeover, takeover_of
+from ..detached.last_answer import LastAnswer
 from ..settings import Settings
-from .admission import streams
-from .last_answer import LastAnswer
 from .margins import come_back
 from .refusal import is_event_source, retry_field, unavailable_headers
-from .takeover import Takeover, takeover_of
+from .registry import streams
 
 __all__ = ["refuse"]
 

@@ -16,13 +16,13 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from ..detached.connection import Connection
 from ..errors import CloseReason
 from ..event import Event
 from ..settings import Settings
 from ..text import escape
 from ..wire.encoder import encode
-from .admission import streams
-from .connection import Connection
+from .registry import streams
 from .watcher import run_foreign, watcher, watcher_if_any
 from .wsgi_server import gunicorn_worker
 

@@ -10,25 +10,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cancel import CancelToken
+from ..detached.connection import Connection, Handover
+from ..detached.handover import Head, Takeover, takeover_of
+from ..detached.record import DetachedRecord
 from ..errors import CloseReason
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
-from ..wire.origin import is_same_origin, with_cors
-from .admission import streams
 from .checks import check_callbacks
 from .closing import Closable
-from .connection import Connection, Handover
 from .ending import Ending
 from .environ import counted_address
-from .guard import Guard
+from .liveness import Guard
 from .margins import opening_of
-from .pump import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
-from .record import DetachedRecord
+from .origin import is_same_origin, with_cors
+from .producer import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
 from .refusal import Refusal
 from .refusing import refuse
+from .registry import streams
 from .stats import StreamStats, describe
-from .takeover import Head, Takeover, takeover_of
 from .writer import Writer
 
 if TYPE_CHECKING:

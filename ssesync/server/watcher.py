@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..executor import callers
 from ..locks import Once, make_rlock
 from ..text import escape
-from .crew import callers
 
 __all__ = ["TICK", "Watcher", "run_foreign", "watcher", "watcher_if_any"]
 

@@ -11,7 +11,7 @@ from wsgiref.headers import Headers
 from ..errors import CloseReason, ContentTypeError, StatusError, excerpt
 from ..event import Event
 from ..locks import Waiters, make_rlock
-from ..server.admission import streams
+from ..server.registry import streams
 from ..server.stats import StreamStats
 from ..server.stream import EventStream
 from ..wire.http import is_event_stream

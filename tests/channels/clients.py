@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssesync import Broker, CloseReason, Event, Settings, StreamStats, Subscription
-from ssesync.server.connection import Connection, Handover
-from ssesync.server.loop import loop
+from ssesync.detached.connection import Connection, Handover
+from ssesync.detached.loop import loop
 from ssesync.wire import Decoder
 
 PATIENCE = 90.0

@@ -15,10 +15,10 @@ import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings
 from ssesync.channels import audience as audience_module
-from ssesync.channels.frame import Frame, compiled
+from ssesync.channels.message import Frame, compiled
 from ssesync.channels.options import Limits
-from ssesync.server.connection import Connection, Handover
-from ssesync.server.loop import loop
+from ssesync.detached.connection import Connection, Handover
+from ssesync.detached.loop import loop
 from ssesync.wire import Decoder
 
 from .clients import HEAD, PATIENCE, Client, Join, await_events, await_that, loop_held_up, turn

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ssesync.channels import batch
 from ssesync.channels.batch import SEND, next_batch, split
-from ssesync.channels.frame import Frame
+from ssesync.channels.message import Frame
 
 CHANNELS = "abcde"
 HAVING = st.dictionaries(st.sampled_from(CHANNELS), st.sets(st.integers(0, 6)))

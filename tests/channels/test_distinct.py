@@ -17,11 +17,11 @@ import pytest
 
 from ssesync import Broker, CloseReason
 from ssesync.channels import audience as audience_module
-from ssesync.channels.frame import Frame
 from ssesync.channels.lagging import LaggingGroup
+from ssesync.channels.message import Frame
 from ssesync.channels.options import Limits
-from ssesync.server.connection import Connection
-from ssesync.server.loop import loop
+from ssesync.detached.connection import Connection
+from ssesync.detached.loop import loop
 from ssesync.wire.encoder import KEEP_ALIVE
 
 from .clients import PATIENCE, Client, Join, await_events, await_that, loop_held_up, turn
@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 MEASURE = """
 import gc, json, socket, sys, threading, time, tracemalloc
 from ssesync import Settings, open_broker
-from ssesync.server.connection import Handover
-from ssesync.server.loop import loop
+from ssesync.detached.connection import Handover
+from ssesync.detached.loop import loop
 
 class Nobody:
     def began(self, connection): pass

@@ -26,7 +26,7 @@ from ssesync import (
     open_broker,
 )
 from ssesync.channels import feed as module
-from ssesync.channels.lease import Lease
+from ssesync.channels.election import Lease
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
 from .conftest import got, texts

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssesync.channels import index as index_module
-from ssesync.channels.frame import CONTROL, compiled
-from ssesync.channels.hub import Hub
-from ssesync.channels.inbox import Inbox
+from ssesync.channels.dispatcher import Hub
 from ssesync.channels.index import Index, matches
+from ssesync.channels.message import CONTROL, compiled
 from ssesync.channels.policy import Policy
+from ssesync.channels.subscriber import Inbox
 
 # Few characters, so that names and patterns have much in common; one of several code points, and one that a regular
 # expression would take for more than itself.

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import pytest
 
 from ssesync import BrokerUnavailable, Subscription, open_broker
-from ssesync.channels import lease as module
-from ssesync.channels.lease import Lease
+from ssesync.channels import election as module
+from ssesync.channels.election import Lease
 from ssesync.testing import Answer, FakeSSEServer, Pause, RecordedRequest, Steps
 from ssesync.testing.steps import chunk
 

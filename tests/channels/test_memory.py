@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ssesync import SettingsError, open_broker
-from ssesync.channels.memory import MemoryBroker
+from ssesync.channels.brokers.memory import MemoryBroker
 
 
 def test_a_server_of_several_processes_is_warned_once_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, CloseReason, Event, StreamClosed, open_broker
-from ssesync.channels.frame import Frame
-from ssesync.channels.hub import Hub
-from ssesync.channels.inbox import Inbox
+from ssesync.channels.dispatcher import Hub
+from ssesync.channels.message import Frame
 from ssesync.channels.policy import Policy
+from ssesync.channels.subscriber import Inbox
 from ssesync.wire import Decoder
 
 from .conftest import got, numbered, published, texts

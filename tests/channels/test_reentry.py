@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, BrokerBusy, BrokerClosed, CloseReason, Event, open_broker
-from ssesync.channels import delivery
-from ssesync.channels.inbox import Inbox
+from ssesync.channels.brokers import delivery
 from ssesync.channels.policy import Policy
 from ssesync.channels.reentry import Wakeup, entered, is_inside
+from ssesync.channels.subscriber import Inbox
 from ssesync.locks import VARIABLE
 
 from .conftest import Open, got, numbered, published, texts

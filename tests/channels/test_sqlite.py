@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ssesync import Broker, BrokerDamaged, BrokerUnavailable, CloseReason, SettingsError, StreamClosed, open_broker
-from ssesync.channels import sqlite_file
+from ssesync.channels.brokers.sqlite import file as sqlite_file
 
 from .conftest import got, numbered, published, texts
 from .test_contract import eventually, place
@@ -351,7 +351,7 @@ def test_a_process_that_nobody_heard_of_for_long_is_not_counted(path: Path, brok
 def test_a_process_that_stood_still_is_counted_again(
     path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssesync.channels.presence._SIGN_OF_LIFE", 0.05)
+    monkeypatch.setattr("ssesync.channels.brokers.presence._SIGN_OF_LIFE", 0.05)
     other = reopened(path)
     subscription = broker.subscribe("a")
     deadline = time.monotonic() + 20

@@ -16,8 +16,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssesync import Event
-from ssesync.channels.inbox import Inbox
 from ssesync.channels.policy import Policy
+from ssesync.channels.subscriber import Inbox
 from tests.channels.test_overflow import frame
 
 from .followers import Follower, check_same

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ssesync.server.takeover import Head, sniff
+from ssesync.detached.handover import Head, sniff
 
 from .strict import Answer, Strict
 

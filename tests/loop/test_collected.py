@@ -11,7 +11,7 @@ SCRIPT = """
 import gc, socket, threading
 import ssesync
 from ssesync import EventStream
-from ssesync.server.admission import streams
+from ssesync.server.registry import streams
 from ssesync.server.watcher import watcher
 
 ours, theirs = socket.socketpair()

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ssesync.server.crew import Crew
+from ssesync.executor import Crew
 
 PATIENCE = 90.0
 
@@ -75,7 +75,7 @@ def test_without_a_thread_to_be_had_calls_are_made_by_whoever_asks(monkeypatch: 
 def test_an_interpreter_that_exits_waits_for_no_call():
     script = (
         "import threading\n"
-        "from ssesync.server.crew import Crew\n"
+        "from ssesync.executor import Crew\n"
         "begun = threading.Event()\n"
         "Crew(2, 'x').ask(lambda: (begun.set(), threading.Event().wait()))\n"
         "begun.wait()\n"

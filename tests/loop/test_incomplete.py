@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ssesync import Event, StreamClosed
-from ssesync.server.loop import Loop
+from ssesync.detached.loop import Loop
 from ssesync.server.margins import to_chunk
 
 from .test_loop import Client, Plain, clients_are_closed, running

@@ -19,12 +19,12 @@ from typing import ClassVar
 import pytest
 
 from ssesync import CloseReason, Settings, StreamStats
-from ssesync.server import loop as loop_module
-from ssesync.server.connection import Connection, Handover
-from ssesync.server.group import Group
-from ssesync.server.loop import Loop
-from ssesync.server.poller import EpollPoller, Poller, Ready, SelectorPoller
-from ssesync.server.sending import make_send, plain_send
+from ssesync.detached import loop as loop_module
+from ssesync.detached.broadcast import Group
+from ssesync.detached.connection import Connection, Handover
+from ssesync.detached.loop import Loop
+from ssesync.detached.poller import EpollPoller, Poller, Ready, SelectorPoller
+from ssesync.detached.sending import make_send, plain_send
 from ssesync.wire.encoder import KEEP_ALIVE
 
 PATIENCE = 90.0
@@ -414,7 +414,7 @@ def test_a_process_that_exits_tells_its_clients():
             ours.close()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             script = (
-                "import sys, time; from ssesync import Settings; from ssesync.server.loop import *\n"
+                "import sys, time; from ssesync import Settings; from ssesync.detached.loop import *\n"
                 "class Quiet:\n"
                 "    began = ended = lambda *args: None\n"
                 "it = loop()\n"

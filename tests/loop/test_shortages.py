@@ -9,7 +9,7 @@ BEGIN = """
 import logging, resource, socket, threading
 import ssesync
 from ssesync import EventStream
-from ssesync.server.admission import streams
+from ssesync.server.registry import streams
 from ssesync.server.watcher import watcher
 
 broker = ssesync.open_broker("memory://")

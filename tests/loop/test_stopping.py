@@ -11,7 +11,7 @@ import pytest
 
 import ssesync
 from ssesync import CloseReason, Settings, StreamStats, Subscription
-from ssesync.server.connection import Connection, Handover
+from ssesync.detached.connection import Connection, Handover
 
 PATIENCE = 90.0
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

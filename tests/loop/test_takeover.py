@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 import pytest
 
 from ssesync import Settings, SettingsError
-from ssesync.server import takeover as module
-from ssesync.server.sockets import ClientSocket
-from ssesync.server.takeover import Head, Takeover, takeover_of
+from ssesync.detached import handover as module
+from ssesync.detached.handover import Head, Takeover, takeover_of
+from ssesync.server.wsgi_sockets import ClientSocket
 
 PATIENCE = 90.0
 OPEN_FILES = Path("/proc/self/fd")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from ssesync.server.admission import streams
+from ssesync.server.registry import streams
 from ssesync.server.watcher import watcher
 
 PATIENCE = 90

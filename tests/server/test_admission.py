@@ -21,7 +21,7 @@ import ssesync
 from ssesync import Event, EventStream, Writer
 from ssesync.prometheus import StreamsCollector
 from ssesync.server import wsgi_server
-from ssesync.server.admission import Streams, streams
+from ssesync.server.registry import Streams, streams
 
 from .test_stream import environ
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from ssesync import CancelToken, CloseReason, EventStream, Settings, StreamStats, Writer, streams
-from ssesync.server import closing, crew
-from ssesync.server.crew import Crew, callers
-from ssesync.server.guard import Guard
+from ssesync import executor as crew
+from ssesync.executor import Crew, callers
+from ssesync.server import closing
+from ssesync.server.liveness import Guard
 from ssesync.server.mailbox import Mailbox
 from ssesync.server.watcher import watcher
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ssesync import CloseReason, Settings
-from ssesync.server.guard import Guard
+from ssesync.server.liveness import Guard
 from ssesync.server.watcher import watcher
 
 from .test_watcher import make_tcp, pass_through

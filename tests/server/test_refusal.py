@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ssesync import EventStream, SettingsError, Writer
-from ssesync.server.admission import Streams
-from ssesync.server.last_answer import closing
+from ssesync.detached.last_answer import closing
 from ssesync.server.refusal import ReturnTimes, is_event_source
+from ssesync.server.registry import Streams
 from tests.server.test_stream import environ
 
 BROWSER = {"HTTP_ACCEPT": "text/event-stream"}

@@ -14,7 +14,7 @@ import pytest
 
 import ssesync
 from ssesync import Event, EventStream, StreamClosed, Writer, drain, drain_on_signal
-from ssesync.server.admission import streams
+from ssesync.server.registry import streams
 
 from .draining import undo_drain
 from .test_mailbox import Running

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.core.handlers.wsgi import LimitedStream
 
-from ssesync.server.sockets import ClientSocket, find_socket
+from ssesync.server.wsgi_sockets import ClientSocket, find_socket
 
 
 class Channel:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ssesync.server.crew import callers
+from ssesync.executor import callers
 from ssesync.server.watcher import TICK, watcher, watcher_if_any
 
 PATIENCE = 90.0

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import SettingsError
-from . import sqlite_log as log
-from .broker import Broker
-from .frame import Frame, Page
-from .listener import Listener
-from .options import LIMITS, Limits, checked_options, shown_url, split_limits, take_number
-from .presence import GONE, Presence, as_far_as_it_works
-from .sqlite_file import Handle
+from ....errors import SettingsError
+from ...broker import Broker
+from ...message import Frame, Page
+from ...options import LIMITS, Limits, checked_options, shown_url, split_limits, take_number
+from ..listener import Listener
+from ..presence import GONE, Presence, as_far_as_it_works
+from . import log
+from .file import Handle
 
 __all__ = ["SQLiteBroker"]
 

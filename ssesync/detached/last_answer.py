@@ -15,8 +15,8 @@ import re
 import socket
 from collections.abc import Callable
 
+from .handover import Takeover
 from .sending import make_send
-from .takeover import Takeover
 
 __all__ = ["LastAnswer", "closing"]
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable
-from ..locks import make_lock
-from .reentry import entered, entered_or_inside, is_inside
+from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
+from ....locks import make_lock
+from ...reentry import entered, entered_or_inside, is_inside
 
 __all__ = ["SCHEMA", "Handle"]
 

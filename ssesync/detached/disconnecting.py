@@ -7,10 +7,10 @@ import socket
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
-from .cutting import drop_rest, unacknowledged
-from .ending import ABSENT, encode_error
-from .margins import LAST_CHUNK, to_chunk
-from .sockets import reset_on_close
+from ..server.cutting import drop_rest, unacknowledged
+from ..server.ending import ABSENT, encode_error
+from ..server.margins import LAST_CHUNK, to_chunk
+from ..server.wsgi_sockets import reset_on_close
 
 if TYPE_CHECKING:
     from .connection import Connection

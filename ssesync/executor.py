@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..locks import make_condition
+from .locks import make_condition
 
 __all__ = ["Crew", "callers"]
 

@@ -8,24 +8,16 @@ import random
 import threading
 from collections.abc import Callable
 
-from ..errors import BrokerError
-from ..text import escape
-from .reentry import Wakeup, is_inside
+from ...errors import BrokerError
+from ...text import escape
+from ..reentry import Wakeup, is_inside
 
-__all__ = ["Listener", "Start"]
+__all__ = ["Listener"]
 
 logger = logging.getLogger("ssesync")
 
 # Seconds between attempts, doubled from the one to the other, while the log can't be reached.
 _SOONEST, _LATEST = 0.1, 5.0
-
-
-class Start:
-    """One thread's attempt to start listening, for which the others wait."""
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.over = Wakeup()
 
 
 class Listener:

@@ -16,8 +16,8 @@ from ..errors import CloseReason
 from ..event import Event, dump_json
 from ..locks import make_lock
 from ..wire.encoder import encode
-from .frame import Frame
-from .hub import Listed
+from .dispatcher import Listed
+from .message import Frame
 from .pending import End, Pending, key_of
 from .policy import Policy
 from .reentry import Wakeup, entered, entered_or_inside
@@ -96,7 +96,7 @@ class Inbox:
         return taken
 
     def offer(self, frame: Frame) -> bool:
-        """See :class:`ssesync.channels.hub.Sink`."""
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
         if self.policy.coalesce is not None:
             return self._offer_coalescing(frame)
         with entered(), self._lock:
@@ -157,7 +157,7 @@ class Inbox:
         return True
 
     def lost(self, why: str, epoch: str, position: int) -> None:
-        """See :class:`ssesync.channels.hub.Sink`."""
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
         with entered(), self._lock:
             if self._ends:
                 return
@@ -178,7 +178,7 @@ class Inbox:
         self._after()
 
     def missed(self, channels: Collection[str] | None = None) -> None:
-        """See :class:`ssesync.channels.hub.Sink`."""
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
         with entered(), self._lock:
             self._missed()
         self._after()

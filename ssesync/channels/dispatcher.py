@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 
 from ..errors import CloseReason
 from ..locks import make_lock
-from .frame import CONTROL, Frame
 from .index import Index, drop, having, matches, put
+from .message import CONTROL, Frame
 from .reentry import entered, entered_or_inside
 
 __all__ = ["Hub", "Listed", "Member", "SharedSink", "Sink"]

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
+from ..server.margins import to_chunk
 from ..wire.encoder import KEEP_ALIVE
 from .connection import NOTHING, Connection, Totals
-from .margins import to_chunk
 
 if TYPE_CHECKING:
     from .loop import Loop

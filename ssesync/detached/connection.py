@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
+from ..server.ending import encode_error, finishes
+from ..server.margins import LAST_CHUNK, come_back, to_chunk
+from ..server.stats import StreamStats
 from ..settings import Settings
-from .ending import encode_error, finishes
-from .margins import LAST_CHUNK, come_back, to_chunk
 from .sending import AGAIN
-from .stats import StreamStats
 
 if TYPE_CHECKING:
-    from .group import Group
+    from .broadcast import Group
     from .loop import Loop
 
 __all__ = ["NOTHING", "Connection", "Handover", "Record", "Totals"]

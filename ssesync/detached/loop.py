@@ -25,13 +25,13 @@ from collections import deque
 from collections.abc import Callable
 
 from ..errors import CloseReason
+from ..executor import Crew, callers, logged
 from ..locks import make_lock
+from ..server.cutting import unacknowledged
 from ..text import escape
+from .broadcast import Group
 from .connection import Connection, Handover, Record
-from .crew import Crew, callers, logged
-from .cutting import unacknowledged
 from .disconnecting import disconnect
-from .group import Group
 from .poller import Poller, make_poller
 from .sending import make_send, make_send_to_all
 
@@ -56,9 +56,9 @@ class Loop:
 
     def __init__(self, poller: Poller | None = None) -> None:
         self._poller = poller or make_poller()
-        #: See :func:`ssesync.server.sending.make_send`.
+        #: See :func:`ssesync.detached.sending.make_send`.
         self.send = make_send()
-        #: See :func:`ssesync.server.sending.make_send_to_all`.
+        #: See :func:`ssesync.detached.sending.make_send_to_all`.
         self.send_to_all = make_send_to_all()
         self._calls: deque[Call] = deque()
         self._awake = False  # so that it need not be woken

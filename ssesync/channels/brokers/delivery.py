@@ -12,10 +12,10 @@ import threading
 import time
 from collections import deque
 
-from ..locks import make_lock
-from .frame import Frame
-from .hub import Hub
-from .reentry import entered
+from ...locks import make_lock
+from ..dispatcher import Hub
+from ..message import Frame
+from ..reentry import entered
 
 __all__ = ["Delivery"]
 

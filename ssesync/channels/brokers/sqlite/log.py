@@ -6,8 +6,8 @@ import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from .frame import Frame, Page, compiled, merged
-from .options import Limits
+from ...message import Frame, Page, compiled, merged
+from ...options import Limits
 
 __all__ = ["append", "head_of", "page_of", "rows_after", "trimmed_after"]
 

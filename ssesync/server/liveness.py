@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CloseReason
 from ..locks import make_lock
 from ..settings import Settings
-from .sockets import find_socket
 from .watcher import watcher, watcher_if_any
+from .wsgi_sockets import find_socket
 
 if TYPE_CHECKING:
     from .stream import EventStream

@@ -16,11 +16,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..locks import make_lock
-from .broker import Broker
+from ...locks import make_lock
+from ..broker import Broker
+from ..message import Frame, Page, compiled, merged
+from ..reentry import entered
 from .delivery import Delivery
-from .frame import Frame, Page, compiled, merged
-from .reentry import entered
 
 __all__ = ["MemoryBroker"]
 

@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Iterator
 
-from ..errors import BrokerError
-from ..text import escape
-from .hub import Hub
+from ...errors import BrokerError
+from ...text import escape
+from ..dispatcher import Hub
 
 __all__ = ["GONE", "Presence", "as_far_as_it_works"]
 

@@ -28,13 +28,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..locks import make_rlock
+from ..server.descriptors import duplicate
+from ..server.keepalive import gunicorn_force_close
+from ..server.watcher import run_foreign
+from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
 from ..settings import Settings
 from ..text import escape
-from .descriptors import duplicate
-from .keepalive import gunicorn_force_close
 from .sending import AGAIN, make_send
-from .sockets import ClientSocket, expect_loss, find_socket
-from .watcher import run_foreign
 
 __all__ = ["Head", "Takeover", "sniff", "takeover_of"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
 from ..locks import foreign
+from ..server.registry import streams
+from ..server.stats import StreamStats
 from ..text import escape
-from .admission import streams
 from .connection import Connection
-from .stats import StreamStats
 
 if TYPE_CHECKING:
-    from .stream import EventStream
+    from ..server.stream import EventStream
 
 __all__ = ["DetachedRecord"]
 
@@ -42,13 +42,13 @@ class DetachedRecord:
         self._context = None if on_close is None else context
 
     def began(self, connection: Connection) -> None:
-        """See :class:`ssesync.server.connection.Record`."""
+        """See :class:`ssesync.detached.connection.Record`."""
         stream = self._stream()
         assert stream is not None
         streams.detached(stream, self._key, connection)
 
     def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
-        """See :class:`ssesync.server.connection.Record`."""
+        """See :class:`ssesync.detached.connection.Record`."""
         streams.leave(connection, self._key, reason, connection.tell)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:

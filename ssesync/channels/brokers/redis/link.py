@@ -8,9 +8,9 @@ from typing import Any
 
 import redis
 
-from ..errors import BrokerDamaged, BrokerError, BrokerUnavailable
-from ..locks import make_lock
-from .reentry import entered, entered_or_inside, is_inside
+from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
+from ....locks import make_lock
+from ...reentry import entered, entered_or_inside, is_inside
 
 __all__ = ["Link"]
 

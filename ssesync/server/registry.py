@@ -15,13 +15,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from ..detached.connection import Connection
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
 from ..settings import Settings
 from ..text import escape
 from . import descriptors
 from .accepting import prepare
-from .connection import Connection
 from .refusal import ReturnTimes
 from .watcher import watcher
 from .wsgi_server import advice, gunicorn_worker, thread_limit

@@ -16,15 +16,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ..errors import BrokerError, SettingsError
-from ..text import escape
-from . import redis_scripts as scripts
-from .broker import Broker
-from .frame import CONTROL, Frame, Page, compiled, merged
-from .listener import Listener
-from .options import LIMITS, Limits, checked_options, split_limits, take_number
-from .presence import GONE, Presence, as_far_as_it_works
-from .redis_link import Link
+from ....errors import BrokerError, SettingsError
+from ....text import escape
+from ...broker import Broker
+from ...message import CONTROL, Frame, Page, compiled, merged
+from ...options import LIMITS, Limits, checked_options, split_limits, take_number
+from ..listener import Listener
+from ..presence import GONE, Presence, as_far_as_it_works
+from . import scripts
+from .link import Link
 
 __all__ = ["RedisBroker"]
 

@@ -13,7 +13,7 @@ from ssesync import streams
 from ssesync.executor import callers
 from ssesync.server.watcher import watcher_if_any
 
-from .live.switchboard import Switchboard
+from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
 from .signals import handle_ignored_signals

@@ -16,6 +16,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 ]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-ROOT_URLCONF = "tests.django_skin.urls"
+ROOT_URLCONF = "tests.unit.django_skin.urls"
 REST_FRAMEWORK = {"UNAUTHENTICATED_USER": None}
 USE_TZ = True

@@ -21,7 +21,7 @@ PARTS = ("Makefile", "README.md", "pyproject.toml", "setup.cfg", "docs", "exampl
 #: They start management commands, gunicorn and nginx. Paths are in their logs and configurations.
 TESTS = (
     "tests/examples/test_django_board.py::test_who_is_not_signed_in_gets_nothing",
-    "tests/living/test_nginx.py::test_nothing_is_buffered[1.1]",
+    "tests/live/streams/test_nginx.py::test_nothing_is_buffered[1.1]",
 )
 
 

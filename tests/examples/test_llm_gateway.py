@@ -18,7 +18,7 @@ import pytest
 import requests
 from openai import OpenAI
 
-from tests.channels.redis_server import lasting_port
+from tests.unit.channels.redis_server import lasting_port
 
 from . import llm
 from .servers import environment, gunicorn, listens

@@ -1,1 +1,0 @@
-"""Every behaviour of a served stream, over real sockets, on every server and in every framework."""

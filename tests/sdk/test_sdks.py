@@ -13,12 +13,12 @@ import anthropic
 import openai
 import pytest
 
-from tests.living.servers import Kind, Server, eventually, gunicorn, running
+from tests.live.streams.servers import Kind, Server, eventually, gunicorn, running
 
 from .app import SECRET
 
 PATIENCE = 90.0
-HOOKS = "tests/living/gunicorn_hooks.py"
+HOOKS = "tests/live/streams/gunicorn_hooks.py"
 KIND = Kind(
     "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", "tests.sdk.app:application", config=HOOKS)
 )  # fmt: skip

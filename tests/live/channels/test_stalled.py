@@ -1,0 +1,131 @@
+"""One client that does not read, among nine that do: only it is given up, and only until it reads again."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from ssesync import Event
+from ssesync.channels.policy import Policy
+from ssesync.channels.subscriber import Inbox
+from tests.unit.channels.test_overflow import frame
+
+from .followers import Follower, check_same
+from .servers import Gunicorn, await_that
+
+ONE = ("--workers", "1", "--worker-class", "gthread")
+MB = 1024 * 1024
+#: Events of a flood, and bytes of an event: 9 or 10 MB, more by far than may wait for a client.
+FLOODS = {"memory": (5_000, 2_000), "sqlite": (1_500, 6_000)}
+
+
+class SmallBuffers(HTTPAdapter):
+    """The kernel takes megabytes for a client that does not read, unless it is told not to."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        options["socket_options"] = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)]
+        super().init_poolmanager(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class Flooded(Gunicorn):
+    """One process that publishes and serves, with a log that all of it fits into."""
+
+    published = 0
+    count, size = 0, 0
+
+    def flood(self, count: int) -> float:
+        """Publish; the seconds that it took."""
+        path = f"/flood?first={self.published}&count={count}&size={self.size}"
+        self.published += count
+        return float(json.loads(self.fetch(path, post=True))["seconds"])
+
+    def memory(self) -> float:
+        (worker,) = self.workers()
+        return float(psutil.Process(worker).memory_info().rss) / MB
+
+
+@pytest.fixture(params=FLOODS)
+def server(request: pytest.FixtureRequest, tmp_path: Path, broker_url: Callable[[str], str]) -> Iterator[Flooded]:
+    url = "memory://" if request.param == "memory" else broker_url(request.param)
+    url += f"{'&' if '?' in url else '?'}max_bytes={100 * MB}&max_events=100000"
+    server = Flooded(tmp_path / "server", url, *ONE, send_buffer=32_768)
+    server.count, server.size = FLOODS[request.param]
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_nine_clients_lose_nothing_by_one_that_stalls_and_that_one_catches_up(server: Flooded):
+    stalls, goes_on = threading.Event(), threading.Event()
+
+    def stall(event: Event) -> None:
+        if event.data and event.data.startswith(f"{server.count // 2} "):
+            stalls.set()
+            goes_on.wait(60)
+
+    def await_all(of: list[Follower]) -> None:
+        await_that(lambda: all(len(each.events) == server.published for each in of), "all events came")
+
+    with requests.Session() as session:
+        session.mount("http://", SmallBuffers())
+        live = [Follower(server.url(), ["flood"], key="live") for _ in range(9)]
+        stalled = Follower(server.url(), ["flood"], key="stalled", before=stall, session=session)
+        try:
+            await_that(lambda: all(each.workers for each in [*live, stalled]), "all have connected")
+            undisturbed = 2 * server.flood(server.count // 2)
+            await_all([*live, stalled])
+            before = server.memory()
+            disturbed = server.flood(server.count)
+            assert stalls.wait(30)
+            await_all(live)
+            while not server.state()["broker"]["disconnected"]:
+                # What the log has anyway counts only against one that has not looked for a second.
+                server.flood(10)
+                await_all(live)
+            after, pending = server.memory(), server.state()["most_pending"]
+            assert len(stalled.events) == server.count // 2
+            goes_on.set()
+            await_all([stalled])
+        finally:
+            goes_on.set()
+            for each in [*live, stalled]:
+                each.stop()
+    numbers = [(event.data or "").partition(" ")[0] for event in stalled.events]
+    assert numbers == [str(number) for number in range(server.published)]
+    for follower in live:
+        check_same(follower.events, stalled.events)
+    assert server.state()["closed"]["stalled"][0] == "overflow"
+    assert len(stalled.workers) == 2
+    assert disturbed < 5 * undisturbed + 2
+    assert pending <= 1 * MB + server.size
+    # Ten times what may wait for a client, or be a page of the log, and the memory broker's log; and not all that was
+    # published ten times.
+    assert after - before < 40
+
+
+def test_a_burst_does_not_count_against_one_that_waited_for_it():
+    """It has not looked for long, as there was nothing to see."""
+    box = Inbox(Policy(max_pending_events=2, patience=0.01), lambda name, by: None)
+    box.start("e", 0, behind=False)
+    came: list[object] = []
+    reader = threading.Thread(target=lambda: came.append(box.take(60)))
+    reader.start()
+    await_that(lambda: box._waiting, "it waits")
+    time.sleep(0.02)
+    # At once, so that it has no chance to look before the burst is over.
+    assert box.offer_all([frame(seq) for seq in range(1, 6)])
+    reader.join()
+    assert came == [[]]
+    assert box.look() == (0, "e", 0)

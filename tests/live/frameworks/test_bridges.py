@@ -1,0 +1,51 @@
+"""WSGI applications inside an ASGI server. What is between does not pass a client's leaving on, which is warned of."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live.streams.servers import Kind, running
+
+from .switchboard import Switchboard
+
+BRIDGES = {"a2wsgi.WSGIMiddleware": "a2wsgi", "asgiref.wsgi.WsgiToAsgi": "asgiref's WsgiToAsgi"}
+if importlib.util.find_spec("starlette.middleware.wsgi"):  # deprecated there, in favour of a2wsgi
+    BRIDGES["starlette.middleware.wsgi.WSGIMiddleware"] = "Starlette's WSGIMiddleware"
+
+
+def uvicorn(descriptor: int, port: int) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--fd",
+        str(descriptor),
+        "--lifespan",
+        "off",
+        "tests.live.frameworks.bridged:asgi",
+    ]
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_with_their_client(
+    tmp_path: Path, switchboard: Switchboard, bridge: str
+) -> None:
+    kind = Kind("bridged", uvicorn, environment={"TESTS_BRIDGE": bridge})
+    with running(kind, tmp_path) as server:
+        for _ in range(2):
+            wire, response = server.open(f"/events?line={switchboard.port}")
+            with wire:
+                producer = switchboard.producer()
+                producer.send("first")
+                response.find(b"data: first\n\n")
+                response.expect(b":keep-alive\n")
+                producer.send("second")
+                assert response.find(b"data: second\n\n").replace(b":keep-alive\n", b"") == b""
+                producer.end()
+                assert response.read().replace(b":keep-alive\n", b"") == b""
+        warning = f"runs inside an ASGI server, by {BRIDGES[bridge]}, which does not say when a client leaves"
+        assert server.log().count(warning) == 1

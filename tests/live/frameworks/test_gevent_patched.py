@@ -1,0 +1,77 @@
+"""The unit tests pass again where gevent has replaced threads, locks and sockets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .servers import ROOT
+
+#: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
+#: Not loop: where threads are greenlets nothing is detached.
+FOLDERS = ("core", "server", "client", "source", "flask_skin", "django_skin")
+
+GUNICORN = "it tests the sockets of gunicorn's sync and gthread workers, which gevent never patches"
+ASYNCIO = "asyncio has one running loop for a system thread, so a producer's greenlet is taken for a part of the view's"
+NO_LOCK = "gevent's queues, which urllib3's pools use then, have no lock that the test could hold"
+
+SIGNALS = "tests/unit/client/test_signals.py"
+
+#: Files and tests that are not run under gevent, and the reason.
+LEFT_OUT = {
+    "tests/unit/server/test_accepting.py": GUNICORN,
+    "tests/unit/server/test_cutting.py": GUNICORN,
+    "tests/unit/django_skin/test_async.py": ASYNCIO,
+    f"{SIGNALS}::test_a_reader_is_closed_while_the_interrupted_thread_holds_its_pools_lock": NO_LOCK,
+    f"{SIGNALS}::test_a_source_that_is_closed_from_within_gives_its_session_up_as_it_ends": NO_LOCK,
+}
+
+
+def left_out(folder: str) -> list[str]:
+    """The options of pytest that leave out what is not run under gevent."""
+    chosen = [name for name in LEFT_OUT if name.startswith(f"tests/unit/{folder}/")]
+    return [f"--deselect={name}" if "::" in name else f"--ignore={ROOT / name}" for name in chosen]
+
+
+def test_what_is_left_out_exists() -> None:
+    for name in LEFT_OUT:
+        file, _, test = name.partition("::")
+        assert f"def {test}" in (ROOT / file).read_text(), f"{name} is gone: take it out of LEFT_OUT"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
+    """All folders at once: their tests mostly wait, and one after the other they took longer than all other files."""
+    logs = tmp_path_factory.mktemp("runs")
+    started: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+    try:
+        for folder in FOLDERS:
+            command = [sys.executable, "-m", "tests.live.frameworks.under_gevent", "-q", "-p", "no:cacheprovider"]
+            command += [
+                "--basetemp",
+                str(logs / f"files of {folder}"),
+                *left_out(folder),
+                str(ROOT / "tests" / "unit" / folder),
+            ]
+            log = logs / folder
+            with log.open("wb") as output:
+                process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            started[folder] = process, log
+        yield started
+    finally:
+        for process, _ in started.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_unit_tests_pass_after_monkey_patching(
+    folder: str, runs: dict[str, tuple[subprocess.Popen[bytes], Path]]
+) -> None:
+    process, log = runs[folder]
+    assert process.wait(880) == 0, log.read_text(errors="replace")[-25_000:]

@@ -1,0 +1,126 @@
+"""With real processes: servers that are killed, followers that are interrupted, and forks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ssesync import Backoff, EventSource
+from ssesync.testing import HOLD, Answer, FakeSSEServer
+from tests.unit.channels.redis_server import lasting_port
+
+from .following import GEVENT, PATIENCE, Following, Log, in_turn
+from .replay_app import COUNT
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.skipif(GEVENT, reason="greenlets are tested within one process")
+
+
+@contextmanager
+def running(module: str, *args: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", module, *args]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(PATIENCE, process.kill)  # so that reading its lines ends
+    watchdog.start()
+    try:
+        yield process
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
+
+
+def lines(process: subprocess.Popen[str], last: str) -> list[str]:
+    """What it says, up to a line."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line.rstrip("\n"))
+        if said[-1] == last:
+            return said
+    assert process.stderr is not None
+    raise AssertionError(f"{last!r} is not among {said}\n{process.stderr.read()}")
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_event_and_doubles_none() -> None:
+    port = lasting_port()
+    log = Log()
+    source = EventSource(
+        f"http://127.0.0.1:{port}/",
+        backoff=Backoff(initial=0.05, max_delay=0.1),
+        until=lambda event: event.type == "end",
+        on_error=log.hooks["on_error"],
+    )
+    following = Following(source)
+    for events in (COUNT // 5, COUNT // 2):
+        with running("tests.unit.source.replay_app", str(port)) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            following.wait_for_events(events)
+            server.send_signal(signal.SIGKILL)
+            server.wait(PATIENCE)
+    with running("tests.unit.source.replay_app", str(port)):
+        came = following.result()
+    assert [event.id for event in came] == [str(number) for number in range(1, COUNT + 1)]
+    assert [event.data for event in came] == [f"event {number}" for number in range(1, COUNT + 1)]
+    assert {"ConnectFailed", "ConnectionLost"} == set(log.names)
+    assert source.last_event_id == str(COUNT)
+
+
+SITUATIONS = {
+    "reading": (Answer().event("one").stall(), "event one"),
+    "waiting": (Answer(503, retry_after=60), "waits 60"),
+    "connecting": ([HOLD], None),
+    "reading an error": (Answer(404, framing="chunked").raw("x").stall(), None),
+}
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., FakeSSEServer]) -> None:
+    answer, sign = SITUATIONS[name]
+    server = serve(in_turn(answer))
+    with running("tests.unit.source.follower", server.url, "Ctrl-C") as process:
+        server.wait_for_requests(1)
+        if sign is not None:
+            lines(process, sign)
+        process.send_signal(signal.SIGINT)
+        said = lines(process, "threads 1")
+        assert said[-3:] == ["interrupted", "state closed", "threads 1"]
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("name", ["reading", "waiting", "connecting"])
+def test_a_signal_handler_may_close(name: str, serve: Callable[..., FakeSSEServer]) -> None:
+    answer, sign = SITUATIONS[name]
+    server = serve(in_turn(answer))
+    with running("tests.unit.source.follower", server.url, "close on SIGTERM") as process:
+        server.wait_for_requests(1)
+        if sign is not None:
+            lines(process, sign)
+        process.send_signal(signal.SIGTERM)
+        assert lines(process, "threads 1")[-3:] == ["over", "state closed", "threads 1"]
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_forked_process_that_closes_does_not_cut_its_parents_stream(serve: Callable[..., FakeSSEServer]) -> None:
+    forked = [threading.Event(), threading.Event()]
+    answer = Answer().event("one").wait_for(forked[0]).event("two").wait_for(forked[1])
+    server = serve(in_turn(answer))
+    with running("tests.unit.source.follower", server.url, "fork") as process:
+        for event in forked:
+            lines(process, "child ended")
+            event.set()
+        assert lines(process, "threads 1") == ["error StreamEnded", "waits 0", "over", "state closed", "threads 1"]
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    assert len(server.requests) == 2

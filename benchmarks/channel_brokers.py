@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from ssesync import Broker, Subscription
-from ssesync.channels.message import Frame
+from ssesync.channels.message import Message
 
 from .channel_apps import SIZE
 
@@ -42,7 +42,7 @@ class Reader:
             items = self.subscription.take(1.0)
             now = time.monotonic_ns()
             for item in items or ():
-                if isinstance(item, Frame):
+                if isinstance(item, Message):
                     data = item.partition(b"data: ")[2].split(b" ", 2)
                     self.texts.append(data[0])
                     self.late.append((now - int(data[1])) / 1e6)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from .locks import make_condition
 
-__all__ = ["Crew", "callers"]
+__all__ = ["Executor", "callers"]
 
 logger = logging.getLogger("ssesync")
 
@@ -23,7 +23,7 @@ Call = Callable[[], object]
 _CALLERS = 4
 
 
-class Crew:
+class Executor:
     """Calls, one after the other, on a few threads that start when they are needed. Any thread may ask.
 
     ``concurrent.futures`` would wait at the interpreter's exit for all that is still to be done, before the exit
@@ -84,10 +84,10 @@ class Crew:
                 self._busy -= 1
 
 
-_callers: list[Crew] = []
+_callers: list[Executor] = []
 
 
-def callers() -> Crew:
+def callers() -> Executor:
     """This process's threads for users' code: ``on_close`` of detached streams, callbacks of tokens, logging, as far as
     the thread that comes to call them has others to serve.
 
@@ -95,7 +95,7 @@ def callers() -> Crew:
     clients that leave, stalls, lifetimes and the sending go on.
     """
     if not _callers:
-        _callers.append(Crew(_CALLERS, "ssesync-caller"))  # it has no thread yet, and the first one counts
+        _callers.append(Executor(_CALLERS, "ssesync-caller"))  # it has no thread yet, and the first one counts
     return _callers[0]
 
 

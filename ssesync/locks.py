@@ -59,7 +59,7 @@ ORDER = (
     "channels.memory",
     "channels.file",
     "channels.link",
-    "channels.hub",
+    "channels.dispatcher",
     "channels.inbox",
     "channels.counters",
     # server

@@ -2,11 +2,12 @@
 
 ::
 
-    errors <- event <- wire <- {server, client, channels}
+    errors <- event <- wire <- {server, client}
+    server <- detached <- channels
 
-The three rooms never import one another, except that ``channels`` may use ``server.mailbox`` and ``server.loop``.
-Below them all lie leaves that know nothing of the rest: ``locks``, ``text``, ``cancel`` and, on ``errors`` alone,
-``settings``. The skins use public names of ``ssesync`` only, and never each other.
+``server`` and ``client`` never import each other. Below all rooms lie modules that know nothing of them: ``locks``,
+``text``, ``cancel``, ``executor`` and, on ``errors`` and ``event`` alone, ``settings``. The skins use public names of
+``ssesync`` only, and never each other.
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ SOURCES = sorted(
 )
 
 # What each part may import, besides itself.
+LEAVES = {"errors", "event", "cancel", "locks", "settings", "text", "executor"}
 MAY = {
     "errors": {"event"},  # for type checkers only, see below
     "locks": {"lock_check"},
     "lock_check": {"locks"},
     "text": set(),
     "cancel": {"locks"},
+    "executor": {"locks"},
     "event": {"errors"},
     "settings": {"errors", "event"},
     "wire": {"errors", "event", "text"},
-    "server": {"errors", "event", "wire", "cancel", "locks", "settings", "text"},
-    "client": {"errors", "event", "wire", "cancel", "locks", "settings", "text"},
-    "channels": {"errors", "event", "wire", "cancel", "locks", "settings", "text", "server.mailbox", "server.loop"},
+    "server": LEAVES | {"wire", "detached"},
+    "client": LEAVES | {"wire"},
+    "detached": LEAVES | {"wire", "server"},
+    "channels": LEAVES | {"wire", "server", "detached"},
 }
 # Doors of the house, which open on all rooms.
 DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli", "ssesync.__main__"}

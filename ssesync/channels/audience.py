@@ -1,15 +1,16 @@
 """Audiences: the detached clients of a process that are served alike, and what they have subscribed to.
 
 All clients of a broker with the same policy and keep-alive time are one audience, whatever their channels. It is one
-sink of the hub, which offers it each event once, and an index tells which clients have the event's channel. What they
-get is made into bytes once for all that have the same channels among those of a batch, and is one send for each client
-in step. One that is not has a queue of its own, see ``lagging.py``: it is the audience that the hub feeds, and the
-audience that feeds those.
+sink of the dispatcher, which offers it each event once, and an index tells which clients have the event's channel. What
+they get is made into bytes once for all that have the same channels among those of a batch, and is one send for each
+client in step. One that is not has a queue of its own, see ``lagging.py``: it is the audience that the dispatcher
+feeds, and the audience that feeds those.
 
 An audience for each set of channels, as it was before, took 6.3 kB for each client with a channel of its own, and an
 event for all took an offer, a batch and a call to send for each.
 
-All but :meth:`Audiences.hand_over` and what the hub calls happens on the loop's thread. Logs are read on its helpers'.
+All but :meth:`Audiences.hand_over` and what the dispatcher calls happens on the loop's thread. Logs are read on its
+helpers'.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .batch import next_batch, split
 from .dispatcher import Listed, Member
 from .index import Index
 from .lagging import LaggingGroup, read_log
-from .message import Frame, parse_id
+from .message import Message, parse_id
 from .policy import Policy
 from .subscription import Place, Subscription
 
@@ -69,9 +70,9 @@ class Audiences:
                 audience.leave = functools.partial(self._leave, key, audience)
             audience.members += 1
         connection = Connection(current, handover, audience, record)
-        hub = self._broker.hub
+        dispatcher = self._broker.dispatcher
         member = Member(place.channels, place.patterns, place.key, audience)
-        epoch, position = hub.enlist(connection, member, instead_of)
+        epoch, position = dispatcher.enlist(connection, member, instead_of)
         if place.epoch != epoch or place.cursor < position:
             place = place._replace(behind=True)  # the audience may not have been offered what came in between
         try:
@@ -79,7 +80,7 @@ class Audiences:
             if self._broker._closed:
                 raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
-            hub.detach(connection)
+            dispatcher.detach(connection)
             if audience.leave():
                 current.call_soon(audience.end)
             raise
@@ -118,7 +119,7 @@ class Audience(LaggingGroup):
         self._index: Index[int] = Index()  # the descriptors of all clients that were taken in
         self._size = 0  # how many these are
         self._complete_after = -1  # up to here, channels that nobody in here had may have been left out
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[Message] = deque()
         #: How many clients there are, counted under the lock of who made this.
         self.members = 0
         #: To be called for each of them that is no more: whether it was the last.
@@ -141,11 +142,11 @@ class Audience(LaggingGroup):
             self._woken = True
             self.loop.call_soon(self._flush)
 
-    # What the hub calls, on the thread that publishes or listens.
+    # What the dispatcher calls, on the thread that publishes or listens.
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, message: Message) -> bool:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
-        return self.inbox.offer(frame)
+        return self.inbox.offer(message)
 
     def lost(self, why: str, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
@@ -192,7 +193,7 @@ class Audience(LaggingGroup):
             self._index.remove(connection.fd, member.channels, member.patterns)
             self._size -= 1
         super().left(connection)
-        self._broker.hub.detach(connection)
+        self._broker.dispatcher.detach(connection)
         if self.leave():
             self.end()
 
@@ -216,7 +217,7 @@ class Audience(LaggingGroup):
                 return
 
     def _fill(self) -> bool:
-        """Take what the hub has brought; whether there is something to be sent."""
+        """Take what the dispatcher has brought; whether there is something to be sent."""
         if self._frames or self._reading:
             return bool(self._frames)
         if self.inbox.look() is not None:
@@ -228,8 +229,8 @@ class Audience(LaggingGroup):
             for connection in list(self.all()):
                 self.loop.end(connection, reason)
             return False
-        self._frames.extend(item for item in items if isinstance(item, Frame))
-        # Behind the taking: of a gap before one of these frames, this is to know before that one is sent.
+        self._frames.extend(item for item in items if isinstance(item, Message))
+        # Behind the taking: of a gap before one of these messages, this is to know before that one is sent.
         while self._gaps:
             self._close_gap(self._gaps.popleft())
         return bool(self._frames)
@@ -245,7 +246,7 @@ class Audience(LaggingGroup):
             self.loop.read(self._read_log)
             return
         # Each by itself: of thousands of channels together, each page would cost a look at all of them.
-        self._complete_after = self._broker.hub.position
+        self._complete_after = self._broker.dispatcher.position
         self.inbox.start(self.inbox.epoch, self.inbox.cursor, behind=False)
         self._leave_to_log(list(self.all()))
         self._wake()
@@ -270,7 +271,7 @@ class Audience(LaggingGroup):
     def _has_read(self, items: Iterable[bytes]) -> None:
         self._reading = False
         self._complete_after = self.inbox.cursor
-        self._frames.extend(item for item in items if isinstance(item, Frame))
+        self._frames.extend(item for item in items if isinstance(item, Message))
         if self._frames or not self.inbox.behind or self.inbox.reason is not None:
             self._wake()  # else the next tick tries again
 
@@ -287,12 +288,12 @@ class Audience(LaggingGroup):
         first = self._frames[0]
         if not first.startswith(b"id: %s-" % self._epoch.encode()):
             self._begin_anew(first)
-        frames, parts = next_batch(self._frames, self._having)
-        before, self._position = self._position, frames[-1].seq
+        messages, parts = next_batch(self._frames, self._having)
+        before, self._position = self._position, messages[-1].seq
         fresh, self._fresh = self._fresh, {}
         out = len(self._in_step) < self._size
         others = {each.fd: each for each in (*fresh, *self._late, *self._behind)} if out else {}
-        new: dict[Connection, list[Frame]] = {}
+        new: dict[Connection, list[Message]] = {}
         for part, fds in parts:
             if out:
                 those = [others[fd] for fd in fds if fd in others]
@@ -300,24 +301,26 @@ class Audience(LaggingGroup):
                 self._offer([each for each in those if each not in fresh], part, before)
             self._give(part, [fd for fd in fds if fd in self._in_step] if out else fds)
         for connection, (epoch, cursor) in fresh.items():
-            own = [frame for frame in new.get(connection, ()) if frame.seq > cursor] if epoch == self._epoch else []
+            own = (
+                [message for message in new.get(connection, ()) if message.seq > cursor] if epoch == self._epoch else []
+            )
             if connection.ending is None and own:
                 connection.give(b"".join(own), len(own))
             self._step_in_after(connection, epoch, cursor)
 
-    def _give(self, frames: list[Frame], fds: Collection[int]) -> None:
-        """Send frames to clients in step, in so many sends that each of them fits in."""
+    def _give(self, messages: list[Message], fds: Collection[int]) -> None:
+        """Send messages to clients in step, in so many sends that each of them fits in."""
         while fds:
-            piece, frames = split(frames)
+            piece, messages = split(messages)
             self.give(fds, b"".join(piece), len(piece))
-            if not frames:
+            if not messages:
                 return
             short = {fd for fd in fds if fd not in self._in_step}
-            self._offer([each for each in self._late if each.fd in short], frames, piece[-1].seq)
+            self._offer([each for each in self._late if each.fd in short], messages, piece[-1].seq)
             fds = [fd for fd in fds if fd not in short]
 
-    def _begin_anew(self, first: Frame) -> None:
-        """The log was begun anew: the first frame says so to those in step."""
+    def _begin_anew(self, first: Message) -> None:
+        """The log was begun anew: the first message says so to those in step."""
         epoch, position = parse_id(first[4 : first.index(b"\n")].decode()) or ("", -1)
         for behind in self._behind.values():
             behind.subscription.inbox.lost("restarted", epoch, position)

@@ -12,38 +12,38 @@ import operator
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
-from .message import Frame
+from .message import Message
 
 __all__ = ["SEND", "next_batch", "split"]
 
 #: Bytes of a send, about: half of what the kernel keeps for a client (see takeover.py), so that one fits in.
 SEND = 32768
-# Frames of a batch, and sends that it takes beyond those of its first channel: the loop's thread has more to do.
+# Messages of a batch, and sends that it takes beyond those of its first channel: the loop's thread has more to do.
 _FRAMES, _SENDS = 1000, 2000
 
 Having = Callable[[str], Collection[int]]
-Part = tuple[list[Frame], Collection[int]]
-"""Frames in the order of the log, and the descriptors of the clients that get just these."""
+Part = tuple[list[Message], Collection[int]]
+"""Messages in the order of the log, and the descriptors of the clients that get just these."""
 
 
-def next_batch(waiting: deque[Frame], having: Having) -> tuple[list[Frame], list[Part]]:
-    """Take the next frames, at least one, and divide them.
+def next_batch(waiting: deque[Message], having: Having) -> tuple[list[Message], list[Part]]:
+    """Take the next messages, at least one, and divide them.
 
-    Of a channel there are ``SEND`` bytes at most, unless one frame is longer. No descriptor is in two parts, and frames
-    that nobody has are in none.
+    Of a channel there are ``SEND`` bytes at most, unless one message is longer. No descriptor is in two parts, and
+    messages that nobody has are in none.
 
     :param waiting: where to take them from; not empty.
     :param having: gives the descriptors of all who have a channel. What it gives is not changed, and is in the parts.
     """
-    frames: list[Frame] = []
-    found: dict[str, tuple[Collection[int], list[Frame]]] = {}
+    messages: list[Message] = []
+    found: dict[str, tuple[Collection[int], list[Message]]] = {}
     sizes: dict[str, int] = {}
     sends = 0
-    while waiting and len(frames) < _FRAMES:
-        frame = waiting[0]
-        channel = frame.channel
+    while waiting and len(messages) < _FRAMES:
+        message = waiting[0]
+        channel = message.channel
         if channel in found:
-            if sizes[channel] + len(frame) > SEND:
+            if sizes[channel] + len(message) > SEND:
                 break
         else:
             fds = having(channel)
@@ -51,20 +51,20 @@ def next_batch(waiting: deque[Frame], having: Having) -> tuple[list[Frame], list
             if found and sends > _SENDS:
                 break
             found[channel], sizes[channel] = (fds, []), 0
-        found[channel][1].append(frame)
-        sizes[channel] += len(frame)
-        frames.append(waiting.popleft())
-    return frames, list(_divided([each for each in found.values() if each[0]]))
+        found[channel][1].append(message)
+        sizes[channel] += len(message)
+        messages.append(waiting.popleft())
+    return messages, list(_divided([each for each in found.values() if each[0]]))
 
 
-def _divided(found: list[tuple[Collection[int], list[Frame]]]) -> Iterator[Part]:
+def _divided(found: list[tuple[Collection[int], list[Message]]]) -> Iterator[Part]:
     if not found:
         return
     # The largest first: for it alone, no client is looked at.
     found.sort(key=lambda each: len(each[0]), reverse=True)
     most = found[0][0]
     if all(fds == most for fds, _ in found):
-        yield _in_order([frames for _, frames in found]), most
+        yield _in_order([messages for _, messages in found]), most
         return
     # For each client a number, with a bit for each of these channels.
     channels = dict.fromkeys(most, 1)
@@ -87,17 +87,17 @@ def _divided(found: list[tuple[Collection[int], list[Frame]]]) -> Iterator[Part]
         yield _in_order(those), members
 
 
-def _in_order(lists: list[list[Frame]]) -> list[Frame]:
+def _in_order(lists: list[list[Message]]) -> list[Message]:
     if len(lists) == 1:
         return lists[0]
     return sorted(itertools.chain.from_iterable(lists), key=operator.attrgetter("seq"))
 
 
-def split(frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """As many of the first frames as are one send, at least one, and the others."""
-    size = len(frames[0])
-    for place, frame in enumerate(itertools.islice(frames, 1, None), 1):
-        size += len(frame)
+def split(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """As many of the first messages as are one send, at least one, and the others."""
+    size = len(messages[0])
+    for place, message in enumerate(itertools.islice(messages, 1, None), 1):
+        size += len(message)
         if size > SEND:
-            return frames[:place], frames[place:]
-    return frames, []
+            return messages[:place], messages[place:]
+    return messages, []

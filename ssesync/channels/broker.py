@@ -27,8 +27,8 @@ from ..event import dump_json
 from ..locks import make_lock
 from . import forks
 from .counters import Counters
-from .dispatcher import Hub
-from .message import CONTROL, Frame, Page, body_of, check_channel, check_pattern
+from .dispatcher import Dispatcher
+from .message import CONTROL, Message, Page, body_of, check_channel, check_pattern
 from .options import Limits, checked_options, take_number
 from .policy import Policy
 from .reentry import Wakeup, entered
@@ -83,8 +83,8 @@ class Broker:
         self._claiming = make_lock("channels.claims")
         self._claims: dict[str, float] = {}
         #: Who subscribes in this process.
-        self.hub = Hub()
-        self.hub.on_control = self._control
+        self.dispatcher = Dispatcher()
+        self.dispatcher.on_control = self._control
         self._audiences: Audiences | None = None
 
     def publish(
@@ -163,13 +163,13 @@ class Broker:
         checked = Policy(**checked_options(policy, {}, [*Policy.__dataclass_fields__]))
         self._ensure_listening()
         subscription = Subscription(self, names, globs, checked, key)
-        self.hub.attach(subscription.inbox, names, globs, key)
+        self.dispatcher.attach(subscription.inbox, names, globs, key)
         self._attached()
         if last_event_id:
             subscription.resume(last_event_id)
         else:
-            # Asked after the hub had it: what was published before this is not for it, and what comes after can't
-            # pass it by.
+            # Asked after the dispatcher had it: what was published before this is not for it, and what comes after
+            # can't pass it by.
             epoch, head = self._head()
             subscription.inbox.start(epoch, head, behind=False)
         if self._closed:
@@ -192,7 +192,7 @@ class Broker:
         Those of other processes are told within a second or so. Of theirs, those who have it by a pattern don't count.
         """
         check_channel(channel)
-        here = self.hub.count(channel)
+        here = self.dispatcher.count(channel)
         return here if local else here + self._count_elsewhere(channel)
 
     def revoke(self, key: str, channel: str | None = None) -> None:
@@ -207,7 +207,7 @@ class Broker:
             raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
         if channel is not None:
             check_channel(channel)
-        self.hub.revoke(key, channel)
+        self.dispatcher.revoke(key, channel)
         self._tell({"revoke": key, "channel": channel})
 
     def use_once(self, token: str, seconds: float) -> bool:
@@ -240,14 +240,14 @@ class Broker:
             pass  # it does not listen, or another call ends that
         else:
             self._unlisten()
-        self.hub.close(CloseReason.SHUTDOWN)
+        self.dispatcher.close(CloseReason.SHUTDOWN)
         self._release()
 
     def snapshot(self) -> dict[str, Any]:
         """What this process has done, as plain values: ``subscribers`` now, and since its start ``published`` events,
         ``disconnected`` subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``."""
         names = ("published", "disconnected", "dropped", "coalesced", "resets")
-        return {"subscribers": len(self.hub), **{name: self._counters[name] for name in names}}
+        return {"subscribers": len(self.dispatcher), **{name: self._counters[name] for name in names}}
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """Say, once in a process, that this broker can't serve several processes, if the WSGI environ tells of some."""
@@ -280,7 +280,7 @@ class Broker:
         raise NotImplementedError
 
     def _listen(self) -> None:
-        """Set the hub's place to the log's head and, from then on, deliver to it what is appended."""
+        """Set the dispatcher's place to the log's head and, from then on, deliver to it what is appended."""
 
     def _attached(self) -> None:
         """A subscriber has come."""
@@ -314,9 +314,9 @@ class Broker:
 
     # What they share.
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, control: dict[str, Any]) -> None:
         """Tell all processes."""
-        self._publish(CONTROL, body_of(dump_json(message), None, None))
+        self._publish(CONTROL, body_of(dump_json(control), None, None))
 
     def _publish(self, channel: str, body: bytes) -> str:
         if self._closed:
@@ -328,10 +328,10 @@ class Broker:
             self._release()  # by a signal handler, say, after it was looked for above: what was opened since
         return event_id
 
-    def _control(self, frame: Frame) -> None:
-        message = json.loads(frame.event.data or "{}")
-        if "revoke" in message:
-            self.hub.revoke(message["revoke"], message.get("channel"))
+    def _control(self, message: Message) -> None:
+        control = json.loads(message.event.data or "{}")
+        if "revoke" in control:
+            self.dispatcher.revoke(control["revoke"], control.get("channel"))
 
     def _ensure_listening(self) -> None:
         """Listen, or wait for the thread that is about to. No lock is held meanwhile, as that may wait for a server."""

@@ -1,7 +1,7 @@
-"""The hub: who in this process listens to which channels. Frames come in once and are offered to each.
+"""The dispatcher: who in this process listens to which channels. Messages come in once and are offered to each.
 
-It holds *sinks*, and never waits for one. Sinks come and go from any thread, frames come from one at a time. A sink
-that is attached gets every frame that is delivered afterwards; where that begins is ``position``, all before it lies
+It holds *sinks*, and never waits for one. Sinks come and go from any thread, messages come from one at a time. A sink
+that is attached gets every message that is delivered afterwards; where that begins is ``position``, all before it lies
 in the log.
 """
 
@@ -17,15 +17,15 @@ from typing import Any, Protocol, cast
 from ..errors import CloseReason
 from ..locks import make_lock
 from .index import Index, drop, having, matches, put
-from .message import CONTROL, Frame
+from .message import CONTROL, Message
 from .reentry import entered, entered_or_inside
 
-__all__ = ["Hub", "Listed", "Member", "SharedSink", "Sink"]
+__all__ = ["Dispatcher", "Listed", "Member", "SharedSink", "Sink"]
 
 logger = logging.getLogger("ssesync")
 
-# Frames that are offered to a sink at a time. So a thread that waits is woken once for all of them, not for each: with
-# a thousand threads that made bursts twenty times as fast. A quarter of what may wait for a sink by default.
+# Messages that are offered to a sink at a time. So a thread that waits is woken once for all of them, not for each:
+# with a thousand threads that made bursts twenty times as fast. A quarter of what may wait for a sink by default.
 _RUN = 64
 # The sinks of a channel are remembered where it has more members than this. Of a user's own channel they are found as
 # fast, and remembering would take memory for each user.
@@ -40,11 +40,11 @@ class Listed(Protocol):
 
 
 class Sink(Protocol):
-    """What a hub feeds. Nothing here may wait; called on the thread that publishes or listens."""
+    """What a dispatcher feeds. Nothing here may wait; called on the thread that publishes or listens."""
 
-    def offer(self, frame: Frame) -> bool:
-        """Take a frame, or not. ``False``: the sink is over, drop it. A frame that was offered before may come again,
-        and one from before the sink was attached may come: ``seq`` tells."""
+    def offer(self, message: Message) -> bool:
+        """Take a message, or not. ``False``: the sink is over, drop it. A message that was offered before may come
+        again, and one from before the sink was attached may come: ``seq`` tells."""
 
     def lost(self, why: str, epoch: str, position: int) -> object:
         """The log was begun anew: what comes now comes after ``position`` of ``epoch``."""
@@ -66,7 +66,7 @@ class SharedSink(Sink, Protocol):
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """What the hub knows of one who has channels."""
+    """What the dispatcher knows of one who has channels."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -79,12 +79,12 @@ class Member:
         return channel in self.channels or any(matches(each, channel) for each in self.patterns)
 
 
-class Hub:
+class Dispatcher:
     """See the module. Its methods may be called from any thread but for :meth:`claim` and :meth:`deliver`, whose
     callers come one at a time."""
 
     def __init__(self) -> None:
-        self._lock = make_lock("channels.hub")
+        self._lock = make_lock("channels.dispatcher")
         self._members: dict[Listed, Member] = {}
         self._index: Index[Listed] = Index()
         self._keys: dict[str, Listed | dict[Listed, None]] = {}
@@ -96,21 +96,21 @@ class Hub:
         #: A sink that is attached now gets all that comes after this.
         self.position = 0
         self._changed: set[str] | None = None  # until somebody asks: within one process nobody does
-        #: Called with each frame of the brokers' own channel.
-        self.on_control: Callable[[Frame], object] = lambda frame: None
+        #: Called with each message of the brokers' own channel.
+        self.on_control: Callable[[Message], object] = lambda message: None
 
     def attach(
         self, sink: ListedSink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None
     ) -> None:
-        """Offer the sink every frame of these channels from now on."""
+        """Offer the sink every message of these channels from now on."""
         self._enlist(sink, Member(tuple(channels), tuple(patterns), key, sink), None)
 
     def enlist(self, who: Listed, member: Member, instead_of: Listed | None = None) -> tuple[str, int]:
         """One more has channels, who counts by himself and ends by himself, and gets what a shared sink is offered.
 
-        The sink is offered each frame once, however many have it. ``instead_of`` is who will be detached next, and who
-        counts no more. The answer: the log and the place in it from which on the sink is offered all frames of these
-        channels. What came before, it may not have been offered.
+        The sink is offered each message once, however many have it. ``instead_of`` is who will be detached next, and
+        who counts no more. The answer: the log and the place in it from which on the sink is offered all messages of
+        these channels. What came before, it may not have been offered.
         """
         return self._enlist(who, member, instead_of)
 
@@ -159,27 +159,27 @@ class Hub:
             self.position = position
             return [channel for channel in channels if channel == CONTROL or self._sinks_of(channel)]
 
-    def deliver(self, frames: Iterable[Frame], position: int | None = None) -> None:
-        """Offer frames, in order, to all who have their channels; ``position`` is where they end."""
+    def deliver(self, messages: Iterable[Message], position: int | None = None) -> None:
+        """Offer messages, in order, to all who have their channels; ``position`` is where they end."""
         with self._held():
             if position is not None:
                 # Before they are offered: a sink that comes from now on looks for them in the log.
                 self.position = position
-            runs: list[tuple[list[Frame], tuple[Sink, ...]]] = []
-            for frame in frames:
-                sinks = self._sinks_of(frame.channel)
+            runs: list[tuple[list[Message], tuple[Sink, ...]]] = []
+            for message in messages:
+                sinks = self._sinks_of(message.channel)
                 last = runs[-1][1] if runs else None
                 if (sinks is not last and sinks != last) or len(runs[-1][0]) == _RUN:
                     runs.append(([], sinks))
-                runs[-1][0].append(frame)
+                runs[-1][0].append(message)
         for run, sinks in runs:
-            for frame in run:
-                if frame.channel == CONTROL:
-                    self.on_control(frame)
+            for message in run:
+                if message.channel == CONTROL:
+                    self.on_control(message)
             # Sink by sink: one that waits is woken once, and finds all of them.
             for sink in sinks:
-                for frame in run:
-                    if not sink.offer(frame):
+                for message in run:
+                    if not sink.offer(message):
                         self._gone.append(sink)
                         break
         self._purge()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..detached.loop import Connection, Group, Loop
 from ..errors import CloseReason
 from ..wire.encoder import KEEP_ALIVE
-from .message import Frame
+from .message import Message
 from .policy import Policy
 from .subscription import Subscription
 
@@ -39,12 +39,12 @@ class Lagging:
         #: Whether a helper reads the log for it.
         self.busy = False
 
-    def offer(self, frames: Sequence[Frame]) -> bool:
+    def offer(self, messages: Sequence[Message]) -> bool:
         """Keep what is published meanwhile, as far as there is room; whether the client may stay."""
         inbox = self.subscription.inbox
         if self.busy:
             inbox.still_reads()  # it waits for this process
-        return inbox.offer_all(frames)
+        return inbox.offer_all(messages)
 
     def read(self) -> list[bytes] | None:
         """What the log has for the client next; ``None`` at its end. On a reader's thread."""
@@ -114,14 +114,14 @@ class LaggingGroup(Group):
         subscription.inbox.start(epoch, cursor, behind=log)
         self._behind[connection] = Lagging(subscription)
 
-    def _offer(self, connections: Iterable[Connection], frames: list[Frame], position: int) -> None:
-        """Keep frames for clients that are late or behind. The late ones were given all up to a position."""
+    def _offer(self, connections: Iterable[Connection], messages: list[Message], position: int) -> None:
+        """Keep messages for clients that are late or behind. The late ones were given all up to a position."""
         for connection in connections:
             if connection in self._late:
                 del self._late[connection]
                 self._fall_behind(connection, self._epoch, position)
             behind = self._behind[connection]
-            if not behind.offer(frames):
+            if not behind.offer(messages):
                 self.loop.end(connection, behind.subscription.inbox.reason or CloseReason.OVERFLOW)
 
     def _leave_to_log(self, connections: list[Connection]) -> None:

@@ -1,4 +1,4 @@
-"""Frames: events of a channel as they go over the wire, made once in a process and shared by all who get them.
+"""Messages: events of a channel as they go over the wire, made once in a process and shared by all who get them.
 
 An id is ``<epoch>-<seq>``. ``seq`` counts the events of all channels of a broker, so one id tells how far a client has
 come in any number of channels. The epoch names the log: a log that was begun anew does not know the ids of the old one.
@@ -15,7 +15,7 @@ from ..event import Event, dump_json, warned_if_encoded
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
 
-__all__ = ["CONTROL", "Frame", "Page", "body_of", "check_channel", "check_pattern", "parse_id"]
+__all__ = ["CONTROL", "Message", "Page", "body_of", "check_channel", "check_pattern", "parse_id"]
 
 #: What brokers tell one another goes over a channel of a name that no user can give.
 CONTROL = "\x01control"
@@ -23,7 +23,7 @@ _ID = re.compile(r"([0-9a-z]{1,32})-(\d{1,18})")
 _LONGEST_NAME = 200
 
 
-class Frame(bytes):
+class Message(bytes):
     """An event as it goes over the wire, id and all, that knows its place. A *sink* sends it as the bytes it is."""
 
     #: The event's number, higher than that of every event before it in any channel.
@@ -32,13 +32,13 @@ class Frame(bytes):
     _event: Event | None
 
     @classmethod
-    def make(cls, epoch: str, seq: int, channel: str, body: bytes) -> Frame:
-        """The frame of an event that is encoded without its id already."""
-        frame = cls(b"id: %s-%d\n%s" % (epoch.encode(), seq, body))
-        frame.seq = seq
-        frame.channel = channel
-        frame._event = None
-        return frame
+    def make(cls, epoch: str, seq: int, channel: str, body: bytes) -> Message:
+        """The message of an event that is encoded without its id already."""
+        message = cls(b"id: %s-%d\n%s" % (epoch.encode(), seq, body))
+        message.seq = seq
+        message.channel = channel
+        message._event = None
+        return message
 
     @property
     def event(self) -> Event:
@@ -52,7 +52,7 @@ class Frame(bytes):
 class Page(NamedTuple):
     """What a log holds after some place: some of it, in order."""
 
-    frames: list[Frame]
+    messages: list[Message]
     complete: bool
     """Whether there was no more."""
     lost: str = ""
@@ -62,13 +62,13 @@ class Page(NamedTuple):
     """The last event of the log, of whatever channel."""
 
 
-def merged(frames: Iterable[Frame], limit: int, epoch: str, head: int) -> Page:
-    """A page of frames that come in order, from however many channels."""
-    page: list[Frame] = []
-    for frame in frames:
+def merged(messages: Iterable[Message], limit: int, epoch: str, head: int) -> Page:
+    """A page of messages that come in order, from however many channels."""
+    page: list[Message] = []
+    for message in messages:
         if len(page) == limit:
             return Page(page, False, "", epoch, head)
-        page.append(frame)
+        page.append(message)
     return Page(page, True, "", epoch, head)
 
 

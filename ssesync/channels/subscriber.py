@@ -17,7 +17,7 @@ from ..event import Event, dump_json
 from ..locks import make_lock
 from ..wire.encoder import encode
 from .dispatcher import Listed
-from .message import Frame
+from .message import Message
 from .pending import End, Pending, key_of
 from .policy import Policy
 from .reentry import Wakeup, entered, entered_or_inside
@@ -28,7 +28,7 @@ _NONE: Mapping[int, Any] = {}
 
 
 class Inbox:
-    """A hub's sink. ``offer``, ``close`` and ``lost`` come from any thread, the rest from the one that reads.
+    """A dispatcher's sink. ``offer``, ``close`` and ``lost`` come from any thread, the rest from the one that reads.
 
     ``close`` waits for no lock, since it may be called on a thread that holds the inbox's own: see :mod:`.reentry`.
     Callbacks are called while no lock is held.
@@ -45,7 +45,7 @@ class Inbox:
         self._wakeup = Wakeup()
         self._must_wake = False
         self._pending = Pending(policy)
-        self._reset: Frame | None = None
+        self._reset: Message | None = None
         self._last = b""
         self._dropped = 0
         self._newest = -1  # that was offered
@@ -77,82 +77,83 @@ class Inbox:
 
     @property
     def pending(self) -> tuple[int, int]:
-        """How many frames and bytes wait."""
+        """How many messages and bytes wait."""
         return len(self._pending), self._pending.size
 
-    # Of the hub.
+    # Of the dispatcher.
 
-    def offer_all(self, frames: Sequence[Frame]) -> bool:
+    def offer_all(self, messages: Sequence[Message]) -> bool:
         """:meth:`offer` for several, in order."""
         if self.policy.coalesce is not None:
-            return all(self._offer_coalescing(frame) for frame in frames)
+            return all(self._offer_coalescing(message) for message in messages)
         with entered(), self._lock:
             if self._left_out and not self._ends:
-                self._newest = max(self._newest, frames[-1].seq)
+                self._newest = max(self._newest, messages[-1].seq)
                 taken = self._patient()
             else:
-                taken = all(self._offer(frame) for frame in frames)
+                taken = all(self._offer(message) for message in messages)
         self._after()
         return taken
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, message: Message) -> bool:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
         if self.policy.coalesce is not None:
-            return self._offer_coalescing(frame)
+            return self._offer_coalescing(message)
         with entered(), self._lock:
             try:
-                taken = self._offer(frame)
-            except BaseException:  # of a signal handler, after the frame was noticed and before it was put here
+                taken = self._offer(message)
+            except BaseException:  # of a signal handler, after the message was noticed and before it was put here
                 self._missed()
                 raise
         if self._must_wake or self._ends:
             self._after()
         return taken
 
-    def _offer_coalescing(self, frame: Frame) -> bool:
+    def _offer_coalescing(self, message: Message) -> bool:
         # The user's function is called while the lock is not held, and for none while there is room, as each call costs
-        # the decoding of an event. Frames come from one thread at a time: a second turn finds no others than the first.
+        # the decoding of an event. Messages come from one thread at a time: a second turn finds no others than the
+        # first.
         assert self.policy.coalesce is not None
         keys: dict[int, Any] = {}
         while True:
             with entered(), self._lock:
-                may_wait = not (self._ends or self._left_out or self.behind or frame.seq <= self._newest)
-                due = self._pending.to_be_coalesced(frame) if may_wait else []
+                may_wait = not (self._ends or self._left_out or self.behind or message.seq <= self._newest)
+                due = self._pending.to_be_coalesced(message) if may_wait else []
                 unkeyed = [each for each in due if each.seq not in keys]
-                taken = not unkeyed and self._offer(frame, keys)
+                taken = not unkeyed and self._offer(message, keys)
             if not unkeyed:
                 self._after()
                 return taken
             for each in unkeyed:
                 keys[each.seq] = key_of(self.policy.coalesce, each)
 
-    def _offer(self, frame: Frame, keys: Mapping[int, Any] = _NONE) -> bool:
+    def _offer(self, message: Message, keys: Mapping[int, Any] = _NONE) -> bool:
         if self._ends:
             return False
-        if frame.seq <= self._newest:
+        if message.seq <= self._newest:
             return True
-        self._newest = frame.seq
+        self._newest = message.seq
         if self._left_out:
             return self._patient()
         pending = self._pending
-        if pending.keyed is None and not pending.has_room(frame):
+        if pending.keyed is None and not pending.has_room(message):
             if self.behind or self.policy.overflow == "disconnect":
                 return self._leave_out()
             if self.policy.overflow == "coalesce":
                 self._count("coalesced", pending.coalesce(keys))
             else:
-                dropped = pending.drop_oldest(frame)
+                dropped = pending.drop_oldest(message)
                 self._dropped += dropped
                 self._count("dropped", dropped)
         if pending.keyed is not None:
-            fits, dropped = pending.replace(frame, keys[frame.seq])
+            fits, dropped = pending.replace(message, keys[message.seq])
             self._count("coalesced", dropped)
             if not fits:
                 return self._leave_out()
         else:
-            if not pending.frames:
+            if not pending.messages:
                 self._looked = time.monotonic()  # before this there was nothing to be seen
-            pending.add(frame)
+            pending.add(message)
         self._must_wake = True
         return True
 
@@ -227,7 +228,7 @@ class Inbox:
                 self._pending.clear()  # it is all in the log
             else:
                 self._newest = max(self._newest, cursor)
-                self._pending.keep(lambda frame: frame.seq > cursor)
+                self._pending.keep(lambda message: message.seq > cursor)
         self._after()
 
     def still_reads(self) -> None:
@@ -248,10 +249,10 @@ class Inbox:
         self._after()
         return place
 
-    def found(self, frames: list[Frame], *, complete: bool, generation: int, end: int, epoch: str) -> list[Frame]:
+    def found(self, messages: list[Message], *, complete: bool, generation: int, end: int, epoch: str) -> list[Message]:
         """The log was read up to ``end``: what there is to give now. If nothing was left out, it is live."""
         with entered(), self._lock:
-            given = self._found(frames, complete, generation, end, epoch)
+            given = self._found(messages, complete, generation, end, epoch)
         self._after()
         return given
 
@@ -276,10 +277,12 @@ class Inbox:
         if not self._ends:
             self._wait(timeout)
 
-    def reset(self, why: str, epoch: str, position: int) -> Frame:
+    def reset(self, why: str, epoch: str, position: int) -> Message:
         """The event that tells a client to fetch anew what it shows, with the id to go on from."""
         self._count("resets", 1)
-        return Frame.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=self.policy.reset_event)))
+        return Message.make(
+            epoch, position, "", encode(Event(dump_json({"reason": why}), type=self.policy.reset_event))
+        )
 
     # With the lock held.
 
@@ -297,40 +300,40 @@ class Inbox:
         if self._dropped:
             items.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
             self._dropped = 0
-        frames = self._pending.all()
-        if frames:
-            self.cursor = frames[-1].seq
-        self.events += len(frames)
-        items += frames
+        messages = self._pending.all()
+        if messages:
+            self.cursor = messages[-1].seq
+        self.events += len(messages)
+        items += messages
         if self._last:
             items.append(self._last)
             self._last = b""
         self._pending.clear()
         return items
 
-    def _take_reset(self) -> list[Frame]:
-        frame, self._reset = self._reset, None
-        return [] if frame is None else [frame]
+    def _take_reset(self) -> list[Message]:
+        message, self._reset = self._reset, None
+        return [] if message is None else [message]
 
-    def _found(self, frames: list[Frame], complete: bool, generation: int, end: int, epoch: str) -> list[Frame]:
+    def _found(self, messages: list[Message], complete: bool, generation: int, end: int, epoch: str) -> list[Message]:
         if generation != self.generation or self._ends:
             return []
         if epoch != self.epoch:
             # What has come so far may be of the old log, of which the numbers say nothing in this one.
-            self._pending.keep(lambda frame: frame.startswith(b"id: %s-" % epoch.encode()))
+            self._pending.keep(lambda message: message.startswith(b"id: %s-" % epoch.encode()))
             kept = self._pending.all()
             self._newest = kept[-1].seq if kept else end
         self.epoch, self.cursor = epoch, end
         self._newest = max(self._newest, end)
         if complete and not self._left_out:
             self.behind = self.blameless = False
-            self._pending.keep(lambda frame: frame.seq > end)
-            frames = frames + self._pending.all()
+            self._pending.keep(lambda message: message.seq > end)
+            messages = messages + self._pending.all()
             self._pending.clear()
-            self.cursor = frames[-1].seq if frames else end
-        frames = self._take_reset() + frames
-        self.events += len(frames)
-        return frames
+            self.cursor = messages[-1].seq if messages else end
+        messages = self._take_reset() + messages
+        self.events += len(messages)
+        return messages
 
     def _missed(self) -> None:
         self._left_out = self.blameless = True

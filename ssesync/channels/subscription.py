@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason, StreamClosed
 from ..event import Event
 from ..text import escape
-from .message import Frame, body_of, parse_id
+from .message import Message, body_of, parse_id
 from .policy import Policy
 from .subscriber import Inbox
 
@@ -57,7 +57,7 @@ class Subscription:
         with broker.subscribe("orders") as subscription:
             for event in subscription: ...
 
-    As the source of a stream it needs no thread of its own: frames are put where the server's thread takes them. It
+    As the source of a stream it needs no thread of its own: messages are put where the server's thread takes them. It
     may be read by one thread at a time, and ended from any. One that is let go of ends by itself.
     """
 
@@ -75,10 +75,10 @@ class Subscription:
         key: str | None = None,
     ) -> None:
         self._broker = broker
-        self._hub = broker.hub
+        self._hub = broker.dispatcher
         #: The channels, and patterns of channels, that it gets.
         self.channels, self.patterns = channels, patterns
-        #: What the hub feeds.
+        #: What the dispatcher feeds.
         self.inbox = Inbox(policy, broker.count)
         #: Events of a reading of the log.
         self.page = _PAGE
@@ -178,7 +178,7 @@ class Subscription:
         pause = _TRY_AGAIN[0]
         while True:
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if self._hub is not self._broker.hub:
+            if self._hub is not self._broker.dispatcher:
                 self.inbox.abandon()  # the parent's, in a forked child: nobody feeds it
                 return None
             place = self.inbox.look()
@@ -191,8 +191,8 @@ class Subscription:
                     return list(items)
                 continue
             try:
-                if frames := self._read_log(*place):
-                    return list(frames)
+                if messages := self._read_log(*place):
+                    return list(messages)
                 self._failing = False
             except BrokerClosed:
                 self.cancel(CloseReason.SHUTDOWN)
@@ -217,7 +217,7 @@ class Subscription:
             items = self.take(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if items is None:
                 raise StreamClosed(self.inbox.reason or CloseReason.CANCELLED)
-            self._events = [item.event for item in reversed(items) if isinstance(item, Frame)]
+            self._events = [item.event for item in reversed(items) if isinstance(item, Message)]
             if not self._events and deadline is not None and time.monotonic() >= deadline:
                 return None
         return self._events.pop()
@@ -269,13 +269,13 @@ class Subscription:
             inbox.abandon()
             self._hub.detach(inbox)
 
-    def _read_log(self, generation: int, epoch: str, cursor: int) -> list[Frame]:
+    def _read_log(self, generation: int, epoch: str, cursor: int) -> list[Message]:
         page = self._broker.read(epoch, cursor, self.channels, self.patterns, self.page)
         inbox = self.inbox
         if not page.lost:
-            end = page.frames[-1].seq if page.frames else cursor
+            end = page.messages[-1].seq if page.messages else cursor
             return inbox.found(
-                page.frames, complete=page.complete, generation=generation, end=end, epoch=page.epoch
+                page.messages, complete=page.complete, generation=generation, end=end, epoch=page.epoch
             )  # fmt: skip
         blameless = inbox.blameless
         if generation != inbox.generation:

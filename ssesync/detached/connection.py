@@ -119,7 +119,7 @@ class Connection:
         why = CloseReason(reason)
         self._loop.call_soon(lambda: self._loop.end(self, why))
 
-    #: What a hub calls.
+    #: What the dispatcher calls.
     close = cancel
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..errors import CloseReason
-from ..executor import Crew, callers, logged
+from ..executor import Executor, callers, logged
 from ..locks import make_lock
 from ..server.cutting import unacknowledged
 from ..text import escape
@@ -67,7 +67,7 @@ class Loop:
         self._groups: dict[Group, None] = {}
         self._lifetimes: list[tuple[float, int, Connection]] = []
         self._numbers = itertools.count()
-        self._readers = Crew(_READERS, "ssesync-reader")
+        self._readers = Executor(_READERS, "ssesync-reader")
         self._callers = callers()
         self._resets: list[tuple[float, socket.socket]] = []  # deadlines, and connections to be reset by then
         self._farewell: bytes | None = None

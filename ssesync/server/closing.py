@@ -17,7 +17,7 @@ from ..locks import Once, foreign
 from ..settings import Settings
 from ..text import escape
 from .ending import Ending
-from .liveness import Guard
+from .liveness import Liveness
 from .producer import Inline, Producer, Pump, Source
 from .registry import Streams
 from .stats import StreamStats
@@ -43,7 +43,7 @@ class Closable:
     _source: Any
     _produce: Producer | None
     _driver: Source | None
-    _guard: Guard | None
+    _guard: Liveness | None
     _takeover: Takeover | None
     _detached: Connection | None
     _admitted: str | None

@@ -1,4 +1,4 @@
-"""Guard: watches over one stream while it is served: whether its client is there and reads, how long it lives."""
+"""Liveness: watches over one stream while it is served: whether its client is there and reads, how long it lives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .wsgi_sockets import find_socket
 if TYPE_CHECKING:
     from .stream import EventStream
 
-__all__ = ["Guard"]
+__all__ = ["Liveness"]
 
 
-class Guard:
+class Liveness:
     """Looks after one stream from its opening to its end.
 
     The descriptor is the server's and may be another connection's as soon as the stream has ended: so it is only ever

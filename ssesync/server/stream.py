@@ -21,7 +21,7 @@ from .checks import check_callbacks
 from .closing import Closable
 from .ending import Ending
 from .environ import counted_address
-from .liveness import Guard
+from .liveness import Liveness
 from .margins import opening_of
 from .origin import is_same_origin, with_cors
 from .producer import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
@@ -120,7 +120,7 @@ class EventStream(Closable):
         self._environ = environ
         self._context = contextvars.copy_context()
         self._driver: Source | None = None
-        self._guard: Guard | None = None
+        self._guard: Liveness | None = None
         self._takeover: Takeover | None = None
         self._ending = Ending(self.settings, {}, self.name)
         self._opening = b""
@@ -228,7 +228,7 @@ class EventStream(Closable):
 
     def _watch_over(self) -> None:
         streams.warn_once(self._environ or {})
-        self._guard = Guard(self, self._environ or {}, self.settings)
+        self._guard = Liveness(self, self._environ or {}, self.settings)
 
     def _refuse(self, why: str, *, counted: bool) -> str:
         """Answer that this client can't be served now, and end its connection where that can be done."""

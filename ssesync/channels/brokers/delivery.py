@@ -1,9 +1,9 @@
-"""Delivery: hands on to a hub what many threads publish, in order, while no lock is held.
+"""Delivery: hands on to a dispatcher what many threads publish, in order, while no lock is held.
 
-A thread that publishes puts its frame into a queue. If nobody delivers at that moment, the thread does so itself until
-the queue is empty: what one thread publishes alone has reached the subscribers when ``publish`` returns. If another
-thread delivers, that one takes the frame along. So does the thread itself where it publishes from within a delivery: in
-a signal handler, or in a subscriber's ``coalesce`` function.
+A thread that publishes puts its message into a queue. If nobody delivers at that moment, the thread does so itself
+until the queue is empty: what one thread publishes alone has reached the subscribers when ``publish`` returns. If
+another thread delivers, that one takes the message along. So does the thread itself where it publishes from within a
+delivery: in a signal handler, or in a subscriber's ``coalesce`` function.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import time
 from collections import deque
 
 from ...locks import make_lock
-from ..dispatcher import Hub
-from ..message import Frame
+from ..dispatcher import Dispatcher
+from ..message import Message
 from ..reentry import entered
 
 __all__ = ["Delivery"]
 
-# Frames that are handed on at a time: as many as the hub offers to one subscriber before it turns to the next.
+# Messages that are handed on at a time: as many as the dispatcher offers to one subscriber before it turns to the next.
 _RUN = 64
-# Beyond so many frames in the queue, threads that publish wait, up to so many seconds: to deliver takes longer than to
-# publish. The thread that delivers has another one go on when it has handed on so many, and one waits.
+# Beyond so many messages in the queue, threads that publish wait, up to so many seconds: to deliver takes longer than
+# to publish. The thread that delivers has another one go on when it has handed on so many, and one waits.
 _BUSY, _PATIENCE, _PAUSE = 256, 1.0, 0.001
 # Beyond so many, where a subscriber's function hangs, say, they are dropped here, and subscribers read the log instead.
 _MOST = 10_000
@@ -31,20 +31,21 @@ _MOST = 10_000
 class Delivery:
     """See the module. Any thread, any signal handler."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._hub = dispatcher
         self._lock = make_lock("channels.delivery")
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[Message] = deque()
         self._deliverer: int | None = None
         self._waiting: set[int] = set()
         self._dropped: deque[int] = deque(maxlen=1)  # the number of the last for which there was no room
 
-    def queue(self, frame: Frame) -> None:
-        """Have a frame delivered by the next :meth:`deliver`. To be called with the log's lock held, for the order."""
+    def queue(self, message: Message) -> None:
+        """Have a message delivered by the next :meth:`deliver`. To be called with the log's lock held, for the
+        order."""
         if len(self._frames) < _MOST:
-            self._frames.append(frame)
+            self._frames.append(message)
         else:
-            self._dropped.append(frame.seq)
+            self._dropped.append(message.seq)
 
     def deliver(self) -> None:
         """Hand on what is in the queue, unless a thread does so already."""
@@ -59,26 +60,26 @@ class Delivery:
         handed_on = done = 0
         try:
             while True:
-                frames, skipped = self._next(me, done, handed_on)
-                done = len(frames)
+                messages, skipped = self._next(me, done, handed_on)
+                done = len(messages)
                 handed_on += done
                 if skipped is not None:
                     self._hub.claim((), skipped)  # who comes from now on looks for them in the log
                     self._hub.missed(None)
-                elif frames:
-                    self._hub.deliver(frames, frames[-1].seq)
+                elif messages:
+                    self._hub.deliver(messages, messages[-1].seq)
                 else:
                     return
         except BaseException:
-            # Something that a signal handler raises. The frames are in the queue still: the next thread begins with
+            # Something that a signal handler raises. The messages are in the queue still: the next thread begins with
             # them, and a subscriber that has got them already leaves them out.
             if self._deliverer == me:
                 self._deliverer = None
             raise
 
-    def _next(self, me: int, done: int, handed_on: int) -> tuple[list[Frame], int | None]:
-        """What this thread is to deliver now, after it is done with so many, or up to which number frames are left out;
-        neither if there is nothing, or another thread delivers."""
+    def _next(self, me: int, done: int, handed_on: int) -> tuple[list[Message], int | None]:
+        """What this thread is to deliver now, after it is done with so many, or up to which number messages are left
+        out; neither if there is nothing, or another thread delivers."""
         with entered(), self._lock:
             if self._deliverer not in (None, me):
                 return [], None

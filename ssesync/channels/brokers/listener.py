@@ -1,4 +1,4 @@
-"""The one thread of a process that brings what other processes publish to its hub."""
+"""The one thread of a process that brings what other processes publish to its dispatcher."""
 
 from __future__ import annotations
 

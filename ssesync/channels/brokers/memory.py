@@ -18,7 +18,7 @@ from typing import Any
 
 from ...locks import make_lock
 from ..broker import Broker
-from ..message import Frame, Page, compiled, merged
+from ..message import Message, Page, compiled, merged
 from ..reentry import entered
 from .delivery import Delivery
 
@@ -40,14 +40,15 @@ class Log:
     """A channel's events."""
 
     def __init__(self) -> None:
-        self.entries: deque[tuple[int, float, Frame]] = deque()  # seq, time, frame
+        self.entries: deque[tuple[int, float, Message]] = deque()  # seq, time, message
         self.size = 0
         self.trimmed = 0  # up to this seq
 
-    def after(self, seq: int, limit: int) -> list[Frame]:
-        """Up to so many frames after a seq: no more, or who comes from far back would cost as much again each time."""
+    def after(self, seq: int, limit: int) -> list[Message]:
+        """Up to so many messages after a seq: no more, or who comes from far back would cost as much again each
+        time."""
         first = bisect.bisect_right(self.entries, seq, key=operator.itemgetter(0))
-        return [frame for _, _, frame in itertools.islice(self.entries, first, first + limit)]
+        return [message for _, _, message in itertools.islice(self.entries, first, first + limit)]
 
 
 class MemoryBroker(Broker):
@@ -67,8 +68,8 @@ class MemoryBroker(Broker):
         self._logs: OrderedDict[str, Log] = OrderedDict()  # the last that was published to comes last
         self._base = 0  # up to this seq, channels may be missing
         self._warned = False
-        self._delivery = Delivery(self.hub)
-        self.hub.epoch = secrets.token_hex(4)
+        self._delivery = Delivery(self.dispatcher)
+        self.dispatcher.epoch = secrets.token_hex(4)
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """See :class:`Broker`."""
@@ -99,25 +100,25 @@ class MemoryBroker(Broker):
         limits, now = self.limits, time.monotonic()
         with entered(), self._lock:
             self._seq += 1
-            frame = Frame.make(self.hub.epoch, self._seq, channel, body)
+            message = Message.make(self.dispatcher.epoch, self._seq, channel, body)
             log = self._logs.get(channel)
             if log is None:
                 log = self._logs[channel] = Log()
                 log.trimmed = self._base
             self._logs.move_to_end(channel)
-            log.entries.append((frame.seq, now, frame))
-            log.size += len(frame)
+            log.entries.append((message.seq, now, message))
+            log.size += len(message)
             while len(log.entries) > 1 and (len(log.entries) > limits.max_events or log.size > limits.max_bytes):
                 self._trim(log)
             self._expire(log, now)
             self._forget_channels(now)
-            self._delivery.queue(frame)  # in the order of the log
+            self._delivery.queue(message)  # in the order of the log
         self._delivery.deliver()
-        return f"{self.hub.epoch}-{frame.seq}"
+        return f"{self.dispatcher.epoch}-{message.seq}"
 
     def _head(self) -> tuple[str, int]:
         with entered(), self._lock:
-            return self.hub.epoch, self._seq
+            return self.dispatcher.epoch, self._seq
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
         """See :class:`Broker`."""
@@ -132,12 +133,12 @@ class MemoryBroker(Broker):
             base = self._base if expressions or len(logs) < len(names) else 0
             for log in logs:
                 self._expire(log, time.monotonic())
-            if epoch != self.hub.epoch or after > self._seq:
-                return Page([], True, "unknown", self.hub.epoch, self._seq)
+            if epoch != self.dispatcher.epoch or after > self._seq:
+                return Page([], True, "unknown", self.dispatcher.epoch, self._seq)
             if after < max([base, *(log.trimmed for log in logs)]):
-                return Page([], True, "trimmed", self.hub.epoch, self._seq)
-            frames = heapq.merge(*(log.after(after, limit + 1) for log in logs), key=lambda frame: frame.seq)
-            return merged(frames, limit, self.hub.epoch, self._seq)
+                return Page([], True, "trimmed", self.dispatcher.epoch, self._seq)
+            messages = heapq.merge(*(log.after(after, limit + 1) for log in logs), key=lambda message: message.seq)
+            return merged(messages, limit, self.dispatcher.epoch, self._seq)
 
     def _expire(self, log: Log, now: float) -> None:
         max_age = self.limits.max_age
@@ -157,6 +158,6 @@ class MemoryBroker(Broker):
 
     @staticmethod
     def _trim(log: Log) -> None:
-        seq, _, frame = log.entries.popleft()
+        seq, _, message = log.entries.popleft()
         log.trimmed = seq
-        log.size -= len(frame)
+        log.size -= len(message)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ...errors import BrokerError
 from ...text import escape
-from ..dispatcher import Hub
+from ..dispatcher import Dispatcher
 
 __all__ = ["GONE", "Presence", "as_far_as_it_works"]
 
@@ -32,9 +32,9 @@ class Presence:
         self._told = 0.0
         self._alive = time.monotonic()
 
-    def due(self, hub: Hub) -> bool:
+    def due(self, dispatcher: Dispatcher) -> bool:
         """Whether it is time to tell what is untold, or at least that the process is there."""
-        self.untold.update(hub.take_changed())
+        self.untold.update(dispatcher.take_changed())
         now = time.monotonic()
         if self.untold and now - self._told >= _TELL:
             self._told = now

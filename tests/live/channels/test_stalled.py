@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from ssesync import Event
 from ssesync.channels.policy import Policy
 from ssesync.channels.subscriber import Inbox
-from tests.unit.channels.test_overflow import frame
+from tests.unit.channels.test_overflow import message
 
 from .followers import Follower, check_same
 from .servers import Gunicorn, await_that
@@ -125,7 +125,7 @@ def test_a_burst_does_not_count_against_one_that_waited_for_it():
     await_that(lambda: box._waiting, "it waits")
     time.sleep(0.02)
     # At once, so that it has no chance to look before the burst is over.
-    assert box.offer_all([frame(seq) for seq in range(1, 6)])
+    assert box.offer_all([message(seq) for seq in range(1, 6)])
     reader.join()
     assert came == [[]]
     assert box.look() == (0, "e", 0)

@@ -146,7 +146,7 @@ def state() -> dict[str, Any]:
     return {
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "descriptors": {each.name: target for each in Path("/proc/self/fd").iterdir() if (target := _target(each))},
-        "subscribers": sum(len(get().hub) for get in BROKERS.values()),
+        "subscribers": sum(len(get().dispatcher) for get in BROKERS.values()),
         **ssesync.streams.snapshot(),
     }
 

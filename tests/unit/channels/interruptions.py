@@ -37,14 +37,14 @@ class Step:
         finally:
             sys.settrace(None)
 
-    def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
+    def _trace(self, message: FrameType, event: str, arg: object) -> Any:
         """For each call: how the lines of the function that is called are traced."""
-        name = frame.f_code.co_filename
+        name = message.f_code.co_filename
         if EACH in name:
             return self._each
         return self._some if any(part in name for part in SOME) else None
 
-    def _each(self, frame: FrameType, event: str, arg: object) -> Any:
+    def _each(self, message: FrameType, event: str, arg: object) -> Any:
         if event == "line" and not self.reached:
             self._left -= 1
             if self._left < 0:
@@ -53,11 +53,11 @@ class Step:
                 self._call()
         return self._each
 
-    def _some(self, frame: FrameType, event: str, arg: object) -> Any:
+    def _some(self, message: FrameType, event: str, arg: object) -> Any:
         if event == "line":
             self._others += 1
             if self._others % STRIDE == 0:
-                self._each(frame, event, arg)
+                self._each(message, event, arg)
         return self._some
 
 

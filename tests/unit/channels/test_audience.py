@@ -15,7 +15,7 @@ import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings
 from ssesync.channels import audience as audience_module
-from ssesync.channels.message import Frame, compiled
+from ssesync.channels.message import Message, compiled
 from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.loop import loop
@@ -201,16 +201,16 @@ def test_a_subscription_ends_its_client_after_the_handover_too(broker: Broker, j
 def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connection(
     memory: Broker, join: Join, how: str
 ):
-    """The connection is known to the hub by then, and the subscription still thinks that it has the client."""
+    """The connection is known to the dispatcher by then, and the subscription still thinks that it has the client."""
 
     class Late(Client):
         def began(self, connection: Connection) -> None:
             if how == "revoke":
-                memory.hub.detach(connection)  # as if it came before this one was listed
+                memory.dispatcher.detach(connection)  # as if it came before this one was listed
                 turn()
                 memory.revoke("ada")
             elif how == "close":
-                memory.hub.detach(connection)
+                memory.dispatcher.detach(connection)
                 memory.close()
             elif how == "stop":
                 self.subscription.stop("lifetime")
@@ -312,10 +312,10 @@ def test_nobody_is_left_behind_in_hub_and_registry(broker: Broker, join: Join):
         client.close()
     await_that(lambda: all(client.reason for client in clients), "all ended")
     turn()
-    assert len(broker.hub) == 0
+    assert len(broker.dispatcher) == 0
     assert not broker.audiences._audiences
-    assert not broker.hub._index.names
-    assert not broker.hub._keys
+    assert not broker.dispatcher._index.names
+    assert not broker.dispatcher._keys
 
 
 def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
@@ -332,7 +332,7 @@ def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
         with pytest.raises(BrokerUnavailable):
             subscription.hand_over(handover, None)  # type: ignore[arg-type]
     assert not memory.audiences._audiences
-    assert len(memory.hub) == 1
+    assert len(memory.dispatcher) == 1
     assert not subscription.closed
     subscription.close()
 
@@ -343,7 +343,7 @@ def test_during_the_handover_a_client_counts_once(memory: Broker, by: str):
 
     class Counted(Client):
         def began(self, connection: Connection) -> None:
-            counts.append((memory.subscriber_count("a", local=True), memory.hub.take_changed(every=True)))
+            counts.append((memory.subscriber_count("a", local=True), memory.dispatcher.take_changed(every=True)))
 
     channels, options = (["a"], {}) if by == "channel" else ([], {"patterns": ["*"]})
     clients = [Counted(memory, *channels, **options) for _ in range(2)]
@@ -351,7 +351,7 @@ def test_during_the_handover_a_client_counts_once(memory: Broker, by: str):
     if by == "channel":
         assert [changed["a"] for _, changed in counts] == [1, 2]
     assert memory.subscriber_count("a", local=True) == 2
-    assert not memory.hub._replaced
+    assert not memory.dispatcher._replaced
     for client in clients:
         client.close()
     await_that(lambda: memory.subscriber_count("a", local=True) == 0, "both are gone")
@@ -364,9 +364,9 @@ def test_a_log_that_is_begun_anew_resets_everybody_once(memory: Broker, join: Jo
         memory.publish("a", f"{number} ".ljust(500, "x"))
     await_events(50, keeps_step, late)
     turn()
-    memory.hub.lost("restarted", "new", 3)
+    memory.dispatcher.lost("restarted", "new", 3)
     for seq in (4, 5):
-        memory.hub.deliver([Frame.make("new", seq, "a", b"data: new\n\n")], seq)
+        memory.dispatcher.deliver([Message.make("new", seq, "a", b"data: new\n\n")], seq)
     for client in (keeps_step, late, slow):
         await_that(lambda client=client: client.last_event_id == "new-5", "the new log's came", client)  # type: ignore[misc]
         assert [event.type for event in client.events].count("reset") == 1
@@ -442,7 +442,7 @@ def test_a_forked_child_has_audiences_of_its_own(memory: Broker, join: Join):
     turn()
     child = os.fork()
     if not child:
-        os._exit(bool(memory.audiences._audiences) or len(memory.hub))
+        os._exit(bool(memory.audiences._audiences) or len(memory.dispatcher))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     memory.publish("a", "on")
@@ -457,7 +457,7 @@ def test_whoever_comes_while_the_last_of_an_audience_goes_misses_nothing(
     turn()
     memory.publish("a", "0")
     await_events(1, last)
-    enlist = memory.hub.enlist
+    enlist = memory.dispatcher.enlist
 
     def late(*arguments: Any) -> tuple[str, int]:
         if how == "leaves":
@@ -468,7 +468,7 @@ def test_whoever_comes_while_the_last_of_an_audience_goes_misses_nothing(
         memory.publish("a", "1")  # which nobody feeds the audience with
         return enlist(*arguments)
 
-    monkeypatch.setattr(memory.hub, "enlist", late)
+    monkeypatch.setattr(memory.dispatcher, "enlist", late)
     with loop_held_up() if how == "is revoked" else contextlib.nullcontext():
         client = join(memory, "a")
     monkeypatch.undo()

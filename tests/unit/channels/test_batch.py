@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from ssesync.channels import batch
 from ssesync.channels.batch import SEND, next_batch, split
-from ssesync.channels.message import Frame
+from ssesync.channels.message import Message
 
 CHANNELS = "abcde"
 HAVING = st.dictionaries(st.sampled_from(CHANNELS), st.sets(st.integers(0, 6)))
 
 
-def frames_of(channels: list[str], size: int = 10) -> deque[Frame]:
-    return deque(Frame.make("e", seq, channel, b"x" * size) for seq, channel in enumerate(channels, 1))
+def frames_of(channels: list[str], size: int = 10) -> deque[Message]:
+    return deque(Message.make("e", seq, channel, b"x" * size) for seq, channel in enumerate(channels, 1))
 
 
 @given(st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=60), HAVING, st.sampled_from([10, 9_000, 40_000]))
@@ -27,26 +27,26 @@ def test_each_client_gets_its_channels_events_in_order_and_no_others(
     waiting = frames_of(channels, size)
     all_frames = list(waiting)
     got: dict[int, list[int]] = {fd: [] for fd in range(7)}
-    taken: list[Frame] = []
+    taken: list[Message] = []
     while waiting:
-        frames, parts = next_batch(waiting, lambda channel: tuple(having.get(channel, ())))
-        taken += frames
+        messages, parts = next_batch(waiting, lambda channel: tuple(having.get(channel, ())))
+        taken += messages
         members = [fd for _, fds in parts for fd in fds]
         assert len(members) == len(set(members)), "a client in two parts"
-        assert len({tuple(part) for part, _ in parts}) == len(parts), "two parts of the same frames"
+        assert len({tuple(part) for part, _ in parts}) == len(parts), "two parts of the same messages"
         for part, fds in parts:
-            assert {frame.seq for frame in part} <= {frame.seq for frame in frames}
+            assert {message.seq for message in part} <= {message.seq for message in messages}
             for fd in fds:
-                got[fd] += [frame.seq for frame in part]
+                got[fd] += [message.seq for message in part]
     assert taken == all_frames
     for fd, seqs in got.items():
-        assert seqs == [frame.seq for frame in all_frames if fd in having.get(frame.channel, ())]
+        assert seqs == [message.seq for message in all_frames if fd in having.get(message.channel, ())]
 
 
 def test_clients_of_the_same_channels_are_one_part_as_they_are():
     members = dict.fromkeys(range(100))
-    frames, [(part, fds)] = next_batch(frames_of(["a", "b", "a"]), lambda channel: members)
-    assert part == frames
+    messages, [(part, fds)] = next_batch(frames_of(["a", "b", "a"]), lambda channel: members)
+    assert part == messages
     assert fds is members
 
 
@@ -57,15 +57,15 @@ def test_an_event_for_all_and_one_for_each_is_one_send_a_client():
     assert sorted(fd for _, fds in parts for fd in fds) == list(range(50))
     assert len(parts) == 21
     for part, fds in parts:
-        seqs = [frame.seq for frame in part]
+        seqs = [message.seq for message in part]
         assert seqs == ([1, 22] if len(fds) > 1 else [1, fds[0] + 2, 22])  # type: ignore[index]
 
 
 def test_of_a_channel_there_is_a_send_and_of_others_as_much_beside_it():
     waiting = frames_of(["a", "b"] * 100, SEND // 10)
-    frames, _ = next_batch(waiting, lambda channel: [1, 2])
+    messages, _ = next_batch(waiting, lambda channel: [1, 2])
     for channel in "ab":
-        size = sum(len(frame) for frame in frames if frame.channel == channel)
+        size = sum(len(message) for message in messages if message.channel == channel)
         assert SEND * 0.8 < size <= SEND
 
 
@@ -73,23 +73,23 @@ def test_a_batch_takes_no_longer_than_so_many_sends():
     """Or the loop's thread would do nothing else while a thousand rooms of many members are busy."""
     having = {str(number): list(range(number * 500, number * 500 + 500)) for number in range(100)}
     waiting = frames_of(list(having) * 2)
-    frames, parts = next_batch(waiting, lambda channel: having[channel])
+    messages, parts = next_batch(waiting, lambda channel: having[channel])
     assert 0 < sum(len(fds) for _, fds in parts) <= batch._SENDS
-    assert len(frames) == batch._SENDS // 500
+    assert len(messages) == batch._SENDS // 500
 
 
 def test_what_nobody_has_is_taken_and_sent_to_nobody():
-    frames, parts = next_batch(frames_of(["a", "b"]), lambda channel: ())
-    assert len(frames) == 2
+    messages, parts = next_batch(frames_of(["a", "b"]), lambda channel: ())
+    assert len(messages) == 2
     assert parts == []
 
 
 @pytest.mark.parametrize("sizes", [[10], [SEND * 2, 10], [SEND, 10, 10], [SEND // 2] * 5])
 def test_pieces_are_a_send_each_and_at_least_a_frame(sizes: list[int]):
-    frames = [Frame.make("e", seq, "a", b"x" * size) for seq, size in enumerate(sizes)]
-    rest, pieces = frames, []
+    messages = [Message.make("e", seq, "a", b"x" * size) for seq, size in enumerate(sizes)]
+    rest, pieces = messages, []
     while rest:
         piece, rest = split(rest)
         pieces.append(piece)
         assert len(piece) == 1 or sum(map(len, piece)) <= SEND
-    assert [frame for piece in pieces for frame in piece] == frames
+    assert [message for piece in pieces for message in piece] == messages

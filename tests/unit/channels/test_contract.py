@@ -408,7 +408,7 @@ def test_a_subscription_that_is_let_go_of_ends(broker: Broker) -> None:
     subscription = broker.subscribe("a")
     assert broker.subscriber_count("a", local=True) == 1
     del subscription
-    gc.collect()  # redis-py 5.0 leaves a cycle that holds the frame of the call
+    gc.collect()  # redis-py 5.0 leaves a cycle that holds the message of the call
     assert broker.subscriber_count("a", local=True) == 0
 
 

@@ -18,7 +18,7 @@ import pytest
 from ssesync import Broker, CloseReason
 from ssesync.channels import audience as audience_module
 from ssesync.channels.lagging import LaggingGroup
-from ssesync.channels.message import Frame
+from ssesync.channels.message import Message
 from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection
 from ssesync.detached.loop import loop
@@ -101,8 +101,8 @@ def test_an_event_for_all_is_offered_once_and_sent_to_all_at_once(
 ):
     clients = [join(memory, "news", f"user:{number}") for number in range(20)]
     turn()
-    assert memory.hub._sinks_of("news") == (clients[0].connection.group,)
-    assert memory.hub._sinks_of("user:7") == (clients[0].connection.group,)
+    assert memory.dispatcher._sinks_of("news") == (clients[0].connection.group,)
+    assert memory.dispatcher._sinks_of("user:7") == (clients[0].connection.group,)
     sends: list[int] = []
     send_to_all = loop().send_to_all
 
@@ -159,14 +159,14 @@ def test_what_comes_on_a_channel_that_is_new_here_between_subscribing_and_the_ha
     """The audience is there already, and was not offered that channel."""
     join(broker, "news")
     turn()
-    enlist, position = broker.hub.enlist, broker.hub.position
+    enlist, position = broker.dispatcher.enlist, broker.dispatcher.position
 
     def late(*arguments: Any) -> tuple[str, int]:
         broker.publish("user:1", "1")
-        await_that(lambda: broker.hub.position > position, "the hub had it")
+        await_that(lambda: broker.dispatcher.position > position, "the dispatcher had it")
         return enlist(*arguments)
 
-    monkeypatch.setattr(broker.hub, "enlist", late)
+    monkeypatch.setattr(broker.dispatcher, "enlist", late)
     client = join(broker, "news", "user:1")
     monkeypatch.undo()
     broker.publish("user:1", "2")
@@ -258,7 +258,7 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
     slow = join(memory, "news", "user:3", patience=600)
     turn()
     assert len({client.connection.group for client in (*clients, slow)}) == 1
-    hub = memory.hub
+    dispatcher = memory.dispatcher
     memory.publish("news", "x" * 300_000)
     seen = memory.publish("news", "0")
     await_events(2, *clients[:5])
@@ -268,10 +268,10 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
     with loop_held_up():
         # As a listener does where the log was trimmed before it came to it: one event is not offered.
         with monkeypatch.context() as patch:
-            patch.setattr(hub, "deliver", lambda frames, position: None)
+            patch.setattr(dispatcher, "deliver", lambda messages, position: None)
             memory.publish("user:3", "1")
-        hub.missed(["user:3"])
-        hub.deliver([], int(number) + 1)
+        dispatcher.missed(["user:3"])
+        dispatcher.deliver([], int(number) + 1)
         memory.publish("news", "2")
         memory.publish("user:3", "3")
     await_events(5, clients[3], slow)
@@ -351,7 +351,7 @@ def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sen
 
     class Late(Client):
         def began(self, connection: Connection) -> None:
-            # The hub knows it, and the loop does not yet.
+            # The dispatcher knows it, and the loop does not yet.
             memory.publish("user:1", "own")
             for number in range(15, 30):
                 memory.publish("news", f"{number} ".ljust(4_000, "x"))
@@ -382,9 +382,9 @@ def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memo
     for number in range(20):
         memory.publish("a", f"{number} ".ljust(500, "x"))
     turn()
-    memory.hub.lost("restarted", "new", 3)
+    memory.dispatcher.lost("restarted", "new", 3)
     for seq, channel in ((4, "a"), (5, "b"), (6, "c"), (7, "a")):
-        memory.hub.deliver([Frame.make("new", seq, channel, f"data: {channel}\n\n".encode())], seq)
+        memory.dispatcher.deliver([Message.make("new", seq, channel, f"data: {channel}\n\n".encode())], seq)
     for client, last in zip((*clients, slow), ("new-7", "new-5", "new-7", "new-7", "new-7"), strict=True):
         await_that(lambda client=client, last=last: client.last_event_id == last, last, client)  # type: ignore[misc]
         assert [event.type for event in client.events].count("reset") == 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssesync.channels import index as index_module
-from ssesync.channels.dispatcher import Hub
+from ssesync.channels.dispatcher import Dispatcher
 from ssesync.channels.index import Index, matches
 from ssesync.channels.message import CONTROL, compiled
 from ssesync.channels.policy import Policy
@@ -93,10 +93,10 @@ def test_of_thousands_of_patterns_only_those_that_may_stand_for_the_name_are_tri
 
 
 def test_publishing_to_a_channel_tries_no_pattern_of_others(monkeypatch: pytest.MonkeyPatch):
-    """The hub's way there: nothing is remembered between two channels that are new to it."""
-    hub = Hub()
+    """The dispatcher's way there: nothing is remembered between two channels that are new to it."""
+    dispatcher = Dispatcher()
     for number in range(1_000):
-        hub.attach(Inbox(Policy(), lambda name, by: None), ["news"], [f"user:{number}:*"])
+        dispatcher.attach(Inbox(Policy(), lambda name, by: None), ["news"], [f"user:{number}:*"])
     tried: list[str] = []
 
     def count(each: str, name: str) -> bool:
@@ -104,11 +104,11 @@ def test_publishing_to_a_channel_tries_no_pattern_of_others(monkeypatch: pytest.
         return matches(each, name)
 
     monkeypatch.setattr(index_module, "matches", count)
-    assert hub.claim([f"user:{number}:mail" for number in range(2_000)], 1) == [
+    assert dispatcher.claim([f"user:{number}:mail" for number in range(2_000)], 1) == [
         f"user:{number}:mail" for number in range(1_000)
     ]
     assert len(tried) < 2_000 * 5
-    assert hub.count("user:7:mail") == 1
+    assert dispatcher.count("user:7:mail") == 1
 
 
 def test_no_pattern_has_the_brokers_own_channel():

@@ -30,7 +30,7 @@ def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
         assert len(broker._logs) == 5
         for log in broker._logs.values():
             assert len(log.entries) <= 7
-            assert log.size == sum(len(frame) for _, _, frame in log.entries) <= 2000
+            assert log.size == sum(len(message) for _, _, message in log.entries) <= 2000
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_channels_that_nobody_has_any_more_leave_nothing_in_the_hub() -> None:
     with open_broker("memory://") as broker:
         for number in range(100):
             broker.subscribe(f"order:{number}", patterns=[f"order:{number}:*"], key=str(number)).close()
-        hub = broker.hub
-        left = {name: value for name, value in vars(hub).items() if isinstance(value, (dict, set)) and value}
+        dispatcher = broker.dispatcher
+        left = {name: value for name, value in vars(dispatcher).items() if isinstance(value, (dict, set)) and value}
         assert left == {}
         broker.subscribe("a")
         with broker.subscribe("b"):
-            assert hub.take_changed() == {"b": 1}
-        assert hub.take_changed() == {"b": 0}
+            assert dispatcher.take_changed() == {"b": 1}
+        assert dispatcher.take_changed() == {"b": 0}

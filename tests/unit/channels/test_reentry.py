@@ -25,7 +25,7 @@ from ssesync.channels.subscriber import Inbox
 from ssesync.locks import VARIABLE
 
 from .conftest import Open, got, numbered, published, texts
-from .test_overflow import frame, inbox
+from .test_overflow import inbox, message
 
 ROOT = Path(__file__).parents[3]
 
@@ -224,11 +224,11 @@ def test_what_wakes_a_reader_and_what_has_its_client_are_called_while_no_lock_is
         in_a_thread(lambda: (box.look(), woken.append(box.pending[0])))
 
     box.on_wake = wake
-    assert box.offer(frame(1))
+    assert box.offer(message(1))
     box.missed()
     box.lost("restarted", "f", 5)
-    box.offer(frame(6))
-    assert not box.offer(frame(7))  # it is full, and has no patience
+    box.offer(message(6))
+    assert not box.offer(message(7))  # it is full, and has no patience
     assert box.reason is CloseReason.OVERFLOW
     assert len(woken) == 5
     other = inbox()
@@ -243,10 +243,10 @@ def test_what_wakes_a_reader_and_what_has_its_client_are_called_while_no_lock_is
 
 
 def test_an_inbox_that_is_closed_by_a_thread_that_holds_its_lock_is_closed_afterwards() -> None:
-    for interrupted in (lambda box: box.offer(frame(3)), lambda box: box.take(0), lambda box: box.look()):
+    for interrupted in (lambda box: box.offer(message(3)), lambda box: box.take(0), lambda box: box.look()):
         box = Closing(Policy(), lambda name, by: None)
         box.start("e", 0, behind=False)
-        box.offer(frame(1))
+        box.offer(message(1))
         box.armed = True
         interrupted(box)
         assert box.reason is CloseReason.REVOKED
@@ -355,11 +355,11 @@ def test_another_thread_may_publish_at_each_step_of_a_delivery(memory: Broker) -
         while thread.is_alive() and len(memory._delivery._frames) <= queued:  # type: ignore[attr-defined]
             time.sleep(0.0001)
 
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
+    def trace(message: FrameType, event: str, arg: object) -> Any:
         nonlocal left
-        if frame.f_code is not delivery.Delivery._next.__code__:
+        if message.f_code is not delivery.Delivery._next.__code__:
             return None
-        frame.f_trace_opcodes = True
+        message.f_trace_opcodes = True
         if event == "opcode":
             left -= 1
             if left == -1:

@@ -197,7 +197,7 @@ def test_head_is_answered_without_a_subscription(client: Client) -> None:
         client.raise_request_exception = False
         response = client.head(url)
         assert (response.status_code, response.getvalue()) == (status, b"")
-    assert len(get_broker().hub) == 0
+    assert len(get_broker().dispatcher) == 0
 
 
 def test_options_go_to_the_stream_and_to_the_policy(client: Client, db: None) -> None:
@@ -215,7 +215,7 @@ def test_options_go_to_the_stream_and_to_the_policy(client: Client, db: None) ->
 def test_an_unknown_option_is_refused_and_leaves_no_subscription(option: str) -> None:
     with pytest.raises(SettingsError, match=option):
         subscribe(request(), "a", **{option: 1})
-    assert len(get_broker().hub) == 0
+    assert len(get_broker().dispatcher) == 0
 
 
 def test_the_projects_settings_bound_what_waits() -> None:
@@ -254,13 +254,13 @@ def test_a_refused_channel_is_answered_403_before_any_byte_also_for_replay(clien
     assert response.status_code == 403
     assert response.getvalue() == b"not for you\n"
     assert response["Content-Type"] == "text/plain; charset=utf-8"
-    assert len(get_broker().hub) == 0
+    assert len(get_broker().dispatcher) == 0
 
 
 @pytest.mark.parametrize(("query", "status"), [("no", 403), ("denied", 403), ("missing", 404)])
 def test_the_check_may_answer_or_raise(client: Client, query: str, status: int) -> None:
     assert client.get(f"/function?{query}").status_code == status
-    assert len(get_broker().hub) == 0
+    assert len(get_broker().dispatcher) == 0
 
 
 def test_pages_of_other_origins_may_read_why_they_were_refused(client: Client) -> None:

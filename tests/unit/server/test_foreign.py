@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ssesync import CancelToken, CloseReason, EventStream, Settings, StreamStats, Writer, streams
-from ssesync import executor as crew
-from ssesync.executor import Crew, callers
+from ssesync import executor as executor
+from ssesync.executor import Executor, callers
 from ssesync.server import closing
-from ssesync.server.liveness import Guard
+from ssesync.server.liveness import Liveness
 from ssesync.server.mailbox import Mailbox
 from ssesync.server.watcher import watcher
 
@@ -43,7 +43,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture
 def own_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads for this test alone, which may hang."""
-    monkeypatch.setattr(crew, "_callers", [Crew(2, "test-caller")])
+    monkeypatch.setattr(executor, "_callers", [Executor(2, "test-caller")])
 
 
 def ticks(count: int = 2) -> bool:
@@ -59,7 +59,7 @@ class Cut:
     reason: CloseReason | None = None
 
     def __init__(self) -> None:
-        self.guard: Guard | None = None
+        self.guard: Liveness | None = None
 
     def cancel(self, reason: CloseReason) -> None:
         self.reason = reason
@@ -71,7 +71,7 @@ def test_a_callback_that_closes_the_stream_of_a_client_that_stalls_does_not_hang
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     stream = Cut()
-    guard = stream.guard = Guard(stream, {"gunicorn.socket": pair[0]}, Settings(send_timeout=0.01))  # type: ignore[arg-type]
+    guard = stream.guard = Liveness(stream, {"gunicorn.socket": pair[0]}, Settings(send_timeout=0.01))  # type: ignore[arg-type]
     guard.sending(time.monotonic())
     thread = threading.Thread(target=guard.tick, args=(time.monotonic() + 1,), daemon=True)
     thread.start()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ssesync import CloseReason, Settings
-from ssesync.server.liveness import Guard
+from ssesync.server.liveness import Liveness
 from ssesync.server.watcher import watcher
 
 from .test_watcher import make_tcp, pass_through
@@ -39,9 +39,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def guard(stream: Any, sock: socket.socket | None, **options: Any) -> Guard:
+def guard(stream: Any, sock: socket.socket | None, **options: Any) -> Liveness:
     environ = {} if sock is None else {"gunicorn.socket": sock}
-    return Guard(stream, environ, Settings(**options))
+    return Liveness(stream, environ, Settings(**options))
 
 
 def test_a_client_that_leaves_cancels_the_stream(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from ....errors import BrokerError, SettingsError
 from ....text import escape
 from ...broker import Broker
-from ...message import CONTROL, Frame, Page, compiled, merged
+from ...message import CONTROL, Message, Page, compiled, merged
 from ...options import LIMITS, Limits, checked_options, split_limits, take_number
 from ..listener import Listener
 from ..presence import GONE, Presence, as_far_as_it_works
@@ -180,12 +180,14 @@ class RedisBroker(Broker):
             return Page([], True, lost.decode(), current, int(head))
         # Of a channel that has more, only so much is known: beyond that, others' events would come before its own.
         known = min((_seq(entries[-1]) for entries in found[1::2] if len(entries) == count), default=None)
-        frames = [
-            [Frame.make(current, _seq(entry), name.decode(), entry[1][1]) for entry in entries]
+        messages = [
+            [Message.make(current, _seq(entry), name.decode(), entry[1][1]) for entry in entries]
             for name, entries in zip(found[::2], found[1::2], strict=True)
         ]
-        in_order = heapq.merge(*frames, key=lambda frame: frame.seq)
-        page = merged((frame for frame in in_order if known is None or frame.seq <= known), limit, current, int(head))
+        in_order = heapq.merge(*messages, key=lambda message: message.seq)
+        page = merged(
+            (message for message in in_order if known is None or message.seq <= known), limit, current, int(head)
+        )
         return page if known is None else page._replace(complete=False)
 
     def _changed(self, link: Link, after: int) -> tuple[str, int, list[str]]:
@@ -222,7 +224,7 @@ class RedisBroker(Broker):
     # Listening.
 
     def _listen(self) -> None:
-        self.hub.epoch, self.hub.position = self._head()
+        self.dispatcher.epoch, self.dispatcher.position = self._head()
         self._warn_of_eviction()
         self._listener.start()
 
@@ -261,7 +263,7 @@ class RedisBroker(Broker):
         timeout = self._following.client.get_connection_kwargs().get("socket_timeout")
         block = 1000 if timeout is None else max(1, min(1000, int(timeout * 500)))
         places: dict[Any, Any] = {
-            f"{self._prefix}:index": f"{self.hub.position}-0",
+            f"{self._prefix}:index": f"{self.dispatcher.position}-0",
             f"{self._prefix}:wake:{self._process}": "0",
         }
         with self._following.use() as client:
@@ -270,14 +272,14 @@ class RedisBroker(Broker):
 
     def _look(self) -> None:
         """Find out what was published since, and to which channels, and take on what anyone here wants."""
-        hub = self.hub
-        before = hub.position
+        dispatcher = self.dispatcher
+        before = dispatcher.position
         told, head, flat, changed = self._run(
             scripts.SINCE, secrets.token_hex(4), before, _BATCH, link=self._following
         )  # fmt: skip
         epoch, head = told.decode(), int(head)
         self._again = len(flat) == 3 * _BATCH
-        if epoch != hub.epoch:
+        if epoch != dispatcher.epoch:
             self._begin_anew(epoch, head)
         elif head < before or (flat and int(flat[2]) < before):
             self._renew()
@@ -290,43 +292,43 @@ class RedisBroker(Broker):
 
     def _renew(self) -> None:
         # The server has lost what it had told us already: others may know ids that it will not.
-        told, head = self._run(scripts.RENEW, self.hub.epoch, secrets.token_hex(4), link=self._following)
+        told, head = self._run(scripts.RENEW, self.dispatcher.epoch, secrets.token_hex(4), link=self._following)
         self._begin_anew(told.decode(), int(head))
 
     def _begin_anew(self, epoch: str, head: int) -> None:
         self._again = False
         self._unfinished = None
-        self.hub.lost("restarted", epoch, head)
+        self.dispatcher.lost("restarted", epoch, head)
 
     def _take_on(self, before: int, end: int, channels: Iterable[bytes]) -> None:
-        wanted = self.hub.claim([channel.decode() for channel in channels], end)
+        wanted = self.dispatcher.claim([channel.decode() for channel in channels], end)
         self._unfinished = (before, end, wanted) if wanted else None
 
     def _hand_on(self, after: int, end: int, wanted: list[str]) -> None:
         """Deliver a page of what was taken on."""
-        page = self._page(self._following, self.hub.epoch, after, end, wanted, [], _BATCH)
-        if page.epoch != self.hub.epoch:
+        page = self._page(self._following, self.dispatcher.epoch, after, end, wanted, [], _BATCH)
+        if page.epoch != self.dispatcher.epoch:
             self._begin_anew(page.epoch, page.head)
         elif page.lost == "unknown":
             self._renew()
         elif page.lost:
-            self.hub.missed(wanted)
+            self.dispatcher.missed(wanted)
             # They can ask the log. What processes tell one another comes this way alone.
             self._unfinished = (after, end, [CONTROL]) if CONTROL in wanted and len(wanted) > 1 else None
         else:
-            self.hub.deliver(page.frames)
-            self._unfinished = None if page.complete else (page.frames[-1].seq, end, wanted)
+            self.dispatcher.deliver(page.messages)
+            self._unfinished = None if page.complete else (page.messages[-1].seq, end, wanted)
 
     def _tell_who_subscribes(self) -> None:
         presence = self._presence
-        if presence.due(self.hub):
+        if presence.due(self.dispatcher):
             with as_far_as_it_works():
                 told = [text for told in presence.untold.items() for text in told]
                 before, known = presence.known, self._run(scripts.TELL, self._process, GONE, *told)
                 presence.told(alive=True)
                 if before and not known:
                     # It was away for too long, and with it all that it had said.
-                    presence.untold = self.hub.take_changed(every=True)
+                    presence.untold = self.dispatcher.take_changed(every=True)
 
     def _count_elsewhere(self, channel: str) -> int:
         return int(self._run(scripts.COUNT, self._process, channel))

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ....errors import SettingsError
 from ...broker import Broker
-from ...message import Frame, Page
+from ...message import Message, Page
 from ...options import LIMITS, Limits, checked_options, shown_url, split_limits, take_number
 from ..listener import Listener
 from ..presence import GONE, Presence, as_far_as_it_works
@@ -105,7 +105,7 @@ class SQLiteBroker(Broker):
     def _listen(self) -> None:
         self._version = self._follow.data_version()
         with self._follow.transaction() as connection:
-            self.hub.epoch, self.hub.position = log.head_of(connection)
+            self.dispatcher.epoch, self.dispatcher.position = log.head_of(connection)
         self._listener.start()
 
     def _unlisten(self) -> None:
@@ -124,7 +124,7 @@ class SQLiteBroker(Broker):
     # On the listener's thread.
 
     def _step(self, listener: Listener) -> None:
-        woken = listener.wait(self._poll if len(self.hub) else _IDLE)
+        woken = listener.wait(self._poll if len(self.dispatcher) else _IDLE)
         if listener.stopping:
             return
         version = self._follow.data_version()
@@ -136,26 +136,26 @@ class SQLiteBroker(Broker):
 
     def _hand_on(self) -> bool:
         """Deliver what was appended; whether there may be more."""
-        hub = self.hub
+        dispatcher = self.dispatcher
         lost: list[str] | None = []
         with self._follow.transaction() as connection:
             epoch, head = log.head_of(connection)
-            rows = log.rows_after(connection, hub.position, _BATCH) if epoch == hub.epoch else []
+            rows = log.rows_after(connection, dispatcher.position, _BATCH) if epoch == dispatcher.epoch else []
             end = rows[-1][0] if len(rows) == _BATCH else head
-            if len(rows) != end - hub.position:
-                lost = log.trimmed_after(connection, hub.position)
-        if epoch != hub.epoch:
-            hub.lost("restarted", epoch, head)
+            if len(rows) != end - dispatcher.position:
+                lost = log.trimmed_after(connection, dispatcher.position)
+        if epoch != dispatcher.epoch:
+            dispatcher.lost("restarted", epoch, head)
             return False
-        wanted = set(hub.claim({channel for _, channel, _ in rows}, end))
+        wanted = set(dispatcher.claim({channel for _, channel, _ in rows}, end))
         if lost is None or lost:
-            hub.missed(lost)
-        hub.deliver(Frame.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
+            dispatcher.missed(lost)
+        dispatcher.deliver(Message.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
         return len(rows) == _BATCH
 
     def _tell_who_subscribes(self) -> None:
         presence = self._presence
-        if not presence.due(self.hub):
+        if not presence.due(self.dispatcher):
             return
         alive = presence.gives_sign_of_life()
         known = None
@@ -167,9 +167,9 @@ class SQLiteBroker(Broker):
             update = "UPDATE ssesync_presence SET seen = ? WHERE process = ?"
             known = connection.execute(update, (now, self._process)).rowcount if alive else None
             presence.told(alive=alive)
-        if known is not None and known < self.hub.channel_count():
+        if known is not None and known < self.dispatcher.channel_count():
             # It was away for too long, or the clock was set, and others have taken it for gone.
-            presence.untold = self.hub.take_changed(every=True)
+            presence.untold = self.dispatcher.take_changed(every=True)
 
     def _count_elsewhere(self, channel: str) -> int:
         with self._read.transaction() as connection:

@@ -6,7 +6,7 @@ import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from ...message import Frame, Page, compiled, merged
+from ...message import Message, Page, compiled, merged
 from ...options import Limits
 
 __all__ = ["append", "head_of", "page_of", "rows_after", "trimmed_after"]
@@ -120,7 +120,7 @@ def page_of(
         return Page([], True, "trimmed", current, head)
     if (gone or expressions) and _meta(connection, "base") > after:
         return Page([], True, "trimmed", current, head)
-    frames = []
+    messages = []
     for name, (id, _) in found.items():
         rows = connection.execute(
             "SELECT seq, at, body FROM ssesync_event WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?",
@@ -128,8 +128,8 @@ def page_of(
         ).fetchall()
         if rows and limits.max_age is not None and rows[0][1] < now - limits.max_age:
             return Page([], True, "trimmed", current, head)
-        frames.append([Frame.make(current, seq, name, body) for seq, _, body in rows])
-    return merged(heapq.merge(*frames, key=lambda frame: frame.seq), limit, current, head)
+        messages.append([Message.make(current, seq, name, body) for seq, _, body in rows])
+    return merged(heapq.merge(*messages, key=lambda message: message.seq), limit, current, head)
 
 
 def rows_after(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, bytes]]:

@@ -136,7 +136,11 @@ MODULES = {module.__name__: module for module in modules()}
 # What lies in them is what there is.
 ROOMS = {
     "ssesync.channels",
+    "ssesync.channels.brokers",
+    "ssesync.channels.brokers.redis",
+    "ssesync.channels.brokers.sqlite",
     "ssesync.client",
+    "ssesync.detached",
     "ssesync.server",
     "ssesync_django.management",
     "ssesync_django.management.commands",

@@ -17,13 +17,13 @@ from ..errors import CloseReason
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
+from ..wire.origin import is_same_origin, with_cors
 from .checks import check_callbacks
 from .closing import Closable
 from .ending import Ending
 from .environ import counted_address
 from .liveness import Liveness
 from .margins import opening_of
-from .origin import is_same_origin, with_cors
 from .producer import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
 from .refusal import Refusal
 from .refusing import refuse

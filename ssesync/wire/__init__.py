@@ -1,6 +1,5 @@
 """The wire: bytes to events and back. Pure: no threads, no clock, no sockets."""
 
-from ..server.origin import with_cors
 from ..text import escape
 from .decoder import Decoder
 from .encoder import KEEP_ALIVE, encode, encode_comment
@@ -12,6 +11,7 @@ from .http import (
     response_headers,
     set_last_event_id,
 )
+from .origin import with_cors
 
 __all__ = [
     "KEEP_ALIVE",

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from ssesync import CancelToken, CloseReason, EventStream, Settings, StreamStats, Writer, streams
-from ssesync import executor as executor
+from ssesync import CancelToken, CloseReason, EventStream, Settings, StreamStats, Writer, executor, streams
 from ssesync.executor import Executor, callers
 from ssesync.server import closing
 from ssesync.server.liveness import Liveness

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssesync.server.origin import is_same_origin, with_cors
+from ssesync.wire.origin import is_same_origin, with_cors
 
 
 def environ(host: str = "app.example", **headers: str) -> dict[str, str]:

@@ -6,8 +6,8 @@
     server <- detached <- channels
 
 ``server`` and ``client`` never import each other. Below all rooms lie modules that know nothing of them: ``locks``,
-``text``, ``cancel``, ``executor`` and, on ``errors`` and ``event`` alone, ``settings``. The skins use public names of
-``ssesync`` only, and never each other.
+``text``, ``cancel``, ``executor``, ``producing`` and, on ``errors`` and ``event`` alone, ``settings``. The skins use
+public names of ``ssesync`` only, and never each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCES = sorted(
 )
 
 # What each part may import, besides itself.
-LEAVES = {"errors", "event", "cancel", "locks", "settings", "text", "executor"}
+LEAVES = {"errors", "event", "cancel", "locks", "producing", "settings", "text", "executor"}
 MAY = {
     "errors": {"event"},  # for type checkers only, see below
     "locks": {"lock_check"},
@@ -35,6 +35,7 @@ MAY = {
     "text": set(),
     "cancel": {"locks"},
     "executor": {"locks"},
+    "producing": {"cancel"},
     "event": {"errors"},
     "settings": {"errors", "event"},
     "wire": {"errors", "event", "text"},

@@ -1,0 +1,189 @@
+"""The contract between what makes a stream's bytes and what sends them.
+
+A :class:`Source` makes them: a producer's thread, a producer that runs step by step, a caller's ``Writer``, a
+subscription to channels. A *consumer* sends them: the thread on which the WSGI server serves the client, or the reactor
+of this process for a detached client. A test may be one, too. The consumer pulls and never waits in the source; the
+source calls ``on_ready`` when there may be something to pull again. So both ways of serving send the same bytes.
+
+What users hold is not a source but leads to one: :class:`Streamable`.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..errors import CloseReason
+from ..locks import Waiters
+from ..producing import Refusal
+
+if TYPE_CHECKING:
+    from ..detached.connection import Connection, Handover, Record
+
+__all__ = [
+    "END",
+    "PENDING",
+    "BlockingPull",
+    "Detachable",
+    "End",
+    "Pending",
+    "Pulled",
+    "Refusal",
+    "Source",
+    "Streamable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """There is nothing to send now."""
+
+    again: float | None = None
+    """Seconds after which to pull again although ``on_ready`` was not called; ``None``: only then."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The source has ended and all was pulled; ``reason`` says why."""
+
+
+PENDING: Final = Pending()
+END: Final = End()
+
+#: What :meth:`Source.pull` returns.
+Pulled = bytes | Pending | End
+
+
+class Source(abc.ABC):
+    """What one stream sends. One consumer at a time opens, pulls and closes it; any thread and any signal handler may
+    cancel and stop it, and look at its properties.
+    """
+
+    #: Called when :meth:`pull` may give more than before: from any thread and any signal handler, while no lock is
+    #: held. It must not wait and must not pull. The consumer sets it before it opens the source.
+    on_ready: Callable[[], object] | None = None
+    #: What the source failed with, if the client is to be told of that; ``reason`` is ``ERROR`` then.
+    error: BaseException | None = None
+
+    def open(self, wait: float) -> Refusal | None:
+        """Start, and wait up to ``wait`` seconds for what there is to send first.
+
+        :return: an answer to give in place of the stream; ``None``: there is a stream.
+        :raises Exception: what the view is to raise.
+        """
+        return None
+
+    @abc.abstractmethod
+    def pull(self, most: int) -> Pulled:
+        """Take what there is to send. Never waits for more.
+
+        :param most: about how many bytes. Writes are not divided: one that is larger is given as it is, alone.
+        :return: all writes that are there, joined, up to ``most`` bytes.
+        """
+
+    @abc.abstractmethod
+    def cancel(self, reason: CloseReason | str) -> None:
+        """End at once: what was not pulled is dropped. The first end counts."""
+
+    @abc.abstractmethod
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """End after all that waits, then ``last``. The first end counts."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release what it holds; :meth:`open` was called. The consumer calls it when the stream has ended."""
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until no thread runs a producer for this source.
+
+        :return: whether none does.
+        """
+        return True
+
+    @property
+    @abc.abstractmethod
+    def reason(self) -> CloseReason | None:
+        """Why the source has ended, ``None`` while it has not."""
+
+    @property
+    @abc.abstractmethod
+    def pending(self) -> tuple[int, int]:
+        """How many writes and bytes wait to be pulled."""
+
+    @property
+    @abc.abstractmethod
+    def events(self) -> int:
+        """How many events the source has made, or of a subscription: has given to this client."""
+
+    @property
+    @abc.abstractmethod
+    def resumable(self) -> bool:
+        """Whether the client was given an event ID to come back with."""
+
+
+class Detachable(Source):
+    """A source whose client can be served by the reactor of this process."""
+
+    @abc.abstractmethod
+    def detach(self, handover: Handover, record: Record) -> Connection:
+        """Have the reactor serve the client from now on. Nothing is pulled from this source any more; what cancels or
+        stops it ends the connection.
+
+        :return: the connection that has the client now.
+        :raises Exception: it can't be done, and nothing has happened: the consumer goes on.
+        """
+
+
+class Streamable(abc.ABC):
+    """What users hold and give to an ``EventStream``, and what has its source in it."""
+
+    @abc.abstractmethod
+    def as_source(self) -> Source:
+        """The source of this object's stream, always the same one. For ``EventStream``."""
+
+
+class BlockingPull:
+    """The consumer for a thread that may wait: the one that serves the client.
+
+    :param source: its ``on_ready`` is set here.
+    """
+
+    __slots__ = ("_ready", "_source", "_waiters")
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ready = False
+        self._waiters = Waiters()
+        source.on_ready = self._wake
+
+    def pull(self, most: int, timeout: float | None) -> Pulled:
+        """:meth:`Source.pull`, waiting up to ``timeout`` seconds (``None``: without end) while it gives nothing."""
+        deadline: float | None = None
+        while True:
+            self._ready = False  # before the pull: a call of on_ready after it sets this again
+            pulled = self._source.pull(most)
+            if not isinstance(pulled, Pending):
+                return pulled
+            wait = pulled.again
+            if timeout is not None:
+                now = time.monotonic()
+                deadline = now + timeout if deadline is None else deadline
+                if now >= deadline:
+                    return pulled
+                wait = min(deadline - now, math.inf if wait is None else wait)
+            self._waiters.wait(self._is_ready, wait)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until the source calls ``on_ready``; whether it did since the last pull."""
+        return self._waiters.wait(self._is_ready, timeout)
+
+    def _is_ready(self) -> bool:
+        return self._ready
+
+    def _wake(self) -> None:
+        self._ready = True
+        self._waiters.wake()

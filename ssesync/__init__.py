@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from .channels.opening import open_broker
     from .channels.subscription import Subscription
     from .channels.tickets import Ticket, Tickets
-    from .client.backoff import Backoff
     from .client.reader import Reader
     from .client.relay import Relay, relay_request
     from .client.source import EventSource
+    from .retry import Backoff
 
 __version__ = "0.1.0"
 
@@ -114,7 +114,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Backoff": "ssesync.client.backoff",
+    "Backoff": "ssesync.retry",
     "Broker": "ssesync.channels.broker",
     "ChannelFeed": "ssesync.channels.feed",
     "EventSource": "ssesync.client.source",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from .errors import SettingsError, excerpt
 from .event import Event
+from .validation import check_number, nearest, suggest
 
 __all__ = ["Settings"]
 
 # A wait of more seconds than this overflows the operating system's timers.
-_TOO_MUCH = 2**31
+_LONGEST = 2**31 - 1
 # As browsers write it (HTML standard, "ASCII serialization of an origin"): anything else would never match.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -137,22 +138,23 @@ class Settings:
     producers that iterate over an open cursor (``QuerySet.iterator()``); ``None``, only when the producer has ended."""
 
     def __post_init__(self) -> None:
-        _number("keep_alive", self.keep_alive, above=0, optional=True)
-        _number("retry", self.retry, least=0, whole=True, optional=True)
-        _number("padding", self.padding, least=0, whole=True)
-        _number("first_event_timeout", self.first_event_timeout, least=0)
-        _number("max_pending_events", self.max_pending_events, least=1, whole=True)
-        _number("max_pending_bytes", self.max_pending_bytes, least=1, whole=True)
-        _number("send_timeout", self.send_timeout, above=0, optional=True)
-        _number("max_lifetime", self.max_lifetime, above=0, optional=True)
+        check = functools.partial(check_number, most=_LONGEST)
+        check("keep_alive", self.keep_alive, above=0, optional=True)
+        check("retry", self.retry, least=0, whole=True, optional=True)
+        check("padding", self.padding, least=0, whole=True)
+        check("first_event_timeout", self.first_event_timeout, least=0)
+        check("max_pending_events", self.max_pending_events, least=1, whole=True)
+        check("max_pending_bytes", self.max_pending_bytes, least=1, whole=True)
+        check("send_timeout", self.send_timeout, above=0, optional=True)
+        check("max_lifetime", self.max_lifetime, above=0, optional=True)
         if self.max_streams != "auto":
-            _number("max_streams", self.max_streams, least=1, whole=True, optional=True)
+            check("max_streams", self.max_streams, least=1, whole=True, optional=True)
         if self.max_detached != "auto":
             if self.max_detached == 0:
                 raise SettingsError("max_detached takes 1 or more, got 0; for none detached, say detach=False")
-            _number("max_detached", self.max_detached, least=1, whole=True, optional=True)
-        _number("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
-        _number("drain_timeout", self.drain_timeout, least=0)
+            check("max_detached", self.max_detached, least=1, whole=True, optional=True)
+        check("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
+        check("drain_timeout", self.drain_timeout, least=0)
         self._check_origins()
         for name in ("threaded", "sense_disconnect", "half_close_is_gone", "same_origin_only", "cors_credentials"):
             if not isinstance(getattr(self, name), bool):
@@ -212,11 +214,9 @@ class Settings:
             if key in _KEYS:
                 continue
             option = key.removeprefix("SSESYNC_").lower()
-            if near := difflib.get_close_matches(option, cls.__dataclass_fields__, n=1, cutoff=0.8):
-                raise SettingsError(f"unknown key {key}: options go into the mapping SSESYNC, as {near[0]!r}")
-            near = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {' and '.join(_KEYS)}"
-            raise SettingsError(f"unknown key {key}: {hint}")
+            if near := nearest(option, cls.__dataclass_fields__, cutoff=0.8):
+                raise SettingsError(f"unknown key {key}: options go into the mapping SSESYNC, as {near!r}")
+            raise SettingsError(f"unknown key {key}: {suggest(key, _KEYS)}")
 
     def replace(self, **options: Any) -> Settings:
         """These settings with some of them changed. Names and errors are as for :meth:`from_mapping`."""
@@ -228,28 +228,6 @@ class Settings:
             if name.lower() not in known:
                 if name in _OF_A_STREAM:
                     raise SettingsError(f"{name} is no setting: it is given to a view, a response or an EventStream")
-                near = difflib.get_close_matches(name.lower(), [*known, *_OF_A_STREAM], n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise SettingsError(f"unknown option {name!r}: {hint}")
+                raise SettingsError(f"unknown option {name!r}: {suggest(name.lower(), known, _OF_A_STREAM)}")
             changes[name.lower()] = value
         return dataclasses.replace(self, **changes)
-
-
-def _number(
-    name: str,
-    value: Any,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    whole: bool = False,
-    optional: bool = False,
-) -> None:
-    if value is None and optional:
-        return
-    kinds = int if whole else (int, float)
-    wrong = isinstance(value, bool) or not isinstance(value, kinds)
-    if wrong or not ((above is None or value > above) and (least is None or value >= least) and value < _TOO_MUCH):
-        kind = "a whole number" if whole else "a number"
-        bound = f"above {above}" if above is not None else f"of at least {least}"
-        alternative = " or None" if optional else ""
-        raise SettingsError(f"{name} takes {kind} {bound}{alternative}, got {excerpt(value)}")

@@ -6,8 +6,8 @@
     server <- detached <- channels
 
 ``server`` and ``client`` never import each other. Below all rooms lie modules that know nothing of them: ``locks``,
-``text``, ``cancel``, ``executor``, ``producing`` and, on ``errors`` and ``event`` alone, ``settings``. The skins use
-public names of ``ssesync`` only, and never each other.
+``text``, ``cancel``, ``executor``, ``producing``, ``validation``, ``retry`` and ``settings``. The skins use public
+names of ``ssesync`` only, and never each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ SOURCES = sorted(
 )
 
 # What each part may import, besides itself.
-LEAVES = {"errors", "event", "cancel", "locks", "producing", "settings", "text", "executor"}
+LEAVES = {
+    "errors",
+    "event",
+    "cancel",
+    "locks",
+    "producing",
+    "retry",
+    "settings",
+    "text",
+    "executor",
+    "validation",
+}
 MAY = {
     "errors": {"event"},  # for type checkers only, see below
     "locks": {"lock_check"},
@@ -37,7 +48,9 @@ MAY = {
     "executor": {"locks"},
     "producing": {"cancel"},
     "event": {"errors"},
-    "settings": {"errors", "event"},
+    "validation": {"errors"},
+    "retry": {"errors", "text", "validation"},
+    "settings": {"errors", "event", "validation"},
     "wire": {"errors", "event", "text"},
     "server": LEAVES | {"wire", "detached"},
     "client": LEAVES | {"wire"},

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BrokerBusy, BrokerClosed, ChannelError, CloseReason, excerpt
 from ..event import dump_json
 from ..locks import make_lock
+from ..validation import check_number
 from . import forks
 from .counters import Counters
 from .dispatcher import Dispatcher
 from .message import CONTROL, Message, Page, body_of, check_channel, check_pattern
-from .options import Limits, checked_options, take_number
+from .options import Limits, checked_options
 from .policy import Policy
 from .reentry import Wakeup, entered
 from .subscription import Subscription
@@ -220,7 +221,7 @@ class Broker:
         """
         if not isinstance(token, str):
             raise TypeError(f"a token is text, got {type(token).__name__}")
-        take_number("seconds", seconds)
+        check_number("seconds", seconds, above=0)
         if self._closed:
             raise BrokerClosed("the broker is closed")
         # However long it is, and whoever looks into the log: it is not to be read there.

@@ -19,10 +19,10 @@ from typing import Any
 from ..errors import BrokerClosed, BrokerError, excerpt
 from ..event import Event
 from ..locks import make_lock
+from ..validation import check_number
 from .broker import Broker
 from .election import Lease
 from .message import check_channel
-from .options import take_number
 from .reentry import Wakeup, entered, is_inside
 from .trouble import Trouble
 
@@ -101,7 +101,7 @@ class ChannelFeed:
             )
         if not callable(source):
             raise TypeError("source takes a function that gives the events, lambda: EventSource(url) for one")
-        take_number("lease", lease)
+        check_number("lease", lease, above=0)
         self.channel = check_channel(channel)
         self._broker = broker
         self._source = source

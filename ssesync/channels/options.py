@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import SettingsError, excerpt
 from ..text import redact
+from ..validation import check_number, suggest
 
-__all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_url", "take_number"]
+__all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_url"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +37,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("max_events", "max_bytes", "max_channels"):
-            take_number(name, getattr(self, name), whole=True)
-        if self.max_age is not None:
-            take_number("max_age", self.max_age)
-
-
-def take_number(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
-    """Refuse what is no number, or not above 0 (at least 0 with ``zero``).
-
-    :raises SettingsError: it is refused.
-    """
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not (value > 0 or (zero and value == 0)):
-        kind = "a whole number" if whole else "a number"
-        raise SettingsError(f"{name} takes {kind} {'of at least 0' if zero else 'above 0'}, got {excerpt(value)}")
+            check_number(name, getattr(self, name), above=0, whole=True)
+        check_number("max_age", self.max_age, above=0, optional=True)
 
 
 def shown_url(url: str) -> str:
@@ -117,9 +105,7 @@ def checked_options(
         elif name in others:
             options[name] = value
         else:
-            near = difflib.get_close_matches(name, [*known, *others], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise SettingsError(f"unknown broker option {name!r}: {hint}")
+            raise SettingsError(f"unknown broker option {name!r}: {suggest(name, known, others)}")
     return options
 
 

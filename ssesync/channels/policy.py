@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SettingsError, excerpt
 from ..event import Event
-from .options import take_number
+from ..validation import check_number
 
 __all__ = ["Policy"]
 
@@ -57,9 +57,9 @@ class Policy:
             )
         if (self.coalesce is not None) != (self.overflow == "coalesce"):
             raise SettingsError("overflow='coalesce' and coalesce=, a function of an event, go together")
-        take_number("max_pending_events", self.max_pending_events, whole=True)
-        take_number("max_pending_bytes", self.max_pending_bytes, whole=True)
-        take_number("patience", self.patience, zero=True)
+        check_number("max_pending_events", self.max_pending_events, above=0, whole=True)
+        check_number("max_pending_bytes", self.max_pending_bytes, above=0, whole=True)
+        check_number("patience", self.patience)
         for name in ("reset_event", "dropped_event"):
             Event(type=getattr(self, name))
 

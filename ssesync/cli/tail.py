@@ -15,10 +15,10 @@ import requests
 from rich.live import Live
 from rich.text import Text
 
-from ..client.backoff import Backoff
 from ..client.source import EventSource
 from ..errors import ConnectFailed, ResponseError, RetriesExhausted, SSEError, StatusError
 from ..event import Event
+from ..retry import Backoff
 from ..text import redact
 from .options import Request, request_options
 from .raw import copy_raw

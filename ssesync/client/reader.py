@@ -19,6 +19,7 @@ from ..errors import (
     excerpt,
 )
 from ..event import Event
+from ..validation import check_number
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
@@ -299,8 +300,7 @@ def check_options(until: object, uses_until: bool, event_timeout: float | None) 
         raise SettingsError(
             "until_inclusive= and until_required= are about the event that until= names: give until= too"
         )
-    if event_timeout is not None and not event_timeout > 0:
-        raise SettingsError(f"event_timeout= takes seconds above 0, or None, got {excerpt(event_timeout)}")
+    check_number("event_timeout=", event_timeout, above=0, optional=True)
 
 
 def _refuse_what_is_no_source(source: Any) -> None:

@@ -19,12 +19,12 @@ from ..cancel import CancelToken
 from ..errors import EventTooLarge, ReadError, StreamEnded, excerpt
 from ..event import Event
 from ..locks import Once
+from ..retry import Backoff, BackoffState, Clock, SystemClock
 from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
 from .attempt import Attempt, Request, new_session
-from .backoff import Backoff, Clock, Row, SystemClock
 from .cancel_adapter import link, weakly
-from .outcome import is_transient, is_unauthorized, translated
+from .outcome import is_transient, is_unauthorized, retry_after, translated
 from .reader import Reader, check_options
 
 __all__ = ["EventSource"]
@@ -151,7 +151,7 @@ class EventSource:
         self._on_open, self._on_error, self._on_retry = on_open, on_error, on_retry
         self._on_comment = on_comment
         self._clock = clock or SystemClock()
-        self._row = Row(backoff or Backoff(), self._clock)
+        self._backoff = BackoffState(backoff or Backoff(), self._clock)
         self._manual = commit == "manual"
         self._token = CancelToken()
         self._closed = self._released = False
@@ -198,7 +198,7 @@ class EventSource:
 
         1 after one that ended in order and had brought an event.
         """
-        return self._row.failures
+        return self._backoff.failures
 
     @property
     def response(self) -> requests.Response | None:
@@ -366,7 +366,7 @@ class EventSource:
                 self._last_event_id = reader.last_event_id
             self._reader = None
             if self._delivered:
-                self._row.survived(self._clock.monotonic() - opened)
+                self._backoff.record_open(self._clock.monotonic() - opened)
 
     def _is_last(self, event: Event) -> bool:
         self._finished = bool(self._until(event)) if callable(self._until) else event.data == self._until
@@ -388,7 +388,9 @@ class EventSource:
                 return False
             raise error
         progressed = self._delivered and isinstance(error, StreamEnded)
-        delay = self._row.next_delay(error, self.retry, progressed=progressed)
+        delay = self._backoff.next_delay(
+            error, self.retry, retry_after(error, self._clock.time()), progressed=progressed
+        )
         # The name alone: a message may hold what stands in the query, or a piece of the answer.
         logger.info("connecting again in %.2f s, attempt %d, after %s", delay, self.attempt, type(error).__name__)
         if self._on_retry is not None:

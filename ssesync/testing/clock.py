@@ -9,7 +9,7 @@ from ..locks import make_condition
 from .errors import WaitTimeout
 
 if TYPE_CHECKING:
-    from ..client.backoff import Signal
+    from ..retry import Signal
 
 __all__ = ["FakeClock"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssesync.client.backoff import Signal, SystemClock
+from ssesync.retry import Signal, SystemClock
 
 from .feed import application, serving
 

@@ -454,7 +454,7 @@ class TestEventTimeout:
 
     @pytest.mark.parametrize("value", [0, -1])
     def test_what_is_no_time_is_refused(self, value: float) -> None:
-        with pytest.raises(SettingsError, match=f"event_timeout= takes seconds above 0, or None, got {value}"):
+        with pytest.raises(SettingsError, match=f"event_timeout= takes a number above 0 or None, got {value}"):
             Reader([], event_timeout=value)
 
 

@@ -202,7 +202,7 @@ def test_unknown_settings_are_found_by_the_system_check_and_by_the_first_use() -
             app_settings()
     assert app_settings()
     with override_settings(SSESYNC_BROKER_URL="redis://host", SSESYNC_BROKER="memory://?max_events=7"):
-        with pytest.raises(SettingsError, match="did you mean SSESYNC_BROKER"):
+        with pytest.raises(SettingsError, match="did you mean 'SSESYNC_BROKER'"):
             publish("a", "x")
 
 

@@ -155,8 +155,8 @@ def test_decorators_of_a_method_view_are_right_as_they_stand(app: Flask) -> None
     [
         ({"SSESYNC_KEEP_ALIVE": 5}, "SSESYNC_KEEP_ALIVE: options go into the mapping SSESYNC, as 'keep_alive'"),
         ({"SSESYNC_KEEPALIVE": 5}, "as 'keep_alive'"),
-        ({"SSESYNC_BROKER_URL": "memory://"}, "SSESYNC_BROKER_URL: did you mean SSESYNC_BROKER"),
-        ({"SSESYNC_ALTOGETHER_UNRELATED": 1}, "UNRELATED: there are SSESYNC and SSESYNC_BROKER"),
+        ({"SSESYNC_BROKER_URL": "memory://"}, "SSESYNC_BROKER_URL: did you mean 'SSESYNC_BROKER'"),
+        ({"SSESYNC_ALTOGETHER_UNRELATED": 1}, "UNRELATED: there are SSESYNC, SSESYNC_BROKER"),
         ({"SSESYNC_BROKER": ""}, "the broker's URL is empty"),
         ({"SSESYNC_BROKER": " "}, "the broker's URL is empty"),
         ({"SSESYNC": [("retry", 5)]}, "SSESYNC takes a mapping of options, got list"),

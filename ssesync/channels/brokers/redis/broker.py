@@ -18,9 +18,10 @@ from redis.retry import Retry
 
 from ....errors import BrokerError, SettingsError
 from ....text import escape
+from ....validation import check_number
 from ...broker import Broker
 from ...message import CONTROL, Message, Page, compiled, merged
-from ...options import LIMITS, Limits, checked_options, split_limits, take_number
+from ...options import LIMITS, Limits, checked_options, split_limits
 from ..listener import Listener
 from ..presence import GONE, Presence, as_far_as_it_works
 from . import scripts
@@ -65,7 +66,7 @@ class RedisBroker(Broker):
         index_size: int = 10_000,
         own: bool = True,
     ) -> None:
-        take_number("index_size", index_size, whole=True)
+        check_number("index_size", index_size, above=0, whole=True)
         if not prefix or "{" in prefix or "}" in prefix:
             raise SettingsError(f"prefix takes text without braces, got {prefix!r}")
         self._prefix = f"{{{prefix}}}"

@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ....errors import SettingsError
+from ....validation import check_number
 from ...broker import Broker
 from ...message import Message, Page
-from ...options import LIMITS, Limits, checked_options, shown_url, split_limits, take_number
+from ...options import LIMITS, Limits, checked_options, shown_url, split_limits
 from ..listener import Listener
 from ..presence import GONE, Presence, as_far_as_it_works
 from . import log
@@ -46,8 +47,8 @@ class SQLiteBroker(Broker):
     def __init__(
         self, path: str | Path, limits: Limits | None = None, *, poll: float = 0.02, busy_timeout: float = 5.0
     ) -> None:
-        take_number("poll", poll)
-        take_number("busy_timeout", busy_timeout)
+        check_number("poll", poll, above=0)
+        check_number("busy_timeout", busy_timeout, above=0)
         # Absolute, as it is opened later, and again: the process may be somewhere else by then.
         self._path = Path(path).absolute()
         self._poll = poll

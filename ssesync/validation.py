@@ -1,0 +1,68 @@
+"""Checks of options that several modules share: numbers, and the nearest name for an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from .errors import SettingsError, excerpt
+
+__all__ = ["check_number", "nearest", "suggest"]
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float = 0,
+    most: float = math.inf,
+    whole: bool = False,
+    optional: bool = False,
+) -> None:
+    """Refuse a value that is no number, or is out of bounds.
+
+    :param name: what the message calls the value.
+    :param value: the value to check.
+    :param above: the number that the value must exceed; takes the place of ``least``.
+    :param least: the smallest number allowed.
+    :param most: the largest number allowed. The message does not name it.
+    :param whole: allow integers only.
+    :param optional: allow ``None`` too.
+    :raises SettingsError: the value is refused.
+    """
+    if value is None and optional:
+        return
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    # NaN compares false with everything, and so is refused.
+    if not (number and (value >= least if above is None else value > above) and value <= most):
+        kind = "a whole number" if whole else "a number"
+        bound = f"of at least {least}" if above is None else f"above {above}"
+        alternative = " or None" if optional else ""
+        raise SettingsError(f"{name} takes {kind} {bound}{alternative}, got {excerpt(value)}")
+
+
+def suggest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """A hint for a name that does not exist.
+
+    :param name: the unknown name.
+    :param known: the names that exist; all are listed where none is near.
+    :param others: more names that may have been meant, and are not listed.
+    :return: ``did you mean 'retry'?``, or ``there are keep_alive, retry, …``.
+    """
+    known = list(known)
+    near = nearest(name, [*known, *others])
+    return f"did you mean {near!r}?" if near else f"there are {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The most similar name.
+
+    :param name: the unknown name.
+    :param known: the names that exist.
+    :param cutoff: the least similarity, from 0 to 1.
+    :return: one of ``known``, or ``None`` where none is similar enough.
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from ..errors import ContentEncodingError
+from ..wire.http import HOP_BY_HOP
 from .finding import Check, Examination, Finding, advice, ok, problem, unknown
 from .text import duration_text, plural
 
 __all__ = ["HEAD_CHECKS"]
 
-# They have a meaning between two neighbours only (RFC 9110, section 7.6.1), and none of them is a server's to send
-# with a stream.
-_HOP_BY_HOP = ("Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "TE", "Trailer", "Upgrade")
+# Hop-by-hop headers that no server is to send with a stream.
+_UNEXPECTED = (HOP_BY_HOP | {"proxy-connection"}) - {"connection", "proxy-authorization", "transfer-encoding"}
 _COMPRESSION = (
     "What compresses must flush after every event, and many do not. Leave text/event-stream out: in nginx out of "
     "gzip_types, in Django with Content-Encoding: identity on the response (GZipMiddleware), in proxies with "
@@ -158,7 +158,7 @@ def framing(seen: Examination) -> Finding:
 def hop_by_hop(seen: Examination) -> Finding:
     """Headers that are the server's affair, in the hands of the application."""
     answer = seen.answer
-    strange = [name for name in _HOP_BY_HOP if answer.all(name)]
+    strange = dict.fromkeys(name for name, _ in answer.headers if name.lower() in _UNEXPECTED)
     twice = [name for name in _ONCE if len(answer.all(name)) > 1]
     if twice:
         return problem(

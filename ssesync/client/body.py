@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import functools
+import io
 import os
 import socket
 import threading
@@ -24,6 +25,7 @@ from urllib3.exceptions import DecodeError, ReadTimeoutError
 
 from ..errors import ConnectionLost, IdleTimeout, ReadError, excerpt
 from ..locks import is_owned, make_rlock
+from ..wire.chunked import ChunkDecoder
 from .coding import refusal
 from .interim import final_answer, is_interim
 from .transport import claim, connection_socket, handle_of, pool_is_held, reader_of
@@ -31,13 +33,9 @@ from .transport import claim, connection_socket, handle_of, pool_is_held, reader
 __all__ = ["Body"]
 
 _READ_SIZE = 65536
-# A chunk-size line with its extensions; urllib3 allows as much.
-_LONGEST_LINE = 65536
 # Seconds of silence, seconds between two probes, how many unanswered ones are too many. Linux's own are 2 h, 75, 9;
 # macOS has the first under another name.
 _PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPALIVE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
-# int() takes signs, "0x" and underscores besides.
-_HEX = b"0123456789abcdefABCDEF"
 
 
 class Body:
@@ -234,7 +232,7 @@ def _from_urllib3(raw: Any) -> Callable[[], bytes]:
     if encoding in ("", "identity") and reader is not None and raw.chunked:
         untouched = raw.chunk_left is None and raw._fp.chunk_left is None
         if untouched:
-            return _Chunks(raw, reader).read
+            return _ChunkedReader(raw, reader).read
     return functools.partial(raw.read1, _READ_SIZE, decode_content=True)
 
 
@@ -250,108 +248,39 @@ def _before(raw: Any, name: str, action: Callable[[], None]) -> None:
     setattr(raw, name, call)
 
 
-class _Chunks:
-    """Chunked transfer coding (RFC 9112, section 7.1) taken apart, over the reader that http.client reads from."""
+class _ChunkedReader:
+    """Reads a chunked body over the reader of http.client.
 
-    def __init__(self, raw: Any, reader: Any) -> None:
+    :param raw: the response of urllib3.
+    :param reader: the reader of its connection.
+    """
+
+    def __init__(self, raw: Any, reader: io.BufferedReader) -> None:
         self._raw = raw
         self._reader = reader
-        self._rest = b""  # of a chunk-size line, or of the line end after a chunk
-        self._left = 0  # of the chunk's data
-        self._line_end = 0  # bytes of the CR LF behind a chunk that are still to come
-        self._last = False  # the last chunk was seen: trailer lines follow
-        self._done = False
-        self._error: ReadError | None = None  # for the next read: what came before it is good
+        self._decoder = ChunkDecoder()
 
     def read(self) -> bytes:
-        while not self._done:
-            if self._error is not None:
-                raise self._error
+        """Wait for the next data; ``b""`` at the end of the body."""
+        decoder = self._decoder
+        while not decoder.done:
+            if decoder.error is not None:
+                raise decoder.error
             data = self._reader.read1(_READ_SIZE)
             if not data:
                 raise ConnectionLost("the connection ended before the last chunk of the body")
-            pieces: list[bytes] = []
-            try:
-                self._take(self._rest + data if self._rest else data, pieces)
-            except ReadError as error:
-                self._error = error
-            if self._done:
+            pieces = decoder.decode(data)
+            if decoder.done:
                 self._release()
             if pieces:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return b""
 
-    def _take(self, data: bytes, pieces: list[bytes]) -> None:
-        at, end = 0, len(data)
-        at_a_stroke = True
-        self._rest = b""
-        while at < end and not self._done:
-            if self._left:
-                piece = data[at : at + self._left] if at or self._left < end else data
-                pieces.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                self._line_end = 0 if self._left else 2
-            elif self._line_end:
-                step = min(self._line_end, end - at)
-                if data[at : at + step] != b"\r\n"[2 - self._line_end :][:step]:
-                    raise ReadError(f"a chunk of the body is longer than its size says: {data[at : at + 20]!r}")
-                at += step
-                self._line_end -= step
-            else:
-                stop = data.find(b"\r\n", at)
-                if stop < 0:
-                    self._rest = data[at:]
-                    if len(self._rest) > _LONGEST_LINE:
-                        raise ReadError("a chunk-size line of the body is too long")
-                    return
-                if self._last:
-                    self._done = stop == at
-                    at = stop + 2
-                else:
-                    size = _chunk_size(data[at:stop])
-                    if at_a_stroke and 0 < size * 8 < end - at:
-                        many = _equal_parts(data[at:])
-                        at_a_stroke = False  # a second try would cost as much again for every chunk
-                        if many is not None:
-                            pieces += many[0]
-                            at = end - many[1]
-                            continue
-                    at = stop + 2
-                    self._left = size
-                    self._last = not size
-        self._rest = self._rest or data[at:]
-
     def _release(self) -> None:
-        # With bytes behind the end the connection is not to be used again: the body closes it.
-        if not self._rest and getattr(self._raw, "_original_response", None) is not None:
+        # A connection with bytes after the end is not to be used again: Body closes it.
+        if not self._decoder.rest and getattr(self._raw, "_original_response", None) is not None:
             self._raw._original_response.close()
             self._raw.release_conn()
-
-
-def _equal_parts(data: bytes) -> tuple[list[bytes], int] | None:
-    """Take many small chunks apart at a stroke: their data, and how many bytes at the end are no whole chunk.
-
-    Cut at every CR LF, sizes and data alternate, unless some data holds a CR LF: then a size does not match the
-    length of what follows it, and the answer is None. 0.2 us a chunk, where one by one it is 1 us.
-    """
-    parts = data.split(b"\r\n")
-    whole = (len(parts) - 1) & ~1
-    names, pieces = parts[:whole:2], parts[1:whole:2]
-    try:
-        sizes = {name: _chunk_size(name) for name in set(names)}  # few differ
-    except ReadError:
-        return None
-    if 0 in sizes.values() or [sizes[name] for name in names] != list(map(len, pieces)):
-        return None
-    return pieces, len(b"\r\n".join(parts[whole:]))
-
-
-def _chunk_size(line: bytes) -> int:
-    size = line.partition(b";")[0].strip(b" \t")
-    if not size or size.translate(None, _HEX):
-        raise ReadError(f"not a chunk size: {line[:40]!r}")
-    return int(size, 16)
 
 
 def _translated(error: Exception) -> Exception:

@@ -22,7 +22,7 @@ from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
 from ..text import escape
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
-from ..wire.http import MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
+from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
 from .attempt import answer_of
 from .body import Body
 from .coding import refusal
@@ -215,23 +215,8 @@ def relay_request(
 
 _BODIES = ("data", "json", "files")
 _PRINTABLE = string.ascii_letters + string.digits + string.punctuation
-# Hop-by-hop or about the connection (RFC 9110, section 7.6.1), about the body's transfer, or the client's secret.
-_NEVER = frozenset(
-    (
-        "connection",
-        "content-length",
-        "cookie",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
+# Besides hop-by-hop headers: those about the connection, about the body's transfer, and the client's secret.
+_NEVER = HOP_BY_HOP | {"content-length", "cookie", "expect", "host", "proxy-connection"}
 
 
 def _allowed(forward: Iterable[str], environ: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
-from ..server.margins import to_chunk
+from ..wire.chunked import to_chunk
 from ..wire.encoder import KEEP_ALIVE
 from .connection import NOTHING, Connection, Totals
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
 from ..server.ending import encode_error, finishes
-from ..server.margins import LAST_CHUNK, come_back, to_chunk
+from ..server.margins import come_back
 from ..server.stats import StreamStats
 from ..settings import Settings
+from ..wire.chunked import LAST_CHUNK, to_chunk
 from .sending import AGAIN
 
 if TYPE_CHECKING:

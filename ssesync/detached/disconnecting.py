@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..errors import CloseReason
 from ..server.cutting import drop_rest, unacknowledged
 from ..server.ending import ABSENT, encode_error
-from ..server.margins import LAST_CHUNK, to_chunk
 from ..server.wsgi_sockets import reset_on_close
+from ..wire.chunked import LAST_CHUNK, to_chunk
 
 if TYPE_CHECKING:
     from .connection import Connection

@@ -34,6 +34,7 @@ from ..server.watcher import run_foreign
 from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
 from ..settings import Settings
 from ..text import escape
+from ..wire.chunked import LAST_CHUNK
 from .sending import AGAIN, make_send
 
 __all__ = ["Head", "Takeover", "sniff", "takeover_of"]
@@ -260,7 +261,7 @@ class Takeover:
         self.undo()
         if self._ours is not None:
             left = self._written()
-            if left not in (b"", b"0\r\n\r\n"):
+            if left not in (b"", LAST_CHUNK):
                 logger.warning("%d bytes that came behind a detached stream's opening are lost", len(left))
             self._hang_up()
 

@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Callable
 
+from ..wire.chunked import is_complete
 from .handover import Takeover
 from .sending import make_send
 
@@ -35,7 +36,7 @@ def closing(written: bytes) -> bytes | None:
     fields = [(line.partition(b":")[0].lower(), line) for line in lines]
     values = {name: line.partition(b":")[2].strip(b" \t").lower() for name, line in fields}
     if b"transfer-encoding" in values:
-        complete = values[b"transfer-encoding"] == b"chunked" and _is_whole(body)
+        complete = values[b"transfer-encoding"] == b"chunked" and is_complete(body)
     elif b"content-length" in values:
         complete = values[b"content-length"] == b"%d" % len(body)
     else:
@@ -44,21 +45,6 @@ def closing(written: bytes) -> bytes | None:
         return None
     kept = [line for name, line in fields if name not in (b"connection", b"keep-alive")]
     return b"\r\n".join([status, *kept, b"Connection: close", b"", body])
-
-
-def _is_whole(body: bytes) -> bool:
-    """Whether a chunked body is there to its end and no further."""
-    at = 0
-    while True:
-        line, end, _ = body[at : at + 20].partition(b"\r\n")
-        if not end or not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", line):
-            return False
-        size = int(line, 16)
-        at += len(line) + 2 + size + 2
-        if body[at - 2 : at] != b"\r\n":
-            return False
-        if not size:
-            return at == len(body)
 
 
 class LastAnswer(Takeover):

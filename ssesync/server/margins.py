@@ -6,10 +6,7 @@ import random
 
 from ..settings import Settings
 
-__all__ = ["LAST_CHUNK", "come_back", "opening_of", "to_chunk"]
-
-#: The end of an answer with the chunked transfer coding (RFC 9112, section 7.1).
-LAST_CHUNK = b"0\r\n\r\n"
+__all__ = ["come_back", "opening_of"]
 
 # Milliseconds after which a browser comes back that was told no time: Chromium and Safari 3 s, Firefox 5.
 _USUAL = 3000
@@ -26,11 +23,6 @@ def opening_of(settings: Settings, *, told_before: bool = False) -> bytes:
     retry = _USUAL if settings.retry is None and told_before else settings.retry
     opening = b":ok\n" if retry is None else b"retry: %d\n" % retry
     return b":%s\n%s" % (b" " * settings.padding, opening) if settings.padding else opening
-
-
-def to_chunk(data: bytes) -> bytes:
-    """A chunk of the chunked transfer coding."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def come_back(settings: Settings) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..event import Event
+from ..wire.chunked import LAST_CHUNK, to_chunk
 
 __all__ = ["CHUNKED", "FIN", "HOLD", "LAST_CHUNK", "RST", "Pause", "Step", "Steps", "chunk", "chunked", "head"]
 
@@ -41,8 +42,6 @@ Steps = Iterable[bytes | Event | threading.Event | threading.Semaphore | Pause |
 
 #: The header of a chunked body.
 CHUNKED = "Transfer-Encoding: chunked"
-#: What ends a chunked body.
-LAST_CHUNK = b"0\r\n\r\n"
 
 
 def head(
@@ -61,7 +60,7 @@ def head(
 
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return to_chunk(data)
 
 
 def chunked(*pieces: bytes) -> bytes:

@@ -12,6 +12,7 @@ from ..errors import EventError, excerpt
 from ..text import escape
 
 __all__ = [
+    "HOP_BY_HOP",
     "MEDIA_TYPE",
     "add_accept_mime",
     "get_last_event_id",
@@ -31,8 +32,9 @@ _DEFAULTS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-#: They belong to one connection, which is the server's: PEP 3333 forbids them and wsgiref answers 500.
-_HOP_BY_HOP = frozenset(
+#: Headers of one connection (RFC 9110, section 7.6.1), which the server sets: PEP 3333 forbids them to applications,
+#: and wsgiref answers 500.
+HOP_BY_HOP = frozenset(
     (
         "connection",
         "keep-alive",
@@ -61,7 +63,7 @@ def response_headers(
     given = {name.lower() for name, _ in pairs}
     headers = [(name, value) for name, value in _DEFAULTS.items() if name.lower() not in given]
     for name, value in pairs:
-        if name.lower() in _HOP_BY_HOP or name.lower() == "content-length":
+        if name.lower() in HOP_BY_HOP or name.lower() == "content-length":
             logger.debug("left out the header %s: it is not for an application to set on an event stream", escape(name))
         else:
             headers.append((name, value))

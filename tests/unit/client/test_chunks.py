@@ -12,7 +12,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssesync.client.body import Body, _Chunks
+from ssesync.client.body import Body, _ChunkedReader
 from ssesync.errors import ConnectionLost, ReadError
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, chunked, head
 
@@ -89,7 +89,7 @@ class Pieces:
 def dechunk(pieces: Iterable[bytes]) -> tuple[bytes, list[str]]:
     """All that the pieces hold, and what became of the connection."""
     raw = FakeRaw()
-    chunks = _Chunks(raw, Pieces(pieces))
+    chunks = _ChunkedReader(raw, Pieces(pieces))
     received = b"".join(iter(chunks.read, b""))
     return received, raw.fate
 
@@ -126,7 +126,7 @@ def test_a_malformed_chunk_is_refused_at_every_cut(name: str) -> None:
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_what_came_before_a_malformed_chunk_is_no_more_than_what_was_sent(name: str) -> None:
-    chunks = _Chunks(FakeRaw(), Pieces([chunk(b"abc"), MALFORMED[name]]))
+    chunks = _ChunkedReader(FakeRaw(), Pieces([chunk(b"abc"), MALFORMED[name]]))
     assert chunks.read() == b"abc"
     with pytest.raises(ReadError):
         list(iter(chunks.read, b""))
@@ -136,7 +136,7 @@ def test_what_came_before_a_malformed_chunk_is_no_more_than_what_was_sent(name: 
 def test_a_body_that_ends_before_its_last_chunk_is_a_lost_connection_at_every_place(name: str) -> None:
     wire, body = BODIES[name]
     for end in range(len(wire)):
-        chunks = _Chunks(FakeRaw(), Pieces([wire[:end]]))
+        chunks = _ChunkedReader(FakeRaw(), Pieces([wire[:end]]))
         received: list[bytes] = []
         with pytest.raises(ConnectionLost):
             received.extend(iter(chunks.read, b""))
@@ -160,14 +160,14 @@ def test_a_chunk_size_line_without_an_end_is_refused() -> None:
 
 
 def test_a_large_size_does_not_wait_for_all_of_it() -> None:
-    chunks = _Chunks(FakeRaw(), Pieces([b"F" * 40 + b"\r\nabc", b"def"]))
+    chunks = _ChunkedReader(FakeRaw(), Pieces([b"F" * 40 + b"\r\nabc", b"def"]))
     assert chunks.read() == b"abc"
     assert chunks.read() == b"def"
 
 
 def test_line_ends_in_the_data_do_not_make_each_chunk_cost_as_much_as_all() -> None:
     counting = CountingBytes(chunked(*[b"data: x\r\n\r\n"] * 4000))
-    chunks = _Chunks(FakeRaw(), Pieces([counting]))
+    chunks = _ChunkedReader(FakeRaw(), Pieces([counting]))
     assert chunks.read() == b"data: x\r\n\r\n" * 4000
     assert counting.copied < 4 * len(counting)
 

@@ -17,7 +17,7 @@ import requests
 from urllib3.response import HTTPResponse
 
 from ssesync import Event, Reader
-from ssesync.client.body import Body, _Chunks
+from ssesync.client.body import Body, _ChunkedReader
 from ssesync.client.transport import reader_of
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, chunk, head
 
@@ -42,7 +42,7 @@ class Ahead:
 class ReadsAhead(HTTPResponse):
     """Keeps the bytes that it has read in a place of its own, as another library's response may."""
 
-    chunks: _Chunks
+    chunks: _ChunkedReader
 
     def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:
         return self.chunks.read()
@@ -51,7 +51,7 @@ class ReadsAhead(HTTPResponse):
 def reading_ahead(response: requests.Response) -> requests.Response:
     raw: Any = response.raw
     raw.__class__ = ReadsAhead
-    raw.chunks = _Chunks(raw, Ahead(raw._fp.fp))
+    raw.chunks = _ChunkedReader(raw, Ahead(raw._fp.fp))
     return response
 
 
@@ -86,7 +86,7 @@ def test_the_fast_path_is_taken_over_the_known_types(
     response = get(serve_both(THREE))
     assert reader_of(response.raw) is not None
     body = Body(response)
-    assert isinstance(body._next.__self__, _Chunks)  # type: ignore[attr-defined]
+    assert isinstance(body._next.__self__, _ChunkedReader)  # type: ignore[attr-defined]
     assert b"".join(body) == b"data: a\n\ndata: b\n\ndata: c\n\n"
 
 

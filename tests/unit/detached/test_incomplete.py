@@ -12,7 +12,7 @@ import pytest
 
 from ssesync import Event, StreamClosed
 from ssesync.detached.loop import Loop
-from ssesync.server.margins import to_chunk
+from ssesync.wire.chunked import to_chunk
 
 from .test_loop import Client, Plain, clients_are_closed, running
 

@@ -63,11 +63,10 @@ ORDER = (
     "channels.inbox",
     "channels.counters",
     # server
-    "server.loop",
     "server.streams",
     "server.takeover",
     "server.guard",
-    "server.watcher",
+    "reactor",
     "server.pump",
     "server.mailbox",
     "server.executor",

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from ssesync import streams
 from ssesync.executor import callers
-from ssesync.server.watcher import watcher_if_any
+from ssesync.reactor import reactor_if_any
 
 from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
@@ -38,10 +38,10 @@ def dropped_streams_end_with_their_test() -> Iterator[None]:
     yield
     if streams.snapshot()["streams"]:
         gc.collect()
-    if (current := watcher_if_any()) is not None:
+    if (current := reactor_if_any()) is not None:
         # It hands what was dropped to the threads that end it.
         handed_over = threading.Event()
-        current.from_signal(handed_over.set)
+        current.call_from_signal(handed_over.set)
         handed_over.wait(5)
         callers().wait(5)
 

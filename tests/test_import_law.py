@@ -3,11 +3,11 @@
 ::
 
     errors <- event <- wire <- {server, client}
-    server <- detached <- channels
+    reactor <- server <- detached <- channels
 
 ``server`` and ``client`` never import each other. Below all rooms lie modules that know nothing of them: ``locks``,
-``text``, ``cancel``, ``executor``, ``producing``, ``validation``, ``retry`` and ``settings``. The skins use public
-names of ``ssesync`` only, and never each other.
+``text``, ``greenlets``, ``cancel``, ``executor``, ``producing``, ``validation``, ``retry`` and ``settings``. The skins
+use public names of ``ssesync`` only, and never each other.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ LEAVES = {
     "settings",
     "text",
     "executor",
+    "greenlets",
     "validation",
 }
 MAY = {
@@ -47,20 +48,23 @@ MAY = {
     "cancel": {"locks"},
     "executor": {"locks"},
     "producing": {"cancel"},
+    "greenlets": set(),
+    "pollers": {"greenlets"},
+    "reactor": {"locks", "text", "executor", "errors", "pollers"},
     "event": {"errors"},
     "validation": {"errors"},
     "retry": {"errors", "text", "validation"},
     "settings": {"errors", "event", "validation"},
     "wire": {"errors", "event", "text"},
-    "server": LEAVES | {"wire", "detached"},
+    "server": LEAVES | {"wire", "reactor", "detached"},
     "client": LEAVES | {"wire"},
-    "detached": LEAVES | {"wire", "server"},
-    "channels": LEAVES | {"wire", "server", "detached"},
+    "detached": LEAVES | {"wire", "reactor", "server"},
+    "channels": LEAVES | {"wire", "reactor", "server", "detached"},
 }
 # Doors of the house, which open on all rooms.
 DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli", "ssesync.__main__"}
 # Imported only where it is loaded already, since there threads are greenlets and are to be treated as such.
-WHERE_LOADED = {"ssesync.server.watcher": {"gevent"}}
+WHERE_LOADED = {"ssesync.greenlets": {"gevent"}}
 
 
 def module_name(path: Path) -> str:

@@ -22,15 +22,15 @@ import re
 import select
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..greenlets import threads_are_greenlets
 from ..locks import make_rlock
+from ..reactor import run_foreign
 from ..server.descriptors import duplicate
 from ..server.keepalive import gunicorn_force_close
-from ..server.watcher import run_foreign
 from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
 from ..settings import Settings
 from ..text import escape
@@ -152,16 +152,6 @@ def _is_tls(connection: Any) -> bool:
     return hasattr(connection, "cipher")
 
 
-def threads_are_greenlets() -> bool:
-    """Whether gevent or eventlet is in the threads' place."""
-    # There the event library keeps the descriptor, and a greenlet for each stream is cheap.
-    for name, what in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
-        module = sys.modules.get(name)
-        if module is not None and getattr(module, what)("thread" if "eventlet" in name else "threading"):
-            return True
-    return False
-
-
 class Takeover:
     """Of one connection. All but :meth:`tick` on the server's thread: :meth:`begin`, then :meth:`complete` or
     :meth:`undo`, then :meth:`close` in any case."""
@@ -266,8 +256,8 @@ class Takeover:
             self._hang_up()
 
     def tick(self, now: float) -> None:
-        """Let a server go on that writes a head larger than the kernel keeps; cut off who is forsaken. For the watcher
-        alone."""
+        """Take from the dummy what a server writes of a head that is larger than the kernel keeps, so that the server
+        can go on; cut the connection if nothing is asked for behind the opening. On the reactor's thread."""
         self._fetch(_LONGEST_HEAD)
         with self._reading:
             forsaken = self._real >= 0 and now - self._began > _FORSAKEN

@@ -1,4 +1,4 @@
-"""How a stream ends: by its server, by whoever cancels or stops it, by the watcher, and by having been dropped."""
+"""How a stream ends: by its server, by whoever cancels or stops it, by the reactor, and by having been dropped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..detached.handover import Takeover
 from ..errors import CloseReason
 from ..executor import callers
 from ..locks import Once, foreign
+from ..reactor import reactor_if_any, run_foreign
 from ..settings import Settings
 from ..text import escape
 from .ending import Ending
@@ -21,7 +22,6 @@ from .liveness import Liveness
 from .producer import Inline, Producer, Pump, Source
 from .registry import Streams
 from .stats import StreamStats
-from .watcher import run_foreign, watcher_if_any
 
 __all__ = ["Closable"]
 
@@ -115,7 +115,7 @@ class Closable:
                 self._driver.stop(reason, last)
 
     def tick(self, now: float) -> None:
-        """Look at lifetime and stalling. For the watcher alone."""
+        """Look at lifetime and stalling. For the reactor's thread alone."""
         if (busy := self._guard or self._takeover) is not None:
             busy.tick(now)
         if self._opened is not None and now - self._opened > _FORSAKEN:
@@ -198,8 +198,8 @@ class Closable:
         # Made, and then dropped by what should have served it: the producer must not wait for ever. Garbage is
         # collected in the middle of anything, perhaps with a lock held: so this only asks for the end.
         if not getattr(self, "_ended", True) and (self._driver is not None or self._produce is None):
-            current = watcher_if_any()
+            current = reactor_if_any()
             if current is not None:
-                current.from_signal(functools.partial(callers().ask, self.close))
+                current.call_from_signal(functools.partial(callers().ask, self.close))
             else:
                 self.close()

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..detached.handover import threads_are_greenlets
+from ..greenlets import threads_are_greenlets
 from .wsgi_sockets import ClientSocket, find_socket, reset_on_close
 
 try:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import random
-import time
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CloseReason
 from ..locks import make_lock
+from ..reactor import Timer, reactor, reactor_if_any
 from ..settings import Settings
-from .watcher import watcher, watcher_if_any
 from .wsgi_sockets import find_socket
 
 if TYPE_CHECKING:
     from .stream import EventStream
 
-__all__ = ["Liveness"]
+__all__ = ["Liveness", "lifetime_of"]
 
 
 class Liveness:
@@ -25,7 +24,7 @@ class Liveness:
 
     The descriptor is the server's and may be another connection's as soon as the stream has ended: so it is only ever
     touched under the lock that :meth:`end` takes, and every server calls ``close()`` before it closes the socket. The
-    stream is held weakly, since the watcher holds this: a stream that nobody serves must go.
+    stream is held weakly, since the reactor holds this: a stream that nobody serves must go.
     """
 
     def __init__(self, stream: EventStream, environ: Mapping[str, Any], settings: Settings) -> None:
@@ -34,10 +33,9 @@ class Liveness:
         self._lock = make_lock("server.guard")
         self._ended = False
         self._sending_since: float | None = None
-        self._dies_at: float | None = None
-        if settings.max_lifetime is not None:
-            # Give or take a tenth, so that streams that began together don't end together.
-            self._dies_at = time.monotonic() + settings.max_lifetime * random.uniform(0.9, 1.1)
+        self._lifetime: Timer | None = None
+        if (seconds := lifetime_of(settings)) is not None:
+            self._lifetime = reactor().call_later(seconds, self._stop)
         self._socket = find_socket(environ)
         #: Whether a client that leaves is noticed without writing to it.
         self.senses = False
@@ -45,7 +43,7 @@ class Liveness:
             # Later than send_timeout: the kernel's verdict reads as a client that left, ours as one that stalled.
             self._socket.expect_loss(None if settings.send_timeout is None else settings.send_timeout + 10)
             if settings.sense_disconnect:
-                self.senses = watcher().watch(self._socket.fd, self._gone, half_close=settings.half_close_is_gone)
+                self.senses = reactor().watch(self._socket.fd, self._gone, half_close=settings.half_close_is_gone)
 
     def sending(self, now: float) -> None:
         """The server has bytes to send from now on."""
@@ -56,12 +54,7 @@ class Liveness:
         self._sending_since = None
 
     def tick(self, now: float) -> None:
-        """Look whether the stream has lived long enough, or its client does not read."""
-        if self._dies_at is not None and now >= self._dies_at:
-            self._dies_at = None
-            stream = self._stream()
-            if stream is not None:
-                stream.stop(CloseReason.LIFETIME)
+        """Cut the connection off if its client does not read."""
         timeout, since = self._settings.send_timeout, self._sending_since
         if since is None or self._socket is None:
             return
@@ -82,8 +75,15 @@ class Liveness:
         """The stream is over: touch the descriptor no more. Any number of times."""
         with self._lock:
             self._ended = True
-        if self.senses and self._socket is not None and (current := watcher_if_any()) is not None:
-            current.forget(self._socket.fd, self._gone)
+        if self._lifetime is not None:
+            self._lifetime.cancel()
+        if self.senses and self._socket is not None and (current := reactor_if_any()) is not None:
+            current.unwatch(self._socket.fd, self._gone)
+
+    def _stop(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.stop(CloseReason.LIFETIME)
 
     def _gone(self) -> None:
         self._cancel(CloseReason.CLIENT_GONE)
@@ -92,3 +92,12 @@ class Liveness:
         stream = self._stream()
         if stream is not None:
             stream.cancel(reason)
+
+
+def lifetime_of(settings: Settings) -> float | None:
+    """Choose how long a stream lives: ``max_lifetime`` give or take a tenth, so that streams that began together don't
+    end together.
+
+    :return: seconds; ``None`` where there is no such limit.
+    """
+    return None if settings.max_lifetime is None else settings.max_lifetime * random.uniform(0.9, 1.1)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, cast
 from ..detached.connection import Connection
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
+from ..reactor import reactor
 from ..settings import Settings
 from ..text import escape
 from . import descriptors
 from .accepting import prepare
 from .refusal import ReturnTimes
-from .watcher import watcher
 from .wsgi_server import advice, gunicorn_worker, thread_limit
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Streams:
         self._warned = self._told_of_files = self._told_of_staying = False
         #: Set while the process stops: then no stream is admitted.
         self.stopping = False
-        #: Called on the watcher's thread twice a second while streams are open.
+        #: Called on the reactor's thread twice a second while streams are open.
         self.on_tick: Callable[[], object] | None = None
 
     def admit(self, stream: EventStream, key: str, *, detached: bool = False) -> bool:
@@ -65,7 +65,7 @@ class Streams:
         :param detached: it will be detached, if that works, and so takes no thread.
         """
         settings = stream.settings
-        ticking = watcher()  # before anything is counted: there may be no descriptors for one
+        ticking = reactor()  # before anything is counted: there may be no descriptors for one
         if detached:
             self.prepare()
         limit = _detached_limit(settings) if detached else _served_limit(settings)

@@ -1,6 +1,6 @@
 """Ending every stream when the process stops, so that no deploy waits for those whose clients come back.
 
-A signal handler may interrupt anything, also code that holds a lock: so it only wakes the watcher, whose thread does
+A signal handler may interrupt anything, also code that holds a lock: so it only wakes the reactor, whose thread does
 the rest, and then hands on to the handler that was there before.
 """
 
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 from ..detached.connection import Connection
 from ..errors import CloseReason
 from ..event import Event
+from ..reactor import reactor, reactor_if_any, run_foreign
 from ..settings import Settings
 from ..text import escape
 from ..wire.encoder import encode
 from .registry import streams
-from .watcher import run_foreign, watcher, watcher_if_any
 from .wsgi_server import gunicorn_worker
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
         return waiting
 
     if end_those_due():
-        watcher().every_tick(end_those_due)
+        reactor().every_tick(end_those_due)
 
 
 def _ends(stream: EventStream | Connection) -> bool:
@@ -149,11 +149,11 @@ class _Handler:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         streams.stopping = True
-        current = watcher_if_any()
+        current = reactor_if_any()
         if current is not None:
             # Who presses Ctrl-C, or asks gunicorn for a quick stop, does not want to wait.
             quickly = signum in _QUICK
-            current.from_signal(lambda: _drain(self._farewell, quickly=quickly))
+            current.call_from_signal(lambda: _drain(self._farewell, quickly=quickly))
         if callable(self.previous):
             self.previous(signum, frame)
         elif self.previous == signal.SIG_DFL:
@@ -163,7 +163,7 @@ class _Handler:
                 os.kill(os.getpid(), signum)
             else:
                 self._draining = True
-                current.from_signal(lambda: self._again_when_drained(signum))
+                current.call_from_signal(lambda: self._again_when_drained(signum))
 
     def _again_when_drained(self, signum: int) -> None:
         # A client that has stalled can't be told goodbye: after this long the process does without.
@@ -177,7 +177,7 @@ class _Handler:
             return False
 
         if look():
-            watcher().every_tick(look)
+            reactor().every_tick(look)
 
 
 def _drain_with_worker(farewell: Event | None) -> None:

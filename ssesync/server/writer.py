@@ -11,10 +11,10 @@ from typing import Any
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
 from ..event import Event, dump_json, warned_if_encoded
+from ..reactor import run_foreign
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
-from .watcher import run_foreign
 
 __all__ = ["Writer"]
 

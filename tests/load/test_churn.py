@@ -117,7 +117,7 @@ def test_of_those_who_come_and_go_nothing_stays_and_nobody_else_notices(
     assert after["refused"] == 0
     ours = [name for name in after["threads"] if name.startswith("ssesync")]
     pools = (f"ssesync-{kind}_{number}" for kind in ("reader", "caller") for number in range(4))
-    assert set(ours) <= {"ssesync-loop", "ssesync-watcher", *pools}
+    assert set(ours) <= {"ssesync-reactor", *pools}
     # Pools may have grown, the server's and that of our helpers.
     assert len(after["threads"]) <= len(before["threads"]) + 8
     assert after["reasons"][""] == after["closed"]

@@ -47,7 +47,7 @@ def test_thirty_subscribers_get_all_while_ordinary_requests_are_answered_and_lea
     with crowd(server, channel) as streams:
         state = server.state()
         assert [stream["tier"] for stream in state["streams"]] == ["detached"] * CROWD
-        assert state["threads"].count("ssesync-loop") == 1
+        assert state["threads"].count("ssesync-reactor") == 1
         # Pools may have grown, the server's and those of our helpers.
         assert len(state["threads"]) <= len(server.base["threads"]) + 8, state["threads"]
         assert eventually(lambda: server.state()["subscribers"] == server.base["subscribers"] + CROWD)

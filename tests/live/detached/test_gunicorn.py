@@ -47,7 +47,7 @@ def test_a_preloaded_application_that_used_its_broker_detaches_in_the_worker(use
     with server.subscribe("flask", channel="early", options=SILENT) as stream:
         stream.opens().told("late")
         assert stream.described()["tier"] == "detached"
-        assert server.state()["threads"].count("ssesync-loop") == 1
+        assert server.state()["threads"].count("ssesync-reactor") == 1
 
 
 def test_over_tls_streams_take_threads_and_no_more_than_there_are(use: Callable[[str], Server]):

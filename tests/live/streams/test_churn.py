@@ -34,7 +34,7 @@ def excess(state: dict[str, Any], before: dict[str, Any]) -> list[str]:
     for name in before["threads"]:
         if name in more:
             more.remove(name)
-    return [name for name in more if not name.startswith(("ThreadPoolExecutor", "ssesync-watcher"))]
+    return [name for name in more if not name.startswith(("ThreadPoolExecutor", "ssesync-reactor"))]
 
 
 def test_200_clients_that_connect_and_drop_leave_no_thread_and_no_descriptor(serve: Callable[..., Server]):
@@ -46,7 +46,7 @@ def test_200_clients_that_connect_and_drop_leave_no_thread_and_no_descriptor(ser
         response.expect(OPENING + FIRST)
         (wire.fin, wire.rst)[number % 2]()
 
-    # So that the pool has all of its threads, and the process its watcher.
+    # So that the pool has all of its threads, and the process its reactor.
     for number in range(20):
         cycle(number)
     assert eventually(lambda: not server.state()["streams"])

@@ -323,20 +323,20 @@ def test_a_second_signal_does_not_wait_for_streams_that_must_finish(serve: Calla
     assert server.process.returncode == -signal.SIGTERM
 
 
-def test_with_preload_the_arbiter_runs_no_thread_and_each_worker_one_watcher(serve: Callable[..., Server]):
+def test_with_preload_the_arbiter_runs_no_thread_and_each_worker_one_reactor(serve: Callable[..., Server]):
     server = serve(Kind("preload", as_documented("--preload", "--workers", "3", "--threads", "14")))
     with contextlib.ExitStack() as stack:
-        watchers: dict[int, int] = {}
+        reactors: dict[int, int] = {}
         for _ in range(60):
             wire, response = server.open(path(do="idle", options=SILENT))
             stack.enter_context(wire)
             response.expect(OPENING + FIRST)
             state = server.state()
             if state["streams"]:
-                watchers[state["pid"]] = state["threads"].count("ssesync-watcher")
-            if len(watchers) == 3:
+                reactors[state["pid"]] = state["threads"].count("ssesync-reactor")
+            if len(reactors) == 3:
                 break
-        assert list(watchers.values()) == [1, 1, 1]
+        assert list(reactors.values()) == [1, 1, 1]
         assert os.listdir(f"/proc/{server.process.pid}/task") == [str(server.process.pid)]  # noqa: PTH208
         server.signal(signal.SIGTERM)
         assert server.leaves(within=GRACE / 2)

@@ -43,7 +43,7 @@ def test_what_is_published_comes_out_of_the_stream_with_the_brokers_id(broker: B
 def test_it_takes_no_thread(broker: Broker) -> None:
     before = threading.active_count()
     streams = [opened(broker, "a") for _ in range(20)]
-    assert threading.active_count() <= before + 1  # the watcher, which is one for all
+    assert threading.active_count() <= before + 1  # the reactor, which is one for all
     for stream in streams:
         stream.close()
 
@@ -82,7 +82,7 @@ def test_a_stream_that_was_never_served_is_no_subscriber_any_more(broker: Broker
     assert broker.subscriber_count("a") == 1
     del stream
     gc.collect()
-    # A process with a watcher has a thread of its own close what was garbage.
+    # A process with a reactor has a thread of its own close what was garbage.
     eventually(lambda: broker.subscriber_count("a") == 0)
 
 

@@ -12,7 +12,7 @@ import gc, socket, threading
 import ssesync
 from ssesync import EventStream
 from ssesync.server.registry import streams
-from ssesync.server.watcher import watcher
+from ssesync.reactor import reactor
 
 ours, theirs = socket.socketpair()
 broker = ssesync.open_broker("memory://")
@@ -37,7 +37,7 @@ assert not streams.all()
 """
 
 
-@pytest.mark.parametrize("lock", ["streams._lock", "watcher()._lock"])
+@pytest.mark.parametrize("lock", ["streams._lock", "reactor()._lock"])
 def test_a_thread_that_holds_a_lock_may_collect_a_stream(lock: str):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("LOCK", lock)], capture_output=True, text=True, timeout=60

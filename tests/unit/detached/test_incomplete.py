@@ -21,7 +21,7 @@ __all__ = ["clients_are_closed"]
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    with running(Loop()) as loop:
+    with running() as loop:
         yield loop
 
 
@@ -125,7 +125,7 @@ def test_nothing_that_was_sent_is_lost_by_the_reset(loop: Loop) -> None:
 
 
 def test_a_process_that_exits_waits_for_what_is_not_acknowledged() -> None:
-    with running(Loop()) as loop:
+    with running() as loop:
         clients = [Client(Plain(loop), chunked=False, tcp=True, orderly=False) for _ in range(3)]
         loop.say_goodbye()
         assert not loop._resets

@@ -23,8 +23,10 @@ from ssesync.detached import loop as loop_module
 from ssesync.detached.broadcast import Group
 from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.loop import Loop
-from ssesync.detached.poller import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.detached.sending import make_send, plain_send
+from ssesync.executor import callers
+from ssesync.pollers import EpollPoller, Poller, Ready, SelectorPoller
+from ssesync.reactor import Reactor, Timer
 from ssesync.wire.encoder import KEEP_ALIVE
 
 PATIENCE = 90.0
@@ -139,21 +141,25 @@ def clients_are_closed() -> Iterator[None]:
 
 @pytest.fixture(params=POLLERS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with running(Loop(POLLERS[request.param]())) as loop:
+    with running(POLLERS[request.param]()) as loop:
         yield loop
 
 
 @contextlib.contextmanager
-def running(loop: Loop) -> Iterator[Loop]:
+def running(poller: Poller | None = None) -> Iterator[Loop]:
+    reactor = Reactor(poller)
+    loop = Loop(reactor)
+    reactor.on_failure.append(loop.when_reactor_fails)
+
     def run() -> None:
         with contextlib.suppress(SystemExit):
-            loop._run()
+            reactor._run()
 
     def leave() -> None:
         raise SystemExit
 
     # As start() does it, but for a thread that ends: else it would be there for all tests that come.
-    thread = threading.Thread(target=run, name="ssesync-loop", daemon=True)
+    thread = threading.Thread(target=run, name="ssesync-reactor", daemon=True)
     thread.start()
     yield loop
     loop.say_goodbye()
@@ -162,6 +168,7 @@ def running(loop: Loop) -> Iterator[Loop]:
     thread.join(PATIENCE)
     assert not thread.is_alive()
     loop.let_go()
+    reactor.close()
 
 
 def on(loop: Loop, call: Callable[[], object]) -> None:
@@ -372,7 +379,8 @@ def test_a_call_that_fails_is_logged_and_the_loop_goes_on(loop: Loop, caplog: py
     client = Client(Plain(loop))
     give(client.connection.group, b"x")
     assert client.read(6) == b"1\r\nx\r\n"
-    assert "the ssesync loop failed" in caplog.text
+    callers().wait(PATIENCE)
+    assert "a callback of the reactor failed" in caplog.text
     caplog.clear()
 
 
@@ -447,7 +455,7 @@ def test_one_who_can_not_be_waited_for_ends_and_the_others_get_what_is_theirs(
     def fail(fd: int, half_close: bool, wanted: bool) -> None:
         raise OSError("no memory")
 
-    monkeypatch.setattr(loop._poller, "ask_writable", fail)
+    monkeypatch.setattr(loop._reactor._poller, "set_writable", fail)
     on(loop, lambda: group.step_out(other.connection))
     give(group, b"y" * 3_000_000)
     assert stuck.note.reason is CloseReason.ERROR
@@ -463,7 +471,7 @@ def test_one_who_can_not_be_watched_ends_without_a_word(
     def fail(fd: int, half_close: bool) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(loop._poller, "add", fail)
+    monkeypatch.setattr(loop._reactor._poller, "add", fail)
     ours, theirs = socket.socketpair()
     Client.opened.append(ours)
     ours.settimeout(PATIENCE)
@@ -481,8 +489,18 @@ def test_lifetimes_of_those_who_left_are_not_kept(loop: Loop):
         client = Client(group, max_lifetime=1000)
         client.socket.close()
         assert client.note.reason is CloseReason.CLIENT_GONE
-    on(loop, lambda: loop._tick(time.monotonic()))
-    assert len(loop._lifetimes) <= 64
+    on(loop, loop._reactor._timers._tick)
+    assert not loop._lifetimes
+    assert not loop._reactor._timers._heap
+    group = Plain(loop)
+    kept: list[Timer] = []
+    for _ in range(200):
+        kept.append(loop._reactor.call_later(1, lambda: None))
+        kept.append(loop._reactor.call_later(1000, lambda: None))
+    for timer in kept[1::2]:
+        timer.cancel()
+    on(loop, loop._reactor._timers._tick)
+    assert len(loop._reactor._timers._heap) <= 200
 
 
 @pytest.mark.parametrize("send", [make_send(), plain_send], ids=["best", "plain"])
@@ -547,7 +565,7 @@ def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pyt
             return super().wait(timeout)
 
     poller = Broken()
-    with running(Loop(poller)) as loop:
+    with running(poller) as loop:
         group = Plain(loop)
         first, unread = Client(group), socket.socketpair()
         poller.broken = True
@@ -562,13 +580,14 @@ def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pyt
             loop.call_soon(lambda: loop.take_in(second, HEAD))
             assert client.recv(100) == b""
         poller.broken = False
+    callers().wait(PATIENCE)
     assert "can't wait" in caplog.text
     caplog.clear()
 
 
 @pytest.mark.skipif("epoll" not in POLLERS, reason="other ways of waiting fail for all")
 def test_a_client_whose_descriptor_somebody_else_has_closed_ends_like_any_other(caplog: pytest.LogCaptureFixture):
-    with running(Loop(EpollPoller())) as loop:
+    with running(EpollPoller()) as loop:
         group = Plain(loop)
         lost, other = Client(group), Client(group)
         on(loop, lambda: os.close(lost.connection.fd))
@@ -584,8 +603,8 @@ def test_a_thread_that_was_ended_while_it_asked_does_not_keep_the_process(loop: 
     """By gunicorn's SystemExit, that is, when the loop counts as awake and nobody has woken it."""
     on(loop, lambda: None)
     deadline = time.monotonic() + PATIENCE
-    while loop._awake and time.monotonic() < deadline:
+    while loop._reactor._awake and time.monotonic() < deadline:
         time.sleep(0.001)
-    loop._awake = True
+    loop._reactor._awake = True
     loop.say_goodbye()
     assert loop._empty.is_set()

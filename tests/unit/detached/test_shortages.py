@@ -10,7 +10,7 @@ import logging, resource, socket, threading
 import ssesync
 from ssesync import EventStream
 from ssesync.server.registry import streams
-from ssesync.server.watcher import watcher
+from ssesync.reactor import reactor
 
 broker = ssesync.open_broker("memory://")
 
@@ -44,7 +44,7 @@ stream.close()
 """)
 
 
-def test_a_watcher_without_a_thread_gets_one_as_soon_as_there_is_one():
+def test_a_reactor_without_a_thread_gets_one_as_soon_as_there_is_one():
     log = run("""
 def fail(self):
     raise RuntimeError("can't start new thread")
@@ -53,12 +53,12 @@ ours, theirs = socket.socketpair()
 gone, ticks = threading.Event(), threading.Event()
 start, threading.Thread.start = threading.Thread.start, fail
 for _ in range(2):
-    watcher().watch(ours.fileno(), gone.set)
-watcher().every_tick(lambda: bool(ticks.set()))
+    reactor().watch(ours.fileno(), gone.set)
+reactor().every_tick(lambda: bool(ticks.set()))
 threading.Thread.start = start
 for _ in range(2):
-    watcher()
-assert [thread.name for thread in threading.enumerate()].count("ssesync-watcher") == 1
+    reactor()
+assert [thread.name for thread in threading.enumerate()].count("ssesync-reactor") == 1
 assert ticks.wait(20)
 theirs.close()
 assert gone.wait(20)

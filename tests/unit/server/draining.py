@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from ssesync.reactor import reactor
 from ssesync.server.registry import streams
-from ssesync.server.watcher import watcher
 
 PATIENCE = 90
 
@@ -19,6 +19,6 @@ def undo_drain() -> None:
         stream.close()
     if streams.stopping:
         looked = threading.Event()
-        watcher().every_tick(lambda: bool(looked.set()))
+        reactor().every_tick(lambda: bool(looked.set()))
         assert looked.wait(PATIENCE)
     streams.stopping = False

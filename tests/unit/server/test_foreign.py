@@ -14,13 +14,13 @@ import pytest
 
 from ssesync import CancelToken, CloseReason, EventStream, Settings, StreamStats, Writer, executor, streams
 from ssesync.executor import Executor, callers
+from ssesync.reactor import reactor
 from ssesync.server import closing
 from ssesync.server.liveness import Liveness
 from ssesync.server.mailbox import Mailbox
-from ssesync.server.watcher import watcher
 
+from ..test_reactor import make_tcp, pass_through
 from .test_stream import environ
-from .test_watcher import make_tcp, pass_through
 
 PATIENCE = 90
 
@@ -46,9 +46,9 @@ def own_callers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ticks(count: int = 2) -> bool:
-    """Whether the watcher keeps time."""
+    """Whether the reactor keeps time."""
     seen: list[None] = []
-    watcher().every_tick(lambda: seen.append(None) or len(seen) < count)
+    reactor().every_tick(lambda: seen.append(None) or len(seen) < count)
     return within(lambda: len(seen) >= count)
 
 
@@ -80,7 +80,7 @@ def test_a_callback_that_closes_the_stream_of_a_client_that_stalls_does_not_hang
 
 
 def stalled(pair: tuple[socket.socket, socket.socket], callback: Callable[[EventStream], object]) -> EventStream:
-    """A stream whose server is stuck in send(), as the watcher sees it, with a callback for its end."""
+    """A stream whose server is stuck in send(), as the reactor sees it, with a callback for its end."""
     stream = EventStream(Writer(), send_timeout=0.01)
     stream.open(environ(**{"gunicorn.socket": pair[0]}))
     stream.cancelled.add_callback(lambda: callback(stream))
@@ -95,7 +95,7 @@ def test_it_does_so_in_a_whole_stream_too(pair: tuple[socket.socket, socket.sock
     assert ticks()
 
 
-def test_callbacks_that_never_return_stop_neither_the_watcher_nor_other_streams(
+def test_callbacks_that_never_return_stop_neither_the_reactor_nor_other_streams(
     pair: tuple[socket.socket, socket.socket], own_callers: None
 ) -> None:
     release = threading.Event()
@@ -138,7 +138,7 @@ def test_callbacks_of_what_the_process_itself_ends_are_called_on_helpers(
     stream.close()
 
 
-def test_a_handler_of_the_log_that_hangs_does_not_stop_the_watcher(own_callers: None) -> None:
+def test_a_handler_of_the_log_that_hangs_does_not_stop_the_reactor(own_callers: None) -> None:
     release, begun = threading.Event(), threading.Event()
 
     class Hanging(logging.Handler):
@@ -147,12 +147,12 @@ def test_a_handler_of_the_log_that_hangs_does_not_stop_the_watcher(own_callers: 
             release.wait(PATIENCE)
 
     def fail() -> None:
-        raise LookupError("in a callback of the watcher")
+        raise LookupError("in a callback of the reactor")
 
     handler, logger = Hanging(), logging.getLogger("ssesync")
     logger.addHandler(handler)
     try:
-        watcher().from_signal(fail)
+        reactor().call_from_signal(fail)
         assert begun.wait(PATIENCE)
         assert ticks()
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from ssesync import CloseReason, Settings
-from ssesync.server.liveness import Liveness
-from ssesync.server.watcher import watcher
+from ssesync.reactor import reactor
+from ssesync.server.liveness import Liveness, lifetime_of
 
-from .test_watcher import make_tcp, pass_through
+from ..test_reactor import make_tcp, pass_through
+
+PATIENCE = 90.0
 
 
 class Stream:
@@ -24,12 +27,29 @@ class Stream:
     def __init__(self) -> None:
         self.calls: list[tuple[str, CloseReason]] = []
         self.reason: CloseReason | None = None
+        self.called = threading.Event()
 
     def cancel(self, reason: CloseReason) -> None:
         self.calls.append(("cancel", reason))
 
     def stop(self, reason: CloseReason) -> None:
         self.calls.append(("stop", reason))
+        self.called.set()
+
+
+def ticks_pass(count: int) -> None:
+    """Wait for ticks of the reactor, after all that are in progress."""
+    seen: list[None] = []
+    enough = threading.Event()
+
+    def tick() -> bool:
+        seen.append(None)
+        if len(seen) > count:
+            enough.set()
+        return len(seen) <= count
+
+    reactor().every_tick(tick)
+    assert enough.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -62,7 +82,7 @@ def test_after_the_end_a_client_that_leaves_is_nothing_to_it(pair: tuple[socket.
     pair[1].close()
     pass_through()
     assert stream.calls == []
-    assert pair[0].fileno() not in watcher()._hang_ups
+    assert pair[0].fileno() not in reactor()._watched
 
 
 def test_without_a_socket_or_without_leave_it_does_not_sense(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -128,20 +148,30 @@ def test_after_the_end_nobody_is_cut_off(pair: tuple[socket.socket, socket.socke
     assert pair[1].recv(1) == b"x"
 
 
-def test_lifetime_stops_the_stream_once_a_tenth_earlier_or_later() -> None:
-    stream = Stream()
-    born = time.monotonic()
-    watching = guard(stream, None, max_lifetime=100)
-    watching.tick(born + 89)
-    assert stream.calls == []
-    watching.tick(time.monotonic() + 111)
-    watching.tick(time.monotonic() + 112)
+def test_lifetime_stops_the_stream_once() -> None:
+    stream, other = Stream(), Stream()
+    watching = guard(stream, None, max_lifetime=0.01)
+    guard(other, None, max_lifetime=100)
+    assert stream.called.wait(PATIENCE)
+    ticks_pass(2)
     assert stream.calls == [("stop", "lifetime")]
+    assert other.calls == []
+    watching.end()
 
 
-def test_lifetimes_differ_so_that_clients_do_not_come_back_together() -> None:
-    ends = {guard(Stream(), None, max_lifetime=100)._dies_at for _ in range(5)}
-    assert len(ends) == 5
+def test_after_the_end_no_lifetime_is_over() -> None:
+    stream = Stream()
+    watching = guard(stream, None, max_lifetime=0.01)
+    watching.end()
+    ticks_pass(2)
+    assert stream.calls == []
+
+
+def test_lifetimes_differ_by_a_tenth_so_that_clients_do_not_come_back_together() -> None:
+    lifetimes = {lifetime_of(Settings(max_lifetime=100)) for _ in range(20)}
+    assert len(lifetimes) > 10
+    assert all(seconds is not None and 90 <= seconds <= 110 for seconds in lifetimes)
+    assert lifetime_of(Settings(max_lifetime=None)) is None
 
 
 def test_it_keeps_no_stream_alive(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -342,10 +342,10 @@ def test_a_stream_that_is_over_is_freed_with_its_thread() -> None:
     gc.collect()
     assert reference() is None
     for thread in threading.enumerate():
-        if thread.ident not in before and thread.name != "ssesync-watcher":
+        if thread.ident not in before and thread.name != "ssesync-reactor":
             thread.join(10)
     left = [thread.name for thread in threading.enumerate() if thread.ident not in before]
-    assert left in ([], ["ssesync-watcher"])
+    assert left in ([], ["ssesync-reactor"])
 
 
 def test_what_on_close_raises_is_logged_and_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:

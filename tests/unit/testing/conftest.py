@@ -13,6 +13,6 @@ def _no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
-        if thread.name != "ssesync-watcher":
+        if thread.name != "ssesync-reactor":
             thread.join(20)
             assert not thread.is_alive(), thread.name

@@ -1,4 +1,4 @@
-"""The watcher: hang-ups, ticks, signals, forks; and the same where threads are greenlets."""
+"""The reactor: hang-ups, ticks, signals, forks; and the same where threads are greenlets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ssesync.executor import callers
-from ssesync.server.watcher import TICK, watcher, watcher_if_any
+from ssesync.reactor import TICK, reactor, reactor_if_any
 
 PATIENCE = 90.0
 
@@ -44,14 +44,14 @@ class Called:
 
 
 def pass_through() -> None:
-    """Return when the watcher has done all that it had to do before, and so have the threads that call for it."""
+    """Return when the reactor has done all that it had to do before, and so have the threads that call for it."""
     done = Called()
     ours, theirs = socket.socketpair()
     with ours:
-        watcher().watch(ours.fileno(), done)
+        reactor().watch(ours.fileno(), done)
         theirs.close()
         assert done.within()
-        watcher().forget(ours.fileno(), done)
+        reactor().unwatch(ours.fileno(), done)
     callers().wait(10)
 
 
@@ -91,24 +91,24 @@ def test_a_peer_that_closes_or_half_closes_is_noticed_once(
 ) -> None:
     ours, theirs = pair
     called = Called()
-    assert watcher().watch(ours.fileno(), called)
+    assert reactor().watch(ours.fileno(), called)
     if bytes_before:
         theirs.sendall(bytes_before)
         pass_through()
         assert not called.times
     leave(theirs)
     assert called.within()
-    assert called.thread == "ssesync-watcher"
+    assert called.thread == "ssesync-reactor"
     pass_through()
     assert called.times == 1
-    watcher().forget(ours.fileno(), called)
+    reactor().unwatch(ours.fileno(), called)
 
 
 @pytest.mark.parametrize("half", [True, False])
 def test_a_peer_that_resets_is_noticed(tcp: Pair, half: bool) -> None:
     ours, theirs = tcp
     called = Called()
-    watcher().watch(ours.fileno(), called, half_close=half)
+    reactor().watch(ours.fileno(), called, half_close=half)
     reset(theirs)
     assert called.within()
 
@@ -116,7 +116,7 @@ def test_a_peer_that_resets_is_noticed(tcp: Pair, half: bool) -> None:
 def test_a_half_close_can_be_left_out(tcp: Pair) -> None:
     ours, theirs = tcp
     called = Called()
-    watcher().watch(ours.fileno(), called, half_close=False)
+    reactor().watch(ours.fileno(), called, half_close=False)
     theirs.sendall(b"GET /")
     half_close(theirs)
     pass_through()
@@ -129,15 +129,15 @@ def test_a_peer_that_was_gone_before_is_noticed(pair: Pair) -> None:
     ours, theirs = pair
     theirs.close()
     called = Called()
-    watcher().watch(ours.fileno(), called)
+    reactor().watch(ours.fileno(), called)
     assert called.within()
 
 
 def test_what_is_forgotten_is_not_called(pair: Pair) -> None:
     ours, theirs = pair
     called = Called()
-    watcher().watch(ours.fileno(), called)
-    watcher().forget(ours.fileno(), called)
+    reactor().watch(ours.fileno(), called)
+    reactor().unwatch(ours.fileno(), called)
     theirs.close()
     pass_through()
     assert not called.times
@@ -146,8 +146,8 @@ def test_what_is_forgotten_is_not_called(pair: Pair) -> None:
 def test_a_method_is_forgotten_though_each_look_at_it_makes_another(pair: Pair) -> None:
     ours, theirs = pair
     called = Called()
-    watcher().watch(ours.fileno(), called.method)
-    watcher().forget(ours.fileno(), called.method)
+    reactor().watch(ours.fileno(), called.method)
+    reactor().unwatch(ours.fileno(), called.method)
     theirs.close()
     pass_through()
     assert not called.times
@@ -157,60 +157,60 @@ def test_to_forget_again_or_another_or_a_closed_descriptor_is_no_error(pair: Pai
     ours, theirs = pair
     fd = ours.fileno()
     first, second = Called(), Called()
-    watcher().watch(fd, first)
-    watcher().forget(fd, second)
+    reactor().watch(fd, first)
+    reactor().unwatch(fd, second)
     theirs.close()
     assert first.within()
     ours.close()
-    watcher().forget(fd, first)
-    watcher().forget(fd, first)
+    reactor().unwatch(fd, first)
+    reactor().unwatch(fd, first)
 
 
 def test_a_descriptor_that_is_closed_can_not_be_watched() -> None:
     with socket.socket() as sock:
         fd = sock.fileno()
     called = Called()
-    assert not watcher().watch(fd, called)
-    watcher().forget(fd, called)
+    assert not reactor().watch(fd, called)
+    reactor().unwatch(fd, called)
 
 
 def test_a_descriptors_next_connection_is_watched_for_itself(pair: Pair) -> None:
     """Even where a server closed it without telling."""
     ours, theirs = pair
     first, second = Called(), Called()
-    watcher().watch(ours.fileno(), first)
+    reactor().watch(ours.fileno(), first)
     again, peer = socket.socketpair()
     with again, peer:
         os.dup2(again.fileno(), ours.fileno())
-        assert watcher().watch(ours.fileno(), second)
+        assert reactor().watch(ours.fileno(), second)
         theirs.close()
         pass_through()
         assert not second.times
         peer.close()
         assert second.within()
-        watcher().forget(ours.fileno(), second)
+        reactor().unwatch(ours.fileno(), second)
     assert first.times == 0
 
 
 def test_the_next_stream_on_a_connection_takes_the_place_of_the_one_before(pair: Pair) -> None:
     ours, theirs = pair
     first, second = Called(), Called()
-    watcher().watch(ours.fileno(), first)
-    assert watcher().watch(ours.fileno(), second)
-    watcher().forget(ours.fileno(), first)
+    reactor().watch(ours.fileno(), first)
+    assert reactor().watch(ours.fileno(), second)
+    reactor().unwatch(ours.fileno(), first)
     theirs.close()
     assert second.within()
     assert not first.times
 
 
 def test_a_late_report_of_a_connection_is_not_taken_for_the_next_ones_on_its_descriptor(pair: Pair) -> None:
-    """The watcher is told of a hang-up, and before it acts the descriptor is another connection's."""
+    """The reactor is told of a hang-up, and before it acts the descriptor is another connection's."""
     ours, _ = pair
     called = Called()
-    watcher().watch(ours.fileno(), called)
-    watcher()._hung_up(ours.fileno())
+    reactor().watch(ours.fileno(), called)
+    reactor()._hung_up(ours.fileno())
     assert not called.times
-    watcher().forget(ours.fileno(), called)
+    reactor().unwatch(ours.fileno(), called)
 
 
 def test_a_callback_that_fails_is_logged_and_the_others_are_called(
@@ -220,23 +220,23 @@ def test_a_callback_that_fails_is_logged_and_the_others_are_called(
         raise RuntimeError("in a callback")
 
     ours, theirs = pair
-    watcher().watch(ours.fileno(), fail)
+    reactor().watch(ours.fileno(), fail)
     theirs.close()
     pass_through()
     assert "in a callback" in caplog.text
-    watcher().forget(ours.fileno(), fail)
+    reactor().unwatch(ours.fileno(), fail)
 
 
-def test_hundreds_of_hang_ups_at_once_are_all_noticed() -> None:
+def test_hundreds_of_watched_at_once_are_all_noticed() -> None:
     pairs = [socket.socketpair() for _ in range(300)]
     calls = [Called() for _ in pairs]
     for (ours, _), called in zip(pairs, calls, strict=True):
-        watcher().watch(ours.fileno(), called)
+        reactor().watch(ours.fileno(), called)
     for _, theirs in pairs:
         theirs.close()
     for (ours, _), called in zip(pairs, calls, strict=True):
         assert called.within()
-        watcher().forget(ours.fileno(), called)
+        reactor().unwatch(ours.fileno(), called)
         ours.close()
     assert {called.times for called in calls} == {1}
 
@@ -251,7 +251,7 @@ def test_ticks_come_again_until_they_are_answered_false() -> None:
             done.set()
         return answer
 
-    watcher().every_tick(tick)
+    reactor().every_tick(tick)
     assert done.wait(PATIENCE)
     assert next(answers, None) is None
 
@@ -267,7 +267,7 @@ def test_a_tick_is_kept_once_and_comes_as_long_as_it_is_asked_for() -> None:
         return len(times) < 2
 
     for _ in range(5):
-        watcher().every_tick(tick)
+        reactor().every_tick(tick)
     assert enough.wait(PATIENCE)
     assert len(times) == 2
 
@@ -280,7 +280,7 @@ def test_a_tick_that_fails_is_logged_and_does_not_come_again(caplog: pytest.LogC
         raise RuntimeError("in a tick")
 
     after = Called()
-    watcher().every_tick(tick)
+    reactor().every_tick(tick)
 
     def later() -> bool:
         if not after.times:
@@ -288,35 +288,35 @@ def test_a_tick_that_fails_is_logged_and_does_not_come_again(caplog: pytest.LogC
             return True
         return False
 
-    watcher().every_tick(later)
+    reactor().every_tick(later)
     assert after.within()
     threading.Event().wait(2 * TICK)
     assert len(times) == 1
     assert "in a tick" in caplog.text
 
 
-def test_from_a_signal_handler_a_callback_runs_on_the_watchers_thread() -> None:
+def test_from_a_signal_handler_a_callback_runs_on_the_reactors_thread() -> None:
     called = Called()
-    before = signal.signal(signal.SIGUSR1, lambda *_: watcher().from_signal(called))
+    before = signal.signal(signal.SIGUSR1, lambda *_: reactor().call_from_signal(called))
     try:
-        watcher()
+        reactor()
         signal.raise_signal(signal.SIGUSR1)
         assert called.within()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert called.thread == "ssesync-watcher"
+    assert called.thread == "ssesync-reactor"
 
 
 def test_there_is_one_in_a_process() -> None:
-    assert watcher() is watcher() is watcher_if_any()
+    assert reactor() is reactor() is reactor_if_any()
     names = [thread.name for thread in threading.enumerate()]
-    assert names.count("ssesync-watcher") == 1
+    assert names.count("ssesync-reactor") == 1
 
 
 def test_what_is_forgotten_is_let_go(pair: Pair) -> None:
     called = Called()
-    watcher().watch(pair[0].fileno(), called)
-    watcher().forget(pair[0].fileno(), called)
+    reactor().watch(pair[0].fileno(), called)
+    reactor().unwatch(pair[0].fileno(), called)
     gc.collect()
     assert not [thing for thing in gc.get_referrers(called) if isinstance(thing, tuple) and thing[0] is called]
 
@@ -329,34 +329,34 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_forked_child_has_a_watcher_of_its_own_and_leaves_the_parents_alone() -> None:
+def test_a_forked_child_has_a_reactor_of_its_own_and_leaves_the_parents_alone() -> None:
     code = """
 import os, socket, threading
-from ssesync.server.watcher import watcher, watcher_if_any
+from ssesync.reactor import reactor, reactor_if_any
 
 def noticed(say):
     ours, theirs = socket.socketpair()
     called = threading.Event()
-    watcher().watch(ours.fileno(), called.set)
+    reactor().watch(ours.fileno(), called.set)
     theirs.close()
     assert called.wait(10), say
-    watcher().forget(ours.fileno(), called.set)
+    reactor().unwatch(ours.fileno(), called.set)
 
 kept, peer = socket.socketpair()
 parents = threading.Event()
-watcher().watch(kept.fileno(), parents.set)
-mine = watcher()
+reactor().watch(kept.fileno(), parents.set)
+mine = reactor()
 descriptors = len(os.listdir("/proc/self/fd"))
 child = os.fork()
 if not child:
-    assert watcher_if_any() is None
+    assert reactor_if_any() is None
     assert threading.active_count() == 1
     noticed("child")
-    assert watcher() is not mine
-    assert [thread.name for thread in threading.enumerate()].count("ssesync-watcher") == 1
+    assert reactor() is not mine
+    assert [thread.name for thread in threading.enumerate()].count("ssesync-reactor") == 1
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert watcher() is mine
+assert reactor() is mine
 noticed("parent")
 peer.close()
 assert parents.wait(10)
@@ -368,13 +368,13 @@ print("well")
 def test_a_child_that_is_forked_before_there_is_one_makes_its_own() -> None:
     code = """
 import os
-from ssesync.server.watcher import watcher, watcher_if_any
+from ssesync.reactor import reactor, reactor_if_any
 child = os.fork()
 if not child:
-    watcher()
+    reactor()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-print(watcher_if_any())
+print(reactor_if_any())
 """
     assert run(code) == "None"
 
@@ -385,7 +385,7 @@ from gevent import monkey
 monkey.patch_all()
 import gevent, os, socket, threading, time
 from gevent.event import Event
-from ssesync.server.watcher import watcher
+from ssesync.reactor import reactor
 
 # Whoever blocks the hub stops this clock.
 clock = []
@@ -399,13 +399,13 @@ native = len(os.listdir("/proc/self/task"))
 def check(leave, half_close, expected):
     ours, theirs = socket.socketpair()
     called = Event()
-    assert watcher().watch(ours.fileno(), called.set, half_close=half_close)
+    assert reactor().watch(ours.fileno(), called.set, half_close=half_close)
     theirs.sendall(b"GET /")
     gevent.sleep(0.05)
     assert not called.is_set()
     leave(theirs)
     assert bool(called.wait(10 if expected else 0.2)) is expected
-    watcher().forget(ours.fileno(), called.set)
+    reactor().unwatch(ours.fileno(), called.set)
 
 check(socket.socket.close, True, True)
 check(socket.socket.close, False, True)
@@ -419,7 +419,7 @@ def tick():
     if len(ticks) == 2:
         done.set()
     return len(ticks) < 2
-watcher().every_tick(tick)
+reactor().every_tick(tick)
 assert done.wait(10)
 assert len(os.listdir("/proc/self/task")) == native, "a native thread was started"
 assert len(clock) > 50, "the hub was blocked"

@@ -28,7 +28,7 @@ def test_calls_are_made_side_by_side_on_as_many_threads_as_are_needed_at_most():
     for _ in range(9):
         executor.ask(meet)
     executor.wait(PATIENCE)
-    assert names == {"test-crew_0", "test-crew_1", "test-crew_2"}
+    assert names == {"test-executor_0", "test-executor_1", "test-executor_2"}
 
 
 def test_one_thread_is_enough_for_calls_that_come_one_by_one():

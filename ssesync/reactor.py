@@ -1,0 +1,398 @@
+"""The reactor: one thread per process that waits for descriptors and time, and runs what other threads ask for.
+
+It has two users. What watches over served streams (``server/liveness.py``) asks to be called when a client leaves,
+whose connection the WSGI server has. What serves detached connections (``detached/loop.py``) has their descriptors
+here. Nothing that waits may run on this thread: a callback sets things in motion (it closes a mailbox, sends what the
+kernel takes at once). Users' code may wait, so it runs on other threads, see :func:`run_foreign`.
+
+Under gevent the thread is a greenlet, see ``pollers.py``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .executor import callers
+from .locks import Once, Waiters, make_rlock
+from .pollers import Poller, make_poller
+from .text import escape
+
+__all__ = ["TICK", "Reactor", "Timer", "reactor", "reactor_if_any", "run_foreign"]
+
+logger = logging.getLogger("ssesync")
+
+#: Seconds between two ticks. Lifetimes and stalled sends are checked at ticks: both are counted in tens of seconds.
+TICK = 0.5
+
+Callback = Callable[[], object]
+Tick = Callable[[], bool]
+#: Called with a descriptor, whether its peer is gone, and whether it can take more.
+OnReady = Callable[[int, bool, bool], object]
+
+# Cancelled timers that are kept, beside as many as there are others.
+_KEPT = 64
+
+
+class Reactor:
+    """See the module, and :func:`reactor`."""
+
+    def __init__(self, poller: Poller | None = None) -> None:
+        self._poller = poller or make_poller()
+        #: Called on the reactor's thread when it can't wait for descriptors.
+        self.on_failure: list[Callback] = []
+        self._added: dict[int, OnReady] = {}
+        self._watched: dict[int, tuple[Callback, bool]] = {}
+        # Of _watched. Re-entrant: a signal handler may end a stream, and so come here, on a thread that is in here.
+        self._lock = make_rlock("reactor")
+        self._calls: deque[Callback] = deque()
+        self._awake = False  # so that it need not be woken
+        self._ticks: dict[Tick, None] = {}
+        self._timers = _Timers(self.every_tick)
+        self._start = _Start(self._run)
+        self._closed = False
+        self._ident = 0
+        self._wake_out, self._wake_in = os.pipe()
+        for fd in (self._wake_in, self._wake_out):
+            os.set_blocking(fd, False)
+        self._poller.add_pipe(self._wake_out)
+
+    def start(self) -> None:
+        """Start the thread, which also does what was asked for before. Any number of times: where there can be no
+        other thread now, there may be one later."""
+        self._start()
+
+    def require_thread(self) -> None:
+        """Start the thread, and wait until it is known whether there is one.
+
+        :raises RuntimeError: no other thread can be started now.
+        """
+        self._start.require()
+
+    # Any thread.
+
+    def call_soon(self, call: Callback) -> None:
+        """Call on the reactor's thread, after all that was asked for before. Takes no lock."""
+        self._calls.append(call)
+        if not self._awake:
+            self._awake = True
+            self._wake()
+
+    def call_from_signal(self, call: Callback) -> None:
+        """Do as :meth:`call_soon` does, whatever a signal handler has interrupted, or raises: that may be a thread
+        between the flag and the pipe, which then never gets to the pipe."""
+        self._calls.append(call)
+        self._wake()
+
+    def every_tick(self, callback: Tick) -> None:
+        """Call back every ``TICK`` seconds for as long as the callback returns True. A callback is kept once. Takes no
+        lock."""
+        if callback not in self._ticks:
+            self._ticks[callback] = None
+            self._wake()  # it may wait without end
+
+    def call_later(self, seconds: float, call: Callback) -> Timer:
+        """Call on the reactor's thread at the first tick that is so many seconds from now.
+
+        :return: what cancels that.
+        """
+        return self._timers.add(time.monotonic() + seconds, call)
+
+    def watch(self, fd: int, callback: Callback, *, half_close: bool = True) -> bool:
+        """Call back once when the peer of a server's descriptor has closed its connection.
+
+        :param half_close: also when the peer only stops sending.
+        :return: whether that can be seen.
+        """
+        with self._lock:
+            self._watched[fd] = callback, half_close
+            try:
+                self._poller.watch(fd, half_close)
+            except FileExistsError:
+                # An earlier stream on this descriptor was never closed; its callback is replaced by now.
+                self._poller.remove(fd)
+                self._poller.watch(fd, half_close)
+            except OSError:
+                del self._watched[fd]
+                return False
+        return True
+
+    def unwatch(self, fd: int, callback: Callback) -> None:
+        """Take :meth:`watch` back, before the descriptor is closed. Not an error if it has called back."""
+        with self._lock:
+            if self._watched.get(fd, (None,))[0] != callback:
+                return
+            del self._watched[fd]
+            try:
+                self._poller.remove(fd)
+            except OSError:
+                pass  # it is closed already
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether this is called on the reactor's thread."""
+        return threading.get_ident() == self._ident
+
+    def close(self) -> None:
+        """Close the reactor's own descriptors: those that a forked child has from its parent, whose thread did not come
+        along, or of a reactor that was not started."""
+        self._closed = True
+        for fd in (self._wake_in, self._wake_out):
+            os.close(fd)
+        self._poller.close()
+
+    # The reactor's thread.
+
+    def add(self, fd: int, on_ready: OnReady, *, half_close: bool = True) -> None:
+        """Call back when the peer of a descriptor is gone, for as long as the descriptor is here.
+
+        :raises OSError: the system can't do that for one more.
+        """
+        self._poller.add(fd, half_close)
+        self._added[fd] = on_ready
+
+    def set_writable(self, fd: int, wanted: bool, *, half_close: bool = True) -> None:
+        """Call back also, or no longer, when the peer can take more.
+
+        :raises OSError: the system can't do that.
+        """
+        self._poller.set_writable(fd, half_close, wanted)
+
+    def remove(self, fd: int) -> None:
+        """Take :meth:`add` back, before the descriptor is closed. Any number of times."""
+        if self._added.pop(fd, None) is not None:
+            try:
+                self._poller.remove(fd)
+            except OSError:
+                pass  # something else has closed it
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_in, b"x")
+        except OSError:
+            pass  # the pipe is full: it wakes in any case
+
+    def _run(self) -> None:
+        self._ident = threading.get_ident()
+        due: float | None = None
+        while True:
+            if not self._ticks:
+                due = None
+            elif due is None:
+                due = time.monotonic() + TICK
+            # In this order: a call that is added from here on wakes it, and one that was added before is seen.
+            self._awake = False
+            timeout = None if due is None else max(0.0, due - time.monotonic())
+            try:
+                ready = list(self._poller.wait(0 if self._calls else timeout))
+                self._awake = True
+            except Exception as error:
+                if self._closed:
+                    return  # a greenlet does come along into a forked child
+                self._fail(error)
+                ready = []
+            for fd, gone, writable in ready:
+                self._dispatch(fd, gone, writable)
+            # Those that are added meanwhile wait for the next turn, or one busy channel would be all that happens.
+            for _ in range(len(self._calls)):
+                self._call(self._calls.popleft())
+            if due is not None and time.monotonic() >= due:
+                due = None
+                self._tick()
+
+    def _dispatch(self, fd: int, gone: bool, writable: bool) -> None:
+        if (on_ready := self._added.get(fd)) is not None:
+            self._call(lambda: on_ready(fd, gone, writable))
+        elif fd == self._wake_out:
+            try:
+                os.read(fd, 4096)
+            except OSError:
+                pass  # it is empty
+        elif gone:
+            self._hung_up(fd)
+
+    def _hung_up(self, fd: int) -> None:
+        with self._lock:
+            callback, half_close = self._watched.get(fd, (None, True))
+            # Since the report, the descriptor may have been forgotten, closed, and given to the next connection. Under
+            # the lock it can't be.
+            if callback is None or not self._poller.is_hung_up(fd, half_close):
+                return
+        self._call(callback)
+
+    def _tick(self) -> None:
+        for callback in list(self._ticks):
+            # Taken out first: a callback that is added again while it returns False must not get lost.
+            del self._ticks[callback]
+            if self._call(callback):
+                self._ticks[callback] = None
+
+    def _fail(self, error: Exception) -> None:
+        # Clients that leave are noticed late from now on, by failing writes.
+        callers().ask(
+            lambda: logger.error("the ssesync reactor can't wait for its descriptors: %r", error, exc_info=error)
+        )
+        for callback in self.on_failure:
+            self._call(callback)
+        time.sleep(TICK)
+
+    @staticmethod
+    def _call(callback: Callable[[], Any]) -> Any:
+        try:
+            return callback()
+        except Exception as failed:
+            error = failed
+            callers().ask(lambda: logger.error("a callback of the reactor failed: %r", callback, exc_info=error))
+            return False
+
+
+class _Start:
+    """The start of the reactor's thread, once there can be one. Nobody waits for a lock here: it could be one from
+    before gevent's patch, as gunicorn's hooks are imported before it. While a thread starts others run, and a greenlet
+    that waited for such a lock would stop all."""
+
+    def __init__(self, run: Callback) -> None:
+        self._run = run
+        self._attempt = Once()
+        self._ended = Waiters()  # for an attempt to end
+        self._started = False
+        self._once = Once()
+        self._warned = Once()
+
+    def __call__(self) -> None:
+        if self._started or not self._attempt():
+            return
+        try:
+            threading.Thread(target=self._run_once, name="ssesync-reactor", daemon=True).start()
+            self._started = True
+        except RuntimeError as error:
+            if self._warned():
+                logger.warning(
+                    "clients that leave are not noticed until there is a thread for the reactor: %s", escape(error)
+                )
+        finally:
+            if not self._started:
+                self._attempt = Once()
+            self._ended.wake()
+
+    def require(self) -> None:
+        if self._started:
+            return
+        attempt = self._attempt
+        self()
+        self._ended.wait(lambda: self._started or self._attempt is not attempt)
+        if not self._started:
+            raise RuntimeError("no thread can be started for the reactor")
+
+    def _run_once(self) -> None:
+        # A worker's timeout, which is a SystemExit, may have hit a thread that had just started another one.
+        if self._once():
+            self._started = True
+            self._ended.wake()
+            self._run()
+
+
+class Timer:
+    """A call that is still to be made."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callback) -> None:
+        self._call: Callback | None = call
+
+    def cancel(self) -> None:
+        """Do not call, unless that was done. Any thread, any number of times."""
+        self._call = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call is not to be made, or was made."""
+        return self._call is None
+
+    def run(self) -> None:
+        """Make the call, once."""
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+
+class _Timers:
+    """The timers of a reactor, in the order in which they are due. They are added on any thread, without a lock."""
+
+    def __init__(self, every_tick: Callable[[Tick], object]) -> None:
+        self._every_tick = every_tick
+        self._added: deque[tuple[float, int, Timer]] = deque()
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
+        self._most = _KEPT  # then those that were cancelled are dropped
+
+    def add(self, due: float, call: Callback) -> Timer:
+        timer = Timer(call)
+        self._added.append((due, next(self._numbers), timer))
+        self._every_tick(self._tick)
+        return timer
+
+    def _tick(self) -> bool:
+        while self._added:
+            heapq.heappush(self._heap, self._added.popleft())
+        if len(self._heap) > self._most:
+            self._heap = [each for each in self._heap if not each[2].cancelled]
+            heapq.heapify(self._heap)
+            self._most = 2 * len(self._heap) + _KEPT
+        now = time.monotonic()
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].cancelled):
+            Reactor._call(heapq.heappop(self._heap)[2].run)
+        return bool(self._heap or self._added)
+
+
+_current: dict[None, Reactor] = {}
+
+
+def reactor() -> Reactor:
+    """Get this process's reactor, which is started when it is first asked for. A forked child gets its own.
+
+    :raises OSError: there are no more descriptors.
+    """
+    current = _current.get(None)
+    if current is None:
+        # No lock: a signal handler may come here while its thread is here. The first one counts.
+        made = Reactor()
+        current = _current.setdefault(None, made)
+        if current is not made:
+            made.close()
+    current.start()
+    return current
+
+
+def reactor_if_any() -> Reactor | None:
+    """Get this process's reactor if there is one. Takes no lock: for signal handlers."""
+    return _current.get(None)
+
+
+def run_foreign(call: Callback) -> None:
+    """Call code that is not this library's: at once, or on a helper thread where this is the reactor's own.
+
+    Not with a lock held.
+    """
+    current = reactor_if_any()
+    if current is not None and current.is_this_thread:
+        callers().ask(call)
+    else:
+        call()
+
+
+def _after_fork() -> None:
+    # The thread is the parent's, and so is the set of descriptors: it must not be changed, only left behind.
+    if (current := _current.pop(None, None)) is not None:
+        current.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

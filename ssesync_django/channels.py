@@ -13,8 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, get_last_event_id, open_broker
-from ssesync.wire import escape
+from ssesync import Broker, Settings, Subscription, open_broker
 
 from .apps import app_settings
 from .response import (
@@ -165,37 +164,33 @@ def _subscribe(
 ) -> EventStreamResponse:
     plain: HttpRequest = getattr(request, "_request", request)  # REST framework's wraps Django's
     broker = get_broker()
-    policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
-    settings = options.get("settings") or app_settings()
-    for name in ("max_pending_events", "max_pending_bytes"):
-        policy.setdefault(name, getattr(settings, name))
     key = own_key(request) if key is None else key_of(key)
-    since = get_last_event_id(plain) or last_event_id
-    if not is_tested(plain.META):  # the test client speaks of several processes
+    if key is not None:
+        options.setdefault("key", key)
+    if not is_tested(plain.META):  # the test client says that there are several processes
         broker.warn_once(plain.META)
-    try:
-        subscription = broker.subscribe(*channels, patterns=patterns, last_event_id=since, key=key, **policy)
-    except ChannelError:
-        if authorize is None:
-            raise
-        return refusal(plain, "404 Not Found", "no channel can have this name", options)
-    except BrokerUnavailable as error:
-        logger.error("a client could not subscribe: %s", escape(error))
-        return unavailable(plain, options)
-    try:
-        # After subscribing: a right that is taken back between the check and the subscription would not end it.
-        if authorize is not None and not subscription.allowed_by(functools.partial(authorize, request)):
-            subscription.close()
-            return refusal(plain, "403 Forbidden", "not for you", options)
-        if key is not None:
-            options.setdefault("key", key)
-        response = EventStreamResponse(subscription, request=plain, headers=headers, **options)
-        if on_connect is not None and not response.event_stream.closed:
-            subscription.send_first(on_connect(subscription) or (), dump_json)
-        return response
-    except BaseException:
-        subscription.close()
-        raise
+
+    def refuse(status: int, error: Exception | None) -> EventStreamResponse:
+        return unavailable(plain, options) if status == 503 else refusal(plain, *_REFUSALS[status], options)
+
+    response: EventStreamResponse = broker.answer(
+        plain.META,
+        channels,
+        options=options,
+        respond=lambda subscription: EventStreamResponse(subscription, request=plain, headers=headers, **options),
+        refuse=refuse,
+        settings=options.get("settings") or app_settings(),
+        dumps=dump_json,
+        patterns=patterns,
+        authorize=None if authorize is None else functools.partial(authorize, request),
+        on_connect=on_connect,
+        key=key,
+        last_event_id=last_event_id,
+    )
+    return response
+
+
+_REFUSALS = {403: ("403 Forbidden", "not for you"), 404: ("404 Not Found", "no channel can have this name")}
 
 
 def revoke(who: Any, channel: str | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -11,16 +10,14 @@ from typing import Any
 from flask import Flask, abort, after_this_request, current_app, has_app_context, request
 from flask.wrappers import Request, Response
 
-from ssesync import Broker, BrokerUnavailable, ChannelError, Settings, Subscription, Ticket, get_last_event_id
-from ssesync.wire import escape, with_cors
+from ssesync import Broker, Settings, Subscription, Ticket
+from ssesync.wire import with_cors
 
 from .response import EventStreamResponse, unavailable
 from .state import State, bind, encoder_of, state_of, state_of_current_app
 from .tickets import redeem, tickets_of
 
 __all__ = ["SSE"]
-
-logger = logging.getLogger("ssesync")
 
 
 class SSE:
@@ -128,36 +125,31 @@ class SSE:
         """
         app, state = self._state()
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
-        known = Settings.__dataclass_fields__
         policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
         settings: Settings = options.pop("settings", state.settings)
-        settings = settings.replace(**{name: options.pop(name) for name in known.keys() & options.keys()})
-        for name in ("max_pending_events", "max_pending_bytes"):
-            policy.setdefault(name, getattr(settings, name))
+        settings = settings.replace(
+            **{name: options.pop(name) for name in Settings.__dataclass_fields__.keys() & options.keys()}
+        )
         allow_other_origins(settings)
         state.broker.warn_once(current.environ)
-        since = get_last_event_id(current) or last_event_id
-        try:
-            subscription = state.broker.subscribe(
-                *channels, patterns=patterns, last_event_id=since, key=key, **policy
-            )  # fmt: skip
-        except ChannelError:
-            if authorize is None:
-                raise
-            abort(404)
-        except BrokerUnavailable as error:
-            logger.error("a client could not subscribe: %s", escape(error))
-            return unavailable(settings, error)
-        try:
-            # After subscribing: revoke() would not end what is not there yet.
-            if authorize is not None and not subscription.allowed_by(functools.partial(authorize, current)):
-                abort(403)
-            response = EventStreamResponse(subscription, settings=settings, key=key, **options)
-            if on_connect is not None and not response.event_stream.closed:
-                subscription.send_first(on_connect(subscription) or (), encoder_of(app))
-        except BaseException:
-            subscription.close()
-            raise
+
+        def refuse(status: int, error: Exception | None) -> EventStreamResponse:
+            return unavailable(settings, error) if error is not None and status == 503 else abort(status)
+
+        response: EventStreamResponse = state.broker.answer(
+            current.environ,
+            channels,
+            options=policy,
+            respond=lambda subscription: EventStreamResponse(subscription, settings=settings, key=key, **options),
+            refuse=refuse,
+            settings=settings,
+            dumps=encoder_of(app),
+            patterns=patterns,
+            authorize=None if authorize is None else functools.partial(authorize, current),
+            on_connect=on_connect,
+            key=key,
+            last_event_id=last_event_id,
+        )
         return response
 
     def revoke(self, key: str, channel: str | None = None) -> None:

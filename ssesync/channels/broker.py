@@ -27,6 +27,7 @@ from ..event import dump_json
 from ..locks import make_lock
 from ..validation import check_number
 from . import forks
+from .answer import answer
 from .counters import Counters
 from .dispatcher import Dispatcher
 from .message import CONTROL, Message, Page, body_of, check_channel, check_pattern
@@ -132,6 +133,26 @@ class Broker:
             raise BrokerClosed("the broker is closed")
         epoch, head = self._head()
         return f"{epoch}-{head}"
+
+    def answer(
+        self, environ: Mapping[str, Any], channels: Iterable[str], *, options: dict[str, Any], **arguments: Any
+    ) -> Any:
+        """Answer a request with a subscription, for the integration of a web framework.
+
+        :param environ: the request's WSGI environ.
+        :param channels: the channels.
+        :param options: of the call, of which those of :class:`ssesync.channels.policy.Policy` are taken out. The rest
+            is for the stream.
+        :param arguments: ``respond``, a function that makes the framework's response of the
+            :class:`ssesync.Subscription`; ``refuse``, one that makes the response for a status (403, 404 or 503) and
+            the error, if there is one, or raises; the ``settings``; ``dumps``, the JSON encoder; and the framework's
+            ``patterns``, ``authorize`` (a function of the channel's name), ``on_connect``, ``key`` and
+            ``last_event_id``.
+        :return: what ``respond`` or ``refuse`` has returned.
+        :raises ChannelError: no channel can have this name, and there is no ``authorize``.
+        """
+        policy = {name: options.pop(name) for name in self.POLICY & options.keys()}
+        return answer(self, environ, channels, policy=policy, **arguments)
 
     def subscribe(
         self,

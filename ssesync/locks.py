@@ -60,7 +60,7 @@ ORDER = (
     "channels.file",
     "channels.link",
     "channels.dispatcher",
-    "channels.inbox",
+    "channels.subscriber",
     "channels.counters",
     # server
     "server.streams",

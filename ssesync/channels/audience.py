@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..detached.loop import Connection, Handover, Loop, Record, loop
@@ -30,7 +30,8 @@ from .index import Index
 from .lagging import LaggingGroup, read_log
 from .message import Message, parse_id
 from .policy import Policy
-from .subscription import Place, Subscription
+from .subscriber import Subscriber
+from .subscription import Place
 
 if TYPE_CHECKING:
     from .broker import Broker
@@ -41,6 +42,8 @@ __all__ = ["Audience", "Audiences"]
 # for the channels of all of them: an event for each of some ten thousand users fits in. Beyond it the log is read. Only
 # a loop that has not looked for so many seconds gives all of them up.
 _EVENTS, _BYTES, _PATIENCE = 50_000, 16 * 1024 * 1024, 60.0
+# Events of one read of the log.
+_PAGE = 100
 # Seconds for which an audience may send before others get their turn.
 _TURN = 0.02
 
@@ -108,9 +111,8 @@ class Audience(LaggingGroup):
             patience=_PATIENCE,
             reset_event=policy.reset_event,
         )
-        self._subscription = Subscription(broker, (), (), own)
-        self.inbox = self._subscription.inbox
-        self.inbox.on_wake = self._wake
+        self.subscriber = Subscriber(broker, own, shared=True)
+        self.subscriber.on_ready = self._wake
         self._revoked: deque[Listed] = deque()
         self._gaps: deque[Collection[str] | None] = deque()  # channels of which not everything was offered
         self._beginning = make_lock("channels.group")
@@ -133,7 +135,7 @@ class Audience(LaggingGroup):
             if not self._begun:
                 epoch, head = self._broker._head()
                 self._epoch, self._position = epoch, head
-                self.inbox.start(epoch, head, behind=False)
+                self.subscriber.start(epoch, head, from_log=False)
                 self._begun = True
                 self._wake()
 
@@ -144,13 +146,13 @@ class Audience(LaggingGroup):
 
     # What the dispatcher calls, on the thread that publishes or listens.
 
-    def offer(self, message: Message) -> bool:
+    def offer(self, messages: Sequence[Message]) -> bool:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
-        return self.inbox.offer(message)
+        return self.subscriber.offer(messages)
 
-    def lost(self, why: str, epoch: str, position: int) -> None:
+    def restarted(self, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
-        self.inbox.lost(why, epoch, position)
+        self.subscriber.restarted(epoch, position)
 
     def missed(self, channels: Collection[str] | None) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
@@ -176,7 +178,9 @@ class Audience(LaggingGroup):
             if connection.closed:
                 return
         # What was read from the log, or is being read, was read without this client's channels.
-        incomplete = self._reading or self.inbox.behind or place.cursor < max(self._position, self._complete_after)
+        incomplete = (
+            self._reading or self.subscriber.state.reads_log or place.cursor < max(self._position, self._complete_after)
+        )
         if place.behind or place.epoch != self._epoch or incomplete:
             self._fall_behind(connection, place.epoch, place.cursor, log=True)
             if not connection.waits:
@@ -200,7 +204,7 @@ class Audience(LaggingGroup):
     def end(self) -> None:
         """Be no more: the last has left."""
         self.loop.forget(self)
-        self._subscription.cancel()
+        self.subscriber.close(CloseReason.CANCELLED, discard=True)
 
     # What comes.
 
@@ -220,12 +224,12 @@ class Audience(LaggingGroup):
         """Take what the dispatcher has brought; whether there is something to be sent."""
         if self._frames or self._reading:
             return bool(self._frames)
-        if self.inbox.look() is not None:
+        items = self.subscriber.poll()
+        if not items and self.subscriber.state.reads_log:
             self._read_on()
             return False
-        items = self.inbox.take(0)
         if items is None:
-            reason = self.inbox.reason or CloseReason.CANCELLED
+            reason = self.subscriber.reason or CloseReason.CANCELLED
             for connection in list(self.all()):
                 self.loop.end(connection, reason)
             return False
@@ -237,17 +241,15 @@ class Audience(LaggingGroup):
 
     def _read_on(self) -> None:
         """There was no room for all that came, so it is in the log."""
-        # It is not their fault: if the log can't tell, they are told that.
-        self.inbox.blameless = True
         if self._index.is_same_for_all(self._size):
             self._reading = True
-            self._subscription.channels = tuple(self._index.names)
-            self._subscription.patterns = tuple(self._index.patterns)
+            self.subscriber.channels = tuple(self._index.names)
+            self.subscriber.patterns = tuple(self._index.patterns)
             self.loop.read(self._read_log)
             return
         # Each by itself: of thousands of channels together, each page would cost a look at all of them.
         self._complete_after = self._broker.dispatcher.position
-        self.inbox.start(self.inbox.epoch, self.inbox.cursor, behind=False)
+        self.subscriber.start(*self.subscriber.position, from_log=False)
         self._leave_to_log(list(self.all()))
         self._wake()
 
@@ -255,7 +257,7 @@ class Audience(LaggingGroup):
         """Not all events of these channels were offered, after the last that was sent."""
         if self._index.is_same_for_all(self._size):
             self._frames.clear()
-            self.inbox.start(self._epoch, self._position, behind=True)
+            self.subscriber.start(self._epoch, self._position, from_log=True)
             self._wake()
             return
         if channels is None:
@@ -265,14 +267,14 @@ class Audience(LaggingGroup):
         self._leave_to_log([connection for connection in self.all() if connection.fd in fds])
 
     def _read_log(self) -> None:
-        items = read_log(self._subscription)
-        self.loop.call_soon(lambda: self._has_read(items or ()))
+        items = read_log(self.subscriber, _PAGE)
+        self.loop.call_soon(lambda: self._has_read(items))
 
     def _has_read(self, items: Iterable[bytes]) -> None:
         self._reading = False
-        self._complete_after = self.inbox.cursor
+        self._complete_after = self.subscriber.position.seq
         self._frames.extend(item for item in items if isinstance(item, Message))
-        if self._frames or not self.inbox.behind or self.inbox.reason is not None:
+        if self._frames or not self.subscriber.state.reads_log or self.subscriber.reason is not None:
             self._wake()  # else the next tick tries again
 
     def _having(self, channel: str) -> Collection[int]:
@@ -323,7 +325,7 @@ class Audience(LaggingGroup):
         """The log was begun anew: the first message says so to those in step."""
         epoch, position = parse_id(first[4 : first.index(b"\n")].decode()) or ("", -1)
         for behind in self._behind.values():
-            behind.subscription.inbox.lost("restarted", epoch, position)
+            behind.subscriber.restarted(epoch, position)
         self._epoch, self._position = epoch, position - 1
         self._complete_after = -1
         for connection, place in self._fresh.items():
@@ -333,5 +335,5 @@ class Audience(LaggingGroup):
     def tick(self, now: float) -> None:
         """See :class:`Group`."""
         super().tick(now)
-        if self.inbox.behind and not self._reading:
+        if self.subscriber.state.reads_log and not self._reading:
             self._wake()

@@ -30,7 +30,8 @@ from . import forks
 from .answer import answer
 from .counters import Counters
 from .dispatcher import Dispatcher
-from .message import CONTROL, Message, Page, body_of, check_channel, check_pattern
+from .log import Page
+from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
 from .options import Limits, checked_options
 from .policy import Policy
 from .reentry import Wakeup, entered
@@ -185,15 +186,15 @@ class Broker:
         checked = Policy(**checked_options(policy, {}, [*Policy.__dataclass_fields__]))
         self._ensure_listening()
         subscription = Subscription(self, names, globs, checked, key)
-        self.dispatcher.attach(subscription.inbox, names, globs, key)
+        subscriber = subscription._subscriber
+        self.dispatcher.attach(subscriber, names, globs, key)
         self._attached()
         if last_event_id:
-            subscription.resume(last_event_id)
+            subscriber.start(*(parse_id(last_event_id) or ("", 0)), from_log=True)
         else:
             # Asked after the dispatcher had it: what was published before this is not for it, and what comes after
             # can't pass it by.
-            epoch, head = self._head()
-            subscription.inbox.start(epoch, head, behind=False)
+            subscriber.start(*self._head(), from_log=False)
         if self._closed:
             subscription.cancel(CloseReason.SHUTDOWN)
         return subscription

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -42,15 +42,26 @@ class Listed(Protocol):
 class Sink(Protocol):
     """What a dispatcher feeds. Nothing here may wait; called on the thread that publishes or listens."""
 
-    def offer(self, message: Message) -> bool:
-        """Take a message, or not. ``False``: the sink is over, drop it. A message that was offered before may come
-        again, and one from before the sink was attached may come: ``seq`` tells."""
+    def offer(self, messages: Sequence[Message]) -> bool:
+        """Give messages to the sink.
 
-    def lost(self, why: str, epoch: str, position: int) -> object:
-        """The log was begun anew: what comes now comes after ``position`` of ``epoch``."""
+        :param messages: in order. One that was offered before may come again, and one from before the sink was
+            attached may come: ``seq`` tells.
+        :return: false if the sink has ended, and is to be detached.
+        """
+
+    def restarted(self, epoch: str, position: int) -> object:
+        """Report that the log was begun anew.
+
+        :param epoch: of the new log.
+        :param position: the number of the event after which messages are offered from now on.
+        """
 
     def missed(self, channels: Collection[str] | None) -> object:
-        """Of these channels, or of any, there was more than was offered, and more may come: the log knows."""
+        """Report that messages were not offered that are in the log. More may be offered afterwards.
+
+        :param channels: the channels that they are of; ``None``: any.
+        """
 
 
 class ListedSink(Sink, Listed, Protocol):
@@ -178,19 +189,21 @@ class Dispatcher:
                     self.on_control(message)
             # Sink by sink: one that waits is woken once, and finds all of them.
             for sink in sinks:
-                for message in run:
-                    if not sink.offer(message):
-                        self._gone.append(sink)
-                        break
+                if not sink.offer(run):
+                    self._gone.append(sink)
         self._purge()
 
-    def lost(self, why: str, epoch: str, position: int) -> None:
-        """Tell all sinks that the log was begun anew, and go on after ``position`` of ``epoch``."""
+    def restarted(self, epoch: str, position: int) -> None:
+        """Report to all sinks that the log was begun anew.
+
+        :param epoch: of the new log.
+        :param position: the number of the event after which messages are delivered from now on.
+        """
         with self._held():
             self.epoch, self.position = epoch, position
             sinks = self._all_sinks()
         for sink in sinks:
-            sink.lost(why, epoch, position)
+            sink.restarted(epoch, position)
 
     def missed(self, channels: Iterable[str] | None) -> None:
         """Tell the sinks of some channels, or all, that not everything could be delivered to them."""

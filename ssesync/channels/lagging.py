@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..detached.loop import Connection, Group, Loop
-from ..errors import CloseReason
+from ..errors import BrokerError, CloseReason
 from ..wire.encoder import KEEP_ALIVE
 from .message import Message
 from .policy import Policy
-from .subscription import Subscription
+from .subscriber import Subscriber
 
 if TYPE_CHECKING:
     from .broker import Broker
@@ -25,50 +25,49 @@ __all__ = ["Lagging", "LaggingGroup", "read_log"]
 
 logger = logging.getLogger("ssesync")
 
-# Bytes that are read from the log for a client at a time, about, and events of one reading at most.
-_READ, _PAGE = 256 * 1024, 1000
+# Bytes that are read from the log for a client at a time, about, and events of the first read and of any.
+_READ, _FIRST, _PAGE = 256 * 1024, 100, 1000
 
 
 class Lagging:
     """What is kept for a client that has missed something."""
 
-    __slots__ = ("busy", "subscription")
+    __slots__ = ("busy", "subscriber")
 
-    def __init__(self, subscription: Subscription) -> None:
-        self.subscription = subscription
+    def __init__(self, subscriber: Subscriber) -> None:
+        self.subscriber = subscriber
         #: Whether a helper reads the log for it.
         self.busy = False
 
     def offer(self, messages: Sequence[Message]) -> bool:
         """Keep what is published meanwhile, as far as there is room; whether the client may stay."""
-        inbox = self.subscription.inbox
         if self.busy:
-            inbox.still_reads()  # it waits for this process
-        return inbox.offer_all(messages)
+            self.subscriber.touch()  # it waits for this process
+        return self.subscriber.offer(messages)
 
-    def read(self) -> list[bytes] | None:
-        """What the log has for the client next; ``None`` at its end. On a reader's thread."""
-        subscription = self.subscription
-        items = read_log(subscription)
+    def read(self) -> list[bytes]:
+        """What the log has for the client next. On a reader's thread."""
+        items = read_log(self.subscriber, _FIRST)
         # As much as may be at a time: by rounds of small pages, thousands who come back at once while much is published
         # would never get there.
-        while items and subscription.inbox.behind and (size := sum(map(len, items))) < _READ:
-            subscription.page = max(1, min(_PAGE, (_READ - size) * len(items) // size))
-            more = read_log(subscription)
+        while items and self.subscriber.state.reads_log and (size := sum(map(len, items))) < _READ:
+            more = read_log(self.subscriber, max(1, min(_PAGE, (_READ - size) * len(items) // size)))
             if not more:
                 break
             items += more
         return items
 
 
-def read_log(subscription: Subscription) -> list[bytes] | None:
-    """What the log has for a subscription; ``None`` at its end. On a reader's thread."""
+def read_log(subscriber: Subscriber, limit: int) -> list[bytes]:
+    """What the log has for a subscriber; empty if it can't be read now. On a reader's thread."""
     try:
-        return subscription.take(0)
+        return subscriber.read(limit)
+    except BrokerError:
+        return []
     except Exception:
         logger.exception("the log can't be read for a detached stream, which ends")
-        subscription.cancel(CloseReason.ERROR)
-        return None
+        subscriber.close(CloseReason.ERROR, discard=True)
+        return []
 
 
 class LaggingGroup(Group):
@@ -92,7 +91,7 @@ class LaggingGroup(Group):
     def pending_of(self, connection: Connection) -> tuple[int, int]:
         """See :class:`Group`."""
         behind = self._behind.get(connection)
-        return (0, 0) if behind is None else behind.subscription.pending
+        return (0, 0) if behind is None else behind.subscriber.pending
 
     def left(self, connection: Connection) -> None:
         """See :class:`Group`."""
@@ -100,7 +99,7 @@ class LaggingGroup(Group):
         self._late.pop(connection, None)
         behind = self._behind.pop(connection, None)
         if behind is not None:
-            behind.subscription.cancel()
+            behind.subscriber.close(CloseReason.CANCELLED, discard=True)
 
     # What makes a client leave the step.
 
@@ -110,9 +109,9 @@ class LaggingGroup(Group):
 
     def _fall_behind(self, connection: Connection, epoch: str, cursor: int, *, log: bool = False) -> None:
         member = connection.member
-        subscription = Subscription(self._broker, member.channels, member.patterns, self._policy)
-        subscription.inbox.start(epoch, cursor, behind=log)
-        self._behind[connection] = Lagging(subscription)
+        subscriber = Subscriber(self._broker, self._policy, member.channels, member.patterns)
+        subscriber.start(epoch, cursor, from_log=log)
+        self._behind[connection] = Lagging(subscriber)
 
     def _offer(self, connections: Iterable[Connection], messages: list[Message], position: int) -> None:
         """Keep messages for clients that are late or behind. The late ones were given all up to a position."""
@@ -122,14 +121,14 @@ class LaggingGroup(Group):
                 self._fall_behind(connection, self._epoch, position)
             behind = self._behind[connection]
             if not behind.offer(messages):
-                self.loop.end(connection, behind.subscription.inbox.reason or CloseReason.OVERFLOW)
+                self.loop.end(connection, behind.subscriber.reason or CloseReason.OVERFLOW)
 
     def _leave_to_log(self, connections: list[Connection]) -> None:
         """Have clients read the log, each by itself, from the last that they were given."""
         for connection in connections:
             behind = self._behind.get(connection)
             if behind is not None:
-                behind.subscription.inbox.missed()
+                behind.subscriber.missed()
             else:
                 self.step_out(connection)
                 self._late.pop(connection, None)
@@ -154,7 +153,7 @@ class LaggingGroup(Group):
         """See :class:`Group`."""
         behind = self._behind.get(connection)
         if behind is not None:
-            behind.subscription.inbox.still_reads()
+            behind.subscriber.touch()
 
     def caught_up(self, connection: Connection) -> None:
         """See :class:`Group`."""
@@ -169,46 +168,42 @@ class LaggingGroup(Group):
         behind = self._behind.get(connection)
         if behind is None:
             return  # it has ended with the last that it was given
-        inbox = behind.subscription.inbox
+        subscriber = behind.subscriber
         while not (connection.closed or connection.waits or behind.busy or connection.ending):
-            if inbox.look() is not None:
+            items = subscriber.poll()
+            if items is None:
+                self.loop.end(connection, subscriber.reason or CloseReason.CANCELLED)
+            elif items:
+                connection.give(b"".join(items), len(items))
+            elif subscriber.state.reads_log:
                 behind.busy = True
                 self.loop.read(functools.partial(self._read_log_for, connection, behind))
                 return
-            items = inbox.take(0)
-            if items is None:
-                self.loop.end(connection, inbox.reason or CloseReason.CANCELLED)
-            elif items:
-                connection.give(b"".join(items), len(items))
-            elif not inbox.behind:
+            else:
                 del self._behind[connection]
-                self._step_in_after(connection, inbox.epoch, inbox.cursor)
+                self._step_in_after(connection, *subscriber.position)
                 return
 
     def _read_log_for(self, connection: Connection, behind: Lagging) -> None:
         items = behind.read()
         self.loop.call_soon(lambda: self._has_read_for(connection, items))
 
-    def _has_read_for(self, connection: Connection, items: list[bytes] | None) -> None:
+    def _has_read_for(self, connection: Connection, items: list[bytes]) -> None:
         behind = self._behind.get(connection)
         if behind is None or connection.ending is not None:
             return
         behind.busy = False
-        inbox = behind.subscription.inbox
-        if items is None:
-            self.loop.end(connection, inbox.reason or CloseReason.CANCELLED)
-            return
         if items:
             connection.give(b"".join(items), len(items))
-        if items or not inbox.behind:  # else the next tick tries again
+        if items or not behind.subscriber.state.reads_log:  # else the next tick tries again
             self._serve(connection)
 
     def last_for(self, connection: Connection) -> tuple[bytes, int]:
         """See :class:`Group`."""
         behind = self._behind.get(connection)
-        if behind is None or behind.busy or behind.subscription.inbox.behind:
+        if behind is None or behind.busy or behind.subscriber.state.reads_log:
             return b"", 0
-        items = behind.subscription.inbox.take(0) or ()
+        items = behind.subscriber.poll() or ()
         return b"".join(items), len(items)
 
     def tick(self, now: float) -> None:

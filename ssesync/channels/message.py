@@ -7,15 +7,15 @@ come in any number of channels. The epoch names the log: a log that was begun an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from ..errors import ChannelError, EventError, excerpt
 from ..event import Event, dump_json, warned_if_encoded
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
 
-__all__ = ["CONTROL", "Message", "Page", "body_of", "check_channel", "check_pattern", "parse_id"]
+__all__ = ["CONTROL", "Message", "body_of", "check_channel", "check_pattern", "parse_id"]
 
 #: What brokers tell one another goes over a channel of a name that no user can give.
 CONTROL = "\x01control"
@@ -47,29 +47,6 @@ class Message(bytes):
             decoder = Decoder(max_event_size=len(self) + 1)
             self._event = decoder.feed(self)[0]
         return self._event
-
-
-class Page(NamedTuple):
-    """What a log holds after some place: some of it, in order."""
-
-    messages: list[Message]
-    complete: bool
-    """Whether there was no more."""
-    lost: str = ""
-    """Why there may have been more than the log can tell of; ``""`` if there was not."""
-    epoch: str = ""
-    head: int = 0
-    """The last event of the log, of whatever channel."""
-
-
-def merged(messages: Iterable[Message], limit: int, epoch: str, head: int) -> Page:
-    """A page of messages that come in order, from however many channels."""
-    page: list[Message] = []
-    for message in messages:
-        if len(page) == limit:
-            return Page(page, False, "", epoch, head)
-        page.append(message)
-    return Page(page, True, "", epoch, head)
 
 
 def parse_id(text: str) -> tuple[str, int] | None:

@@ -1,402 +1,515 @@
-"""Inbox: what waits for one subscriber, where it has come to, and what happens when it can't keep up.
+"""Subscriber: a bounded queue, the log behind it, and the state that says which of the two is read next.
 
-A subscriber follows live, or is *behind*: then it reads the log at its own pace, and what is published meanwhile is
-kept here as far as there is room. When a reading finds the log's end, and nothing was left out here meanwhile, the two
-meet without a gap and it is live. So a burst that is larger than the room for it costs a reader nothing but a look
-into the log, and only who does not read at all is given up.
+A subscriber is live, or it reads the log at its own pace. While it reads the log, what is published is queued as far as
+there is room. When a read reaches the log's end and nothing was left out of the queue since the read began, queue and
+log meet without a gap, and the subscriber is live. So a burst that is larger than the queue costs a reader one read of
+the log, and only a subscriber that is not polled at all is ended.
 """
 
 from __future__ import annotations
 
+import enum
+import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import CloseReason
+from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason
 from ..event import Event, dump_json
 from ..locks import make_lock
+from ..text import escape
 from ..wire.encoder import encode
 from .dispatcher import Listed
+from .log import Log, Page, Position
 from .message import Message
-from .pending import End, Pending, key_of
 from .policy import Policy
-from .reentry import Wakeup, entered, entered_or_inside
+from .queue import MessageQueue, coalescing_key
+from .reentry import entered, entered_or_inside
 
-__all__ = ["Inbox"]
+__all__ = ["State", "Subscriber"]
 
-_NONE: Mapping[int, Any] = {}
+logger = logging.getLogger("ssesync")
+
+_NO_KEYS: Mapping[int, Any] = {}
+# Bytes: more than can wait.
+_ALL = 1 << 62
 
 
-class Inbox:
-    """A dispatcher's sink. ``offer``, ``close`` and ``lost`` come from any thread, the rest from the one that reads.
+class State(enum.Enum):
+    """Where a subscriber is."""
 
-    ``close`` waits for no lock, since it may be called on a thread that holds the inbox's own: see :mod:`.reentry`.
-    Callbacks are called while no lock is held.
+    # The flags: queues, reads_log, excused, ended.
+    LIVE = ("live", True, False, False, False)
+    """Nothing is missing: the queue follows what was given."""
+    DRAINING = ("draining", False, False, True, False)
+    """Messages wait, and something after them was not offered: the queue is given first, then the log is read."""
+    CATCHING_UP = ("catching up", True, True, True, False)
+    """The log is read, for another reason than a slow client."""
+    CATCHING_UP_OVERRUN = ("catching up, overrun", False, True, True, False)
+    """The same, and something was left out of the queue since the last read began."""
+    LAGGING = ("lagging", True, True, False, False)
+    """The log is read, since the client was too slow for the queue."""
+    LAGGING_OVERRUN = ("lagging, overrun", False, True, False, False)
+    """The same, and something was left out of the queue since the last read began."""
+    ENDING = ("ending", False, False, False, True)
+    """It has ended: what waits is still given."""
+    ENDED = ("ended", False, False, False, True)
+    """All was given."""
 
-    :param policy: how much may wait, and what becomes of the rest.
-    :param count: called with the name of a counter and by how much it goes up.
+    #: Whether the queue takes what is published.
+    queues: bool
+    #: Whether the log is to be read next.
+    reads_log: bool
+    #: Whether a log that has lost what is due is answered with a reset. Else the subscriber was too slow for the log,
+    #: and ends.
+    excused: bool
+    #: Whether the subscriber has ended.
+    ended: bool
+
+    def __init__(self, name: str, queues: bool, reads_log: bool, excused: bool, ended: bool) -> None:
+        self.queues, self.reads_log, self.excused, self.ended = queues, reads_log, excused, ended
+
+
+class _Input(enum.Enum):
+    """What changes a subscriber's state."""
+
+    START_LIVE = enum.auto()  # start() at the log's end
+    START_FROM_LOG = enum.auto()  # start() anywhere else: all that was offered until now is in the log
+    OVERRUN = enum.auto()  # no room in the queue
+    MISSED = enum.auto()  # something was not offered
+    DRAINED = enum.auto()  # the queue is empty
+    READ = enum.auto()  # a read of the log begins: it finds all that was left out until now
+    CAUGHT_UP = enum.auto()  # a read has reached the log's end
+    RESTARTED = enum.auto()  # the log was begun anew
+    END = enum.auto()  # a request to end is carried out
+    GIVEN = enum.auto()  # the last bytes were given
+
+
+# What is not in the table changes nothing.
+_TRANSITIONS: dict[_Input, dict[State, State]] = {
+    _Input.START_LIVE: {
+        State.DRAINING: State.CATCHING_UP,
+        State.CATCHING_UP: State.LIVE,
+        State.LAGGING: State.LIVE,
+    },
+    _Input.START_FROM_LOG: {
+        State.LIVE: State.CATCHING_UP,
+        State.DRAINING: State.CATCHING_UP,
+        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
+        State.LAGGING: State.CATCHING_UP,
+        State.LAGGING_OVERRUN: State.CATCHING_UP,
+    },
+    _Input.OVERRUN: {
+        State.LIVE: State.LAGGING_OVERRUN,
+        State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
+        State.LAGGING: State.LAGGING_OVERRUN,
+    },
+    _Input.MISSED: {
+        State.LIVE: State.DRAINING,
+        State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
+        State.LAGGING: State.CATCHING_UP_OVERRUN,
+        State.LAGGING_OVERRUN: State.CATCHING_UP_OVERRUN,
+    },
+    _Input.DRAINED: {State.DRAINING: State.CATCHING_UP},
+    _Input.READ: {
+        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
+        State.LAGGING_OVERRUN: State.LAGGING,
+    },
+    _Input.CAUGHT_UP: {State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
+    _Input.RESTARTED: {
+        State.DRAINING: State.LIVE,
+        State.CATCHING_UP: State.LIVE,
+        State.CATCHING_UP_OVERRUN: State.LIVE,
+        State.LAGGING: State.LIVE,
+        State.LAGGING_OVERRUN: State.LIVE,
+    },
+    _Input.END: dict.fromkeys(set(State) - {State.ENDED}, State.ENDING),
+    _Input.GIVEN: {State.ENDING: State.ENDED},
+}
+
+
+class _End(NamedTuple):
+    """A request to end."""
+
+    reason: CloseReason
+    #: What comes after the messages that wait.
+    last: bytes
+    #: Whether these are dropped.
+    discard: bool
+    #: What has the client now.
+    successor: Listed | None = None
+
+
+class Subscriber:
+    """One subscriber of a broker. A sink of a dispatcher, or of a broadcast group for a client that lags.
+
+    :meth:`offer`, :meth:`missed`, :meth:`restarted` and :meth:`close` may be called by any thread; the rest is for the
+    one that reads. ``close()`` waits for no lock, since it may be called on a thread that holds the subscriber's own:
+    see :mod:`.reentry`. Callbacks are called while no lock is held.
+
+    :param log: the broker's log.
+    :param policy: how much may wait, and what happens to the rest.
+    :param channels: the names of its channels.
+    :param patterns: patterns of more names.
+    :param shared: it reads for many clients: where the log has lost what is due, it is given a reset and not ended.
     """
 
-    def __init__(self, policy: Policy, count: Callable[[str, int], object]) -> None:
-        #: How much may wait, and what becomes of the rest.
-        self.policy = policy
-        self._count = count
-        self._lock = make_lock("channels.inbox")
-        self._wakeup = Wakeup()
-        self._must_wake = False
-        self._pending = Pending(policy)
-        self._reset: Message | None = None
-        self._last = b""
-        self._dropped = 0
-        self._newest = -1  # that was offered
-        self._left_out = False  # something that is in the log
-        self._looked = time.monotonic()
-        self._waiting = 0
-        self._ends: list[End] = []  # the first counts, and stays
-        self._ended = 0  # how many of them were carried out
-        self._successor: Listed | None = None
-        #: The last that was given to the reader.
-        self.cursor = -1
-        #: Of what log the cursor is.
-        self.epoch = ""
-        #: Whether the log is to be read.
-        self.behind = False
-        #: Whether it is not for its own slowness that it is behind.
-        self.blameless = False
-        #: Changes when the cursor was set from outside.
-        self.generation = 0
-        #: How many events were given to the reader.
-        self.events = 0
-        #: Called when there is something for a reader who does not wait here. It must take no lock.
-        self.on_wake: Callable[[], object] | None = None
+    def __init__(
+        self,
+        log: Log,
+        policy: Policy,
+        channels: Collection[str] = (),
+        patterns: Collection[str] = (),
+        *,
+        shared: bool = False,
+    ) -> None:
+        self._log = log
+        #: The channels, and patterns of channels, that are read from the log.
+        self.channels, self.patterns = channels, patterns
+        self._shared = shared
+        self._lock = make_lock("channels.subscriber")
+        self._queue = MessageQueue(policy, log.count)
+        #: What is read next, and whether the subscriber has ended.
+        self.state = State.LIVE
+        #: After the last message that was given to the reader.
+        self.position = Position("", -1)
+        self._newest = -1  # the number of the last message that was offered
+        self._reset: Message | None = None  # to be given before all that waits
+        self._ends: list[_End] = []  # the first counts, and stays
+        self._polled = time.monotonic()  # infinite while the reader waits for on_ready
+        self._failing = False
+        #: Called when :meth:`poll` may give more: by any thread, while no lock is held. It must take no lock.
+        self.on_ready: Callable[[], object] | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """How much may wait, and what happens to the rest."""
+        return self._queue.policy
 
     @property
     def reason(self) -> CloseReason | None:
-        """Why the subscriber ended, ``None`` while it has not."""
+        """Why the subscriber has ended, ``None`` while it has not."""
         return self._ends[0].reason if self._ends else None
 
     @property
     def pending(self) -> tuple[int, int]:
         """How many messages and bytes wait."""
-        return len(self._pending), self._pending.size
+        return len(self._queue), self._queue.size
 
-    # Of the dispatcher.
+    # The dispatcher's, or the broadcast group's.
 
-    def offer_all(self, messages: Sequence[Message]) -> bool:
-        """:meth:`offer` for several, in order."""
-        if self.policy.coalesce is not None:
+    def offer(self, messages: Sequence[Message]) -> bool:
+        """See :class:`ssesync.channels.dispatcher.Sink`."""
+        if self._queue.policy.coalesce is not None:
             return all(self._offer_coalescing(message) for message in messages)
         with entered(), self._lock:
-            if self._left_out and not self._ends:
-                self._newest = max(self._newest, messages[-1].seq)
-                taken = self._patient()
-            else:
-                taken = all(self._offer(message) for message in messages)
-        self._after()
-        return taken
-
-    def offer(self, message: Message) -> bool:
-        """See :class:`ssesync.channels.dispatcher.Sink`."""
-        if self.policy.coalesce is not None:
-            return self._offer_coalescing(message)
-        with entered(), self._lock:
             try:
-                taken = self._offer(message)
-            except BaseException:  # of a signal handler, after the message was noticed and before it was put here
-                self._missed()
+                changed = self._offer(messages, _NO_KEYS)
+            except BaseException:  # of a signal handler, after a message was noted and before it was queued
+                self._miss()
                 raise
-        if self._must_wake or self._ends:
-            self._after()
-        return taken
+        self._after(wake=changed)
+        return not self._ends
 
     def _offer_coalescing(self, message: Message) -> bool:
-        # The user's function is called while the lock is not held, and for none while there is room, as each call costs
-        # the decoding of an event. Messages come from one thread at a time: a second turn finds no others than the
-        # first.
-        assert self.policy.coalesce is not None
+        # The user's function is called while the lock is not held, and not at all while there is room, as each call
+        # costs the decoding of an event. Messages come from one thread at a time: a second turn finds no others than
+        # the first.
+        coalesce = self._queue.policy.coalesce
+        assert coalesce is not None
         keys: dict[int, Any] = {}
         while True:
             with entered(), self._lock:
-                may_wait = not (self._ends or self._left_out or self.behind or message.seq <= self._newest)
-                due = self._pending.to_be_coalesced(message) if may_wait else []
-                unkeyed = [each for each in due if each.seq not in keys]
-                taken = not unkeyed and self._offer(message, keys)
+                is_due = self.state is State.LIVE and message.seq > self._newest
+                unkeyed = self._queue.unkeyed(message, keys) if is_due and not self._ends else []
+                changed = not unkeyed and self._offer((message,), keys)
             if not unkeyed:
-                self._after()
-                return taken
+                self._after(wake=changed)
+                return not self._ends
             for each in unkeyed:
-                keys[each.seq] = key_of(self.policy.coalesce, each)
+                keys[each.seq] = coalescing_key(coalesce, each)
 
-    def _offer(self, message: Message, keys: Mapping[int, Any] = _NONE) -> bool:
-        if self._ends:
-            return False
-        if message.seq <= self._newest:
-            return True
-        self._newest = message.seq
-        if self._left_out:
-            return self._patient()
-        pending = self._pending
-        if pending.keyed is None and not pending.has_room(message):
-            if self.behind or self.policy.overflow == "disconnect":
-                return self._leave_out()
-            if self.policy.overflow == "coalesce":
-                self._count("coalesced", pending.coalesce(keys))
-            else:
-                dropped = pending.drop_oldest(message)
-                self._dropped += dropped
-                self._count("dropped", dropped)
-        if pending.keyed is not None:
-            fits, dropped = pending.replace(message, keys[message.seq])
-            self._count("coalesced", dropped)
-            if not fits:
-                return self._leave_out()
-        else:
-            if not pending.messages:
-                self._looked = time.monotonic()  # before this there was nothing to be seen
-            pending.add(message)
-        self._must_wake = True
-        return True
-
-    def lost(self, why: str, epoch: str, position: int) -> None:
+    def restarted(self, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
         with entered(), self._lock:
             if self._ends:
                 return
-            if epoch == self.epoch:
+            if epoch == self.position.epoch:
                 # It has come with an id of the new log before the listener knew of that one. What was offered until now
                 # was of the old one, whose numbers may be higher.
-                self._pending.clear()
-                self._newest = self.cursor
-                if position > self.cursor:
-                    self._missed()
+                self._queue.clear()
+                self._newest = self.position.seq
+                if position > self._newest:
+                    self._miss()
             else:
-                self.generation += 1
-                self._clear()
-                self.epoch, self.cursor, self._newest = epoch, position, position
-                self.behind = self.blameless = False
-                self._reset = self.reset(why, epoch, position)
-                self._must_wake = True
-        self._after()
+                self._queue.clear()
+                self.position, self._newest = Position(epoch, position), position
+                self._move(_Input.RESTARTED)
+                self._reset = self._reset_message("restarted", epoch, position)
+        self._after(wake=True)
 
     def missed(self, channels: Collection[str] | None = None) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
         with entered(), self._lock:
-            self._missed()
-        self._after()
+            self._miss()
+        self._after(wake=True)
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
-        """End; whether this call was the one that ended it. Any thread, any signal handler.
+        """End it. Any thread, any signal handler, any number of times.
 
-        What waits is still given, and then ``last``; not with ``discard``, nor when a right was taken back.
+        :param reason: why it ends.
+        :param last: bytes to be given after what waits.
+        :param discard: drop what waits, and ``last``; so does the revocation of a right.
+        :return: whether this call was the first one.
         """
-        successor = self._successor
-        if successor is not None:
-            successor.close(reason)
-        end = End(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED)
-        self._ends.append(end)
-        first = self._ends[0] is end
-        self._carry_out_ends()
-        self._wake()
-        return first
+        return self._end(_End(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
 
     def pass_on(self, successor: Listed) -> CloseReason | None:
-        """End, as somebody else has the client now, who is told of whatever would have ended this. If it has ended
-        already: why."""
-        # In this order: whoever ends it in between ends the successor too, who may be ended any number of times.
-        self._successor = successor
-        end = End(CloseReason.CANCELLED, b"", discard=True)
-        self._ends.append(end)
-        if self._ends[0] is not end:
-            self._successor = None
-            return self.reason
-        self._carry_out_ends()
-        return None
+        """End it, as another object has the client now, and close that for whatever would have ended this.
+
+        :param successor: the other object. It may be closed any number of times.
+        :return: why this had ended before, ``None`` if it had not.
+        """
+        end = _End(CloseReason.CANCELLED, b"", discard=True, successor=successor)
+        return None if self._end(end) else self.reason
 
     def abandon(self) -> None:
-        """End without a lock: for a destructor, which may run on a thread that holds any."""
+        """End it without a lock and without callbacks: for a destructor, which may run on a thread that holds any."""
         if not self._ends:
-            self._ends.append(End(CloseReason.CANCELLED, b"", discard=False))
+            self._ends.append(_End(CloseReason.CANCELLED, b"", discard=False))
 
-    # Of the reader.
+    def _end(self, end: _End) -> bool:
+        self._ends.append(end)
+        first = self._ends[0]
+        if first is not end and first.successor is not None:
+            first.successor.close(end.reason)
+        self._after(wake=True)
+        return first is end
 
-    def start(self, epoch: str, cursor: int, *, behind: bool) -> None:
-        """Set out after the cursor: live, or from the log."""
+    # The reader's.
+
+    def start(self, epoch: str, seq: int, *, from_log: bool) -> None:
+        """Set the position, before the first read or anew.
+
+        :param epoch: of the log.
+        :param seq: the number of the last event that the client has.
+        :param from_log: what comes next is in the log; else this is the log's end, or all that follows was offered.
+        """
         with entered(), self._lock:
-            self.epoch, self.cursor = epoch, cursor
-            self.behind, self.blameless = behind or self._left_out, behind
-            if behind:
-                self._pending.clear()  # it is all in the log
+            self.position = Position(epoch, seq)
+            if from_log:
+                self._queue.clear()
+                self._move(_Input.START_FROM_LOG)
             else:
-                self._newest = max(self._newest, cursor)
-                self._pending.keep(lambda message: message.seq > cursor)
+                self._newest = max(self._newest, seq)
+                self._queue.keep(lambda message: message.seq > seq)
+                self._move(_Input.START_LIVE)
         self._after()
 
-    def still_reads(self) -> None:
-        """The client takes what it was given, if slowly: it is none of those that are given up."""
-        self._looked = time.monotonic()
+    def touch(self) -> None:
+        """Note that the client takes what it was given, if slowly: it is not ended as one that stalls."""
+        self._polled = max(self._polled, time.monotonic())
 
-    def look(self) -> tuple[int, str, int] | None:
-        """Whether the log is to be read: generation, epoch and cursor. What is left out from now on is noticed."""
+    def await_ready(self) -> None:
+        """Note that the reader waits for ``on_ready``: until the next poll it can't be too slow. It may have been woken
+        and not have had the processor yet."""
+        self._polled = math.inf
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether :meth:`poll` or :meth:`read` has something to do. Takes no lock."""
+        return bool(self._queue or self._reset or self._ends) or self.state is not State.LIVE
+
+    def poll(self, most: int = _ALL) -> list[bytes] | None:
+        """Take what waits. Never waits itself.
+
+        :param most: about how many bytes.
+        :return: messages and other bytes to be sent, all that there are; ``None`` at the end; empty if there is nothing
+            now or, where ``state.reads_log`` is true, if the log is to be read by :meth:`read`.
+        """
         with entered(), self._lock:
-            self._looked = time.monotonic()
-            if self._left_out and not self._pending:
-                self.behind = True
-            place = None
-            if self.behind and not self._ends:
-                if self._left_out:
-                    self._clear()
-                place = self.generation, self.epoch, self.cursor
+            self._polled = time.monotonic()
+            items = self._poll(most)
         self._after()
-        return place
+        return items
 
-    def found(self, messages: list[Message], *, complete: bool, generation: int, end: int, epoch: str) -> list[Message]:
-        """The log was read up to ``end``: what there is to give now. If nothing was left out, it is live."""
+    def read(self, limit: int) -> list[bytes]:
+        """Read the log once. What was published meanwhile follows if the log's end was reached.
+
+        :param limit: how many events at most.
+        :return: what is to be sent; empty if the subscriber has ended, or was restarted meanwhile.
+        :raises BrokerError: the log can't be read now, which was logged.
+        """
         with entered(), self._lock:
-            given = self._found(messages, complete, generation, end, epoch)
+            position = self._begin_read()
         self._after()
-        return given
-
-    def take(self, timeout: float | None) -> Sequence[bytes] | None:
-        """Wait up to ``timeout`` seconds; ``None`` at the end. ``[]``: the time is over, or the log is to be read."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._wakeup.clear()  # before it is looked for what there is: what comes afterwards sets it again
-            with entered(), self._lock:
-                items = self._take()
-            self._after()
-            if items != []:
-                return items
-            remaining = None if deadline is None else deadline - self._looked
-            if self.behind or (remaining is not None and remaining <= 0):
-                return []
-            self._wait(remaining)
-
-    def pause(self, timeout: float | None) -> None:
-        """Wait up to ``timeout`` seconds for the end."""
-        self._wakeup.clear()
-        if not self._ends:
-            self._wait(timeout)
-
-    def reset(self, why: str, epoch: str, position: int) -> Message:
-        """The event that tells a client to fetch anew what it shows, with the id to go on from."""
-        self._count("resets", 1)
-        return Message.make(
-            epoch, position, "", encode(Event(dump_json({"reason": why}), type=self.policy.reset_event))
-        )
+        if position is None:
+            return []
+        try:
+            page = self._log.read(*position, self.channels, self.patterns, limit)
+        except BrokerClosed:
+            self.close(CloseReason.SHUTDOWN, discard=True)
+            return []
+        except BrokerError as error:
+            if not self._failing:
+                logger.warning("a subscriber can't read the log and retries until it can: %s", escape(error))
+            self._failing = True
+            if isinstance(error, BrokerDamaged):
+                self.close(CloseReason.ERROR, discard=True)
+            raise
+        self._failing = False
+        with entered(), self._lock:
+            items = self._after_read(page, position)
+        self._after()
+        return items
 
     # With the lock held.
 
-    def _take(self) -> Sequence[bytes] | None:
-        self._looked = time.monotonic()
-        self._apply_ends()
-        if self.behind and not self._ends:
-            return self._take_reset()
-        if self._pending or self._last or self._reset:
-            return self._give()
-        return None if self._ends else []
+    def _move(self, change: _Input) -> None:
+        assert self._lock.locked()
+        self.state = _TRANSITIONS[change].get(self.state, self.state)
 
-    def _give(self) -> list[bytes]:
+    def _offer(self, messages: Sequence[Message], keys: Mapping[int, Any]) -> bool:
+        """Queue messages. The result: whether the reader is to be woken."""
+        if self._ends:
+            return False
+        queue, changed = self._queue, False
+        for message in messages:
+            seq = message.seq
+            if seq <= self._newest:
+                continue
+            self._newest = seq
+            if self.state.queues:
+                if not queue and self._polled != math.inf:
+                    self._polled = time.monotonic()  # until now there was nothing to poll for
+                if queue.put(message, keys, lossless=self.state.reads_log):
+                    changed = True
+                    continue
+                queue.clear()
+                self._move(_Input.OVERRUN)
+                changed = True
+            self._newest = max(self._newest, messages[-1].seq)
+            return self._end_if_slow() or changed
+        return changed
+
+    def _end_if_slow(self) -> bool:
+        if time.monotonic() - self._polled <= self._queue.policy.patience:
+            return False
+        self._log.count("disconnected", 1)
+        self._ends.append(_End(CloseReason.OVERFLOW, b"", discard=True))
+        self._carry_out_ends()
+        return True
+
+    def _miss(self) -> None:
+        if self.state.reads_log:
+            self._queue.clear()
+        self._move(_Input.MISSED)
+
+    def _poll(self, most: int) -> list[bytes] | None:
+        if self._ends:
+            self._carry_out_ends()
+            if self.state is State.ENDED:
+                return None
         items: list[bytes] = [*self._take_reset()]
-        if self._dropped:
-            items.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
-            self._dropped = 0
-        messages = self._pending.all()
-        if messages:
-            self.cursor = messages[-1].seq
-        self.events += len(messages)
+        if self._must_read():
+            return items
+        notes, messages = self._queue.take(most)
+        items += notes
         items += messages
-        if self._last:
-            items.append(self._last)
-            self._last = b""
-        self._pending.clear()
+        if messages:
+            self.position = Position(self.position.epoch, messages[-1].seq)
+        if self.state is State.ENDING and not self._queue:
+            if last := self._ends[0].last:
+                items.append(last)
+            self._move(_Input.GIVEN)
+            return items or None
         return items
+
+    def _must_read(self) -> bool:
+        """Whether the log is to be read. What is left out of the queue from now on is noticed."""
+        if self.state is State.LIVE:
+            return False
+        if self.state is State.DRAINING and not self._queue:
+            self._move(_Input.DRAINED)
+        if self.state.reads_log and not self.state.queues:
+            self._queue.clear()
+            self._move(_Input.READ)
+        return self.state.reads_log
 
     def _take_reset(self) -> list[Message]:
         message, self._reset = self._reset, None
         return [] if message is None else [message]
 
-    def _found(self, messages: list[Message], complete: bool, generation: int, end: int, epoch: str) -> list[Message]:
-        if generation != self.generation or self._ends:
-            return []
-        if epoch != self.epoch:
-            # What has come so far may be of the old log, of which the numbers say nothing in this one.
-            self._pending.keep(lambda message: message.startswith(b"id: %s-" % epoch.encode()))
-            kept = self._pending.all()
-            self._newest = kept[-1].seq if kept else end
-        self.epoch, self.cursor = epoch, end
+    def _reset_message(self, why: str, epoch: str, position: int) -> Message:
+        """The event that tells a client to fetch anew what it shows, with the id to go on from."""
+        self._log.count("resets", 1)
+        event = Event(dump_json({"reason": why}), type=self._queue.policy.reset_event)
+        return Message.make(epoch, position, "", encode(event))
+
+    def _begin_read(self) -> Position | None:
+        self._polled = time.monotonic()
+        return self.position if self._must_read() and not self._ends else None
+
+    def _after_read(self, page: Page, position: Position) -> list[bytes]:
+        if position is not self.position or self._ends:
+            return []  # the listener has found out meanwhile that the log was begun anew
+        messages, end = page.messages, position.seq
+        if page.lost:
+            if not (self.state.excused or self._shared):
+                # It was live, and is too slow for what the log keeps.
+                self._log.count("disconnected", 1)
+                self._ends.append(_End(CloseReason.OVERFLOW, b"", discard=True))
+                return []
+            messages, end = [self._reset_message(page.lost, page.epoch, page.head)], page.head
+        elif messages:
+            end = messages[-1].seq
+        if page.epoch != position.epoch:
+            # What was offered so far may be of the old log, of which the numbers say nothing in this one.
+            prefix = b"id: %s-" % page.epoch.encode()
+            self._queue.keep(lambda message: message.startswith(prefix))
+            self._newest = self._queue.newest
         self._newest = max(self._newest, end)
-        if complete and not self._left_out:
-            self.behind = self.blameless = False
-            self._pending.keep(lambda message: message.seq > end)
-            messages = messages + self._pending.all()
-            self._pending.clear()
-            self.cursor = messages[-1].seq if messages else end
-        messages = self._take_reset() + messages
-        self.events += len(messages)
-        return messages
-
-    def _missed(self) -> None:
-        self._left_out = self.blameless = True
-        if self.behind:
-            self._pending.clear()
-        elif not self._pending:
-            self.behind = True
-        self._must_wake = True
-
-    def _clear(self) -> None:
-        self._pending.clear()
-        self._left_out = False
-
-    def _leave_out(self) -> bool:
-        self._pending.clear()
-        self._left_out = self.behind = self._must_wake = True
-        return self._patient()
-
-    def _patient(self) -> bool:
-        # One that waits here is no slow one: it is woken, and may just not have had the processor yet.
-        if self._waiting or time.monotonic() - self._looked <= self.policy.patience:
-            return True
-        self._count("disconnected", 1)
-        self._ends.append(End(CloseReason.OVERFLOW, b"", discard=True))
-        self._apply_ends()
-        self._must_wake = True
-        return False
-
-    def _apply_ends(self) -> None:
-        while len(self._ends) > self._ended:
-            end = self._ends[self._ended]
-            if self._ended:
-                del self._ends[1]
-            if end.discard or self.behind:  # where it is behind, what waits comes after a gap
-                self._clear()
-            if not self._ended:
-                self._last, self._ended = end.last, 1
-
-    def _after(self) -> None:
-        """Do what the holder of the lock has found to be done after it."""
-        if self._must_wake:
-            self._must_wake = False
-            self._wake()
-        if len(self._ends) > self._ended:
-            self._carry_out_ends()
+        notes: list[bytes] = [*self._take_reset()]
+        if page.complete:
+            self._move(_Input.CAUGHT_UP)
+            if self.state is State.LIVE:
+                self._queue.keep(lambda message: message.seq > end)
+                dropped, waiting = self._queue.take(_ALL)
+                notes += dropped
+                messages = messages + waiting
+                end = messages[-1].seq if messages else end
+        self.position = Position(page.epoch, end)
+        return [*notes, *messages]
 
     def _carry_out_ends(self) -> None:
-        # Where the lock is held, its holder does it.
-        with entered_or_inside():
-            while len(self._ends) > self._ended and self._lock.acquire(blocking=False):
-                try:
-                    self._apply_ends()
-                finally:
-                    self._lock.release()
+        assert self._lock.locked()
+        while self._has_requests:
+            later = self.state.ended
+            end = self._ends[later]
+            if end.discard or self.state.reads_log:  # where it reads the log, what waits comes after a gap
+                self._queue.clear()
+            if end.discard:
+                self._reset = None
+            if later:
+                del self._ends[1]
+            self._move(_Input.END)
 
-    def _wait(self, timeout: float | None) -> None:
-        self._waiting += 1
-        try:
-            self._wakeup.wait(timeout)
-        finally:
-            self._waiting -= 1
+    # Without it.
 
-    def _wake(self) -> None:
-        if self.on_wake is not None:
-            self.on_wake()
-        self._wakeup.set()
+    @property
+    def _has_requests(self) -> bool:
+        return len(self._ends) > self.state.ended
+
+    def _after(self, *, wake: bool = False) -> None:
+        """Do what is to be done after the lock was released."""
+        if self._ends and self._has_requests:
+            # Where the lock is held, its holder does this.
+            with entered_or_inside():
+                while self._has_requests and self._lock.acquire(blocking=False):
+                    try:
+                        self._carry_out_ends()
+                    finally:
+                        self._lock.release()
+        if wake and self.on_ready is not None:
+            self.on_ready()

@@ -18,7 +18,8 @@ from typing import Any
 
 from ...locks import make_lock
 from ..broker import Broker
-from ..message import Message, Page, compiled, merged
+from ..log import Page, merged
+from ..message import Message, compiled
 from ..reentry import entered
 from .delivery import Delivery
 

@@ -298,7 +298,7 @@ def test_an_audience_that_was_silent_for_long_is_not_given_up_at_the_first_burst
     memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
     client = join(memory, "a", max_pending_events=5)
     turn()
-    memory.audiences._audiences[next(iter(memory.audiences._audiences))].inbox._looked -= 10_000
+    memory.audiences._audiences[next(iter(memory.audiences._audiences))].subscriber._polled -= 10_000
     with loop_held_up():
         for number in range(200):
             memory.publish("a", str(number))
@@ -364,7 +364,7 @@ def test_a_log_that_is_begun_anew_resets_everybody_once(memory: Broker, join: Jo
         memory.publish("a", f"{number} ".ljust(500, "x"))
     await_events(50, keeps_step, late)
     turn()
-    memory.dispatcher.lost("restarted", "new", 3)
+    memory.dispatcher.restarted("new", 3)
     for seq in (4, 5):
         memory.dispatcher.deliver([Message.make("new", seq, "a", b"data: new\n\n")], seq)
     for client in (keeps_step, late, slow):

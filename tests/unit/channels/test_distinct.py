@@ -382,7 +382,7 @@ def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memo
     for number in range(20):
         memory.publish("a", f"{number} ".ljust(500, "x"))
     turn()
-    memory.dispatcher.lost("restarted", "new", 3)
+    memory.dispatcher.restarted("new", 3)
     for seq, channel in ((4, "a"), (5, "b"), (6, "c"), (7, "a")):
         memory.dispatcher.deliver([Message.make("new", seq, channel, f"data: {channel}\n\n".encode())], seq)
     for client, last in zip((*clients, slow), ("new-7", "new-5", "new-7", "new-7", "new-7"), strict=True):

@@ -10,8 +10,8 @@ from ssesync.channels import index as index_module
 from ssesync.channels.dispatcher import Dispatcher
 from ssesync.channels.index import Index, matches
 from ssesync.channels.message import CONTROL, compiled
-from ssesync.channels.policy import Policy
-from ssesync.channels.subscriber import Inbox
+
+from .subscribers import live
 
 # Few characters, so that names and patterns have much in common; one of several code points, and one that a regular
 # expression would take for more than itself.
@@ -96,7 +96,7 @@ def test_publishing_to_a_channel_tries_no_pattern_of_others(monkeypatch: pytest.
     """The dispatcher's way there: nothing is remembered between two channels that are new to it."""
     dispatcher = Dispatcher()
     for number in range(1_000):
-        dispatcher.attach(Inbox(Policy(), lambda name, by: None), ["news"], [f"user:{number}:*"])
+        dispatcher.attach(live(), ["news"], [f"user:{number}:*"])
     tried: list[str] = []
 
     def count(each: str, name: str) -> bool:

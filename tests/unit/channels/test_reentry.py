@@ -19,13 +19,12 @@ import pytest
 
 from ssesync import Broker, BrokerBusy, BrokerClosed, CloseReason, Event, open_broker
 from ssesync.channels.brokers import delivery
-from ssesync.channels.policy import Policy
 from ssesync.channels.reentry import Wakeup, entered, is_inside
-from ssesync.channels.subscriber import Inbox
+from ssesync.channels.subscriber import State, Subscriber
 from ssesync.locks import VARIABLE
 
 from .conftest import Open, got, numbered, published, texts
-from .test_overflow import inbox, message
+from .subscribers import ScriptedLog, live, message, offer, page
 
 ROOT = Path(__file__).parents[3]
 
@@ -208,58 +207,63 @@ def test_a_log_handler_may_publish_what_is_logged(memory: Broker) -> None:
 
 
 def test_what_wakes_a_reader_and_what_has_its_client_are_called_while_no_lock_is_held() -> None:
-    box = inbox(patience=0, max_pending_events=1)
+    subscriber = live(patience=0, max_pending_events=1)
 
     class Successor:
         reasons: list[CloseReason] = []  # noqa: RUF012
 
         def close(self, reason: CloseReason) -> None:
-            in_a_thread(lambda: box.take(0))
+            in_a_thread(subscriber.poll)
             self.reasons.append(reason)
 
     woken: list[int] = []
 
     def wake() -> None:
         assert not is_inside()
-        in_a_thread(lambda: (box.look(), woken.append(box.pending[0])))
+        in_a_thread(lambda: woken.append(len(subscriber.poll() or ())))
 
-    box.on_wake = wake
-    assert box.offer(message(1))
-    box.missed()
-    box.lost("restarted", "f", 5)
-    box.offer(message(6))
-    assert not box.offer(message(7))  # it is full, and has no patience
-    assert box.reason is CloseReason.OVERFLOW
-    assert len(woken) == 5
-    other = inbox()
-    box = other
+    subscriber.on_ready = wake
+    assert offer(subscriber, 1)
+    subscriber.missed()
+    subscriber.restarted("f", 5)
+    subscriber.on_ready = lambda: woken.append(0)
+    assert subscriber.offer([message(6, epoch="f")])
+    subscriber._polled -= 1
+    assert not subscriber.offer([message(7, epoch="f")])  # it is full, and has no patience
+    assert subscriber.reason is CloseReason.OVERFLOW
+    assert woken == [1, 0, 1, 0, 0]
+    other = subscriber = live()
     successor = Successor()
     assert other.pass_on(successor) is None
     assert not other.close(CloseReason.REVOKED)
     assert successor.reasons == [CloseReason.REVOKED]
-    ended = inbox()
+    ended = live()
     ended.close(CloseReason.SHUTDOWN)
     assert ended.pass_on(successor) is CloseReason.SHUTDOWN
 
 
-def test_an_inbox_that_is_closed_by_a_thread_that_holds_its_lock_is_closed_afterwards() -> None:
-    for interrupted in (lambda box: box.offer(message(3)), lambda box: box.take(0), lambda box: box.look()):
-        box = Closing(Policy(), lambda name, by: None)
-        box.start("e", 0, behind=False)
-        box.offer(message(1))
-        box.armed = True
-        interrupted(box)
-        assert box.reason is CloseReason.REVOKED
-        assert box.take(0) is None
-        assert box.pending == (0, 0)
+@pytest.mark.parametrize("interrupted", ["offer", "poll", "read"])
+def test_a_subscriber_that_is_closed_by_a_thread_that_holds_its_lock_is_closed_afterwards(interrupted: str) -> None:
+    subscriber = live(ScriptedLog(page(1)), Closing)
+    assert isinstance(subscriber, Closing)
+    offer(subscriber, 1)
+    if interrupted == "read":
+        subscriber.start("e", 0, from_log=True)
+    subscriber.armed = True
+    {"offer": lambda: offer(subscriber, 3), "poll": subscriber.poll, "read": lambda: subscriber.read(10)}[interrupted]()
+    assert not subscriber.armed
+    assert subscriber.reason is CloseReason.REVOKED
+    assert subscriber.pending == (0, 0)
+    assert subscriber.poll() is None
+    assert subscriber.state is State.ENDED
 
 
-class Closing(Inbox):
+class Closing(Subscriber):
     """Is closed while its lock is held."""
 
     armed = False
 
-    @property
+    @property  # type: ignore[override]
     def _newest(self) -> int:
         return self._close_and("newest")
 
@@ -267,14 +271,14 @@ class Closing(Inbox):
     def _newest(self, value: int) -> None:
         self.newest = value
 
-    @property
-    def _looked(self) -> float:
-        return self.looked
+    @property  # type: ignore[override]
+    def _polled(self) -> float:
+        return self.polled
 
-    @_looked.setter
-    def _looked(self, value: float) -> None:
-        self.looked = value
-        self._close_and("looked")
+    @_polled.setter
+    def _polled(self, value: float) -> None:
+        self.polled = value
+        self._close_and("polled")
 
     def _close_and(self, name: str) -> Any:
         if self.armed:
@@ -394,10 +398,10 @@ def test_a_delivery_that_an_error_breaks_off_is_found_in_the_log(memory: Broker)
         raise Stop
 
     first, second = (memory.subscribe("a", patience=60) for _ in range(2))
-    first.inbox.on_wake = stop
+    first._subscriber.on_ready = stop
     with pytest.raises(Stop):
         memory.publish("a", "1")
-    first.inbox.on_wake = None
+    first._subscriber.on_ready = None
     memory.publish("a", "2")
     for each in (first, second):
         assert texts(each, 2) == ["1", "2"]

@@ -62,7 +62,7 @@ def test_a_stop_in_the_middle_of_the_hand_over_is_a_stop(broker: ssesync.Broker)
 
 def test_a_revocation_in_the_middle_of_the_hand_over_is_one(broker: ssesync.Broker):
     subscription = broker.subscribe("news", key="one")
-    with hand_over(subscription, Record(lambda: subscription.inbox.close(CloseReason.REVOKED))) as client:
+    with hand_over(subscription, Record(lambda: subscription._subscriber.close(CloseReason.REVOKED))) as client:
         assert read(client) == HEAD + b"0\r\n\r\n"
 
 

@@ -20,7 +20,8 @@ from ....errors import BrokerError, SettingsError
 from ....text import escape
 from ....validation import check_number
 from ...broker import Broker
-from ...message import CONTROL, Message, Page, compiled, merged
+from ...log import Page, merged
+from ...message import CONTROL, Message, compiled
 from ...options import LIMITS, Limits, checked_options, split_limits
 from ..listener import Listener
 from ..presence import GONE, Presence, as_far_as_it_works
@@ -299,7 +300,7 @@ class RedisBroker(Broker):
     def _begin_anew(self, epoch: str, head: int) -> None:
         self._again = False
         self._unfinished = None
-        self.dispatcher.lost("restarted", epoch, head)
+        self.dispatcher.restarted(epoch, head)
 
     def _take_on(self, before: int, end: int, channels: Iterable[bytes]) -> None:
         wanted = self.dispatcher.claim([channel.decode() for channel in channels], end)

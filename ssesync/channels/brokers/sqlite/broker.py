@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 from ....errors import SettingsError
 from ....validation import check_number
 from ...broker import Broker
-from ...message import Message, Page
+from ...log import Page
+from ...message import Message
 from ...options import LIMITS, Limits, checked_options, shown_url, split_limits
 from ..listener import Listener
 from ..presence import GONE, Presence, as_far_as_it_works
@@ -146,7 +147,7 @@ class SQLiteBroker(Broker):
             if len(rows) != end - dispatcher.position:
                 lost = log.trimmed_after(connection, dispatcher.position)
         if epoch != dispatcher.epoch:
-            dispatcher.lost("restarted", epoch, head)
+            dispatcher.restarted(epoch, head)
             return False
         wanted = set(dispatcher.claim({channel for _, channel, _ in rows}, end))
         if lost is None or lost:

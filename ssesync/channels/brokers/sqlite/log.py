@@ -6,7 +6,8 @@ import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from ...message import Message, Page, compiled, merged
+from ...log import Page, merged
+from ...message import Message, compiled
 from ...options import Limits
 
 __all__ = ["append", "head_of", "page_of", "rows_after", "trimmed_after"]

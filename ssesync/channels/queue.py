@@ -1,0 +1,189 @@
+"""The bounded queue of one subscriber: the messages that wait, and what happens to them when there is no room."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..event import Event, dump_json
+from ..wire.encoder import encode
+from .message import Message
+from .policy import Policy
+
+__all__ = ["MessageQueue", "coalescing_key"]
+
+logger = logging.getLogger("ssesync")
+
+
+class MessageQueue:
+    """Messages in the order of their numbers; once they are coalesced, one for each key.
+
+    It has no lock: its subscriber calls all methods with the subscriber's lock held.
+
+    :param policy: how much may wait, and what is dropped when there is no room.
+    :param count: called with the name of a counter and the number to add.
+    """
+
+    __slots__ = ("_by_key", "_count", "_dropped", "_messages", "policy", "size")
+
+    def __init__(self, policy: Policy, count: Callable[[str, int], object]) -> None:
+        #: How much may wait, and what is dropped when there is no room.
+        self.policy = policy
+        self._count = count
+        self._messages: list[Message] = []  # while they are not coalesced
+        self._by_key: dict[Any, Message] | None = None  # once they are: the newest message of each key
+        self._dropped = 0  # since the last take()
+        #: The bytes of the messages that wait.
+        self.size = 0
+
+    def __len__(self) -> int:
+        by_key = self._by_key
+        return len(self._messages if by_key is None else by_key)
+
+    def __bool__(self) -> bool:
+        return bool(self._messages or self._by_key)
+
+    @property
+    def newest(self) -> int:
+        """The number of the last message, -1 if none waits."""
+        messages = self._messages or [*(self._by_key or {}).values()]
+        return messages[-1].seq if messages else -1
+
+    def clear(self) -> None:
+        """Drop all messages."""
+        self._replace(())
+
+    def keep(self, wanted: Callable[[Message], bool]) -> None:
+        """Drop the other messages.
+
+        :param wanted: true for a message that stays.
+        """
+        if self._by_key is None:
+            self._replace(filter(wanted, self._messages))
+        else:
+            self._by_key = {key: message for key, message in self._by_key.items() if wanted(message)}
+            self.size = sum(map(len, self._by_key.values()))
+
+    def take(self, most: int) -> tuple[list[bytes], list[Message]]:
+        """Remove messages, oldest first.
+
+        :param most: about how many bytes; at least one message is taken.
+        :return: the event that reports dropped messages, if there is one; and the messages.
+        """
+        notes = []
+        if self._dropped:
+            notes.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
+            self._dropped = 0
+        messages = self._messages if self._by_key is None else list(self._by_key.values())
+        left: list[Message] = []
+        if self.size > most:
+            sizes = itertools.accumulate(map(len, messages))
+            number = max(1, sum(1 for _ in itertools.takewhile(lambda size: size <= most, sizes)))
+            messages, left = messages[:number], messages[number:]
+        if self._by_key is None or not left:
+            self._replace(left)
+        else:
+            self.keep(lambda message: message.seq >= left[0].seq)
+        return notes, messages
+
+    def put(self, message: Message, keys: Mapping[int, Any], *, lossless: bool) -> bool:
+        """Add a message; where there is no room, drop others as the policy says.
+
+        :param message: the message, newer than all that wait.
+        :param keys: the coalescing keys of the messages that :meth:`unkeyed` named, by number.
+        :param lossless: drop nothing, whatever the policy says.
+        :return: whether it was added. If not, nothing that waits is of use: the log has all of it.
+        """
+        if self._by_key is None:
+            policy, waiting = self.policy, len(self._messages)
+            if not waiting or (
+                waiting < policy.max_pending_events and self.size + len(message) <= policy.max_pending_bytes
+            ):  # _has_room(), without the call
+                self._messages.append(message)
+                self.size += len(message)
+                return True
+            if lossless or policy.overflow == "disconnect":
+                return False
+            if policy.overflow == "drop_oldest":
+                self._drop_oldest(message)
+                self._messages.append(message)
+                self.size += len(message)
+                return True
+            self._coalesce(keys)
+        return self._put_by_key(message, keys[message.seq])
+
+    def unkeyed(self, message: Message, keys: Mapping[int, Any]) -> list[Message]:
+        """The messages whose coalescing keys :meth:`put` needs beside those that are known.
+
+        :param message: the message to be added.
+        :param keys: the known keys, by number.
+        :return: the messages without a key; none while there is room.
+        """
+        if self._by_key is not None:
+            needed: Iterable[Message] = (message,)
+        else:
+            needed = () if self._has_room(message) else (*self._messages, message)
+        return [each for each in needed if each.seq not in keys]
+
+    def _has_room(self, message: Message, dropped: int = 0) -> bool:
+        waiting = len(self) - dropped
+        policy = self.policy
+        return not waiting or (
+            waiting < policy.max_pending_events and self.size + len(message) <= policy.max_pending_bytes
+        )
+
+    def _replace(self, messages: Iterable[Message]) -> None:
+        self._messages, self._by_key = list(messages), None
+        self.size = sum(map(len, self._messages))
+
+    def _drop_oldest(self, message: Message) -> None:
+        dropped = 0
+        while dropped < len(self._messages) and not self._has_room(message, dropped):
+            self.size -= len(self._messages[dropped])
+            dropped += 1
+        del self._messages[:dropped]
+        self._dropped += dropped
+        self._count("dropped", dropped)
+
+    def _coalesce(self, keys: Mapping[int, Any]) -> None:
+        """Keep only the newest message of each key from now on."""
+        messages = self._messages
+        by_key: dict[Any, Message] = {}
+        for message in messages:
+            key = keys[message.seq]
+            by_key.pop(key, None)  # the newest last, so that ids ascend
+            by_key[key] = message
+        self._messages, self._by_key = [], by_key
+        self.size = sum(map(len, by_key.values()))
+        self._count("coalesced", len(messages) - len(by_key))
+
+    def _put_by_key(self, message: Message, key: Any) -> bool:
+        """Put a message in the place of the one that has the same key."""
+        assert self._by_key is not None
+        older = self._by_key.pop(key, None)
+        if older is not None:
+            self.size -= len(older)
+            self._count("coalesced", 1)
+        if not self._has_room(message):
+            return False
+        self._by_key[key] = message
+        self.size += len(message)
+        return True
+
+
+def coalescing_key(coalesce: Callable[[Event], Any], message: Message) -> Any:
+    """Ask the user's function for the key by which a message is coalesced. Never called while a lock is held.
+
+    :param coalesce: the user's function.
+    :param message: the message.
+    :return: its key, which is that of no message of another channel.
+    """
+    try:
+        key = coalesce(message.event)
+        hash(key)
+    except Exception:
+        logger.exception("the coalesce function failed; the event is not coalesced")
+        key = None
+    return message.seq if key is None else (message.channel, key)

@@ -30,8 +30,8 @@ from .index import Index
 from .lagging import LaggingGroup, read_log
 from .message import Message, parse_id
 from .policy import Policy
+from .source import Place
 from .subscriber import Subscriber
-from .subscription import Place
 
 if TYPE_CHECKING:
     from .broker import Broker

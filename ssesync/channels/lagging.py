@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..detached.loop import Connection, Group, Loop
-from ..errors import BrokerError, CloseReason
+from ..errors import CloseReason
 from ..wire.encoder import KEEP_ALIVE
 from .message import Message
 from .policy import Policy
@@ -62,8 +62,6 @@ def read_log(subscriber: Subscriber, limit: int) -> list[bytes]:
     """What the log has for a subscriber; empty if it can't be read now. On a reader's thread."""
     try:
         return subscriber.read(limit)
-    except BrokerError:
-        return []
     except Exception:
         logger.exception("the log can't be read for a detached stream, which ends")
         subscriber.close(CloseReason.ERROR, discard=True)

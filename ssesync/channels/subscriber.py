@@ -9,7 +9,6 @@ the log, and only a subscriber that is not polled at all is ended.
 from __future__ import annotations
 
 import enum
-import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason
 from ..event import Event, dump_json
 from ..locks import make_lock
-from ..text import escape
+from ..retry import FailureLog
 from ..wire.encoder import encode
 from .dispatcher import Listed
 from .log import Log, Page, Position
@@ -27,13 +26,13 @@ from .policy import Policy
 from .queue import MessageQueue, coalescing_key
 from .reentry import entered, entered_or_inside
 
-__all__ = ["State", "Subscriber"]
-
-logger = logging.getLogger("ssesync")
+__all__ = ["ALL", "State", "Subscriber"]
 
 _NO_KEYS: Mapping[int, Any] = {}
-# Bytes: more than can wait.
-_ALL = 1 << 62
+# Seconds until a log that could not be read is read again: for thousands that wait at the same time.
+_RETRY = (0.2, 3.0)
+#: Bytes: more than can wait.
+ALL = 1 << 62
 
 
 class State(enum.Enum):
@@ -178,7 +177,9 @@ class Subscriber:
         self._reset: Message | None = None  # to be given before all that waits
         self._ends: list[_End] = []  # the first counts, and stays
         self._polled = time.monotonic()  # infinite while the reader waits for on_ready
-        self._failing = False
+        self._failures: FailureLog | None = None
+        #: When to read the log again after it could not be read, on the monotonic clock.
+        self.retry_at = 0.0
         #: Called when :meth:`poll` may give more: by any thread, while no lock is held. It must take no lock.
         self.on_ready: Callable[[], object] | None = None
 
@@ -321,7 +322,7 @@ class Subscriber:
         """Whether :meth:`poll` or :meth:`read` has something to do. Takes no lock."""
         return bool(self._queue or self._reset or self._ends) or self.state is not State.LIVE
 
-    def poll(self, most: int = _ALL) -> list[bytes] | None:
+    def poll(self, most: int = ALL) -> list[bytes] | None:
         """Take what waits. Never waits itself.
 
         :param most: about how many bytes.
@@ -338,8 +339,8 @@ class Subscriber:
         """Read the log once. What was published meanwhile follows if the log's end was reached.
 
         :param limit: how many events at most.
-        :return: what is to be sent; empty if the subscriber has ended, or was restarted meanwhile.
-        :raises BrokerError: the log can't be read now, which was logged.
+        :return: what is to be sent; empty if the subscriber has ended or was restarted meanwhile, or if the log can't
+            be read now, which is logged: see ``retry_at``.
         """
         with entered(), self._lock:
             position = self._begin_read()
@@ -352,13 +353,14 @@ class Subscriber:
             self.close(CloseReason.SHUTDOWN, discard=True)
             return []
         except BrokerError as error:
-            if not self._failing:
-                logger.warning("a subscriber can't read the log and retries until it can: %s", escape(error))
-            self._failing = True
+            self._failures = self._failures or FailureLog("a subscriber: reading the log", *_RETRY)
+            self.retry_at = time.monotonic() + self._failures.failed(error)
             if isinstance(error, BrokerDamaged):
                 self.close(CloseReason.ERROR, discard=True)
-            raise
-        self._failing = False
+            return []
+        if self._failures is not None:
+            self._failures.succeeded()
+            self._failures, self.retry_at = None, 0.0
         with entered(), self._lock:
             items = self._after_read(page, position)
         self._after()
@@ -475,7 +477,7 @@ class Subscriber:
             self._move(_Input.CAUGHT_UP)
             if self.state is State.LIVE:
                 self._queue.keep(lambda message: message.seq > end)
-                dropped, waiting = self._queue.take(_ALL)
+                dropped, waiting = self._queue.take(ALL)
                 notes += dropped
                 messages = messages + waiting
                 end = messages[-1].seq if messages else end

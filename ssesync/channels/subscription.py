@@ -5,47 +5,27 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokerError, CloseReason, StreamClosed
+from ..errors import CloseReason, StreamClosed
 from ..event import Event
 from ..locks import Waiters
+from ..server.source import End, Source, Streamable
 from .message import Message, body_of
 from .policy import Policy
+from .source import SubscriptionSource
 from .subscriber import Subscriber
 
 if TYPE_CHECKING:
-    from ..detached.loop import Connection, Handover, Record
     from .broker import Broker
 
-__all__ = ["Place", "Subscription"]
+__all__ = ["Subscription"]
 
-# Events of one read of the log.
-_PAGE = 100
-# Seconds until a log that could not be read is tried again, doubled from the one to the other: for thousands that wait
-# at the same time.
-_RETRY = (0.2, 3.0)
 # Ends that are no error for whoever iterates.
 _QUIET = (CloseReason.DONE, CloseReason.CANCELLED, CloseReason.SHUTDOWN)
 
 
-class Place(NamedTuple):
-    """Which events a client is to get: plain values, which with a :class:`Handover` are all that it takes."""
-
-    channels: tuple[str, ...]
-    patterns: tuple[str, ...]
-    policy: Policy
-    key: str | None
-    epoch: str
-    cursor: int
-    behind: bool
-    """Whether what came after the cursor may lie in the log alone."""
-    first: bytes
-    """Events that come before all others."""
-    first_events: int
-
-
-class Subscription:
+class Subscription(Streamable):
     """What :meth:`Broker.subscribe` gives: the source of a stream, or events to iterate over.
 
     ::
@@ -59,11 +39,6 @@ class Subscription:
     may be read by one thread at a time, and ended from any. One that is not referred to any more ends by itself.
     """
 
-    #: Its events have ids, by which a client resumes. For the stream alone.
-    resumable = True
-    #: A client that comes back is not told what failed. For the stream alone.
-    error: BaseException | None = None
-
     def __init__(
         self,
         broker: Broker,
@@ -72,18 +47,30 @@ class Subscription:
         policy: Policy,
         key: str | None = None,
     ) -> None:
-        self._broker = broker
-        self._dispatcher = broker.dispatcher
         #: The channels, and patterns of channels, that it gets.
         self.channels, self.patterns = channels, patterns
-        self._key = key
-        self._subscriber = Subscriber(broker, policy, channels, patterns)
+        self._source = SubscriptionSource(broker, channels, patterns, policy, key)
         self._waiters = Waiters()
-        self._subscriber.on_ready = self._waiters.wake
-        self._first: list[bytes] = []
         self._unread: list[Event] = []  # of what was taken, the last first
-        self._given = 0
-        self._detached: Connection | None = None
+
+    # Until EventStream asks for as_source().
+    resumable = True
+    error: BaseException | None = None
+
+    def hand_over(self, handover: Any, record: Any) -> Any:
+        """See :class:`ssesync.server.source.Detachable`."""
+        return self._source.detach(handover, record)
+
+    def as_source(self) -> Source:
+        """The source of a stream. For ``EventStream``.
+
+        :return: always the same one.
+        """
+        return self._source
+
+    @property
+    def _subscriber(self) -> Subscriber:
+        return self._source.subscriber
 
     def allowed_by(self, authorize: Callable[[str], object]) -> bool:
         """Ask a check for each channel and each pattern.
@@ -111,30 +98,7 @@ class Subscription:
         :raises EventError: one has an id, or no data, or can't be written.
         :raises TypeError: one is nothing that can be sent.
         """
-        self._first += [body_of(item, None, dumps) for item in items]
-
-    def hand_over(self, handover: Handover, record: Record) -> Connection:
-        """Have the process's loop serve the client. For the stream alone.
-
-        :raises BrokerError: the log can't be reached or used. Then nothing has happened.
-        :raises OSError: there are no more descriptors.
-        :raises RuntimeError: there can't be another thread, or the subscription has ended.
-        """
-        subscriber = self._subscriber
-        if subscriber.reason is not None:
-            raise RuntimeError(f"the subscription has ended: {subscriber.reason}")
-        place = Place(
-            self.channels, self.patterns, subscriber.policy, self._key, *subscriber.position,
-            subscriber.state.reads_log, b"".join(self._first), len(self._first),
-        )  # fmt: skip
-        connection = self._detached = self._broker.audiences.hand_over(handover, place, record, subscriber)
-        reason = subscriber.pass_on(connection)
-        if reason is CloseReason.SHUTDOWN:
-            connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back
-        elif reason is not None:
-            connection.cancel(reason)
-        self._dispatcher.detach(subscriber)
-        return connection
+        self._source.first += [body_of(item, None, dumps) for item in items]
 
     @property
     def last_event_id(self) -> str:
@@ -145,7 +109,7 @@ class Subscription:
     @property
     def reason(self) -> CloseReason | None:
         """Why the subscription ended, ``None`` while it has not."""
-        return self._subscriber.reason if self._detached is None else self._detached.reason
+        return self._source.reason
 
     @property
     def closed(self) -> bool:
@@ -155,12 +119,12 @@ class Subscription:
     @property
     def events(self) -> int:
         """How many events were given out so far."""
-        return self._given if self._detached is None else self._detached.stats.events
+        return self._source.events
 
     @property
     def pending(self) -> tuple[int, int]:
         """How many events and bytes wait to be taken. Those that are in the log alone don't count."""
-        return self._subscriber.pending
+        return self._source.pending
 
     def take(self, timeout: float | None = None) -> list[bytes] | None:
         """Wait for events, as bytes of an event stream.
@@ -169,50 +133,25 @@ class Subscription:
         :return: all events that there are, or a page of the log; an empty list if the time is over; ``None`` if the
             subscription has ended, see ``reason``.
         """
-        if self._first and not self.closed:
-            first, self._first = self._first, []
-            return first
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause = _RETRY[0]
+        self._source.on_ready = self._waiters.wake
         while True:
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-            try:
-                items = self._next()
-            except BrokerError:
-                if remaining == 0:
-                    return []
-                self._subscriber.await_ready()
-                self._waiters.wait(lambda: self.closed, pause if remaining is None else min(pause, remaining))
-                pause = min(2 * pause, _RETRY[1])
-                continue
-            if items or items is None:
-                return items
-            if not self._subscriber.is_ready:
-                if remaining == 0:
-                    return []
-                self._subscriber.await_ready()
+            taken = self._source.take(waits=remaining != 0)
+            if isinstance(taken, End):
+                return None
+            if isinstance(taken, list):
+                return taken
+            if remaining == 0:
+                return []
+            if taken.again is None:
                 self._waiters.wait(self._is_ready, remaining)
+            else:  # the log can't be read now
+                wait = taken.again if remaining is None else min(taken.again, remaining)
+                self._waiters.wait(lambda: self.closed, wait)
 
     def _is_ready(self) -> bool:
         return self._subscriber.is_ready
-
-    def _next(self) -> list[bytes] | None:
-        """As :meth:`take`, without waiting; empty if nothing is there, or only the next call finds out.
-
-        :raises BrokerError: the log can't be read now.
-        """
-        subscriber = self._subscriber
-        if self._dispatcher is not self._broker.dispatcher:
-            subscriber.abandon()  # it is the parent's, in a forked child: nobody feeds it
-            return None
-        items = subscriber.poll()
-        if items is None:
-            self._dispatcher.detach(subscriber)
-            return None
-        if not items and subscriber.state.reads_log:
-            items = subscriber.read(_PAGE)
-        self._given += sum(isinstance(item, Message) for item in items)
-        return items
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Wait for an event.
@@ -252,10 +191,7 @@ class Subscription:
 
         :param reason: why.
         """
-        if self._detached is not None:
-            self._detached.cancel(reason)
-        self._subscriber.close(CloseReason(reason), discard=True)
-        self._dispatcher.detach(self._subscriber)
+        self._source.cancel(reason)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """End after what waits. From any thread.
@@ -263,11 +199,7 @@ class Subscription:
         :param reason: why.
         :param last: bytes to be given after what waits.
         """
-        if self._detached is not None:
-            self._detached.stop(reason, last)
-            return  # the subscriber would have it cut off
-        self._subscriber.close(CloseReason(reason), last=last)
-        self._dispatcher.detach(self._subscriber)
+        self._source.stop(reason, last)
 
     def close(self) -> None:
         """End. Does nothing if it has ended."""
@@ -278,10 +210,3 @@ class Subscription:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # Of a view that failed after it had subscribed, say. This may run anywhere, so it takes no lock.
-        subscriber: Subscriber | None = self.__dict__.get("_subscriber")
-        if subscriber is not None:
-            subscriber.abandon()
-            self._dispatcher.detach(subscriber)

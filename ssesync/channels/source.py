@@ -1,0 +1,183 @@
+"""A subscription as the source of a stream, or of a thread that iterates over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CloseReason
+from ..server.source import END, PENDING, Detachable, End, Pending, Pulled
+from .message import Message
+from .policy import Policy
+from .subscriber import ALL, Subscriber
+
+if TYPE_CHECKING:
+    from ..detached.connection import Connection, Handover, Record
+    from .broker import Broker
+
+__all__ = ["Place", "SubscriptionSource"]
+
+# Events of one read of the log.
+_PAGE = 100
+
+
+class Place(NamedTuple):
+    """Which events a client is to get: plain values, which with a :class:`Handover` are all that it takes."""
+
+    channels: tuple[str, ...]
+    patterns: tuple[str, ...]
+    policy: Policy
+    key: str | None
+    epoch: str
+    cursor: int
+    behind: bool
+    """Whether what came after the cursor may lie in the log alone."""
+    first: bytes
+    """Events that come before all others."""
+    first_events: int
+
+
+class SubscriptionSource(Detachable):
+    """What serves one subscriber: it polls the queue, reads the log, and leaves the dispatcher at the end.
+
+    The client has ids to come back with, so it is not told what the subscription failed with. One that is not referred
+    to any more ends by itself.
+
+    :param broker: the broker.
+    :param channels: the names of its channels.
+    :param patterns: patterns of more names.
+    :param policy: how much may wait, and what happens to the rest.
+    :param key: whose subscription it is, see :meth:`Broker.revoke`.
+    """
+
+    resumable = True
+
+    def __init__(
+        self, broker: Broker, channels: tuple[str, ...], patterns: tuple[str, ...], policy: Policy, key: str | None
+    ) -> None:
+        self._broker = broker
+        self._dispatcher = broker.dispatcher
+        self._channels, self._patterns = channels, patterns
+        self._key = key
+        #: The queue, and the position in the log.
+        self.subscriber = Subscriber(broker, policy, channels, patterns)
+        #: Events that come before all others.
+        self.first: list[bytes] = []
+        self._given = 0
+        self._connection: Connection | None = None  # once another thread serves the client
+
+    @property
+    def on_ready(self) -> Callable[[], object] | None:
+        """See :class:`Source`."""
+        return self.subscriber.on_ready
+
+    @on_ready.setter
+    def on_ready(self, call: Callable[[], object] | None) -> None:
+        self.subscriber.on_ready = call
+
+    def pull(self, most: int) -> Pulled:
+        """See :class:`Source`."""
+        taken = self.take(most)
+        return b"".join(taken) if isinstance(taken, list) else taken
+
+    def take(self, most: int = ALL, *, waits: bool = True) -> list[bytes] | Pending | End:
+        """As :meth:`pull`, with each event by itself.
+
+        :param most: about how many bytes.
+        :param waits: where there is nothing, the caller waits for ``on_ready``: until its next call it can't be too
+            slow.
+        :return: events as bytes, at least one; or what :meth:`pull` returns in their place.
+        """
+        subscriber = self.subscriber
+        if self._dispatcher is not self._broker.dispatcher:
+            subscriber.abandon()  # it is the parent's, in a forked child: nobody feeds it
+            return END
+        if self.first and subscriber.reason is None:
+            first, self.first = self.first, []
+            return first
+        while True:
+            items = subscriber.poll(most)
+            if items is None:
+                self._dispatcher.detach(subscriber)
+                return END
+            if not items and subscriber.state.reads_log:
+                remaining = subscriber.retry_at - time.monotonic()
+                if remaining > 0:
+                    return self._pending(Pending(again=remaining), waits=waits)
+                items = subscriber.read(_PAGE)
+            if items:
+                self._given += sum(isinstance(item, Message) for item in items)
+                return items
+            if not subscriber.is_ready:
+                return self._pending(PENDING, waits=waits)
+
+    def _pending(self, pending: Pending, *, waits: bool) -> Pending:
+        if waits:
+            self.subscriber.await_ready()
+        return pending
+
+    def detach(self, handover: Handover, record: Record) -> Connection:
+        """See :class:`Detachable`.
+
+        :raises BrokerError: the log can't be reached or used.
+        :raises OSError: there are no more descriptors.
+        :raises RuntimeError: there can't be another thread, or the subscription has ended.
+        """
+        subscriber = self.subscriber
+        if subscriber.reason is not None:
+            raise RuntimeError(f"the subscription has ended: {subscriber.reason}")
+        place = Place(
+            self._channels, self._patterns, subscriber.policy, self._key, *subscriber.position,
+            subscriber.state.reads_log, b"".join(self.first), len(self.first),
+        )  # fmt: skip
+        connection = self._connection = self._broker.audiences.hand_over(handover, place, record, subscriber)
+        reason = subscriber.pass_on(connection)
+        if reason is CloseReason.SHUTDOWN:
+            connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back
+        elif reason is not None:
+            connection.cancel(reason)
+        self._dispatcher.detach(subscriber)
+        return connection
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """See :class:`Source`."""
+        return self.subscriber.reason if self._connection is None else self._connection.reason
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """See :class:`Source`. Events that are in the log alone don't count."""
+        return self.subscriber.pending
+
+    @property
+    def events(self) -> int:
+        """See :class:`Source`."""
+        return self._given if self._connection is None else self._connection.stats.events
+
+    def cancel(self, reason: CloseReason | str) -> None:
+        """See :class:`Source`."""
+        if self._connection is not None:
+            self._connection.cancel(reason)
+        self.subscriber.close(CloseReason(reason), discard=True)
+        self._dispatcher.detach(self.subscriber)
+
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """See :class:`Source`."""
+        if self._connection is not None:
+            self._connection.stop(reason, last)
+            return  # the subscriber would have it cut off
+        self.subscriber.close(CloseReason(reason), last=last)
+        self._dispatcher.detach(self.subscriber)
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        if self._connection is None:
+            self.cancel(CloseReason.CANCELLED)
+
+    def __del__(self) -> None:
+        # Of a view that failed after it had subscribed, say. This may run anywhere, so it takes no lock.
+        subscriber: Subscriber | None = self.__dict__.get("subscriber")
+        if subscriber is not None:
+            subscriber.abandon()
+            self._dispatcher.detach(subscriber)

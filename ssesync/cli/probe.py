@@ -17,8 +17,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from ..client.attempt import new_session
 from ..client.body import Body
+from ..client.session import new_session
 from ..locks import make_condition
 from ..wire.http import is_event_stream, set_last_event_id
 from .options import Request

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import click
 import requests
 
-from ..client.attempt import new_session
 from ..client.body import Body
 from ..client.reader import excerpt_of
+from ..client.session import new_session
 from ..errors import EventTooLarge, ReadError
 from ..text import redact
 from ..wire.decoder import Decoder

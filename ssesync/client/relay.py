@@ -23,9 +23,9 @@ from ..event import Event
 from ..text import escape
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
-from .attempt import answer_of
 from .body import Body
 from .coding import refusal
+from .connect import get_response
 from .reader import excerpt_of
 
 __all__ = ["Relay", "relay_request"]
@@ -210,7 +210,7 @@ def relay_request(
     options.setdefault("stream", True)
     send = requests.request if session is None else session.request
     asked = functools.partial(send, options.pop("method", environ["REQUEST_METHOD"]), url, headers=headers, **options)
-    return answer_of(asked, headers["Accept"])
+    return get_response(asked, headers["Accept"])
 
 
 _BODIES = ("data", "json", "files")

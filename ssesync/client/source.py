@@ -1,42 +1,29 @@
-"""EventSource: a stream that is followed for days, through every kind of failure.
-
-Data: connection after connection, each an :class:`Attempt` and then a :class:`Reader`, on the consumer's thread.
-Control: one :class:`CancelToken` for each connection, which covers the attempt, the reading and the wait after it.
-Whoever closes or restarts sets the token, and whatever is going on ends at once.
-"""
+"""EventSource: a stream that is followed for days, through every kind of failure. ``following.py`` does the work."""
 
 from __future__ import annotations
 
-import logging
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import GeneratorType, TracebackType
 from typing import Any, Literal, cast
 
 import requests
 
-from ..cancel import CancelToken
-from ..errors import EventTooLarge, ReadError, StreamEnded, excerpt
+from ..errors import excerpt
 from ..event import Event
-from ..locks import Once
-from ..retry import Backoff, BackoffState, Clock, SystemClock
+from ..retry import Backoff, Clock, SystemClock
 from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
-from .attempt import Attempt, Request, new_session
 from .cancel_adapter import link, weakly
-from .outcome import is_transient, is_unauthorized, retry_after, translated
-from .reader import Reader, check_options
+from .connect import RequestSpec
+from .following import Following, Options, Resources
+from .reader import check_options
+from .session import new_session
 
 __all__ = ["EventSource"]
 
-logger = logging.getLogger("ssesync")
-
 #: RFC 9110, section 9.2.2: the server's state is the same however often they are sent.
 _IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
-# Attempts of one source whose threads may wait at once, and seconds between two looks at whether one has ended.
-_ATTEMPTS, _LOOK_AGAIN = 8, 0.05
-
-State = Literal["connecting", "open", "waiting", "closed"]
 
 
 class EventSource:
@@ -138,50 +125,41 @@ class EventSource:
         set_last_event_id({}, last_event_id)  # refused now rather than at the first reconnection
         check_options(until, until_inclusive, event_timeout)
         method = method.upper()
-        self._reconnect = method in _IDEMPOTENT if reconnect is None else reconnect
-        self._session, self._owns_session = new_session() if session is None else session, session is None
+        used = new_session() if session is None else session
         varying = {"url": url, "headers": headers, "params": params}
-        self._request = Request(self._session, method, varying, {**options, "data": data, "json": json})
-        if self._reconnect or self._request.varies:
-            self._request.refuse_to_repeat()
-        self._timeout = (connect_timeout, idle_timeout)
-        self._max_event_size = max_event_size
-        self._until, self._until_inclusive, self._event_timeout = until, until_inclusive, event_timeout
-        self._should_retry = should_retry
-        self._on_open, self._on_error, self._on_retry = on_open, on_error, on_retry
-        self._on_comment = on_comment
-        self._clock = clock or SystemClock()
-        self._backoff = BackoffState(backoff or Backoff(), self._clock)
-        self._manual = commit == "manual"
-        self._token = CancelToken()
-        self._closed = self._released = False
-        self._releasing = Once()
-        self._state: State = "connecting"
-        self._reader: Reader | None = None
-        self._last_event_id = last_event_id or ""
-        self._retry: int | None = None
-        self._finished = self._delivered = False
-        self._with_comments = False
-        self._refreshed = False
-        self._response: requests.Response | None = None
-        self._attempts: list[Attempt] = []
-        self._events = cast("GeneratorType[Event, None, None]", self._follow())
-        self._unlink: Callable[[], object] | None = None
+        following = Options(
+            request=RequestSpec(used, method, varying, {**options, "data": data, "json": json}),
+            timeout=(connect_timeout, idle_timeout),
+            reconnect=method in _IDEMPOTENT if reconnect is None else reconnect,
+            manual=commit == "manual",
+            until=until,
+            reader={
+                "max_event_size": max_event_size, "until_inclusive": until_inclusive,
+                "event_timeout": event_timeout, "on_comment": on_comment,
+            },
+            backoff=backoff or Backoff(), clock=clock or SystemClock(),
+            should_retry=should_retry, on_open=on_open, on_error=on_error, on_retry=on_retry,
+        )  # fmt: skip
+        if following.reconnect or following.request.varies:
+            following.request.check_repeatable()
+        resources = Resources(used if session is None else None)
+        self._following = Following(following, resources, last_event_id or "")
+        self._events = cast("GeneratorType[Event, None, None]", self._following.events())
+        self._closed = False
         if cancel is not None:
             # Weakly: what cancels may live on for long, and must not keep a source that was dropped.
-            self._unlink = weakref.finalize(self, link(cancel, weakly(self.cancel)))
-            self._unlink.atexit = False
+            resources.unlink = unlink = weakref.finalize(self, link(cancel, weakly(self.cancel)))
+            unlink.atexit = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> Literal["connecting", "open", "waiting", "closed"]:
         """``"connecting"``, ``"open"``, ``"waiting"`` for the next connection, or ``"closed"``."""
-        return "closed" if self._closed else self._state
+        return self._following.state.value
 
     @property
     def last_event_id(self) -> str:
-        """The ID that the next connection asks to go on behind, ``""`` if none. Store it to resume in a new life."""
-        reader = self._reader
-        return self._last_event_id if self._manual or reader is None else reader.last_event_id
+        """The ID after which the next connection resumes, ``""`` if none. Store it to resume in a later process."""
+        return self._following.last_event_id
 
     @property
     def retry(self) -> int | None:
@@ -189,32 +167,34 @@ class EventSource:
 
         ``None`` if the stream had never asked for any by then.
         """
-        reader = self._reader
-        return self._retry if reader is None or reader.retry is None else reader.retry
+        return self._following.retry
 
     @property
     def attempt(self) -> int:
-        """How many connections in a row have failed; see ``reset_after`` of :class:`Backoff`.
+        """The number of consecutive failures; see ``reset_after`` of :class:`Backoff`.
 
-        1 after one that ended in order and had brought an event.
+        1 after a connection that ended in order and had brought an event.
         """
-        return self._backoff.failures
+        return self._following.failures
 
     @property
     def response(self) -> requests.Response | None:
         """The newest response, with its status and headers; ``None`` before there was one."""
-        return self._response
+        return self._following.response
 
     def read(self) -> Event | None:
-        """Wait for the next event, however many connections that takes; ``None`` at the end and after ``close()``."""
+        """Wait for the next event, however many connections that takes.
+
+        :return: the event; ``None`` at the end of the stream and after :meth:`close`.
+        """
         return next(self._events, None)
 
     def __iter__(self) -> Iterator[Event]:
         """Iterate, once.
 
-        :raises RuntimeError: :meth:`close` was called, by whoever or at the end of an earlier iteration.
+        :raises RuntimeError: :meth:`close` was called, by any thread or at the end of an earlier iteration.
         """
-        if self._released:
+        if self._closed:
             raise RuntimeError("this EventSource is closed, and can't be iterated again: make a new one")
         return self._iterate()
 
@@ -225,14 +205,19 @@ class EventSource:
             self.close()
 
     def events_and_comments(self) -> Iterator[Event]:
-        """Like iterating, with the comments in their places: events that have ``data`` ``None`` and a ``comment``."""
-        self._with_comments = True
+        """Iterate over events and comments.
+
+        :return: an iterator over events. A comment is an event with ``data`` ``None`` and a ``comment``.
+        :raises RuntimeError: as for iterating.
+        """
+        self._following.with_comments = True
         return iter(self)
 
     def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
-        """Call ``fn`` with every event until the end, or until ``cancel`` (as in the constructor) says stop.
+        """Call ``fn`` with every event until the end of the stream.
 
-        What ``fn`` raises closes, and goes on to the caller.
+        :param fn: the function. What it raises closes the source, and is raised to the caller.
+        :param cancel: ends the iteration from elsewhere, as ``cancel`` of the constructor does.
         """
         unlink = None if cancel is None else link(cancel, self.cancel)
         try:
@@ -243,46 +228,34 @@ class EventSource:
                 unlink()
 
     def ack(self, event: Event) -> None:
-        """With ``commit="manual"``: the event was handled, and so were all before it. From any thread.
+        """With ``commit="manual"``: record that an event, and all before it, were handled. From any thread.
 
-        :raises RuntimeError: without it.
+        :param event: the event.
+        :raises RuntimeError: ``commit`` is not ``"manual"``.
         """
-        if not self._manual:
-            raise RuntimeError("ack() is for commit='manual'; now the last event ID moves as events are taken")
-        self._last_event_id = event.id or ""
+        self._following.acknowledge(event.id or "")
 
     def restart(self) -> None:
         """Drop the connection, or the wait for the next, and connect at once. From any thread; never blocks."""
-        self._token.set("restart")
+        self._following.restart()
 
     def close(self) -> None:
-        """End at once whatever is going on: the iteration stops quietly. From any thread and any signal handler, any
-        number of times. Never blocks.
+        """End at once whatever is going on: the iteration ends without an error. From any thread and any signal
+        handler, any number of times. Never blocks.
 
         To begin iterating after it is an error. From another thread, which can't know whether the iteration has begun,
         :meth:`cancel` is the better one.
         """
-        self._released = True
+        self._closed = True
         self.cancel()
 
     def cancel(self) -> None:
-        """As :meth:`close`, and an iteration that begins later just ends."""
-        self._closed = True
-        self._token.set("closed")
-        # What iterates releases all as it ends, which it does now. It may be what this, in a signal handler, has
-        # interrupted, in the midst of a pool of connections and its lock.
+        """As :meth:`close`, and an iteration that begins later ends at once, without an error."""
+        self._following.cancel()
+        # A running iteration releases everything as it ends, which it does now. A signal handler may have interrupted
+        # it here, while it holds the lock of a pool of connections.
         if not self._events.gi_running:
-            self._release()
-
-    def _release(self) -> None:
-        reader = self._reader
-        if reader is not None:
-            reader.close()  # or the connection would be kept until somebody reads on
-        unlink, self._unlink = self._unlink, None
-        if unlink is not None:
-            unlink()
-        if self._owns_session and self._releasing():
-            self._session.close()
+            self._following.release()
 
     def __enter__(self) -> EventSource:
         return self
@@ -291,109 +264,3 @@ class EventSource:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _follow(self) -> Iterator[Event]:
-        try:
-            while (token := self._new_token()) is not None:
-                error = yield from self._read_one(token)
-                # What breaks after the token was set was broken by us.
-                if self._finished or not (token.is_set() or self._goes_on(token, error)):
-                    return
-        finally:
-            self._closed = True
-            self._token.set("closed")
-            self._release()
-
-    def _new_token(self) -> CancelToken | None:
-        """The control of the next connection; ``None`` after ``close()``."""
-        # In this order, and in close() in the other, one of the two sees what the other did. A lock could be held by
-        # the very thread whose signal handler closes.
-        self._token = CancelToken()
-        self._state = "connecting"
-        return None if self._closed else self._token
-
-    def _read_one(self, token: CancelToken) -> Generator[Event, None, Exception]:
-        """Connect, and give what comes. Returns what ended it."""
-        # Those that were given up on a caller's session end by their own timeouts, and restarts may be faster.
-        while len(running := [attempt for attempt in self._attempts if attempt.running]) >= _ATTEMPTS:
-            if token.wait(_LOOK_AGAIN):
-                return StreamEnded("it was not begun")
-        self._delivered = False
-        attempt = Attempt(self._prepare)
-        self._attempts = [*running, attempt]
-        try:
-            response = attempt.result(token)
-        except Exception as error:
-            return translated(error)
-        try:
-            if response is not None:
-                self._response = response
-                yield from self._read(response, token)
-        except (ReadError, EventTooLarge) as error:
-            return error
-        return StreamEnded("the server ended the stream")
-
-    def _prepare(self) -> Callable[[], requests.Response]:
-        return self._request.prepare(self.last_event_id, self._timeout)
-
-    def _read(self, response: requests.Response, token: CancelToken) -> Iterator[Event]:
-        reader = Reader(
-            response,
-            max_event_size=self._max_event_size,
-            cancel=token,
-            until=None if self._until is None else self._is_last,
-            until_inclusive=self._until_inclusive,
-            event_timeout=self._event_timeout,
-            last_event_id=self.last_event_id or None,
-            on_comment=self._on_comment,
-        )
-        reader.probe()
-        self._reader = reader
-        opened = self._clock.monotonic()
-        try:
-            self._finished = response.status_code == 204
-            if not self._finished:
-                self._refreshed, self._state = False, "open"
-                if self._on_open is not None:
-                    self._on_open(response)
-            for event in reader.events_and_comments() if self._with_comments else reader:
-                self._delivered = self._delivered or event.data is not None
-                yield event
-        finally:
-            reader.close()
-            self._retry = self.retry
-            if not self._manual:
-                self._last_event_id = reader.last_event_id
-            self._reader = None
-            if self._delivered:
-                self._backoff.record_open(self._clock.monotonic() - opened)
-
-    def _is_last(self, event: Event) -> bool:
-        self._finished = bool(self._until(event)) if callable(self._until) else event.data == self._until
-        return self._finished
-
-    def _goes_on(self, token: CancelToken, error: Exception) -> bool:
-        """Wait for the time of the next connection; false if the end is a quiet one. What is final is raised."""
-        self._state = "waiting"
-        if self._on_error is not None:
-            self._on_error(error)
-        verdict = None if self._should_retry is None else self._should_retry(error)
-        unauthorized = is_unauthorized(error)
-        refresh = unauthorized and verdict is None and self._request.varies and not self._refreshed
-        self._refreshed = unauthorized
-        if refresh:
-            return True
-        if not (self._reconnect and is_transient(error) if verdict is None else verdict):
-            if isinstance(error, StreamEnded):
-                return False
-            raise error
-        progressed = self._delivered and isinstance(error, StreamEnded)
-        delay = self._backoff.next_delay(
-            error, self.retry, retry_after(error, self._clock.time()), progressed=progressed
-        )
-        # The name alone: a message may hold what stands in the query, or a piece of the answer.
-        logger.info("connecting again in %.2f s, attempt %d, after %s", delay, self.attempt, type(error).__name__)
-        if self._on_retry is not None:
-            self._on_retry(error, delay, self.attempt)
-        self._clock.wait(token, delay)
-        return True

@@ -54,12 +54,12 @@ def test_a_source_that_is_closed_from_within_gives_its_session_up_as_it_ends() -
         def on_open(response: requests.Response) -> None:
             with pool_of(response).mutex:
                 source.close()
-            closed.append(source._releasing.done)
+            closed.append(source._following._resources.released)
 
         source = EventSource(server.url, on_open=on_open)
         assert returns(lambda: list(source))
         assert closed == [False]
-        assert source._releasing.done
+        assert source._following._resources.released
         server.wait_for_client_left()
 
 

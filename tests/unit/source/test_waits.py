@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ssesync import Backoff, ConnectionLost, RetriesExhausted, SettingsError, StatusError, StreamEnded
-from ssesync.client.outcome import retry_after
+from ssesync.client.connect import retry_after
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
 from .following import Following, Log, data_of, in_turn, source_of, take

@@ -129,10 +129,10 @@ def blank_line(seen: Examination) -> Finding | None:
     check, scan = "Comments", seen.scan
     if not scan.comments:
         return None
-    if scan.blank_after_comment:
+    if scan.lines.blank_after_comment:
         return advice(
             check,
-            f"{plural(scan.comments, 'comment')}, {scan.blank_after_comment} with a blank line behind",
+            f"{plural(scan.comments, 'comment')}, {scan.lines.blank_after_comment} with a blank line behind",
             "Some clients (openai-python among them) make an empty event of the blank line: end a comment with one "
             "line end.",
         )
@@ -148,15 +148,15 @@ def events(seen: Examination) -> Finding:
     if scan.too_large:
         return problem(
             "Events",
-            f"{text if scan.events else 'none complete'}; one has more than {bytes_text(scan.longest_event)}",
+            f"{text if scan.events else 'none complete'}; one has more than {bytes_text(scan.lines.longest_event)}",
             "Clients hold a whole event in memory, and most have a limit: send what to fetch instead.",
         )
     if not scan.events:
         return unknown("Events", f"none in {duration_text(seen.watched)}", "Watch longer, or while events are sent.")
-    if scan.longest_event > _LARGE:
+    if scan.lines.longest_event > _LARGE:
         return advice(
             "Events",
-            f"{text}; the longest has {bytes_text(scan.longest_event)}",
+            f"{text}; the longest has {bytes_text(scan.lines.longest_event)}",
             "Many clients refuse lines of more than 64 kB: send what to fetch instead, or split it.",
         )
     return ok("Events", text)
@@ -181,13 +181,13 @@ def ids(seen: Examination) -> Finding:
     check, scan, resume = "Event IDs", seen.scan, seen.resume
     if not scan.events:
         return unknown(check, "no event came")
-    if not scan.events_with_id:
+    if not scan.lines.events_with_id:
         return advice(
             check,
             "none",
             "Who reconnects misses what was sent meanwhile. Give events an id, and go on behind Last-Event-ID.",
         )
-    text = f"{scan.events_with_id:,} of {plural(scan.events, 'event')}"
+    text = f"{scan.lines.events_with_id:,} of {plural(scan.events, 'event')}"
     if resume is None or resume.answer is None:
         return ok(check, text)
     asked = f"{text}; asked to go on behind {escape(seen.resumed_from)!r}"
@@ -230,13 +230,13 @@ def retry(seen: Examination) -> Finding:
 def encoding(seen: Examination) -> Finding:
     """Whether it is UTF-8, without a byte order mark."""
     scan = seen.scan
-    if scan.not_utf8 is not None:
+    if scan.lines.not_utf8 is not None:
         return problem(
             "UTF-8",
-            f"byte {scan.not_utf8:,} is none",
+            f"byte {scan.lines.not_utf8:,} is none",
             "Clients show a replacement character or stop reading: encode as UTF-8, and cut no character in two.",
         )
-    if scan.bom:
+    if scan.lines.bom:
         return advice(
             "UTF-8", "begins with a byte order mark", "Some clients lose the first event to it: leave it out."
         )
@@ -260,7 +260,7 @@ def ending(seen: Examination) -> Finding:
             "The server or a proxy cut it off: look at worker timeouts (gunicorn --timeout under sync workers) and "
             "proxy read timeouts.",
         )
-    if probe.scan.in_event:
+    if probe.scan.lines.in_event:
         return problem(
             "End",
             f"ended after {after}, in the middle of an event, which clients drop",

@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ..errors import EventTooLarge
-from ..event import looks_encoded
+from ..event import Event, looks_encoded
 from ..wire.decoder import BOM, Decoder
 
-__all__ = ["LARGEST_EVENT", "Burst", "Scan"]
+__all__ = ["LARGEST_EVENT", "Burst", "LineScan", "Scan"]
 
 #: The longest event that is read. A doctor reads no more than a few MB, so one that passes this is told as such.
 LARGEST_EVENT = 4 * 1024 * 1024
@@ -19,8 +19,9 @@ LARGEST_EVENT = 4 * 1024 * 1024
 _TOGETHER = 0.05
 # Events like these are keep-alives that every client takes for news.
 _PINGS = ("ping", "pong", "keepalive", "heartbeat", "hb", "noop")
-_KEPT = 10_000
-_KEPT_IDS = 100
+_MAX_BURSTS = 10_000
+# Comments of a burst, types and IDs that are kept.
+_MAX_KEPT = 100
 
 
 @dataclass
@@ -40,68 +41,47 @@ class Burst:
 
 
 class Scan:
-    """Takes a stream's bytes with the time at which they came (seconds since the request)."""
+    """What a stream consists of. Is fed its bytes with the time at which they came (seconds since the request)."""
 
     def __init__(self) -> None:
-        self.size = 0
+        #: What its bytes and lines show.
+        self.lines = LineScan()
         self.bursts: list[Burst] = []
         self.events = 0
         self.comments = 0
         self.types: Counter[str] = Counter()
-        #: IDs in their order, the first of them.
+        #: The first IDs, in their order.
         self.ids: list[str] = []
-        self.events_with_id = 0
         self.retry: int | None = None
-        self.bom = False
-        self.not_utf8: int | None = None
-        #: Comments that a blank line follows although no event came before it.
-        self.blank_after_comment = 0
         self.ping_events: Counter[str] = Counter()
         #: Events whose data is an event that was encoded already.
         self.encoded_twice = 0
-        self.longest_event = 0
         self.too_large = False
-        #: Whether the stream is in the middle of an event or a line.
-        self.in_event = False
         self._decoder = Decoder(max_event_size=LARGEST_EVENT, comments=True)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
-        self._opening = b""
-        self._line = b""  # the beginning of the unfinished line
-        self._line_size = 0
-        self._after_cr = False
-        self._block: set[bytes] = set()
-        self._block_size = 0
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return self.lines.size
 
     def feed(self, at: float, data: bytes) -> None:
-        """Take the next bytes."""
+        """Add the next bytes.
+
+        :param at: when they came.
+        :param data: the bytes.
+        """
         burst = self._burst(at)
         burst.end = at
         burst.size += len(data)
-        self._look_at_bytes(data)
-        self.size += len(data)
-        self._look_at_lines(data)
-        burst.whole = not self.in_event
+        self.lines.feed(data)
+        burst.whole = not self.lines.in_event
         try:
             found = [] if self.too_large else self._decoder.feed(data)
         except EventTooLarge as error:
             found = error.events
             self.too_large = True
         for event in found:
-            if event.data is None:
-                self.comments += 1
-                if len(burst.comments) < _KEPT_IDS:
-                    burst.comments.append((event.comment or "")[:100])
-                continue
-            self.events += 1
-            burst.events += 1
-            if len(self.types) < _KEPT_IDS or event.type in self.types:
-                self.types[event.type or "message"] += 1
-            if event.id and len(self.ids) < _KEPT_IDS and event.id not in self.ids[-1:]:
-                self.ids.append(event.id)
-            self.encoded_twice += _is_encoded(event.data)
-            name = _ping(event.type or "", event.data)
-            if name:
-                self.ping_events[name] += 1
+            self._count(event, burst)
         self.retry = self._decoder.retry
 
     @property
@@ -110,30 +90,71 @@ class Scan:
         return self.bursts[0].at if self.bursts else None
 
     def silences(self, until: float) -> list[float]:
-        """The spans without a byte, from the first byte on."""
+        """The spans without a byte, from the first byte to a time.
+
+        :param until: that time.
+        :return: seconds each.
+        """
         spans = [burst.silence for burst in self.bursts[1:]]
         return [*spans, until - self.bursts[-1].end] if self.bursts else []
 
     def _burst(self, at: float) -> Burst:
         last = self.bursts[-1] if self.bursts else None
-        # Past so many a server trickles, and when is no longer of interest.
-        if last is None or (at - last.end > _TOGETHER and len(self.bursts) < _KEPT):
+        # A server with so many bursts trickles, and their times are of no further interest.
+        if last is None or (at - last.end > _TOGETHER and len(self.bursts) < _MAX_BURSTS):
             last = Burst(at, at, at if last is None else at - last.end)
             self.bursts.append(last)
         return last
 
-    def _look_at_bytes(self, data: bytes) -> None:
-        if self.size < len(BOM):
-            self._opening = (self._opening + data)[: len(BOM)]
-            self.bom = self._opening == BOM
-        if self.not_utf8 is None:
-            waiting = len(self._utf8.getstate()[0])
-            try:
-                self._utf8.decode(data)
-            except UnicodeDecodeError as error:
-                self.not_utf8 = self.size - waiting + error.start
+    def _count(self, event: Event, burst: Burst) -> None:
+        if event.data is None:
+            self.comments += 1
+            if len(burst.comments) < _MAX_KEPT:
+                burst.comments.append((event.comment or "")[:100])
+            return
+        self.events += 1
+        burst.events += 1
+        if len(self.types) < _MAX_KEPT or event.type in self.types:
+            self.types[event.type or "message"] += 1
+        if event.id and len(self.ids) < _MAX_KEPT and event.id not in self.ids[-1:]:
+            self.ids.append(event.id)
+        self.encoded_twice += _is_encoded(event.data)
+        name = _ping_name(event.type or "", event.data)
+        if name:
+            self.ping_events[name] += 1
 
-    def _look_at_lines(self, data: bytes) -> None:
+
+class LineScan:
+    """What a stream's bytes and lines show, whether or not they make events."""
+
+    def __init__(self) -> None:
+        #: The number of bytes.
+        self.size = 0
+        #: Whether the stream begins with a byte order mark.
+        self.bom = False
+        #: The offset of the first byte that is not UTF-8.
+        self.not_utf8: int | None = None
+        self.events_with_id = 0
+        #: Comments that a blank line follows although no event came before it.
+        self.blank_after_comment = 0
+        self.longest_event = 0
+        #: Whether the stream is in the middle of an event or a line.
+        self.in_event = False
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
+        self._opening = b""
+        self._line = b""  # the beginning of the unfinished line
+        self._line_size = 0
+        self._after_cr = False
+        self._block: set[bytes] = set()  # the names of the block's fields
+        self._block_size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add the next bytes.
+
+        :param data: the bytes.
+        """
+        self._check_bytes(data)
+        self.size += len(data)
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
         self._after_cr = data.endswith(b"\r") if data else False
@@ -149,6 +170,17 @@ class Scan:
         if self._line and not self._line.startswith(b":"):
             self.longest_event = max(self.longest_event, self._block_size + self._line_size)
         self.in_event = self._line_size > 0 or bool(self._block - {b""})
+
+    def _check_bytes(self, data: bytes) -> None:
+        if self.size < len(BOM):
+            self._opening = (self._opening + data)[: len(BOM)]
+            self.bom = self._opening == BOM
+        if self.not_utf8 is None:
+            waiting = len(self._utf8.getstate()[0])
+            try:
+                self._utf8.decode(data)
+            except UnicodeDecodeError as error:
+                self.not_utf8 = self.size - waiting + error.start
 
     def _end_line(self, beginning: bytes, size: int) -> None:
         if not size:
@@ -178,7 +210,7 @@ def _is_encoded(data: str) -> bool:
 _ENCODED = ("data:", "event:", "id:", "retry:", ":")
 
 
-def _ping(kind: str, data: str) -> str:
+def _ping_name(kind: str, data: str) -> str:
     """What to call an event that seems to be a keep-alive, ``""`` if it does not."""
     plain = kind.lower().replace("-", "").replace("_", "")
     if plain in _PINGS:

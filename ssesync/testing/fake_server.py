@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..cancel import CancelToken
 from ..event import Event
 from ..locks import Waiters, make_lock
+from ..wire.chunked import ChunkDecoder
 from ..wire.encoder import encode
 from ..wire.http import get_last_event_id
 from .answer import Answer
@@ -99,9 +100,9 @@ class FakeSSEServer:
         port: int = 0,
         patience: float = 20.0,
     ) -> None:
-        self._script = script
+        self._answers = _Answers(script)
         self._tls = tls
-        self._wanted_port = port
+        self._port_option = port
         self._patience = patience
         #: Every request so far, in the order in which they came.
         self.requests: list[RecordedRequest] = []
@@ -112,9 +113,6 @@ class FakeSSEServer:
         self.client_left = threading.Semaphore(0)
         #: The port it listens on, 0 before :meth:`start`.
         self.port = 0
-        self._answers: list[_Queued] = []
-        # The threads that serve take no lock that a test's thread can hold: a signal handler may have interrupted it.
-        self._choosing = make_lock("testing.fake_server")
         self._came = Waiters()
         self._closing = CancelToken()
         self._open: dict[socket.socket, None] = {}
@@ -147,12 +145,12 @@ class FakeSSEServer:
         self, answer: Answer, *, when: Callable[[RecordedRequest], object] | None = None, times: int | None = 1
     ) -> Answer:
         """Add an answer that was made before. As :meth:`answer`."""
-        self._answers.append(_Queued(answer, when, times))
+        self._answers.add(answer, when, times)
         return answer
 
     def drop(self, *, rst: bool = False, times: int | None = 1) -> None:
         """Have the next request get no answer: its connection ends before the first byte of one."""
-        self._answers.append(_Queued([RST if rst else FIN], None, times))
+        self._answers.add([RST if rst else FIN], None, times)
 
     def start(self) -> FakeSSEServer:
         """Begin to listen. The ``with`` statement does so.
@@ -162,7 +160,7 @@ class FakeSSEServer:
         """
         if self.port:
             raise RuntimeError("a FakeSSEServer can be started once")
-        self._listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=128)
+        self._listener = socket.create_server(("127.0.0.1", self._port_option), backlog=128)
         self.port = self._listener.getsockname()[1]
         self._start(self._accept)
         return self
@@ -249,9 +247,12 @@ class FakeSSEServer:
                 return
             if isinstance(connection, ssl.SSLSocket):
                 connection.do_handshake()
-            while (request := _read_request(connection, number)) is not None:
-                if not self._play(connection, self._choose(request)):
-                    return
+            with connection.makefile("rb") as reader:
+                while (request := _read_request(connection, reader, number)) is not None:
+                    self.requests.append(request)
+                    self._came.wake()
+                    if not self._play(connection, self._answers.steps_for(request)):
+                        return
             self.client_left.release()
         except OSError:
             self.client_left.release()
@@ -260,30 +261,6 @@ class FakeSSEServer:
         finally:
             self._open.pop(connection, None)
             connection.close()
-
-    def _choose(self, request: RecordedRequest) -> Steps:
-        self.requests.append(request)
-        self._came.wake()
-        wanted = (each for each in self._answers.copy() if each.when is None or each.when(request))
-        chosen = next((each for each in wanted if self._is_left(each)), None)
-        if chosen is not None:
-            steps = chosen.steps
-        elif self._script is None:
-            steps = Answer(204)
-        else:
-            steps = self._script(request) if callable(self._script) else self._script
-        return steps.steps(head_only=request.method == "HEAD") if isinstance(steps, Answer) else steps
-
-    def _is_left(self, queued: _Queued) -> bool:
-        """Count one more request that gets this answer; whether it may."""
-        with self._choosing:
-            if queued.times is None:
-                return True
-            queued.times -= 1
-            if queued.times <= 0:
-                with contextlib.suppress(ValueError):
-                    self._answers.remove(queued)
-            return queued.times >= 0
 
     def _play(self, connection: socket.socket, steps: Steps) -> bool:
         """Whether the connection may have another request."""
@@ -330,53 +307,77 @@ class _Queued:
     times: int | None
 
 
-def _read_request(connection: socket.socket, number: int) -> RecordedRequest | None:
-    """The next request on a connection; None when the client has ended it."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        if not (data := connection.recv(65536)):
-            return None
-        received += data
-        if len(received) > _LONGEST_HEAD:
+class _Answers:
+    """The answers that were added, and the script for requests that none of them is for."""
+
+    def __init__(self, script: Script | Steps | None) -> None:
+        self._script = script
+        self._queue: list[_Queued] = []
+        # The threads that serve take no lock that a test's thread can hold: a signal handler may have interrupted it.
+        self._lock = make_lock("testing.fake_server")
+
+    def add(self, steps: Steps, when: Callable[[RecordedRequest], object] | None, times: int | None) -> None:
+        self._queue.append(_Queued(steps, when, times))
+
+    def steps_for(self, request: RecordedRequest) -> Steps:
+        matching = (each for each in self._queue.copy() if each.when is None or each.when(request))
+        chosen = next((each for each in matching if self._use(each)), None)
+        if chosen is not None:
+            steps = chosen.steps
+        elif self._script is None:
+            steps = Answer(204)
+        else:
+            steps = self._script(request) if callable(self._script) else self._script
+        return steps.steps(head_only=request.method == "HEAD") if isinstance(steps, Answer) else steps
+
+    def _use(self, queued: _Queued) -> bool:
+        """Count one more request that gets this answer. Returns whether it may have it."""
+        with self._lock:
+            if queued.times is None:
+                return True
+            queued.times -= 1
+            if queued.times <= 0:
+                with contextlib.suppress(ValueError):
+                    self._queue.remove(queued)
+            return queued.times >= 0
+
+
+def _read_request(connection: socket.socket, reader: BinaryIO, number: int) -> RecordedRequest | None:
+    """Read the next request of a connection; ``None`` when the client has ended it."""
+    received = line = b""
+    while line not in (b"\r\n", b"\n"):
+        line = reader.readline(_LONGEST_HEAD)
+        received += line
+        if len(received) >= _LONGEST_HEAD:
             raise ScriptError("the client sends no end of its headers")
-    first, *lines = received.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+        if not line.endswith(b"\n"):
+            return None
+    first, *fields = received.decode("latin-1").replace("\r\n", "\n").split("\n")
     parts = first.split(" ")
     if len(parts) != 3:
         raise ScriptError(f"the client does not speak HTTP: {first[:80]!r}")
     headers: dict[str, str] = {}
-    for name, _, value in (line.partition(":") for line in lines):
+    for field in fields[:-2]:
+        name, _, value = field.partition(":")
         name, value = name.strip(" \t").lower(), value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if headers.get("expect", "").lower() == "100-continue":
         connection.sendall(head(status="100 Continue", content_type=None))
-    body = _read_body(connection, headers, received.partition(b"\r\n\r\n")[2])
-    return RecordedRequest(parts[0], parts[1], headers, body, number)
+    return RecordedRequest(parts[0], parts[1], headers, _read_body(reader, headers), number)
 
 
-def _read_body(connection: socket.socket, headers: Mapping[str, str], rest: bytes) -> bytes:
-    def line() -> bytes:
-        while b"\r\n" not in (taken := rest):
-            more()
-        return taken.partition(b"\r\n")[0]
-
-    def more() -> None:
-        nonlocal rest
-        if not (data := connection.recv(65536)):
-            raise ConnectionError("the client left in the middle of its request")
-        rest += data
-
-    def take(count: int) -> bytes:
-        nonlocal rest
-        while len(rest) < count:
-            more()
-        taken, rest = rest[:count], rest[count:]
-        return taken
-
-    if "chunked" not in headers.get("transfer-encoding", "").lower():
-        return take(int(headers.get("content-length", "0")))
-    body = b""
-    while size := int(take(len(line()) + 2).partition(b";")[0], 16):
-        body += take(size + 2)[:-2]
-    while take(len(line()) + 2) != b"\r\n":
-        pass  # trailers
+def _read_body(reader: BinaryIO, headers: Mapping[str, str]) -> bytes:
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        decoder, pieces = ChunkDecoder(), []
+        while not decoder.done and (line := reader.readline()):
+            pieces += decoder.decode(line)
+            if decoder.error is not None:
+                raise decoder.error
+        body, complete = b"".join(pieces), decoder.done
+    else:
+        length = int(headers.get("content-length", "0"))
+        body = reader.read(length)
+        complete = len(body) == length
+    if not complete:
+        raise ConnectionError("the client left in the middle of its request")
     return body

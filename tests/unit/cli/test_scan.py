@@ -34,7 +34,10 @@ def examined(scan: Scan, watched: float, *, ended: bool = False) -> Examination:
 
 
 def facts(scan: Scan) -> dict[str, Any]:
-    return {name: value for name, value in vars(scan).items() if not name.startswith("_") and name != "bursts"}
+    shown = {**vars(scan), **vars(scan.lines)}
+    return {
+        name: value for name, value in shown.items() if not name.startswith("_") and name not in ("bursts", "lines")
+    }
 
 
 def test_what_is_seen_does_not_depend_on_how_the_bytes_were_cut():
@@ -48,13 +51,13 @@ def test_what_is_seen_does_not_depend_on_how_the_bytes_were_cut():
 
 def test_what_is_seen():
     scan = scanned((0, SAMPLE))
-    assert (scan.events, scan.comments, scan.events_with_id) == (4, 3, 1)
-    assert (scan.ids, scan.retry, scan.bom) == (["ä"], 1500, True)
-    assert scan.not_utf8 == SAMPLE.index(b"\xff")
-    assert scan.blank_after_comment == 2
+    assert (scan.events, scan.comments, scan.lines.events_with_id) == (4, 3, 1)
+    assert (scan.ids, scan.retry, scan.lines.bom) == (["ä"], 1500, True)
+    assert scan.lines.not_utf8 == SAMPLE.index(b"\xff")
+    assert scan.lines.blank_after_comment == 2
     assert scan.ping_events == {"event: ping": 1, "data: (empty)": 1}
-    assert scan.in_event
-    assert scan.longest_event == len(b"retry: 1500" + b"event: ping" + b"data: {}")
+    assert scan.lines.in_event
+    assert scan.lines.longest_event == len(b"retry: 1500" + b"event: ping" + b"data: {}")
     assert not scan.too_large
 
 
@@ -63,7 +66,7 @@ def test_an_event_without_an_end_is_bounded_and_told():
     for _ in range(80):
         scan.feed(0, b"data: " + b"x" * 65536 + b"\n")
     assert scan.too_large
-    assert scan.longest_event > LARGEST_EVENT
+    assert scan.lines.longest_event > LARGEST_EVENT
     assert found(checks_body.events, scan, 1) == ("problem", "none complete; one has more than 5.2 MB")
 
 

@@ -67,7 +67,6 @@ ORDER = (
     "server.takeover",
     "server.guard",
     "reactor",
-    "server.pump",
     "server.mailbox",
     "server.executor",
 )

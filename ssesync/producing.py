@@ -38,7 +38,7 @@ class Producing(abc.ABC):
     """An object that writes a whole stream by itself."""
 
     #: The answer in place of a stream; ``None``: there is a stream.
-    refusal: Refusal | None = None
+    answer: Refusal | None = None
 
     @abc.abstractmethod
     def produce(self, writer: Target) -> None:

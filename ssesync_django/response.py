@@ -312,24 +312,12 @@ class _Scope:
                 release_connections()
 
 
-class _Refusal:
-    """A source that is no stream but another answer, which so gets the headers that a stream would."""
-
-    def __init__(self, status: str, why: str, headers: Iterable[tuple[str, str]]) -> None:
-        self.answer = (status, [("Content-Type", "text/plain; charset=utf-8"), *headers], f"{why}\n".encode())
-
-    def take(self, timeout: float | None = None) -> list[bytes] | None:
-        return None
-
-    def cancel(self, reason: object = None) -> None:
-        pass
-
-
 def refusal(
     request: HttpRequest, status: str, why: str, options: Mapping[str, Any], *headers: tuple[str, str]
 ) -> EventStreamResponse:
     """An answer that is no stream, for a reason that the client is told."""
-    return EventStreamResponse(_Refusal(status, why, headers), request=request, **_for_refusals(options))
+    stream = EventStream.answering(status, why, headers, **{"settings": app_settings(), **_for_refusals(options)})
+    return EventStreamResponse(stream, request=request)
 
 
 def unavailable(request: HttpRequest, options: Mapping[str, Any]) -> EventStreamResponse:

@@ -12,14 +12,14 @@ import logging
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
 
-from ..cancel import CancelToken
 from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
+from ..producing import Producing, Refusal, Target
 from ..text import escape
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
@@ -44,19 +44,7 @@ _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
 _TEXT = "text/plain; charset=utf-8"
 
 
-class Target(Protocol):
-    """What a relay needs of a stream's writer."""
-
-    cancelled: CancelToken
-
-    def write(self, item: Any) -> None:
-        """Write an event."""
-
-    def write_raw(self, data: bytes, *, events: int) -> None:
-        """Write bytes as they are."""
-
-
-class Relay:
+class Relay(Producing):
     """The source of a stream that passes an upstream's event stream on.
 
     ::
@@ -89,7 +77,7 @@ class Relay:
         self._body = Body(upstream)
         self._body.final()
         #: How to answer instead of streaming, ``None`` for an event stream: status line, headers, body.
-        self.answer: tuple[str, list[tuple[str, str]], bytes] | None = None
+        self.answer: Refusal | None = None
         refused = refusal(upstream)
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
@@ -146,7 +134,7 @@ class Relay:
             if too_large is not None:
                 raise too_large
 
-    def _ordinary_answer(self, refused: ContentEncodingError | None) -> tuple[str, list[tuple[str, str]], bytes]:
+    def _ordinary_answer(self, refused: ContentEncodingError | None) -> Refusal:
         upstream = self._upstream
         status = upstream.status_code
         # Of a good answer a piece is no good: where the length says that there is an end, it is waited for longer.
@@ -168,8 +156,10 @@ class Relay:
             body = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
             headers = [("Content-Type", _TEXT)]
         else:
-            return f"{status} {upstream.reason or 'Unknown'}", headers, body
-        return (f"{status} {upstream.reason or 'Unknown'}" if status >= 300 else "502 Bad Gateway"), headers, body
+            return Refusal(f"{status} {upstream.reason or 'Unknown'}", headers, body)
+        return Refusal(
+            f"{status} {upstream.reason or 'Unknown'}" if status >= 300 else "502 Bad Gateway", headers, body
+        )
 
 
 def relay_request(

@@ -23,7 +23,7 @@ from .margins import come_back
 from .refusal import is_event_source
 
 if TYPE_CHECKING:
-    from .producer import Source
+    from .source import Source
 
 __all__ = ["Ending", "encode_error", "finishes"]
 

@@ -1,17 +1,18 @@
-"""Mailbox: what waits between a producer and the thread that serves its client. Bounded and closable.
+"""Mailbox: the bounded queue between the threads that write a stream and its consumer.
 
-What waits is behind a lock that is held for some steps and never while a thread waits. Its end is not: a signal
-handler may close the mailbox on a thread that holds the lock. So the reason is set by one operation that nothing
-interrupts, and the threads that wait are woken after it. Both ways of waiting, a producer's for room and the server's
-for something to send, look for the reason each time.
+A lock protects the writes that wait. It is held for a few steps and never while a thread waits. The end is not behind
+it: a signal handler may close the mailbox on a thread that holds the lock. So the reason is set by one operation that
+nothing interrupts, and the threads that wait are woken after it. Both a producer that waits for room and a consumer
+look for the reason each time.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 from ..errors import CloseReason, StreamClosed
 from ..locks import Waiters, is_owned, make_rlock
+from .source import END, PENDING, Pulled
 
 __all__ = ["Mailbox"]
 
@@ -21,22 +22,23 @@ class Mailbox:
     handler.
 
     :param max_items: writes that may wait.
-    :param max_bytes: bytes that may wait. A write larger than that is taken when nothing else waits.
+    :param max_bytes: bytes that may wait. A larger write is accepted when nothing else waits.
     """
 
     def __init__(self, max_items: int = 256, max_bytes: int = 1024 * 1024) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._lock = make_rlock("server.mailbox")  # re-entrant, for who asks what is pending in a signal handler
+        self._lock = make_rlock("server.mailbox")  # re-entrant: a signal handler may ask what is pending
         self._room = Waiters()
-        self._writes = Waiters()
         self._items: list[bytes] = []
         self._size = 0
-        # Each is one that closes with its last write; the first one counts.
+        # Each is a reason to close and a last write; the first one counts.
         self._closings: list[tuple[CloseReason, bytes]] = []
-        self._last_taken = self._discarded = False
+        self._last_pulled = self._discarded = False
         #: How many events were put in so far.
         self.events = 0
+        #: See :class:`ssesync.server.source.Source`.
+        self.on_ready: Callable[[], object] | None = None
 
     @property
     def reason(self) -> CloseReason | None:
@@ -53,8 +55,10 @@ class Mailbox:
             return len(self._items) + bool(last), self._size + len(last)
 
     def put(self, data: bytes, *, events: int = 1) -> None:
-        """Add a write, which holds so many events, waiting for room as long as there is none.
+        """Add a write, waiting for room without end.
 
+        :param data: the write.
+        :param events: how many events it holds.
         :raises StreamClosed: the mailbox is closed, or is being closed while this waits.
         :raises RuntimeError: there is no room, and this is a signal handler that has interrupted a thread in here.
         """
@@ -64,8 +68,11 @@ class Mailbox:
             self._room.wait(lambda: bool(self._closings) or not self._full(data))
 
     def offer(self, data: bytes, *, events: int = 1) -> bool:
-        """Add a write, which holds so many events, if there is room for it; whether there was. Never waits.
+        """Add a write if there is room for it. Never waits.
 
+        :param data: the write.
+        :param events: how many events it holds.
+        :return: whether there was room.
         :raises StreamClosed: the mailbox is closed.
         """
         with self._lock:
@@ -76,62 +83,83 @@ class Mailbox:
             self._items.append(data)
             self._size += len(data)
             self.events += events
-        self._writes.wake()
+        ready = self.on_ready
+        if ready is not None:
+            ready()
         return True
 
-    def take(self, timeout: float | None = None) -> list[bytes] | None:
-        """Wait up to ``timeout`` seconds (``None``: without end) for writes; all of them that wait.
-
-        An empty list says that the time is over; ``None`` that the mailbox is closed and empty.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            # In this order: what is put before the end is taken before it.
-            closed = bool(self._closings)
-            with self._lock:
-                items, self._items, self._size = self._items, [], 0
-                if closed and not self._last_taken and self._last:
-                    self._last_taken = True
-                    items.append(self._closings[0][1])
-                if self._discarded:
-                    items = []
-            if items:
-                self._room.wake()
-                return items
-            if closed:
-                return None
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                return []
-            self._writes.wait(self._has_something, remaining)
+    def pull(self, most: int) -> Pulled:
+        """See :meth:`ssesync.server.source.Source.pull`."""
+        # In this order: what is put before the end is pulled before it.
+        closed = bool(self._closings)
+        with self._lock:
+            items = self._items
+            if self._size <= most:
+                self._items, self._size = [], 0
+            else:
+                items = self._first(most)
+            if closed and not self._items and self._last:
+                items.append(self._last)
+                self._last_pulled = True
+            if self._discarded:
+                items = []
+        if items:
+            self._room.wake()
+            return items[0] if len(items) == 1 else b"".join(items)
+        return END if closed else PENDING
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until there is a write or the mailbox is closed; whether so."""
-        return self._writes.wait(self._has_something, timeout)
+        """Wait until there is something to pull, or the mailbox is closed. For one thread, before the consumer pulls.
+
+        :param timeout: in seconds.
+        :return: whether there is.
+        """
+        consumers, waiters = self.on_ready, Waiters()
+
+        def wake() -> None:
+            waiters.wake()
+            if consumers is not None:
+                consumers()
+
+        self.on_ready = wake
+        try:
+            return waiters.wait(lambda: bool(self._items or self._closings), timeout)
+        finally:
+            self.on_ready = consumers
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
-        """Take no more writes and wake all that wait; whether this call was the one that closed. Takes no lock.
+        """Accept no more writes and wake all that wait. Takes no lock.
 
-        :param last: a write to come after those that wait, whether there is room or not.
-        :param discard: drop what waits, as nobody will take it.
+        :param reason: why.
+        :param last: a write that comes after those that wait, whether there is room or not.
+        :param discard: drop what waits.
+        :return: whether this call closed it, and none before.
         """
         closing = reason, last
         if not self._closings:
             self._closings.append(closing)
         if discard:
             self._discarded = True
-            self._items = []  # not cleared: take() may be about to return the list
-        self._writes.wake()
+            self._items = []  # not cleared: pull() may be about to return the list
+        ready = self.on_ready
+        if ready is not None:
+            ready()
         self._room.wake()
         return self._closings[0] is closing
 
+    def _first(self, most: int) -> list[bytes]:
+        """Remove and return the first writes that have up to ``most`` bytes together, at least one."""
+        items, count, size = self._items, 0, 0
+        while count < len(items) and (not count or size + len(items[count]) <= most):
+            size += len(items[count])
+            count += 1
+        self._items, self._size = items[count:], self._size - size
+        return items[:count]
+
     @property
     def _last(self) -> bytes:
-        """The last write, where it still waits."""
-        return b"" if self._last_taken or not self._closings else self._closings[0][1]
-
-    def _has_something(self) -> bool:
-        return bool(self._items or self._closings)
+        """The last write, while it still waits."""
+        return b"" if self._last_pulled or not self._closings else self._closings[0][1]
 
     def _full(self, data: bytes) -> bool:
         return len(self._items) >= self._max_items or (bool(self._items) and self._size + len(data) > self._max_bytes)

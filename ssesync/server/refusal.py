@@ -16,7 +16,7 @@ from typing import Any
 
 from ..wire import MEDIA_TYPE
 
-__all__ = ["Refusal", "ReturnTimes", "is_event_source", "retry_field", "unavailable_headers"]
+__all__ = ["ReturnTimes", "is_event_source", "retry_field", "unavailable_headers"]
 
 
 class ReturnTimes:
@@ -51,30 +51,6 @@ class ReturnTimes:
     def are_kept(self) -> bool:
         """Whether there may be browsers that are still to come back at a time which they were told."""
         return time.monotonic() < self._until
-
-
-class Refusal:
-    """A source that is no stream: its client is answered that it can't be served now.
-
-    :param why: what a client with a person in front of it reads.
-    """
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-
-    reason = None
-    error: BaseException | None = None
-    resumable = True
-
-    def take(self, timeout: float | None = None) -> list[bytes] | None:
-        """Nothing, ever."""
-        return None
-
-    def cancel(self, reason: object = None) -> None:
-        """Nothing runs that could be ended."""
-
-    def stop(self, reason: object = None, last: bytes = b"") -> None:
-        """Nothing runs that could be ended."""
 
 
 def is_event_source(environ: Mapping[str, Any]) -> bool:

@@ -33,6 +33,9 @@ __all__ = ["Streams", "streams"]
 
 logger = logging.getLogger("ssesync")
 
+#: Called with the time on the monotonic clock.
+Tick = Callable[[float], object]
+
 
 class Streams:
     """The streams of this process. Its methods may be called from any thread."""
@@ -44,7 +47,7 @@ class Streams:
         # Re-entrant, as a signal handler may end a stream on a thread that is in here: see unlocked().
         self._lock = make_rlock("server.streams")
         self._later: deque[Callable[[], object]] = deque()
-        self._open: dict[int, weakref.ref[EventStream]] = {}
+        self._open: dict[int, tuple[weakref.ref[EventStream], weakref.WeakMethod[Tick]]] = {}
         self._leaving: set[int] = set()  # those of them that are about to be detached
         self._detached: dict[Connection, str] = {}  # with the keys that they were admitted by
         self._keys: Counter[str] = Counter()
@@ -59,10 +62,14 @@ class Streams:
         #: Called on the reactor's thread twice a second while streams are open.
         self.on_tick: Callable[[], object] | None = None
 
-    def admit(self, stream: EventStream, key: str, *, detached: bool = False) -> bool:
-        """Count a stream in, if there is room for it; whether there was.
+    def admit(self, stream: EventStream, key: str, tick: Tick, *, detached: bool = False) -> bool:
+        """Count a stream in, if there is room for it.
 
+        :param stream: it is held weakly.
+        :param key: whose stream it is.
+        :param tick: a method of the stream, called twice a second with the time on the monotonic clock.
         :param detached: it will be detached, if that works, and so takes no thread.
+        :return: whether there was room.
         """
         settings = stream.settings
         ticking = reactor()  # before anything is counted: there may be no descriptors for one
@@ -75,7 +82,7 @@ class Streams:
             per_key = settings.max_streams_per_key
             admitted = not (full or self.stopping or (per_key is not None and self._keys[key] >= per_key))
             if admitted:
-                self._open[id(stream)] = weakref.ref(stream)
+                self._open[id(stream)] = weakref.ref(stream), weakref.WeakMethod(tick)
                 if detached:
                     self._leaving.add(id(stream))
                 self._keys[key] += 1
@@ -183,8 +190,8 @@ class Streams:
     def all(self) -> list[EventStream | Connection]:
         """The streams that are open now."""
         with self._locked():
-            references, detached = list(self._open.values()), list(self._detached)
-        return [*(stream for reference in references if (stream := reference()) is not None), *detached]
+            served, detached = list(self._open.values()), list(self._detached)
+        return [*(stream for reference, _ in served if (stream := reference()) is not None), *detached]
 
     def snapshot(self) -> dict[str, Any]:
         """What this process holds and has held, as plain values.
@@ -234,11 +241,11 @@ class Streams:
             self.on_tick()
         now = time.monotonic()
         with self._locked():
-            references, detached = list(self._open.values()), list(self._detached)
-        for reference in references:
-            stream = reference()
-            if stream is not None:
-                stream.tick(now)
+            served, detached = list(self._open.values()), list(self._detached)
+        for _, method in served:
+            tick = method()
+            if tick is not None:
+                tick(now)
         worker = gunicorn_worker() if detached else None
         if worker is not None and not worker.alive:
             # The end of the process would be early enough, but for a worker that was stuck: gunicorn kills it a second
@@ -246,7 +253,7 @@ class Streams:
             for connection in detached:
                 if not connection.finishes:
                     connection.stop(CloseReason.SHUTDOWN)
-        return bool(references or detached)
+        return bool(served or detached)
 
 
 def _served_limit(settings: Settings) -> int | None:

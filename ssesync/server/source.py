@@ -139,11 +139,14 @@ class Detachable(Source):
 
 
 class Streamable(abc.ABC):
-    """What users hold and give to an ``EventStream``, and what has its source in it."""
+    """An object that users hold and give to an ``EventStream``, and that leads to a source."""
 
     @abc.abstractmethod
     def as_source(self) -> Source:
-        """The source of this object's stream, always the same one. For ``EventStream``."""
+        """The source of this object's stream. For ``EventStream``.
+
+        :return: the source. Only one may be opened.
+        """
 
 
 class BlockingPull:
@@ -152,19 +155,23 @@ class BlockingPull:
     :param source: its ``on_ready`` is set here.
     """
 
-    __slots__ = ("_ready", "_source", "_waiters")
+    __slots__ = ("_signal", "_source")
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._ready = False
-        self._waiters = Waiters()
-        source.on_ready = self._wake
+        self._signal = _Signal()
+        source.on_ready = self._signal.give
 
     def pull(self, most: int, timeout: float | None) -> Pulled:
-        """:meth:`Source.pull`, waiting up to ``timeout`` seconds (``None``: without end) while it gives nothing."""
-        deadline: float | None = None
+        """Pull, and wait while there is nothing to send.
+
+        :param most: see :meth:`Source.pull`.
+        :param timeout: seconds to wait at most; ``None``: without end.
+        :return: what was pulled; :class:`Pending`: the time is over.
+        """
+        signal, deadline = self._signal, None
         while True:
-            self._ready = False  # before the pull: a call of on_ready after it sets this again
+            signal.given = False  # before the pull: a call of on_ready after it sets this again
             pulled = self._source.pull(most)
             if not isinstance(pulled, Pending):
                 return pulled
@@ -175,15 +182,24 @@ class BlockingPull:
                 if now >= deadline:
                     return pulled
                 wait = min(deadline - now, math.inf if wait is None else wait)
-            self._waiters.wait(self._is_ready, wait)
+            signal.wait(wait)
 
-    def wait(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until the source calls ``on_ready``; whether it did since the last pull."""
-        return self._waiters.wait(self._is_ready, timeout)
 
-    def _is_ready(self) -> bool:
-        return self._ready
+class _Signal:
+    """Knows nothing of the source, so that the two are no cycle for the garbage collector."""
 
-    def _wake(self) -> None:
-        self._ready = True
+    __slots__ = ("_waiters", "given")
+
+    def __init__(self) -> None:
+        self._waiters = Waiters()
+        self.given = False
+
+    def give(self) -> None:
+        self.given = True
         self._waiters.wake()
+
+    def wait(self, timeout: float | None) -> None:
+        self._waiters.wait(self._is_given, timeout)
+
+    def _is_given(self) -> bool:
+        return self.given

@@ -25,8 +25,8 @@ class StreamStats:
 class _Described(Protocol):
     """What all streams have."""
 
-    name: str
-
+    @property
+    def name(self) -> str: ...
     @property
     def stats(self) -> StreamStats: ...
     @property

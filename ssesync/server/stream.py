@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import functools
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +12,7 @@ from ..detached.connection import Connection, Handover
 from ..detached.handover import Head, Takeover, takeover_of
 from ..detached.record import DetachedRecord
 from ..errors import CloseReason
+from ..producing import Producing
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
@@ -22,12 +21,16 @@ from .checks import check_callbacks
 from .closing import Closable
 from .ending import Ending
 from .environ import counted_address
+from .factory import Overload, WriterFunction, factory_of
+from .lifecycle import Lifecycle, State
 from .liveness import Liveness
 from .margins import opening_of
-from .producer import Collecting, Inline, Pump, Scope, Source, WriterFunction, name_of, producer_of
-from .refusal import Refusal
+from .output import PIECE, Output
+from .producer import Scope
 from .refusing import refuse
 from .registry import streams
+from .source import BlockingPull, Detachable, Pending, Refusal, Source, Streamable
+from .spec import StreamSpec
 from .stats import StreamStats, describe
 from .writer import Writer
 
@@ -36,10 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream"]
 
-logger = logging.getLogger("ssesync")
-
-# What a client is given send_timeout for at a time: at 30 s, 2 kB/s is enough.
-_PIECE = 65536
+_TEXT = "text/plain; charset=utf-8"
 
 
 class EventStream(Closable):
@@ -54,9 +54,10 @@ class EventStream(Closable):
     called from any, and from signal handlers.
 
     :param source: what is to be sent: an iterable of events, a function without arguments that returns one
-        (a generator function, say, which is called on the producer's thread), or a :class:`Writer` that threads of
-        your own write to. See :meth:`from_writer` for a function that is given a writer. With a function, the object
-        can be served many times, each time with a new stream: ``application = EventStream(ticks)``.
+        (a generator function, say, which is called on the producer's thread), a :class:`Writer` that threads of your
+        own write to, a :class:`Relay` or a :class:`Subscription`. See :meth:`from_writer` for a function that is given
+        a writer. With a function, the object can be served many times, each time with a new stream:
+        ``application = EventStream(ticks)``.
     :param environ: the WSGI environ, where the stream is returned to the server without being called with it.
     :param headers: more response headers, or others instead of the default ones of the same name.
     :param finished: asked with the last event ID whether this client has all it will ever get. If so the answer is
@@ -78,7 +79,7 @@ class EventStream(Closable):
 
     def __init__(
         self,
-        source: Iterable[Any] | Callable[[], Iterable[Any]] | Writer | Source,
+        source: Iterable[Any] | Callable[[], Iterable[Any]] | Streamable | Producing | Source | Refusal,
         *,
         environ: WSGIEnvironment | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
@@ -93,64 +94,89 @@ class EventStream(Closable):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__()
         check_callbacks(finished=finished, on_close=on_close)
-        self.settings = (settings or Settings()).replace(**options)
+        settings = (settings or Settings()).replace(**options)
+        factory = factory_of(source)
+        spec = StreamSpec(
+            factory, name or factory.name, settings, tuple(response_headers(headers)), finished=finished,
+            on_close=on_close, dumps=dumps, scope=scope, on_start=on_start, after_step=after_step, key=key,
+        )  # fmt: skip
+        self._begin(spec, environ)
+
+    def _begin(self, spec: StreamSpec, environ: WSGIEnvironment | None = None) -> None:
         #: The response headers, as WSGI takes them.
-        self.headers = response_headers(headers)
-        #: What log lines and the producer's thread call this stream.
-        self.name = name or name_of(source)
+        self.headers = list(spec.headers)
         #: Set with the reason as soon as the stream ends before its producer does. ``cancelled.wait(seconds)`` is a
         #: sleep that ends when the client leaves.
-        self.cancelled = source.cancelled if isinstance(source, Writer) else CancelToken()
-        self._source = source
-        self._produce = producer_of(source)
-        self._copy = functools.partial(
-            type(self), source, headers=headers, finished=finished, on_close=on_close, settings=self.settings,
-            dumps=dumps, scope=scope, on_start=on_start, after_step=after_step, key=key, name=name,
-        )  # fmt: skip
-        self._finished = finished
-        self._on_close = on_close
-        self._streams = streams
-        self._on_start = on_start
-        self._after_step = after_step
-        self._key = key
-        self._dumps = dumps
-        self._scope = scope
+        self.cancelled: CancelToken = spec.factory.make_token()
+        self._spec = spec
         self._environ = environ
         self._context = contextvars.copy_context()
-        self._driver: Source | None = None
-        self._guard: Liveness | None = None
+        self._lifecycle = Lifecycle()
+        self._output = Output()
+        self._ending = Ending(spec.settings, {}, spec.name)
+        self._source: Source | None = None
+        self._pull: BlockingPull | None = None
+        self._liveness: Liveness | None = None
         self._takeover: Takeover | None = None
-        self._ending = Ending(self.settings, {}, self.name)
-        self._opening = b""
         self._detached: Connection | None = None
+        # The key that it was admitted by, and when, until the server has asked for the first byte.
         self._admitted: str | None = None
-        self._rest: bytes | memoryview = b""
-        self._started = self._ended = False
-        self._bytes = self._keep_alives = 0
-        self._last_write: float | None = None
-        self._born = time.monotonic()
+        self._opened: float | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The options of the stream."""
+        return self._spec.settings
+
+    @property
+    def name(self) -> str:
+        """What log lines and the producer's thread call this stream."""
+        return self._spec.name
 
     @classmethod
     def from_writer(cls, function: Callable[[Writer], object], **options: Any) -> EventStream:
         """A stream that ``function`` writes to: it is called with a :class:`Writer`, and its return ends the stream.
-        The options are those of the class."""
+
+        :param function: the function.
+        :param options: those of the class.
+        """
         return cls(cast(Any, WriterFunction(function)), **options)
 
     @classmethod
     def refused(cls, why: str, **options: Any) -> EventStream:
-        """A stream that is counted as refused, and only answers so (see the setting ``refusal``), with the text ``why``
-        where that is a 503. The options are those of the class."""
-        return cls(Refusal(why), **options)
+        """A stream that is counted as refused, and only answers so (see the setting ``refusal``).
+
+        :param why: the text of the answer where that is a 503.
+        :param options: those of the class.
+        """
+        return cls(cast(Any, Overload(why)), **options)
+
+    @classmethod
+    def answering(cls, status: str, why: str, headers: Iterable[tuple[str, str]] = (), **options: Any) -> EventStream:
+        """A stream that is never sent: the client gets another answer, with the CORS headers of the stream.
+
+        :param status: the status line without the protocol: ``"404 Not Found"``.
+        :param why: the text of the answer.
+        :param headers: its headers, beside the type of the text.
+        :param options: those of the class.
+        """
+        return cls(Refusal(status, [("Content-Type", _TEXT), *headers], f"{why}\n".encode()), **options)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333). HEAD gets the headers alone and runs no producer.
 
         :raises Exception: what the producer raises before its first event.
         """
-        stream = self._copy() if callable(self._source) or isinstance(self._source, WriterFunction) else self
+        stream = self._copy() if self._spec.factory.repeatable else self
         start_response(stream.open(environ), stream.headers)
+        return stream
+
+    def _copy(self) -> EventStream:
+        """This stream, to be served once more."""
+        stream = object.__new__(type(self))
+        stream.__dict__.update(self.__dict__)  # a subclass may have attributes of its own
+        stream._begin(self._spec)
         return stream
 
     def open(self, environ: WSGIEnvironment | None = None) -> str:
@@ -166,52 +192,58 @@ class EventStream(Closable):
         :raises Exception: what the producer raised before its first event.
         :raises RuntimeError: the stream was opened before.
         """
-        if self._driver is not None or self._ended:
+        if self._lifecycle.state is not State.CREATED:
             raise RuntimeError(
                 f"the event stream {self.name} was served already; give EventStream a function that makes the "
                 "iterable, then it can be served again"
             )
         self._environ = environ = environ or self._environ or {}
-        self._ending = Ending(self.settings, environ, self.name)
+        settings = self.settings
+        self._ending = Ending(settings, environ, self.name)
         outer = self._enter()
         try:
             # A signal handler may have closed it since the look above.
-            status = "200 OK" if self._ended else self._decide(environ)
+            status = "200 OK" if self._lifecycle.is_over else self._decide(environ)
         finally:
             self._leave(outer)
-        settings = self.settings
         if settings.cors_origins:
             origins = settings.cors_origins
             self.headers = with_cors(self.headers, environ, origins, credentials=settings.cors_credentials)
         return status
 
     def _decide(self, environ: WSGIEnvironment) -> str:
-        """Start the stream, or answer otherwise; the status."""
-        known = environ.get("HTTP_ORIGIN") in self.settings.cors_origins
-        if self.settings.same_origin_only and not (known or is_same_origin(environ)):
-            return self._answer("403 Forbidden", [], b"not for pages of other origins\n")
-        if self._finished is not None and self._finished(get_last_event_id(environ)):
-            return self._answer("204 No Content", [])
-        answer = getattr(self._source, "answer", None)
-        if answer is not None:
-            return self._answer(*answer)
-        if isinstance(self._source, Refusal):
-            return self._refuse(self._source.why, counted=False)
+        """Start the stream, or answer otherwise.
+
+        :return: the status line.
+        """
+        spec, settings = self._spec, self.settings
+        known = environ.get("HTTP_ORIGIN") in settings.cors_origins
+        if settings.same_origin_only and not (known or is_same_origin(environ)):
+            return self._answer(Refusal("403 Forbidden", [], b"not for pages of other origins\n"))
+        if spec.finished is not None and spec.finished(get_last_event_id(environ)):
+            return self._answer(Refusal("204 No Content", []))
+        if isinstance(spec.factory.answer, Overload):
+            return self._refuse(spec.factory.answer.why, counted=False)
+        if spec.factory.answer is not None:
+            return self._answer(spec.factory.answer)
         if environ.get("REQUEST_METHOD") == "HEAD":
-            return self._answer("200 OK", self.headers)
-        self._opening = opening_of(self.settings, told_before=streams.refused_lately)
-        key = self._key(environ) if callable(self._key) else self._key
-        key = key or counted_address(environ, limited=self.settings.max_streams_per_key is not None)
-        if hasattr(self._source, "hand_over"):
-            self._takeover = takeover_of(environ, self.settings, self._opening)
-        if not streams.admit(self, key, detached=self._takeover is not None):
+            return self._answer(Refusal("200 OK", self.headers))
+        self._output.opening = opening_of(settings, told_before=streams.refused_lately)
+        key = spec.key(environ) if callable(spec.key) else spec.key
+        key = key or counted_address(environ, limited=settings.max_streams_per_key is not None)
+        if spec.factory.detachable:
+            self._takeover = takeover_of(environ, settings, self._output.opening)
+        if not streams.admit(self, key, self._tick, detached=self._takeover is not None):
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
         try:
-            self._start(environ)
+            answer = self._start(environ)
         except BaseException:
             self._end(CloseReason.ERROR)
             raise
+        if answer is not None:
+            self._source, self._takeover = None, None  # it is no stream
+            return self._answer(answer)
         if self._takeover is None:
             self._watch_over()
         self._opened = time.monotonic()
@@ -228,32 +260,29 @@ class EventStream(Closable):
 
     def _watch_over(self) -> None:
         streams.warn_once(self._environ or {})
-        self._guard = Liveness(self, self._environ or {}, self.settings)
+        self._liveness = Liveness(self, self._environ or {}, self.settings)
 
     def _refuse(self, why: str, *, counted: bool) -> str:
         """Answer that this client can't be served now, and end its connection where that can be done."""
         answer, self._takeover = refuse(self._environ or {}, self.settings, self.headers, why, counted=counted)
-        return self._answer(*answer)
+        return self._answer(answer)
 
-    def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes = b"") -> str:
+    def _answer(self, answer: Refusal) -> str:
         """Answer without a stream."""
-        self.headers = headers
-        self._rest = b"" if (self._environ or {}).get("REQUEST_METHOD") == "HEAD" else body
+        self.headers = answer.headers
+        self._output.rest = b"" if (self._environ or {}).get("REQUEST_METHOD") == "HEAD" else answer.body
         self._end(CloseReason.DONE)
-        return status
+        return answer.status
 
-    def _start(self, environ: WSGIEnvironment) -> None:
-        if self._produce is None:
-            self._driver = cast(Source, self._source)
-            return
-        threaded = self.settings.threaded
-        make = Collecting if not threaded and isinstance(self._source, WriterFunction) else Writer
-        writer = make(self.settings, dumps=self._dumps, last_event_id=get_last_event_id(environ))
-        writer.cancelled = self.cancelled
-        writer.after_write = self._after_step
-        driver = (Pump if threaded else Inline)(self._produce, writer, self._scope, self.name)
-        self._driver = driver
-        driver.open(self.settings.first_event_timeout)
+    def _start(self, environ: WSGIEnvironment) -> Refusal | None:
+        source = self._spec.factory.make(self._spec, self.cancelled, get_last_event_id(environ))
+        self._pull = BlockingPull(source)
+        self._source = source
+        self._lifecycle.advance(State.OPEN)
+        answer = source.open(self.settings.first_event_timeout)
+        if answer is not None:
+            source.close()
+        return answer
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -266,59 +295,77 @@ class EventStream(Closable):
             self._leave(outer)
 
     def _next(self) -> bytes:
-        if self._driver is None and not self._ended:
+        lifecycle = self._lifecycle
+        state = lifecycle.state
+        if state is State.CREATED:
             self.open()
-        if self._guard is not None:
-            self._guard.sent()
-        if self._rest:
-            if self._ended and self._takeover is not None:
+            state = lifecycle.state
+        if self._liveness is not None:
+            self._liveness.sent()
+        if self._output.rest:
+            if state is State.ENDED and self._takeover is not None:
                 self._takeover.begin()
-            return self._send(self._rest)
-        driver = self._driver
-        if self._ended or driver is None:
+            return self._send(self._output.rest)
+        if lifecycle.is_over or self._pull is None:
             raise StopIteration
-        if not self._started:
-            self._started = True
-            if self._on_start is not None:
-                self._on_start()
-            opening = self._send(self._opening)
-            if self._takeover is not None and not self._takeover.begin():
-                self._stay()
-            return opening
-        if self._takeover is not None and self._hand_over():
+        if state is State.OPEN:
+            return self._send_opening()
+        if self._takeover is not None and self._detach(self._takeover):
             raise StopIteration
-        pieces = driver.take(self.settings.keep_alive)
-        if pieces is None:
-            if last := self._context.run(self._ending.last_words, driver, self._is_stopped):
-                return self._send(last)
-            if self._guard is not None:
-                self._guard.end()
-            error = self._ending.conclude(driver, self._environ or {})
-            self._end(driver.reason or CloseReason.DONE)
-            raise error or StopIteration
-        if not pieces:
-            self._keep_alives += 1
+        pulled = self._pull.pull(PIECE, self.settings.keep_alive)
+        if isinstance(pulled, bytes):
+            return self._send(pulled)
+        if isinstance(pulled, Pending):
+            self._output.keep_alives += 1
             return self._send(KEEP_ALIVE)
-        return self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return self._send_last(cast(Source, self._source))
 
-    def _hand_over(self) -> bool:
-        """Leave the client to the loop; whether that was possible. Then this answer is over, and the stream is not."""
+    def _send_opening(self) -> bytes:
+        self._lifecycle.advance(State.SENDING)
+        if self._spec.on_start is not None:
+            self._spec.on_start()
+        opening = self._send(self._output.opening)
+        if self._takeover is not None and not self._takeover.begin():
+            self._stay(self._takeover)
+        return opening
+
+    def _send_last(self, source: Source) -> bytes:
+        """Send what comes after all events, and then end."""
+        request = self._lifecycle.request
+        is_stopped = request is not None and request.last is not None
+        if last := self._context.run(self._ending.last_words, source, is_stopped):
+            return self._send(last)
+        if self._liveness is not None:
+            self._liveness.end()
+        error = self._ending.conclude(source, self._environ or {})
+        self._end(source.reason or CloseReason.DONE)
+        raise error or StopIteration
+
+    def _detach(self, takeover: Takeover) -> bool:
+        """Leave the client to the reactor.
+
+        :return: whether that was possible. Then the server's answer is over, and the stream is not.
+        """
+        source = cast(Detachable, self._source)
 
         def give(fd: int, head: Head) -> None:
-            orderly = self._ending.is_orderly(cast(Source, self._driver).resumable)
-            given = self._bytes
-            handover = Handover(fd, head.chunked, head.wire, self.name, self.settings, self._born, given, orderly)
-            record = DetachedRecord(self, cast(str, self._admitted), self._on_close, self._context)
-            self._detached = cast(Any, self._source).hand_over(handover, record)
+            orderly = self._ending.is_orderly(source.resumable)
+            output = self._output
+            handover = Handover(
+                fd, head.chunked, head.wire, self.name, self.settings, output.created, output.bytes, orderly
+            )
+            record = DetachedRecord(self, cast(str, self._admitted), self._spec.on_close, self._context)
+            self._detached = source.detach(handover, record)
 
-        self._ended = cast(Takeover, self._takeover).complete(give)
-        if not self._ended:
-            self._stay()
-        return self._ended
+        if takeover.complete(give):
+            self._lifecycle.advance(State.DETACHED)
+            return True
+        self._stay(takeover)
+        return False
 
-    def _stay(self) -> None:
+    def _stay(self, takeover: Takeover) -> None:
         """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
-        takeover, self._takeover = cast(Takeover, self._takeover), None
+        self._takeover = None
         takeover.close()
         there_is_room = streams.stays(self) and not takeover.is_short
         if self.reason is None:
@@ -328,51 +375,59 @@ class EventStream(Closable):
             self.stop(CloseReason.CANCELLED)
 
     def _send(self, data: bytes | memoryview) -> bytes:
-        # In pieces that a slow client can take within send_timeout: it is judged by each, not by all that waits. The
-        # rest is a view: copying it for each piece would be quadratic in an event of many megabytes.
-        self._rest = memoryview(data)[_PIECE:] if len(data) > _PIECE else b""
-        piece = bytes(data[:_PIECE])
-        self._bytes += len(piece)
-        self._last_write = time.monotonic()
-        if self._guard is not None:
-            self._guard.sending(self._last_write)
+        piece = self._output.next_piece(data)
+        if self._liveness is not None:
+            self._liveness.sending(cast(float, self._output.last_write))
         return piece
 
     @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
-        return self._ended if self._detached is None else self._detached.closed
+        return self._lifecycle.is_over if self._detached is None else self._detached.closed
 
     @property
     def reason(self) -> CloseReason | None:
         """Why the stream ended or is ending, ``None`` while it is not."""
         if self._detached is not None:
             return self._detached.reason or self._detached.ending
-        return None if self._driver is None else self._driver.reason
+        return None if self._source is None else self._source.reason
 
     @property
     def finishes(self) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops (``Settings.drain``)."""
-        return self._ending.finishes(self._driver) if self._detached is None else self._detached.finishes
+        return self._ending.finishes(self._source) if self._detached is None else self._detached.finishes
 
     @property
     def senses_disconnect(self) -> bool:
         """Whether a client that leaves is noticed at once; else by failing keep-alives."""
         if self._detached is not None:
             return self.settings.sense_disconnect
-        return self._guard is not None and self._guard.senses
+        return self._liveness is not None and self._liveness.senses
 
     @property
     def stats(self) -> StreamStats:
         """What the stream came to so far."""
         if self._detached is not None:
             return self._detached.stats
-        events = getattr(getattr(self._driver, "writer", self._driver), "events", 0)
-        return StreamStats(events, self._bytes, self._keep_alives, time.monotonic() - self._born)
+        output, events = self._output, 0 if self._source is None else self._source.events
+        return StreamStats(events, output.bytes, output.keep_alives, time.monotonic() - output.created)
 
     def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` tells of this stream."""
+        """What ``streams.snapshot()`` shows of this stream."""
         now = time.monotonic()
-        pending = getattr(getattr(self._driver, "writer", self._driver), "pending", (0, 0))
-        quiet = None if self._last_write is None else now - self._last_write
-        return describe(self, now - self._born, pending, quiet, "served")
+        pending = (0, 0) if self._source is None else self._source.pending
+        last = self._output.last_write
+        return describe(self, now - self._output.created, pending, None if last is None else now - last, "served")
+
+
+def environ_of(stream: EventStream) -> Mapping[str, Any]:
+    """The WSGI environ that a stream was opened with, empty without one. For ``ssesync.testing``."""
+    return stream._environ or {}
+
+
+def join_producer(stream: EventStream, timeout: float) -> bool:
+    """Wait up to ``timeout`` seconds until no thread runs the stream's producer. For ``ssesync.testing``.
+
+    :return: whether none does.
+    """
+    return stream._source is None or stream._source.join(timeout)

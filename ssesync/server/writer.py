@@ -1,4 +1,4 @@
-"""Writer: the imperative way into a stream; and what a view may hand over as an event."""
+"""Writer: the imperative way into a stream; and what a view may give as an event."""
 
 from __future__ import annotations
 
@@ -15,14 +15,99 @@ from ..reactor import run_foreign
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
+from .source import Pulled, Source, Streamable
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "WriterSource"]
 
 # A line that sets the client's last event ID.
 _ID = re.compile(rb"(?:^|[\r\n])id:([^\r\n]*)")
 
 
-class Writer:
+class WriterSource(Source):
+    """The source of a stream that is written to: what waits in a mailbox.
+
+    :param mailbox: where writes wait.
+    :param cancelled: set with the reason when the source is cancelled or stopped.
+    """
+
+    def __init__(self, mailbox: Mailbox, cancelled: CancelToken) -> None:
+        self.mailbox = mailbox
+        self.cancelled = cancelled
+        self._resumable = False
+
+    def put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
+        """Add a write, waiting for room.
+
+        :param data: whole blocks of an event stream.
+        :param events: how many events they hold.
+        :param resumable: whether the client now has an event ID to come back with; ``None``: no change.
+        :raises StreamClosed: the stream is over.
+        """
+        self.mailbox.put(data, events=events)
+        # After the call that may raise: an ID that no client was sent is none to come back with.
+        if resumable is not None:
+            self._resumable = resumable
+
+    def pull(self, most: int) -> Pulled:
+        """See :class:`Source`."""
+        return self.mailbox.pull(most)
+
+    def cancel(self, reason: CloseReason | str) -> None:
+        """See :class:`Source`."""
+        reason = CloseReason(reason)
+        self.mailbox.close(reason, discard=True)
+        self.cancelled._set(reason, run_foreign)
+
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """See :class:`Source`."""
+        reason = CloseReason(reason)
+        self.mailbox.close(reason, last=last)
+        self.cancelled._set(reason, run_foreign)
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self.cancel(CloseReason.CANCELLED)
+
+    @property
+    def on_ready(self) -> Callable[[], object] | None:
+        """See :class:`Source`."""
+        return self.mailbox.on_ready
+
+    @on_ready.setter
+    def on_ready(self, call: Callable[[], object] | None) -> None:
+        self.mailbox.on_ready = call
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """See :class:`Source`."""
+        return self.mailbox.reason
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """See :class:`Source`."""
+        return self.mailbox.pending
+
+    @property
+    def events(self) -> int:
+        """See :class:`Source`."""
+        return self.mailbox.events
+
+    @property
+    def resumable(self) -> bool:
+        """See :class:`Source`."""
+        return self._resumable
+
+
+class _Batch(threading.local):
+    """What a thread has written in ``with writer.batch():``."""
+
+    pieces: list[bytes] | None = None
+    size = 0
+    events = 0
+    resumable: bool | None = None
+
+
+class Writer(Streamable):
     """Writes events into a stream; its methods wait while the client is slow.
 
     A view that is run with a writer gets one made for it. To write from threads of your own, make one and give it to
@@ -44,37 +129,42 @@ class Writer:
         last_event_id: str | None = None,
     ) -> None:
         settings = settings or Settings()
+        mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
+        self._write_to(WriterSource(mailbox, CancelToken()), settings.max_pending_bytes, dumps, last_event_id)
+
+    def _write_to(
+        self,
+        source: WriterSource,
+        batch_bytes: int,
+        dumps: Callable[[Any], str | bytes] | None,
+        last_event_id: str | None,
+    ) -> None:
         #: The last event ID that the client sent when it (re)connected, ``""`` if none: where to resume.
         self.last_event_id = last_event_id or ""
-        #: What a producer of its own failed with: it has none.
-        self.error: BaseException | None = None
         #: Set as soon as the stream is over for another reason than :meth:`close`; ``cancelled.wait(seconds)`` is a
         #: sleep that ends when the client leaves.
-        self.cancelled = CancelToken()
+        self.cancelled = source.cancelled
         self._dumps = dumps or dump_json
-        self._mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
-        self._batch_bytes = settings.max_pending_bytes
-        self._batches = threading.local()
-        #: Whether the client was given an event ID that it can come back with.
-        self.resumable = False
-        #: Called after each write of the thread whose identifier ``producer`` is. For the stream alone.
-        self.after_write: Callable[[], object] | None = None
-        self.producer: int | None = None
+        self._source = source
+        self._batch_bytes = batch_bytes
+        self._batch = _Batch()
+        # Called after each write that is not part of a batch.
+        self._after_write: Callable[[], object] | None = None
 
     @property
     def closed(self) -> bool:
         """Whether the stream is over."""
-        return self._mailbox.reason is not None
+        return self._source.reason is not None
 
     @property
     def reason(self) -> CloseReason | None:
         """Why the stream is over, ``None`` while it is not."""
-        return self._mailbox.reason
+        return self._source.reason
 
     @property
     def events(self) -> int:
         """How many events were written so far."""
-        return self._mailbox.events
+        return self._source.events
 
     def write_event(
         self,
@@ -135,18 +225,19 @@ class Writer:
 
         :raises StreamClosed: the stream is over.
         """
-        if getattr(self._batches, "pieces", None) is not None:
+        batch = self._batch
+        if batch.pieces is not None:
             yield  # a batch within a batch goes out with the outer one
             return
-        self._batches.pieces = []
-        self._batches.size = self._batches.events = 0
-        self._batches.resumable = None
+        batch.pieces = []
+        batch.size = batch.events = 0
+        batch.resumable = None
         try:
             yield
         finally:
-            pieces, self._batches.pieces = self._batches.pieces, None
+            pieces, batch.pieces = batch.pieces, None
             if pieces:
-                self._put_now(b"".join(pieces), self._batches.events, self._batches.resumable)
+                self._source.put(b"".join(pieces), batch.events, batch.resumable)
 
     def finish(self, data: Any = "", *, type: str = "done", id: str | int | None = None) -> None:
         """Send a last event and end the stream.
@@ -161,62 +252,51 @@ class Writer:
 
     def close(self) -> None:
         """End the stream after what is written. Does nothing if it is over."""
-        self._mailbox.close(CloseReason.DONE)
+        self._source.mailbox.close(CloseReason.DONE)
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End the stream at once: nothing that waits is sent, whoever writes gets :class:`StreamClosed`."""
-        reason = CloseReason(reason)
-        self._mailbox.close(reason, discard=True)
-        self.cancelled._set(reason, run_foreign)
+        """End the stream at once: nothing that waits is sent, and a thread that writes gets :class:`StreamClosed`.
+
+        :param reason: why, for ``on_close`` and the log.
+        """
+        self._source.cancel(reason)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
-        """End the stream cleanly: what waits is sent, then ``last``. Whoever writes gets :class:`StreamClosed`."""
-        reason = CloseReason(reason)
-        self._mailbox.close(reason, last=last)
-        self.cancelled._set(reason, run_foreign)
+        """End the stream cleanly: what waits is sent, then ``last``. A thread that writes gets :class:`StreamClosed`.
+
+        :param reason: why, for ``on_close`` and the log.
+        :param last: whole blocks of an event stream.
+        """
+        self._source.stop(reason, last)
 
     @property
     def pending(self) -> tuple[int, int]:
         """How many writes and bytes wait for the client."""
-        return self._mailbox.pending
+        return self._source.pending
 
-    def take(self, timeout: float | None) -> list[bytes] | None:
-        """What waits to be sent; see :meth:`Mailbox.take`. For the stream alone."""
-        return self._mailbox.take(timeout)
-
-    def wait(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until something was written or the stream is over. For the stream alone."""
-        return self._mailbox.wait(timeout)
-
-    def fail(self) -> None:
-        """End the stream because its producer raised. For the stream alone."""
-        self._mailbox.close(CloseReason.ERROR)
+    def as_source(self) -> WriterSource:
+        """See :class:`ssesync.server.source.Streamable`."""
+        return self._source
 
     def _put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
         """:param resumable: whether the client now has an event ID to come back with; ``None``: no change."""
-        pieces = getattr(self._batches, "pieces", None)
-        if pieces is None:
-            self._put_now(data, events, resumable)
-            if self.after_write is not None and self.producer == threading.get_ident():
-                self.after_write()
+        batch = self._batch
+        if batch.pieces is None:
+            self._source.put(data, events, resumable)
+            if self._after_write is not None:
+                self._after_write()
             return
-        if self._mailbox.reason is not None:
-            raise StreamClosed(self._mailbox.reason)
-        pieces.append(data)
-        self._batches.size += len(data)
-        self._batches.events += events
+        if self._source.reason is not None:
+            raise StreamClosed(self._source.reason)
+        batch.pieces.append(data)
+        batch.size += len(data)
+        batch.events += events
         if resumable is not None:
-            self._batches.resumable = resumable
-        if self._batches.size >= self._batch_bytes:
-            self._put_now(b"".join(pieces), self._batches.events, self._batches.resumable)
-            pieces.clear()
-            self._batches.size = self._batches.events = 0
-
-    def _put_now(self, data: bytes, events: int, resumable: bool | None) -> None:
-        self._mailbox.put(data, events=events)
-        # Behind what may raise: an ID that no client was sent is none to come back with.
-        if resumable is not None:
-            self.resumable = resumable
+            batch.resumable = resumable
+        if batch.size >= self._batch_bytes:
+            self._source.put(b"".join(batch.pieces), batch.events, batch.resumable)
+            batch.pieces.clear()
+            batch.size = batch.events = 0
 
 
 def to_event(item: Any, dumps: Callable[[Any], str | bytes]) -> Event:

@@ -13,7 +13,7 @@ from ..event import Event
 from ..locks import Waiters, make_rlock
 from ..server.registry import streams
 from ..server.stats import StreamStats
-from ..server.stream import EventStream
+from ..server.stream import EventStream, environ_of, join_producer
 from ..wire.http import is_event_stream
 from .errors import EndOfStream, WaitTimeout
 
@@ -209,11 +209,8 @@ class OpenStream:
         """
         until = _Deadline(self.timeout if timeout is None else timeout)
         self.wait_closed(until.left())
-        thread = getattr(getattr(self._event_stream, "_driver", None), "thread", None)
-        if thread is not None:
-            thread.join(until.left())
-            if thread.is_alive():
-                raise WaitTimeout(f"waited {until.seconds:.3g} s for the producer's end. {self}")
+        if self._event_stream is not None and not join_producer(self._event_stream, until.left()):
+            raise WaitTimeout(f"waited {until.seconds:.3g} s for the producer's end. {self}")
 
     def close(self) -> None:
         """Leave if the client is still there, and give the server a moment to notice. Never raises."""
@@ -299,7 +296,7 @@ class OpenStream:
         """Look among the process's streams for the one of this test's request."""
         if self._event_stream is None:
             for stream in streams.all():
-                if isinstance(stream, EventStream) and (stream._environ or {}).get(MARK) is self:
+                if isinstance(stream, EventStream) and environ_of(stream).get(MARK) is self:
                     self._event_stream = stream
 
     def _leave(self) -> None:

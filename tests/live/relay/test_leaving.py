@@ -14,6 +14,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssesync import EventStream, Reader, Relay, Writer, relay_request, streams
+from ssesync.server.source import BlockingPull
 from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, chunk, head
 from tests.unit.client.raw_server import PATIENCE, framings
 
@@ -105,7 +106,7 @@ def test_the_relay_itself_can_be_closed_from_any_thread_and_often(upstream: Upst
     writer = Writer()
     thread = threading.Thread(target=relay.produce, args=(writer,))
     thread.start()
-    assert writer.take(PATIENCE) == [EVENT]
+    assert BlockingPull(writer.as_source()).pull(2**20, PATIENCE) == EVENT
     for _ in range(3):
         relay.close()
     thread.join(PATIENCE)

@@ -31,6 +31,7 @@ from ssesync import (
     drain,
     streams,
 )
+from ssesync.server.source import END, BlockingPull
 from ssesync.testing import Answer, FakeSSEServer, live_stream, open_stream
 
 # Seconds for all of it. What hangs shows where.
@@ -99,8 +100,10 @@ def writer(signals: Interruptions) -> None:
             with contextlib.suppress(StreamClosed):
                 while True:
                     current.write("waits for room in the end")
-        elif current.take(60) == [b":last\n"]:
-            assert current.take(60) is None
+        else:
+            pull = BlockingPull(current.as_source())
+            if pull.pull(100, 60) == b":last\n":
+                assert pull.pull(100, 60) is END
         assert current.closed
 
 

@@ -78,7 +78,7 @@ seen = []
 logging.getLogger("ssesync").addHandler(Curious())
 stream = EventStream(broker.subscribe("news"), max_detached=1)
 other = EventStream(broker.subscribe("news"), max_detached=1)
-assert streams.admit(stream, "x", detached=True)
-assert not streams.admit(other, "x", detached=True)
+assert streams.admit(stream, "x", stream._tick, detached=True)
+assert not streams.admit(other, "x", other._tick, detached=True)
 assert [each["refused"] for each in seen] == [1]
 """)

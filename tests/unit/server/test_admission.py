@@ -34,6 +34,7 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
     gc.collect()
     fresh = Streams()
     monkeypatch.setattr("ssesync.server.stream.streams", fresh)
+    monkeypatch.setattr("ssesync.server.closing.streams", fresh)
     monkeypatch.setattr("ssesync.server.refusing.streams", fresh)
     yield fresh
     fresh.stopping = False

@@ -238,8 +238,8 @@ def test_what_the_producer_raised_is_let_go_of() -> None:
 
     stream = served(fail)
     list(stream)
-    assert stream._driver is not None
-    assert stream._driver.error is None
+    assert stream._source is not None
+    assert stream._source.error is None
 
 
 def test_by_default_streams_that_can_not_be_resumed_finish_and_all_others_end_at_once() -> None:

@@ -18,6 +18,7 @@ from ssesync.reactor import reactor
 from ssesync.server import closing
 from ssesync.server.liveness import Liveness
 from ssesync.server.mailbox import Mailbox
+from ssesync.server.source import END
 
 from ..test_reactor import make_tcp, pass_through
 from .test_stream import environ
@@ -180,7 +181,7 @@ def test_a_destructor_only_asks_for_the_end() -> None:
 def test_what_is_opened_and_never_asked_for_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(closing, "_FORSAKEN", 0)
+    monkeypatch.setattr(closing, "_ABANDONED", 0)
     ended = threading.Event()
 
     def produce(writer: Writer) -> None:
@@ -211,7 +212,7 @@ def test_closing_from_another_thread_leaves_the_end_to_the_servers() -> None:
     next(stream)
     server = threading.Thread(target=lambda: list(stream), name="the server")
     server.start()
-    assert within(lambda: stream._inside)
+    assert within(lambda: stream._lifecycle.inside)
     stream.close()
     server.join(PATIENCE)
     assert not server.is_alive()
@@ -248,7 +249,7 @@ def test_what_is_discarded_has_no_size() -> None:
     assert box.pending == (2, 7)
     box.close(CloseReason.CANCELLED, discard=True)
     assert box.pending == (0, 0)
-    assert box.take(0) is None
+    assert box.pull(10) is END
     writer = Writer()
     writer.write("hello")
     writer.cancel()

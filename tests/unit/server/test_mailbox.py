@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from ssesync import CloseReason, StreamClosed
+from ssesync import CancelToken, CloseReason, StreamClosed
 from ssesync.server.mailbox import Mailbox
+from ssesync.server.source import END, PENDING, BlockingPull, End, Pending
+from ssesync.server.writer import WriterSource
 
 
 class Running:
@@ -41,26 +43,66 @@ class Running:
         return self.result
 
 
-def test_take_gives_all_that_waits_in_order() -> None:
+ALL = 2**20
+
+
+def take(box: Mailbox) -> bytes | Pending | End:
+    """Wait for something to send, as the thread of a server does."""
+    return BlockingPull(WriterSource(box, CancelToken())).pull(ALL, 30)
+
+
+def test_pull_joins_all_that_waits_in_order() -> None:
     box = Mailbox()
     for data in (b"a", b"b", b"c"):
         box.put(data)
     assert box.pending == (3, 3)
-    assert box.take(0) == [b"a", b"b", b"c"]
+    assert box.pull(ALL) == b"abc"
     assert box.pending == (0, 0)
 
 
-def test_take_says_with_an_empty_list_that_the_time_is_over() -> None:
-    assert Mailbox().take(0.01) == []
-    assert Mailbox().take(0) == []
+def test_pull_says_that_nothing_is_there() -> None:
+    assert Mailbox().pull(ALL) is PENDING
 
 
-def test_take_waits_without_end_for_a_write() -> None:
+def test_pull_gives_whole_writes_up_to_a_size_and_leaves_the_others() -> None:
+    box = Mailbox(max_items=3)
+    for data in (b"1234", b"5678", b"90"):
+        box.put(data)
+    assert box.pull(9) == b"12345678"
+    assert box.pending == (1, 2)
+    assert box.offer(b"x")
+    assert box.pull(2) == b"90"
+    assert box.pull(0) == b"x"
+    assert box.pending == (0, 0)
+
+
+def test_a_write_larger_than_what_is_asked_for_is_pulled_whole_and_alone() -> None:
     box = Mailbox()
-    taking = Running(lambda: box.take(None))
-    assert taking.blocked()
+    box.put(b"x" * 100)
+    box.put(b"y")
+    assert box.pull(10) == b"x" * 100
+    assert box.pull(10) == b"y"
+
+
+def test_what_a_pull_left_is_sent_before_the_last_write_or_dropped_by_a_cancel() -> None:
+    for discard in (False, True):
+        box = Mailbox()
+        box.put(b"1234")
+        box.put(b"5678")
+        assert box.pull(4) == b"1234"
+        box.close(CloseReason.SHUTDOWN, last=b"last", discard=discard)
+        assert box.pull(4) == (END if discard else b"5678last")
+        assert box.pull(4) is END
+
+
+def test_each_write_and_the_end_are_announced() -> None:
+    box, calls = Mailbox(), list[int]()
+    box.on_ready = lambda: calls.append(1)
     box.put(b"x")
-    assert taking.join() == [b"x"]
+    box.put(b"y")
+    assert len(calls) == 2
+    box.close(CloseReason.DONE)
+    assert len(calls) == 3
 
 
 def test_put_waits_for_room_by_count_and_goes_on_when_there_is() -> None:
@@ -69,9 +111,9 @@ def test_put_waits_for_room_by_count_and_goes_on_when_there_is() -> None:
     box.put(b"2")
     putting = Running(lambda: box.put(b"3"))
     assert putting.blocked()
-    assert box.take(0) == [b"1", b"2"]
+    assert box.pull(ALL) == b"12"
     putting.join()
-    assert box.take(0) == [b"3"]
+    assert box.pull(ALL) == b"3"
 
 
 def test_put_waits_for_room_by_bytes() -> None:
@@ -79,7 +121,7 @@ def test_put_waits_for_room_by_bytes() -> None:
     box.put(b"123456")
     putting = Running(lambda: box.put(b"78901"))
     assert putting.blocked()
-    box.take(0)
+    box.pull(ALL)
     putting.join()
 
 
@@ -87,22 +129,22 @@ def test_a_write_larger_than_the_bound_goes_alone() -> None:
     box = Mailbox(max_bytes=10)
     box.put(b"x" * 100)
     assert not box.offer(b"y")
-    assert box.take(0) == [b"x" * 100]
+    assert box.pull(ALL) == b"x" * 100
 
 
 def test_offer_says_whether_there_was_room_and_never_waits() -> None:
     box = Mailbox(max_items=1)
     assert box.offer(b"1")
     assert not box.offer(b"2")
-    assert box.take(0) == [b"1"]
+    assert box.pull(ALL) == b"1"
 
 
 def test_close_delivers_what_waits_and_then_ends() -> None:
     box = Mailbox()
     box.put(b"x")
     assert box.close(CloseReason.DONE)
-    assert box.take(None) == [b"x"]
-    assert box.take(None) is None
+    assert box.pull(ALL) == b"x"
+    assert box.pull(ALL) is END
     assert box.reason == "done"
 
 
@@ -110,14 +152,14 @@ def test_close_can_add_a_last_write_even_to_a_full_mailbox() -> None:
     box = Mailbox(max_items=1)
     box.put(b"x")
     box.close(CloseReason.SHUTDOWN, last=b"bye")
-    assert box.take(0) == [b"x", b"bye"]
+    assert box.pull(ALL) == b"xbye"
 
 
 def test_close_can_drop_what_waits() -> None:
     box = Mailbox()
     box.put(b"x")
     box.close(CloseReason.CLIENT_GONE, discard=True)
-    assert box.take(0) is None
+    assert box.pull(ALL) is END
 
 
 def test_a_cancel_after_an_ordinary_close_drops_what_waits_but_keeps_the_reason() -> None:
@@ -125,7 +167,7 @@ def test_a_cancel_after_an_ordinary_close_drops_what_waits_but_keeps_the_reason(
     box.put(b"x")
     box.close(CloseReason.DONE)
     assert not box.close(CloseReason.CLIENT_GONE, discard=True)
-    assert box.take(0) is None
+    assert box.pull(ALL) is END
     assert box.reason == "done"
 
 
@@ -150,10 +192,10 @@ def test_close_wakes_a_producer_that_waits_for_room() -> None:
 
 def test_close_wakes_a_server_that_waits_for_something_to_send() -> None:
     box = Mailbox()
-    taking = Running(lambda: box.take(None))
+    taking = Running(lambda: take(box))
     assert taking.blocked()
     box.close(CloseReason.DONE)
-    assert taking.join() is None
+    assert taking.join() is END
 
 
 def test_wait_ends_on_a_write_on_close_and_when_the_time_is_over() -> None:
@@ -162,7 +204,7 @@ def test_wait_ends_on_a_write_on_close_and_when_the_time_is_over() -> None:
     waiting = Running(lambda: box.wait(30))
     box.put(b"x")
     assert waiting.join() is True
-    box.take(0)
+    box.pull(ALL)
     box.close(CloseReason.DONE)
     assert box.wait(30)
 
@@ -178,11 +220,11 @@ def test_many_producers_and_one_taker_lose_and_reorder_nothing() -> None:
     producers = [Running(lambda name=name: produce(name)) for name in range(4)]  # type: ignore[misc]
     seen: dict[bytes, list[int]] = {b"%d" % name: [] for name in range(4)}
     while sum(map(len, seen.values())) < 4 * count:
-        items = box.take(10)
-        assert items, "a write got lost"
-        assert len(items) <= 7
-        for item in items:
-            name, _, number = item.strip().partition(b":")
+        pulled = take(box)
+        assert isinstance(pulled, bytes), "a write got lost"
+        assert len(pulled.split()) <= 7
+        for item in pulled.split():
+            name, _, number = item.partition(b":")
             seen[name].append(int(number))
     for producer in producers:
         producer.join()

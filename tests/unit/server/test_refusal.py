@@ -21,6 +21,7 @@ BROWSER = {"HTTP_ACCEPT": "text/event-stream"}
 def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
     fresh = Streams()
     monkeypatch.setattr("ssesync.server.stream.streams", fresh)
+    monkeypatch.setattr("ssesync.server.closing.streams", fresh)
     monkeypatch.setattr("ssesync.server.refusing.streams", fresh)
     yield fresh
     for stream in fresh.all():

@@ -8,13 +8,26 @@ from typing import Any
 import pytest
 
 from ssesync import Event, EventError, Settings, StreamClosed, Writer
+from ssesync.server.source import END, PENDING, BlockingPull, Pulled
 from ssesync.wire import Decoder
 
 from .test_mailbox import Running
 
 
+def pull(writer: Writer) -> Pulled:
+    return writer.as_source().pull(2**20)
+
+
 def sent(writer: Writer) -> bytes:
-    return b"".join(writer.take(0) or [])
+    pulled = pull(writer)
+    return pulled if isinstance(pulled, bytes) else b""
+
+
+def take(writer: Writer) -> bytes:
+    """Wait for something to send."""
+    pulled = BlockingPull(writer.as_source()).pull(2**20, 30)
+    assert isinstance(pulled, bytes)
+    return pulled
 
 
 @pytest.mark.parametrize(
@@ -103,8 +116,8 @@ def test_a_batch_is_one_write() -> None:
         writer.write_comment("c")
         with writer.batch():
             writer.write("b")
-        assert writer.take(0) == []
-    assert writer.take(0) == [b"data: a\n\n: c\ndata: b\n\n"]
+        assert pull(writer) is PENDING
+    assert pull(writer) == b"data: a\n\n: c\ndata: b\n\n"
     assert writer.events == 2
 
 
@@ -112,7 +125,7 @@ def test_an_empty_batch_is_no_write() -> None:
     writer = Writer()
     with writer.batch():
         pass
-    assert writer.take(0) == []
+    assert pull(writer) is PENDING
 
 
 def test_what_a_failed_batch_wrote_is_sent() -> None:
@@ -139,9 +152,9 @@ def test_a_batch_that_outgrows_the_bound_goes_out_in_several_writes() -> None:
                 writer.write("x" * 60)
 
     writing = Running(write)
-    writes = [writer.take(10), writer.take(10)]
+    writes = [take(writer), take(writer)]
     writing.join()
-    assert [len(Decoder().feed(b"".join(pieces or []))) for pieces in writes] == [2, 1]
+    assert [len(Decoder().feed(data)) for data in writes] == [2, 1]
 
 
 def test_a_batch_takes_only_what_its_own_thread_writes() -> None:
@@ -149,8 +162,8 @@ def test_a_batch_takes_only_what_its_own_thread_writes() -> None:
     with writer.batch():
         writer.write("inside")
         Running(lambda: writer.write("beside")).join()
-        assert writer.take(0) == [b"data: beside\n\n"]
-    assert writer.take(0) == [b"data: inside\n\n"]
+        assert pull(writer) == b"data: beside\n\n"
+    assert pull(writer) == b"data: inside\n\n"
 
 
 def test_a_batch_on_a_closed_stream_raises_at_the_write() -> None:
@@ -175,7 +188,7 @@ def test_close_delivers_what_was_written_and_can_be_called_again() -> None:
     writer.close()
     writer.close()
     assert sent(writer) == b"data: a\n\n"
-    assert writer.take(None) is None
+    assert pull(writer) is END
     assert not writer.cancelled.is_set()
     with pytest.raises(StreamClosed, match="done"):
         writer.write("b")
@@ -186,7 +199,7 @@ def test_cancel_drops_what_waits_sets_the_token_and_tells_the_reason() -> None:
     writer.write("a")
     writer.cancel("lifetime")
     writer.cancel("client_gone")
-    assert writer.take(None) is None
+    assert pull(writer) is END
     assert writer.closed
     assert writer.reason == "lifetime"
     assert writer.cancelled.wait(0)
@@ -210,9 +223,7 @@ def test_several_threads_write_whole_events() -> None:
     decoder = Decoder()
     events: list[Event] = []
     while len(events) < 1000:
-        pieces = writer.take(10)
-        assert pieces
-        events += decoder.feed(b"".join(pieces))
+        events += decoder.feed(take(writer))
     for thread in threads:
         thread.join()
     expected = sorted((f"{n} {i}\n{n}", str(i)) for n in range(5) for i in range(200))

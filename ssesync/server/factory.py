@@ -1,0 +1,228 @@
+"""What users give to an ``EventStream``, and how a source is made of it: the one place that tells these kinds apart."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..cancel import CancelToken
+from ..errors import CloseReason
+from ..producing import Producing, Refusal
+from .checks import check_function, check_iterable
+from .producer import InlineProducer, ThreadProducer, close_iterator
+from .source import Detachable, Source, Streamable
+from .writer import Writer, WriterSource
+
+if TYPE_CHECKING:
+    from .spec import StreamSpec
+
+__all__ = ["Overload", "SourceFactory", "WriterFunction", "factory_of"]
+
+
+class Overload(NamedTuple):
+    """A client that can't be served now: it is answered as over a limit (see the setting ``refusal``)."""
+
+    why: str
+    """The text of a 503."""
+
+
+class SourceFactory(abc.ABC):
+    """Makes the source of a stream.
+
+    :param name: what log lines call a stream that was given no name.
+    """
+
+    #: Whether each request gets a source of its own.
+    repeatable = False
+    #: Whether the client can be detached.
+    detachable = False
+    #: Whether threads may wait for the stream's end although it was never opened: those that write to it.
+    is_live = False
+    #: The answer in place of a stream, if there is one.
+    answer: Refusal | Overload | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def make_token(self) -> CancelToken:
+        """The token that is set when the stream ends before its producer does."""
+        return CancelToken()
+
+    @abc.abstractmethod
+    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+        """Make the source. It is not open yet.
+
+        :param spec: what the stream is made of.
+        :param cancelled: the stream's token.
+        :param last_event_id: what the client sent.
+        """
+
+    @abc.abstractmethod
+    def discard(self) -> None:
+        """Release what the user gave: no source will be made of it."""
+
+
+class Given(SourceFactory):
+    """A source that is there already: of a Writer, of a subscription."""
+
+    is_live = True
+
+    def __init__(self, source: Source, name: str) -> None:
+        super().__init__(name)
+        self.detachable = isinstance(source, Detachable)
+        self._source = source
+
+    def make_token(self) -> CancelToken:
+        return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
+
+    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+        return self._source
+
+    def discard(self) -> None:
+        self._source.cancel(CloseReason.CANCELLED)
+
+
+class Producer(SourceFactory):
+    """User code that is run for each stream: on a thread of its own, or step by step where ``threaded`` is off."""
+
+    @abc.abstractmethod
+    def run(self, writer: Writer) -> Iterator[Any] | None:
+        """Run it.
+
+        :return: an iterator over the items that are to be written; ``None``: all was written.
+        """
+
+    def release(self) -> None:
+        """Close what it reads from. The stream has ended; :meth:`run` was called."""
+
+    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+        kind = ThreadProducer if spec.settings.threaded else InlineProducer
+        return kind(self, spec, cancelled, last_event_id)
+
+    def discard(self) -> None:
+        """Release what it reads from: :meth:`run` will not be called."""
+
+
+class Items(Producer):
+    """An iterable of events."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        check_iterable(items)
+        super().__init__(type(items).__name__)
+        self._items = items
+
+    def run(self, writer: Writer) -> Iterator[Any]:
+        return iter(self._items)
+
+    def discard(self) -> None:
+        close_iterator(self._items)  # a generator that was never run has to be closed all the same
+
+
+class ItemsFunction(Producer):
+    """A function without arguments that returns an iterable of events."""
+
+    repeatable = True
+
+    def __init__(self, function: Callable[[], Iterable[Any]]) -> None:
+        check_function(function)
+        super().__init__(_name_of(function))
+        self._function = function
+
+    def run(self, writer: Writer) -> Iterator[Any]:
+        items = self._function()
+        check_iterable(items)
+        return iter(items)
+
+
+class WriterFunction(Producer):
+    """A function that is given a writer.
+
+    What it returns has no meaning, but for a generator or coroutine: then nothing of it was run.
+
+    :raises TypeError: it is no function, a coroutine function or a generator function.
+    """
+
+    repeatable = True
+
+    def __init__(self, function: Callable[[Writer], object]) -> None:
+        if not callable(function):
+            raise TypeError(f"from_writer takes a function that is given a Writer, got {type(function).__name__}")
+        check_function(function)
+        name = _name_of(function)
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{name}() yields, but it is given a writer: let it write to that, w.write(…), or stream what "
+                "it yields, with event_stream or EventStream(function)"
+            )
+        super().__init__(name)
+        self._function = function
+
+    def run(self, writer: Writer) -> None:
+        """See :class:`Producer`."""
+        result = self._function(writer)
+        if inspect.isgenerator(result) or inspect.iscoroutine(result):
+            result.close()
+            kind = "yields" if inspect.isgenerator(result) else "is asynchronous"
+            raise TypeError(f"{self._function!r} {kind}, but a function that is given a writer writes to it")
+
+
+class Upstream(Producer):
+    """An object of another room that writes by itself: a relay."""
+
+    def __init__(self, given: Producing) -> None:
+        super().__init__(type(given).__name__)
+        self.answer = given.answer
+        self._given = given
+
+    def run(self, writer: Writer) -> None:
+        self._given.produce(writer)
+
+    def release(self) -> None:
+        self._given.close()
+
+    discard = release
+
+
+class Instead(SourceFactory):
+    """An answer in place of a stream."""
+
+    def __init__(self, answer: Refusal | Overload) -> None:
+        super().__init__("refusal")
+        self.answer = answer
+
+    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+        """There is none."""
+        raise AssertionError("there is an answer in place of the stream")
+
+    def discard(self) -> None:
+        """There is nothing to release."""
+
+
+def factory_of(given: object) -> SourceFactory:
+    """How a source is made of what a user gave.
+
+    :return: the factory, for one stream or, where it is ``repeatable``, for any number.
+    :raises TypeError: it is nothing that gives events, or asynchronous.
+    """
+    if isinstance(given, SourceFactory):
+        return given
+    if isinstance(given, Streamable):
+        return Given(given.as_source(), type(given).__name__)
+    if isinstance(given, Source):
+        return Given(given, type(given).__name__)
+    if isinstance(given, Producing):
+        return Upstream(given)
+    if isinstance(given, (Refusal, Overload)):
+        return Instead(given)
+    if callable(given):
+        return ItemsFunction(given)
+    return Items(given)  # type: ignore[arg-type]  # it is checked
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    if isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__name__)

@@ -1,0 +1,95 @@
+"""The states of a served stream, and what may end it from outside."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from ..errors import CloseReason
+from ..locks import Once
+
+__all__ = ["EndRequest", "Lifecycle", "State"]
+
+
+class State(enum.Enum):
+    """How far a stream has come."""
+
+    CREATED = "created"
+    """Nothing runs yet."""
+    OPEN = "open"
+    """It has a source. Its first byte was not taken by the server."""
+    SENDING = "sending"
+    """The server sends it."""
+    DETACHED = "detached"
+    """Its client has left the server; a connection of the reactor's goes on with the stream."""
+    ENDED = "ended"
+    """It is over, or another answer was given in its place."""
+
+
+# Where each state may lead to.
+_TRANSITIONS = {
+    State.CREATED: {State.OPEN, State.ENDED},
+    State.OPEN: {State.SENDING, State.ENDED},
+    State.SENDING: {State.DETACHED, State.ENDED},
+    State.DETACHED: set[State](),
+    State.ENDED: set[State](),
+}
+
+
+class EndRequest(NamedTuple):
+    """How a stream was asked to end, perhaps before it was opened."""
+
+    reason: CloseReason
+    last: bytes | None
+    """What it is to send last; ``None``: nothing, and what waits is dropped."""
+
+
+class Lifecycle:
+    """The state of one stream.
+
+    The server's thread moves it on. The end may come from any thread and any signal handler, and only the first end
+    counts. While the server's thread is inside of the stream, an end by :meth:`close` from elsewhere is left to it.
+    """
+
+    __slots__ = ("_ended", "_requests", "_state", "closing", "inside")
+
+    def __init__(self) -> None:
+        self._state = State.CREATED
+        self._ended = Once()
+        self._requests: list[EndRequest] = []  # the first one counts
+        #: Whether the server's thread is inside of the stream.
+        self.inside = False
+        #: Whether the stream was closed.
+        self.closing = False
+
+    @property
+    def state(self) -> State:
+        """How far the stream has come."""
+        return State.ENDED if self._ended.done else self._state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server is to send nothing more of the stream."""
+        return not _TRANSITIONS[self.state]
+
+    def advance(self, state: State) -> None:
+        """Go on to a state that is not the end. On the server's thread, inside of the stream."""
+        assert state in _TRANSITIONS[self._state], f"{self._state} does not lead to {state}"
+        self._state = state
+
+    def end(self) -> bool:
+        """End.
+
+        :return: whether this call ended it, and none before.
+        """
+        return self._ended()
+
+    @property
+    def request(self) -> EndRequest | None:
+        """How the stream was first asked to end, ``None`` if it was not."""
+        return self._requests[0] if self._requests else None
+
+    def ask(self, reason: CloseReason, last: bytes | None) -> None:
+        """Note how the stream is asked to end. The first request counts."""
+        if not self._requests:
+            self._requests.append(EndRequest(reason, last))

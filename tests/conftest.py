@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from ssesync import streams
 from ssesync.executor import callers
@@ -16,19 +16,27 @@ from ssesync.reactor import reactor_if_any
 from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
+from .marks import is_left_out, mark_by_place
+from .profiles import load_profile
 from .signals import handle_ignored_signals
-
-# How long an example takes is the machine's affair.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 # Every test runs with the check of the library's locks. The one lock that was made before is made again.
 turn_on()
 streams._reset()
 
 
-def pytest_configure(config: pytest.Config | None) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     handle_ignored_signals()
+    load_profile(config)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return is_left_out(collection_path, config.getoption("markexpr")) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_by_place(items)
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,8 @@ print(json.dumps({name: getattr(signal.getsignal(getattr(signal, name)), "name",
 """
 STARTS = f"""
 import subprocess, sys
-from tests import conftest
-conftest.pytest_configure(None)
+from tests.signals import handle_ignored_signals
+handle_ignored_signals()
 subprocess.run([sys.executable, "-c", {SHOWS!r}], check=True)
 """
 

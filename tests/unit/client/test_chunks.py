@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssesync.client.body import Body, _ChunkedReader
 from ssesync.errors import ConnectionLost, ReadError
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, chunked, head
+from tests.profiles import times
 
 MANY = [b"data: %d\n\n" % number for number in range(40)]
 CRLF_EVENTS = [b"data: %d\r\n\r\n" % number for number in range(40)]
@@ -183,7 +184,7 @@ class CountingBytes(bytes):
         return piece
 
 
-@settings(max_examples=300, deadline=None)
+@times(3)
 @given(
     st.lists(st.binary(min_size=1, max_size=40) | st.sampled_from([b"\r\n", b"0\r\n\r\n", b"3\r\n"]), max_size=40),
     st.data(),

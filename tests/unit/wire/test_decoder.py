@@ -10,12 +10,14 @@ from collections import deque
 from itertools import islice
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssesync.errors import EventTooLarge
 from ssesync.event import Event
 from ssesync.wire import Decoder
+
+from tests.profiles import examples, times
 
 from .helpers import BOM, Outcome, decode, every_cut, message, pieces, reference, whatwg_utf8
 
@@ -599,10 +601,9 @@ FRAGMENTS = [
 ]
 streams = st.lists(st.sampled_from(FRAGMENTS), max_size=25).map(b"".join)
 places = st.lists(st.integers(0, 4000), max_size=12)
-thorough = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@thorough
+@times(20)
 @given(streams, places, st.booleans(), st.sampled_from([None, "", "start"]))
 @example(b"id: 1\nid: \0\ndata: x\n\n", [], False, None)
 @example(b"data: x\n" * 64 + b"id: 1\n\n", [], False, None)
@@ -612,7 +613,7 @@ def test_any_stream_under_any_cut_reads_as_the_reference_reads_it(stream, at, co
     assert decode(pieces(stream, at), last_id, comments=comments) == expected
 
 
-@thorough
+@times(20)
 @given(streams, places, st.booleans(), st.integers(1, 80))
 def test_any_stream_under_any_cut_meets_the_limit_alike(stream, at, comments, limit):
     expected = reference(stream, comments=comments, max_event_size=limit)
@@ -623,7 +624,7 @@ def test_any_stream_under_any_cut_meets_the_limit_alike(stream, at, comments, li
 @pytest.mark.parametrize("seed", range(8))
 def test_random_streams_read_as_the_reference_reads_them(seed):
     source = random.Random(seed)
-    for _ in range(1000):
+    for _ in range(examples(10)):
         stream = b"".join(source.choices(FRAGMENTS, k=source.randrange(30)))
         limit = source.choice([5, 20, 60, 600, 5000, 1 << 24])
         expected = reference(stream, comments=True, max_event_size=limit)
@@ -633,7 +634,7 @@ def test_random_streams_read_as_the_reference_reads_them(seed):
 
 
 @given(st.binary(max_size=60), places)
-@settings(max_examples=500, deadline=None)
+@times(5)
 def test_no_bytes_make_it_raise(stream, at):
     assert decode(pieces(stream, at), comments=True) == reference(stream, comments=True)
 
@@ -642,7 +643,7 @@ EDGES = bytes.fromhex("41 7f 80 8f 90 9f a0 bf c1 c2 df e0 e1 ec ed ef f0 f1 f3 
 
 
 @given(st.lists(st.sampled_from(EDGES), max_size=12).map(bytes), places)
-@settings(max_examples=1000, deadline=None)
+@times(10)
 def test_malformed_utf8_reads_as_the_encoding_standard_reads_it(raw, at):
     stream = b"data: " + raw + b"\n\n"
     assert decode(pieces(stream, at)).events == [message(whatwg_utf8(raw))]

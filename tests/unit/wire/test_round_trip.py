@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssesync.errors import EventError, excerpt
 from ssesync.event import Event
 from ssesync.wire import KEEP_ALIVE, encode
+
+from tests.profiles import times
 
 from .helpers import Outcome, decode, message, pieces
 
@@ -55,7 +57,7 @@ def reads_as(sent):
 
 
 @given(events, places)
-@settings(max_examples=1500, deadline=None)
+@times(15)
 @example(Event("a\r\nb\rc\n"), [])
 @example(Event("", type="", id=""), [])
 @example(Event("\ufeff", id="\ufeff", type="\ufeff"), [])
@@ -65,14 +67,14 @@ def test_an_event_is_read_as_it_was_written(event, at):
 
 
 @given(st.lists(events, max_size=6), places)
-@settings(max_examples=800, deadline=None)
+@times(8)
 def test_events_one_after_the_other_are_read_as_they_were_written(sent, at):
     stream = b"".join(map(encode, sent))
     assert decode(pieces(stream, at), comments=True) == reads_as(sent)
 
 
 @given(st.lists(events.filter(lambda event: event.data is not None), max_size=6), places)
-@settings(max_examples=300, deadline=None)
+@times(3)
 def test_keep_alives_between_events_change_nothing(sent, at):
     stream = KEEP_ALIVE + b"".join(encode(event) + KEEP_ALIVE for event in sent)
     expected = reads_as(sent)
@@ -81,7 +83,7 @@ def test_keep_alives_between_events_change_nothing(sent, at):
 
 
 @given(events)
-@settings(max_examples=500, deadline=None)
+@times(5)
 def test_what_was_read_is_written_and_read_again_without_a_change(event):
     for read in decode([encode(event)]).events:
         assert decode([encode(read)]).events == [read]
@@ -91,7 +93,7 @@ FIELDS = ("data", "type", "id", "comment")
 
 
 @given(st.sampled_from(FIELDS), texts)
-@settings(max_examples=2500, deadline=None)
+@times(25)
 def test_text_is_refused_by_name_or_read_as_exactly_that_event(field, text):
     forbidden = {"data": "", "comment": "", "type": "\r\n", "id": "\r\n\0"}[field] + "".join(
         map(chr, range(0xD800, 0xE000))
@@ -114,7 +116,7 @@ def test_text_is_refused_by_name_or_read_as_exactly_that_event(field, text):
 
 
 @given(st.binary(max_size=12))
-@settings(max_examples=1000, deadline=None)
+@times(10)
 @example(b"\xed\xa0\x80")
 @example(b"\xff")
 def test_bytes_are_refused_or_read_as_exactly_that_text(raw):

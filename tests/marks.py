@@ -1,7 +1,7 @@
 """Which cases a run can leave out: marks that follow from where a test lies, and what need not even be imported.
 
-``live``: starts a server, an example project, a browser or an SDK's client. ``slow``: starts processes or a database, or
-takes more than about a second. ``pytest -m "not live and not slow"`` is the quick run: half a minute on two cores.
+``live``: starts a server, an example project, a browser or an SDK's client. ``slow``: starts processes or a database,
+or takes more than about a second. ``pytest -m "not live and not slow"`` is the quick run: half a minute on two cores.
 """
 
 from __future__ import annotations

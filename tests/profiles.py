@@ -1,7 +1,7 @@
 """How many examples hypothesis tries: ``quick``, ``local`` or ``thorough``.
 
-``--hypothesis-profile`` chooses one. Without it, a run that leaves out the slow tests is quick, one under ``CI=true`` is
-thorough, and any other is local: a third of the examples finds what a change broke, and the rest what nobody thought of.
+``--hypothesis-profile`` chooses one. Without it, a run that leaves out the slow tests is quick, one under ``CI=true``
+is thorough, and any other is local, with a third of the examples.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from ssesync.errors import EventTooLarge
 from ssesync.event import Event
 from ssesync.wire import Decoder
-
 from tests.profiles import examples, times
 
 from .helpers import BOM, Outcome, decode, every_cut, message, pieces, reference, whatwg_utf8

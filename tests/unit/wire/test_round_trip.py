@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ssesync.errors import EventError, excerpt
 from ssesync.event import Event
 from ssesync.wire import KEEP_ALIVE, encode
-
 from tests.profiles import times
 
 from .helpers import Outcome, decode, message, pieces

@@ -1,7 +1,8 @@
 # Everything runs in a virtual environment of its own, .venv, made by whatever interpreter PYTHON names.
 #   make demo [PORT=8000] [EVENTS=20]   the chat under gunicorn, followed in this terminal
 #   make test [ARGS="-k decoder"]       everything the tests need, and the tests
-#   make check | docs | bench | clean
+#   make quick [ARGS=…]                 the tests that start no server and take no second: half a minute
+#   make check | docs | bench | coverage | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 # The demo reads them from its environment.
 export PORT EVENTS
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test quick check docs bench coverage clean
 
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
@@ -20,6 +21,18 @@ demo: $(VENV)/demo.installed
 test: $(VENV)/dev.installed
 	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Compiled tests are kept even where the environment says not to: compiling takes longer than the tests.
+quick: $(VENV)/dev.installed
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 2 -m "not live and not slow" $(ARGS)
+
+# Branches too, of the core, by all tests that start no server. Python begins with measuring: pytest's plugin, which
+# pytest loads before any option of its own, imports the package. The gate is fail_under in pyproject.toml.
+coverage: $(VENV)/dev.installed
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile -m "not live" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
@@ -36,7 +49,7 @@ bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks.fanout
 
 clean:
-	rm -rf $(VENV) docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build build dist *.egg-info .nox .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed again when the dependencies change; the sources are used where they are.

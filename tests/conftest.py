@@ -16,7 +16,7 @@ from ssesync.reactor import reactor_if_any
 from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
-from .marks import is_left_out, mark_by_place
+from .marks import is_left_out, leave_out_djangos_fixtures, mark_by_place
 from .profiles import load_profile
 from .signals import handle_ignored_signals
 
@@ -32,6 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return is_left_out(collection_path, config.getoption("markexpr")) or None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    leave_out_djangos_fixtures(item)
 
 
 @pytest.hookimpl(tryfirst=True)

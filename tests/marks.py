@@ -21,19 +21,53 @@ BY_PLACE = {
     "load": {"live", "slow"},
     "sdk": {"live"},
     "test_clone.py": {"live"},
+    "unit/benchmarks": {"slow"},
+    "unit/channels/test_redis.py": {"slow"},
+    "unit/cli/test_behind_servers.py": {"live"},
 }
+#: pytest-django's fixtures that every test gets: a third of the time of a short test, and they do something only for
+#: Django's test client, mails, sites and marks.
+OF_DJANGO = {
+    "_dj_autoclear_mailbox",
+    "_django_clear_site_cache",
+    "_django_db_marker",
+    "_django_isolate_apps",
+    "_django_set_urlconf",
+    "_django_setup_unittest",
+    "_fail_for_invalid_template_variable",
+    "_live_server_helper",
+    "_template_string_if_invalid_marker",
+}
+#: Rooms without a Django application.
+WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "server", "source", "wire")
 
 
 def marks_of(path: Path) -> set[str]:
     """The marks that follow from a path."""
-    return BY_PLACE.get(path.relative_to(TESTS).parts[0], set()) if TESTS in path.parents else set()
+    return {mark for place, marks in BY_PLACE.items() if path.is_relative_to(TESTS / place) for mark in marks}
 
 
 def mark_by_place(items: list[pytest.Item]) -> None:
-    """Give each test the marks of its place."""
+    """Give each test the marks of its place; a test with a redis-server is slow too."""
     for item in items:
-        for name in sorted(marks_of(item.path)):
+        marks = marks_of(item.path)
+        if isinstance(item, pytest.Function) and starts_redis(item):
+            marks.add("slow")
+        for name in sorted(marks):
             item.add_marker(name)
+
+
+def starts_redis(item: pytest.Function) -> bool:
+    """Whether a test has a redis-server, by a fixture or as one of the brokers that it is repeated for."""
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "redis_server" in item.fixturenames or "redis" in given
+
+
+def leave_out_djangos_fixtures(item: pytest.Item) -> None:
+    """Drop the fixtures of pytest-django from a test in a room without Django."""
+    names = getattr(item, "fixturenames", [])
+    if any(item.path.is_relative_to(TESTS / "unit" / room) for room in WITHOUT_DJANGO) and "db" not in names:
+        names[:] = [name for name in names if name not in OF_DJANGO]
 
 
 def is_left_out(path: Path, expression: str) -> bool:

@@ -104,6 +104,7 @@ def test_an_unknown_id_gets_one_reset_and_goes_live(broker: Broker, join: Join):
     assert [event.type for event in client.events] == ["reset", "message"]
 
 
+@pytest.mark.slow
 def test_a_slow_reader_catches_up_from_the_log_and_loses_nothing(broker: Broker, join: Join):
     slow, quick = join(broker, "a", max_pending_events=5, patience=60), join(broker, "a")
     turn()
@@ -230,6 +231,7 @@ def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connect
     assert late.reason is expected.get(how, CloseReason.CANCELLED)
 
 
+@pytest.mark.slow
 def test_thousands_who_come_back_while_much_is_published_catch_up(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
@@ -376,6 +378,7 @@ def test_a_log_that_is_begun_anew_resets_everybody_once(memory: Broker, join: Jo
 SETS = [("a",), ("b",), ("a", "b"), ("*",), ("a", "*"), ("a", "u:0"), ("a", "u:1"), ("b", "u:*"), ("u:2",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_by_chance_no_client_has_a_gap_or_a_duplicate(
     broker: Broker, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch

@@ -404,6 +404,7 @@ def test_a_frame_is_made_once_and_shared(broker: Broker) -> None:
         each.close()
 
 
+@pytest.mark.slow
 def test_a_subscription_that_is_let_go_of_ends(broker: Broker) -> None:
     subscription = broker.subscribe("a")
     assert broker.subscriber_count("a", local=True) == 1

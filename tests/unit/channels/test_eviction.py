@@ -79,6 +79,7 @@ def log(redis_server: RedisServer) -> Iterator[Log]:
     log.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -113,6 +114,7 @@ def test_what_was_not_evicted_is_replayed(log: Log) -> None:
         assert log.check(subscription, 5, ["b"]) == 0
 
 
+@pytest.mark.slow
 def test_whatever_is_evicted_clients_get_all_or_one_reset(redis_server: RedisServer) -> None:
     told = 0
     for seed in range(60):
@@ -158,6 +160,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "maxmemory-policy" in record.getMessage()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small_server", ["allkeys-lru"], indirect=True)
 def test_a_server_that_is_full_evicts_and_clients_are_told(
     small_server: RedisServer, caplog: pytest.LogCaptureFixture

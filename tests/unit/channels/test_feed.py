@@ -473,6 +473,7 @@ def test_a_lease_that_is_lost_ends_the_source_and_one_that_is_got_makes_another(
         feed.stop()
 
 
+@pytest.mark.slow
 def test_a_forked_child_starts_its_own_feed(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.unit.channels.processes", "fork_feed"]
     run = subprocess.run(

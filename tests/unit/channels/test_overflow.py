@@ -134,6 +134,7 @@ def test_a_coalescing_function_that_fails_is_logged_and_coalesces_nothing(
     assert "the coalesce function failed" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_that_stalls_costs_the_others_and_the_publisher_nothing(broker: Broker) -> None:
     count = 5000
     stalled = broker.subscribe("a", patience=0)

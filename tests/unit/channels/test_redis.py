@@ -65,6 +65,7 @@ def held_up(broker: Broker) -> Iterator[None]:
     listener._step = step
 
 
+@pytest.mark.slow
 def test_five_hundred_subscribers_take_two_connections(broker: Broker, admin: redis.Redis) -> None:
     before = len(admin.client_list())
     subscriptions = [broker.subscribe(f"c{n}") for n in range(500)]
@@ -97,6 +98,7 @@ def test_after_an_outage_subscribers_go_on_from_where_they_were(own_server: Redi
     subscription.close()
 
 
+@pytest.mark.slow
 def test_what_is_published_while_the_listener_is_cut_off_comes_when_it_is_back(
     own_server: RedisServer, broker: Broker, admin: redis.Redis
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_revoke_arrives_although_events_beside_it_are_lost(own_server: RedisSe
         busy.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_server", [DURABLE], indirect=True)
 def test_a_publisher_that_is_killed_leaves_no_gap_and_no_half_event(own_server: RedisServer, broker: Broker) -> None:
     subscription = broker.subscribe("a", patience=60)
@@ -220,6 +223,7 @@ def test_a_listener_that_finds_its_events_lost_begins_a_new_epoch(
     subscription.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_server: RedisServer) -> None:
     with open_broker(own_server.url, index_size=10) as broker:
         subscription = broker.subscribe("a", "b", patience=60)
@@ -263,6 +267,7 @@ def test_a_user_who_may_use_the_keys_alone_is_enough(own_server: RedisServer, ad
     assert "wrong" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_server", [("--cluster-enabled", "yes", "--save", "")], indirect=True)
 def test_a_cluster_accepts_it_as_all_keys_are_of_one_slot(own_server: RedisServer, admin: redis.Redis) -> None:
     admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
@@ -281,6 +286,7 @@ def test_a_cluster_accepts_it_as_all_keys_are_of_one_slot(own_server: RedisServe
         assert texts(subscription, 1) == ["3"]
 
 
+@pytest.mark.slow
 def test_tls_will_do(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")

@@ -59,6 +59,7 @@ def in_a_thread(call: Callable[[], object]) -> None:
     assert not thread.is_alive(), "it waits for a lock that is held while this is called"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_handler_at_any_step_of_any_operation_works_or_is_told_that_the_broker_is_busy(kind: str, url: str) -> None:
     every = {"memory": "1", "sqlite": "5", "redis": "17"}[kind]
@@ -68,6 +69,7 @@ def test_a_handler_at_any_step_of_any_operation_works_or_is_told_that_the_broker
     assert "'BrokerBusy'" in outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_threads_and_a_handler_use_a_broker_at_the_same_time(url: str) -> None:
     assert child("tests.unit.channels.processes", "under_signals", url, "0.7") == "ok\n"
@@ -113,10 +115,12 @@ def test_a_handler_meets_an_error_that_names_the_remedy(broker: Broker) -> None:
     broker.publish("a", "2")
 
 
+@pytest.mark.slow
 def test_an_error_that_a_handler_raises_leaves_no_lock_behind_and_loses_no_event() -> None:
     assert child("tests.unit.channels.processes", "under_ctrl_c", "memory://", "0.3") == "ok\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["redis", "sqlite"])
 def test_threads_that_publish_while_another_closes_meet_the_brokers_own_errors_alone(openers: Open) -> None:
     for _ in range(15):

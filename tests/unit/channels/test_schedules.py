@@ -143,6 +143,7 @@ class Schedule:
             assert time.monotonic() < deadline
 
 
+@pytest.mark.slow
 def test_two_thousand_schedules_in_memory() -> None:
     for seed in range(2000):
         with open_broker("memory://", max_events=LOG) as broker:
@@ -153,12 +154,14 @@ def test_two_thousand_schedules_in_memory() -> None:
             assert all(len(log.entries) <= LOG for log in broker._logs.values())  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 @pytest.mark.parametrize("seed", range(12))
 def test_schedules_on_the_other_brokers(openers: Open, seed: int) -> None:
     Schedule(openers(max_events=LOG), seed, steps=40).run()
 
 
+@pytest.mark.slow
 def test_clients_that_come_and_go_while_many_publish(openers: Open) -> None:
     brokers = [openers(), openers()]
     start = brokers[0].publish("a", "start")

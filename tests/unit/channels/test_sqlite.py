@@ -45,6 +45,7 @@ def publishing(url: str, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_what_another_process_publishes_comes_whatever_becomes_of_that_process(path: Path, broker: Broker) -> None:
     with broker.subscribe("a", patience=60) as subscription:
         for _ in range(3):
@@ -63,6 +64,7 @@ def test_what_another_process_publishes_comes_whatever_becomes_of_that_process(p
                 assert [*rest, *texts(subscription, 1)] == [str(last + 1), "end"]
 
 
+@pytest.mark.slow
 def test_processes_that_fork_go_on_each_by_itself(path: Path) -> None:
     assert (
         forked(f"sqlite:///{path}")
@@ -70,10 +72,12 @@ def test_processes_that_fork_go_on_each_by_itself(path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_forked_child_of_a_memory_broker_has_a_log_of_its_own() -> None:
     assert forked("memory://") == "0 1 True ['of the child'] True ['of the parent']"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("url", "warnings"), [("memory://", 1), ("sqlite:///{}", 0)])
 def test_publishing_in_a_forked_child_that_nobody_has_subscribed_in_is_warned_of_once_for_memory_alone(
     path: Path, url: str, warnings: int
@@ -108,6 +112,7 @@ def test_a_full_disk_is_told_to_who_publishes_and_harms_nothing_else(path: Path,
         assert texts(subscription, 2) == ["1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="limits of a file's size are tried on Linux")
 def test_a_disk_that_takes_no_more_is_told_to_who_publishes(path: Path) -> None:
     code = """
@@ -219,6 +224,7 @@ def test_a_live_file_that_is_emptied_is_told_until_it_is_deleted(path: Path, bro
     broker.publish("a", "x")
 
 
+@pytest.mark.slow
 def test_a_page_that_is_overwritten_is_told_by_whoever_needs_it_or_nothing_is_lost(path: Path) -> None:
     """The header is whole: what SQLite can't know is what it does not read."""
     with reopened(path) as broker, reopened(path) as other:

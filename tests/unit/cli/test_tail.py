@@ -51,6 +51,7 @@ def test_timing_tells_the_time_since_the_start_and_since_the_event_before(server
     assert all(re.fullmatch(r" *\d+\.\d{3} s +\+\d+\.\d{3} s  message  (one|two)", line) for line in lines), lines
 
 
+@pytest.mark.slow
 def test_json_is_one_object_a_line_written_as_soon_as_the_event_is_there(server: FakeSSEServer):
     answer = server.answer().retry(1500).event("ü\nb", id="7", type="news").comment("c").event(CONTROLS.strip("\0"))
     answer.stall()
@@ -199,6 +200,7 @@ def test_a_command_line_without_sense_is_refused_with_status_2(arguments: list[s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [[], ["--raw"]])
 def test_it_ends_when_nobody_reads_any_more_though_no_event_comes(server: FakeSSEServer, form: list[str]):
     server.answer().event("one").stall()
@@ -212,6 +214,7 @@ def test_it_ends_when_nobody_reads_any_more_though_no_event_comes(server: FakeSS
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_pipe_that_breaks_under_a_write_ends_it_quietly(server: FakeSSEServer):
     server.answer().events(*["event"] * 50_000).stall()
     process = start("tail", server.url)
@@ -224,6 +227,7 @@ def test_a_pipe_that_breaks_under_a_write_ends_it_quietly(server: FakeSSEServer)
     process.stderr.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_quietly(server: FakeSSEServer, number: signal.Signals, status: int):
     server.answer().event("one").stall()
@@ -235,6 +239,7 @@ def test_signals_end_it_quietly(server: FakeSSEServer, number: signal.Signals, s
     assert process.returncode == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_libraries_it_says_in_one_line_what_to_install(missing: str):
     code = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_module('ssesync', run_name='__main__')"

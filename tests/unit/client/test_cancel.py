@@ -124,6 +124,7 @@ def test_a_reader_that_waits_in_the_middle_of_an_event_ends_without_it(
     assert reading.result() == [EVENT]
 
 
+@pytest.mark.slow
 def test_one_token_ends_fifty_readers(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -337,6 +338,7 @@ def test_the_thread_that_watches_a_foreign_event_ends_with_the_reader(
             assert not thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [1, "stop", object(), lambda: None, threading.Lock()])
 def test_a_cancel_of_a_wrong_type_is_refused_and_leaves_nothing_open(
     wrong: object, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]

@@ -116,6 +116,7 @@ def test_a_chunked_body_is_the_same_at_every_cut(name: str) -> None:
         assert dechunk(pieces) == (body, ["closed", "released"]), pieces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_chunk_is_refused_at_every_cut(name: str) -> None:
     for before in (b"", chunk(b"abc"), chunk(b"abc") * 10):

@@ -76,6 +76,7 @@ def test_bytes_of_an_unfinished_event_are_given_before_the_server_sends_more(
     assert body.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_comments_are_given_before_the_server_sends_more(
     framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]

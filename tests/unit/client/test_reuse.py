@@ -144,6 +144,7 @@ def descriptors() -> set[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["break", "close", "cancel", "read to the end"])
 def test_hundreds_of_streams_left_early_block_no_pool_and_leave_no_descriptor(
     leave: str, blocking_session: requests.Session
@@ -170,6 +171,7 @@ def test_hundreds_of_streams_left_early_block_no_pool_and_leave_no_descriptor(
     assert descriptors() <= before
 
 
+@pytest.mark.slow
 def test_https_streams_left_early_leave_no_descriptor(blocking_session: requests.Session, tls: Tls) -> None:
     before = descriptors()
     with FakeSSEServer(endless, tls=tls.context) as server:
@@ -181,6 +183,7 @@ def test_https_streams_left_early_leave_no_descriptor(blocking_session: requests
     assert descriptors() <= before
 
 
+@pytest.mark.slow
 def test_refused_answers_leave_no_descriptor_and_their_connection_is_used_again(
     blocking_session: requests.Session,
 ) -> None:
@@ -232,6 +235,7 @@ def test_a_cancel_after_the_end_does_not_cut_the_request_that_uses_the_connectio
         assert server.connections == 1
 
 
+@pytest.mark.slow
 def test_a_urllib3_response_left_early_gives_its_place_in_the_pool_back() -> None:
     before = descriptors()
     with FakeSSEServer(endless) as server, urllib3.PoolManager(maxsize=2, block=True) as pool:

@@ -194,6 +194,7 @@ FROM_URLLIB3_FUTURE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("what", FROM_URLLIB3_FUTURE)
 def test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3(

@@ -77,6 +77,7 @@ class TestTheService:
             client.url = client.url.replace("/streams/", "//streams/")
             assert client.delete() == 204
 
+    @pytest.mark.slow
     def test_ends_when_it_is_deleted_though_a_stream_is_open(self, ear: Ear, server: StreamServer) -> None:
         service = Service(ear)
         callback_url, messages = ear.new()

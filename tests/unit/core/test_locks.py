@@ -49,6 +49,7 @@ def test_without_the_variable_they_are_the_standard_librarys(monkeypatch: pytest
     assert type(make_condition(OUTER)) is threading.Condition
 
 
+@pytest.mark.slow
 def test_without_the_variable_the_check_is_not_even_imported() -> None:
     code = "import sys, ssesync, ssesync.locks as l; l.make_lock('server.guard'); l.foreign('')"
     code += "; sys.exit('ssesync.lock_check' in sys.modules)"
@@ -56,6 +57,7 @@ def test_without_the_variable_the_check_is_not_even_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, env=environ).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_right_order_is_no_violation(tmp_path: Path) -> None:
     code = f"""
 outer, inner = make_rlock({OUTER!r}), make_lock({INNER!r})
@@ -86,11 +88,13 @@ def test_but_where_the_wait_is_bounded(tmp_path: Path) -> None:
     assert reports(f"with make_lock({OUTER!r}): make_lock({OUTER!r}).acquire(timeout=5)", tmp_path) == ""
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_only_tried_can_not_close_a_circle(tmp_path: Path) -> None:
     code = f"with make_lock({INNER!r}): assert make_lock({OUTER!r}).acquire(blocking=False)"
     assert reports(code, tmp_path) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     [
@@ -146,6 +150,7 @@ with make_lock("server.executor"):
 """
 
 
+@pytest.mark.slow
 def test_garbage_may_take_its_own_locks_anywhere_and_no_others(tmp_path: Path) -> None:
     assert reports(COLLECTED.replace("NAME", "'client.body'"), tmp_path) == ""
     assert "server.streams is taken" in reports(COLLECTED.replace("NAME", "'server.streams'"), tmp_path)

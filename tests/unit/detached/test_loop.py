@@ -413,6 +413,7 @@ def test_a_forked_child_lets_go_of_the_connections_of_its_parent():
     assert loop_module.loop() is current
 
 
+@pytest.mark.slow
 def test_a_process_that_exits_tells_its_clients():
     """Whatever ends it, as long as Python gets to run its exit functions."""
     ours, theirs = tcp_pair()

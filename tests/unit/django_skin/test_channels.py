@@ -200,6 +200,7 @@ def test_head_is_answered_without_a_subscription(client: Client) -> None:
     assert len(get_broker().dispatcher) == 0
 
 
+@pytest.mark.slow
 def test_options_go_to_the_stream_and_to_the_policy(client: Client, db: None) -> None:
     client.force_login(User.objects.create(username="ada"))
     response = client.get("/members")

@@ -95,6 +95,7 @@ def test_publishing_to_memory_is_warned_of_as_nobody_hears_it() -> None:
     assert "nobody hears" in warnings
 
 
+@pytest.mark.slow
 def test_a_shell_gets_the_id_and_an_exit_status(tmp_path: Path) -> None:
     manage = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
     settings = tmp_path / "settings_of_a_shell.py"

@@ -60,6 +60,7 @@ def test_a_view_that_returns_an_iterable_is_streamed_and_a_response_passes(clien
     assert client.get("/returns/login").status_code == 302
 
 
+@pytest.mark.slow
 def test_a_response_can_be_made_in_a_view_of_ones_own_with_cookies_and_session(client: Client, db: None) -> None:
     response = client.get("/own/response")
     assert body(response) == b"retry: 5\ndata: a\n\n"
@@ -91,6 +92,7 @@ def test_head_runs_no_producer(client: Client) -> None:
     assert response["Content-Type"].startswith("text/event-stream")
 
 
+@pytest.mark.slow
 def test_a_finished_client_is_answered_204_without_a_body_or_its_headers(client: Client) -> None:
     response = client.get("/finished", headers={"last-event-id": "9"})
     assert (response.status_code, body(response), urls.ran) == (204, b"", [])
@@ -108,6 +110,7 @@ def test_nan_is_refused(client: Client) -> None:
         client.get("/nan")
 
 
+@pytest.mark.slow
 def test_gzip_and_conditional_get_middleware_leave_the_stream_alone(client: Client) -> None:
     response = client.get("/count/500", headers={"accept-encoding": "gzip"})
     assert response["Content-Encoding"] == "identity"

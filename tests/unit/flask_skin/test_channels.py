@@ -256,6 +256,7 @@ def test_a_stream_begins_with_on_connect_within_the_request_and_ends_with_on_clo
     assert told == [("/rooms/1", ("room:1",)), "client_gone"]
 
 
+@pytest.mark.slow
 def test_what_on_connect_raises_is_the_answer(app: Flask, sse: SSE) -> None:
     room_view(app, sse, on_connect=lambda subscription: abort(409))
     assert app.test_client().get("/rooms/1").status_code == 409
@@ -585,6 +586,7 @@ def test_of_many_that_come_with_one_ticket_at_once_one_is_let_in(app: Flask, sse
     assert sorted(map(str, results)) == sorted([str(Ticket("ada", ())), *["Unauthorized"] * 7])
 
 
+@pytest.mark.slow
 def test_a_ticket_that_was_used_in_another_process_is_used(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     app = make_app(SSESYNC_BROKER=url)

@@ -118,6 +118,7 @@ def test_it_is_in_a_blueprint_too_and_without_the_decorated_view_being_kept() ->
     assert b"data:" not in response.data
 
 
+@pytest.mark.slow
 def test_a_function_with_a_route_of_its_own_beside_the_decorated_one_is_meant(app: Flask) -> None:
     def items() -> list[int]:
         return [1, 2]

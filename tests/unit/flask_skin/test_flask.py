@@ -107,6 +107,7 @@ def test_a_response_can_be_made_in_a_view_of_ones_own(app: Flask) -> None:
     assert response.headers["X-A"] == "1"
 
 
+@pytest.mark.slow
 def test_a_stream_of_ones_own_is_served_and_takes_its_options_itself(app: Flask) -> None:
     with app.test_request_context():
         assert EventStreamResponse(EventStream(["a"], retry=5)).get_wsgi_response(request.environ)[1] == "200 OK"
@@ -172,6 +173,7 @@ def test_head_runs_no_producer(app: Flask) -> None:
     assert response.headers["Content-Type"].startswith("text/event-stream")
 
 
+@pytest.mark.slow
 def test_a_finished_client_is_answered_204(app: Flask) -> None:
     @app.get("/")
     @event_stream(finished=lambda last_event_id: last_event_id == "9")

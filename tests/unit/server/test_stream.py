@@ -315,6 +315,7 @@ def test_a_sleeping_producer_wakes_when_the_client_leaves() -> None:
     assert woke.wait(10)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_dropped_unserved_ends_its_producer() -> None:
     done = threading.Event()
 
@@ -332,6 +333,7 @@ def test_a_stream_that_is_dropped_unserved_ends_its_producer() -> None:
     assert done.wait(10)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_over_is_freed_with_its_thread() -> None:
     before = {thread.ident for thread in threading.enumerate()}
     stream = EventStream(["x"])

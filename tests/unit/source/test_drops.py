@@ -61,6 +61,7 @@ def test_a_cut_at_any_byte_loses_and_repeats_nothing(
             assert len(server.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_connection_that_is_cut_again_and_again_gets_there_in_the_end(
     framing: Framing, serve: Callable[..., FakeSSEServer]
@@ -110,6 +111,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_connection_that_ends_anywhere_in_the_headers_is_made_again(
     kind: str, serve: Callable[..., FakeSSEServer]

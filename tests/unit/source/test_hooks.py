@@ -251,6 +251,7 @@ class TestCancelThatOutlivesTheSource:
         assert not token._callbacks
 
     # Python's own warning of a connection that nobody has closed.
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("kind", [CancelToken, threading.Event])
     @pytest.mark.parametrize("begun", [True, False])
@@ -301,6 +302,7 @@ def objects_of_requests() -> int:
 class TestLeavingNothing:
     """What is followed for days leaves nothing behind."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", FAILURES)
     def test_failures_leave_no_objects_no_threads_and_no_descriptors(
         self, kind: str, serve: Callable[..., FakeSSEServer]

@@ -325,6 +325,7 @@ class TestCallersSession:
 
 
 class TestMany:
+    @pytest.mark.slow
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_100_readers_of_a_silent_server_all_end_and_no_other_connection_does(
         self, scheme: str, serve: Callable[..., FakeSSEServer], tls: Any, monkeypatch: pytest.MonkeyPatch

@@ -219,6 +219,7 @@ class TestBackoff:
         with pytest.raises(SettingsError, match=name):
             Backoff(**{name: value})
 
+    @pytest.mark.slow
     def test_200_clients_that_are_dropped_at_once_come_back_spread_over_the_window(
         self, serve: Callable[..., FakeSSEServer]
     ) -> None:
@@ -392,6 +393,7 @@ class TestOrderlyEnds:
         assert len(data_of(source_of(server, clock=clock))) == 6
         assert clock.waits == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
 
+    @pytest.mark.slow
     def test_by_chance_they_are_as_much_above_as_below(self, server: FakeSSEServer) -> None:
         server.answer(times=100).event("one")
         clock = FakeClock()

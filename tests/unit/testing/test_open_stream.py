@@ -473,6 +473,7 @@ def test_what_is_no_application_is_refused(wrong: object) -> None:
         open_stream(wrong)
 
 
+@pytest.mark.slow
 def test_a_hundred_streams_are_opened_and_leave_nothing_behind(ended: Ended) -> None:
     app = EventStream(numbers, on_close=ended)
     streams = [opened(app) for _ in range(100)]

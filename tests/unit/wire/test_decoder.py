@@ -378,6 +378,7 @@ def test_rule_holds_at_every_cut_with_comments(stream, events, retry, last_id, c
         assert decode(chunks, comments=True) == expected, chunks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stream", "events", "retry", "last_id", "comments"),
     [each for each in CASES if not each.values[0].startswith(b"\xef")],
@@ -487,6 +488,7 @@ def test_what_is_pending_meets_a_chunk_that_is_a_whole_block(earlier, before, pe
         assert expected.events[-2].data == pending + "w"
 
 
+@pytest.mark.slow
 def test_long_lines_beside_short_ones():
     long = b"x" * 65_536
     stream = b"".join(
@@ -744,6 +746,7 @@ MEGABYTE = 1_000_000
 PIECE = 65_536
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "piece", "times"),
     [
@@ -848,6 +851,7 @@ def cr_lines(size):
     return lambda: decode(chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "size"),
     [(one_line, MEGABYTE), (one_comment, MEGABYTE), (short_lines, MEGABYTE // 4), (cr_lines, MEGABYTE // 8)],

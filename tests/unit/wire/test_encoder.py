@@ -171,6 +171,7 @@ def test_what_dispatches_nothing_is_invisible_to_httpx_sse(extra):
     assert [each.data for each in httpx_sse.EventSource(response).iter_sse()] == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [None, 1, 5])
 def test_a_keep_alive_is_invisible_to_openai_even_after_an_id(cut):
     # openai is among the peers to measure against, not among the tests' dependencies.

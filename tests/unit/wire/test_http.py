@@ -360,6 +360,7 @@ def test_requests_takes_header_values_as_bytes_too():
     assert get_last_event_id(request) == "é"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "helper", [get_last_event_id, add_accept_mime, lambda request: set_last_event_id(request, "1")]
 )
@@ -428,6 +429,7 @@ def test_the_accept_of_requests_itself_is_replaced():
     assert prepared.headers["Accept"] == MEDIA_TYPE
 
 
+@pytest.mark.slow
 def test_long_nonsense_costs_no_more_than_its_length():
     for nonsense in ('"', "a,", "\\", '"\\', ",", "text/event-stream,", "/"):
         assert is_event_stream(nonsense * 100_000) is (nonsense == "text/event-stream,")

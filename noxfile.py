@@ -21,14 +21,8 @@ WITH_SERVERS = ["tests/unit", "tests/live/frameworks", "tests/live/detached/test
 OLDEST = ["django~=4.2.0", "flask~=3.0.0", "werkzeug~=3.0.0", "gunicorn~=22.0", "requests~=2.32.0", "urllib3~=2.3.0"]
 #: What the tests of a checkout need beside the package.
 CHECKOUT = [
-    "tests",
-    "docs",
-    "benchmarks",
-    "example_projects",
-    "pyproject.toml",
-    "setup.cfg",
-    "README.md",
-    "CHANGELOG.md",
+    *("tests", "docs", "benchmarks", "example_projects"),
+    *("pyproject.toml", "setup.cfg", "README.md", "CHANGELOG.md"),
 ]
 
 nox.options.error_on_missing_interpreters = False

@@ -16,14 +16,20 @@ TESTS = Path(__file__).parent
 #: The marks of all tests in a folder or file. Other slow tests have the mark themselves.
 BY_PLACE = {
     "browser": {"live"},
+    "docs": {"slow"},
     "examples": {"live"},
     "live": {"live"},
     "load": {"live", "slow"},
     "sdk": {"live"},
     "test_clone.py": {"live"},
     "unit/benchmarks": {"slow"},
+    "unit/channels/test_gevent.py": {"slow"},
     "unit/channels/test_redis.py": {"slow"},
     "unit/cli/test_behind_servers.py": {"live"},
+    "unit/cli/test_terminal.py": {"slow"},
+    "unit/core/test_signals.py": {"slow"},
+    "unit/detached/test_collected.py": {"slow"},
+    "unit/detached/test_shortages.py": {"slow"},
 }
 #: pytest-django's fixtures that every test gets: a third of the time of a short test, and they do something only for
 #: Django's test client, mails, sites and marks.

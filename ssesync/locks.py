@@ -54,7 +54,7 @@ ORDER = (
     "channels.claims",
     "channels.feed",
     "channels.delivery",
-    "channels.audience",
+    "channels.broadcast",
     "channels.group",
     "channels.memory",
     "channels.file",

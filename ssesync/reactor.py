@@ -1,9 +1,9 @@
 """The reactor: one thread per process that waits for descriptors and time, and runs what other threads ask for.
 
 It has two users. What watches over served streams (``server/liveness.py``) asks to be called when a client leaves,
-whose connection the WSGI server has. What serves detached connections (``detached/loop.py``) has their descriptors
-here. Nothing that waits may run on this thread: a callback sets things in motion (it closes a mailbox, sends what the
-kernel takes at once). Users' code may wait, so it runs on other threads, see :func:`run_foreign`.
+whose connection the WSGI server has. What serves detached connections (``detached/connections.py``) has their
+descriptors here. Nothing that waits may run on this thread: a callback sets things in motion (it closes a mailbox,
+sends what the kernel takes at once). Users' code may wait, so it runs on other threads, see :func:`run_foreign`.
 
 Under gevent the thread is a greenlet, see ``pollers.py``.
 """

@@ -12,13 +12,12 @@ import operator
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
+from ..detached.broadcast import SEND
 from .message import Message
 
-__all__ = ["SEND", "next_batch", "split"]
+__all__ = ["next_batch"]
 
-#: Bytes of a send, about: half of what the kernel keeps for a client (see takeover.py), so that one fits in.
-SEND = 32768
-# Messages of a batch, and sends that it takes beyond those of its first channel: the loop's thread has more to do.
+# Messages of a batch, and sends that it takes beyond those of its first channel: the reactor's thread has more to do.
 _FRAMES, _SENDS = 1000, 2000
 
 Having = Callable[[str], Collection[int]]
@@ -91,13 +90,3 @@ def _in_order(lists: list[list[Message]]) -> list[Message]:
     if len(lists) == 1:
         return lists[0]
     return sorted(itertools.chain.from_iterable(lists), key=operator.attrgetter("seq"))
-
-
-def split(messages: list[Message]) -> tuple[list[Message], list[Message]]:
-    """As many of the first messages as are one send, at least one, and the others."""
-    size = len(messages[0])
-    for place, message in enumerate(itertools.islice(messages, 1, None), 1):
-        size += len(message)
-        if size > SEND:
-            return messages[:place], messages[place:]
-    return messages, []

@@ -38,7 +38,7 @@ from .reentry import Wakeup, entered
 from .subscription import Subscription
 
 if TYPE_CHECKING:
-    from .audience import Audiences
+    from .broadcast import BroadcastGroups
 
 __all__ = ["Broker"]
 
@@ -88,7 +88,7 @@ class Broker:
         #: Who subscribes in this process.
         self.dispatcher = Dispatcher()
         self.dispatcher.on_control = self._control
-        self._audiences: Audiences | None = None
+        self._broadcast_groups: BroadcastGroups | None = None
 
     def publish(
         self,
@@ -200,14 +200,14 @@ class Broker:
         return subscription
 
     @property
-    def audiences(self) -> Audiences:
+    def broadcast_groups(self) -> BroadcastGroups:
         """The detached clients of this process. Made when there is one: most processes have none."""
-        if self._audiences is None:
-            from .audience import Audiences
+        if self._broadcast_groups is None:
+            from .broadcast import BroadcastGroups
 
             with entered(), self._starting:
-                self._audiences = self._audiences or Audiences(self)
-        return self._audiences
+                self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self)
+        return self._broadcast_groups
 
     def subscriber_count(self, channel: str, *, local: bool = False) -> int:
         """How many subscribe to a channel: in all processes where the broker can tell, or only in this one.

@@ -20,7 +20,7 @@ from .index import Index, drop, having, matches, put
 from .message import CONTROL, Message
 from .reentry import entered, entered_or_inside
 
-__all__ = ["Dispatcher", "Listed", "Member", "SharedSink", "Sink"]
+__all__ = ["Closable", "Dispatcher", "Registration", "SharedSink", "Sink"]
 
 logger = logging.getLogger("ssesync")
 
@@ -32,7 +32,7 @@ _RUN = 64
 _FEW = 8
 
 
-class Listed(Protocol):
+class Closable(Protocol):
     """Who has channels. Nothing here may wait; called on any thread."""
 
     def close(self, reason: CloseReason) -> object:
@@ -64,19 +64,19 @@ class Sink(Protocol):
         """
 
 
-class ListedSink(Sink, Listed, Protocol):
+class ClosableSink(Sink, Closable, Protocol):
     """A sink that is a member itself."""
 
 
 class SharedSink(Sink, Protocol):
     """A sink that several have, who are members by themselves."""
 
-    def revoked(self, who: Listed) -> object:
+    def revoked(self, who: Closable) -> object:
         """One of those who have this is not to get what is offered from now on."""
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class Registration:
     """What the dispatcher knows of one who has channels."""
 
     channels: tuple[str, ...]
@@ -96,10 +96,10 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._lock = make_lock("channels.dispatcher")
-        self._members: dict[Listed, Member] = {}
-        self._index: Index[Listed] = Index()
-        self._keys: dict[str, Listed | dict[Listed, None]] = {}
-        self._replaced: dict[Listed, Listed] = {}  # who is about to go, by who has come instead
+        self._members: dict[Closable, Registration] = {}
+        self._index: Index[Closable] = Index()
+        self._keys: dict[str, Closable | dict[Closable, None]] = {}
+        self._replaced: dict[Closable, Closable] = {}  # who is about to go, by who has come instead
         self._snapshots: dict[str, tuple[Sink, ...]] = {}
         self._gone: deque[Any] = deque()
         #: Which log ``position`` is a place of.
@@ -111,21 +111,21 @@ class Dispatcher:
         self.on_control: Callable[[Message], object] = lambda message: None
 
     def attach(
-        self, sink: ListedSink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None
+        self, sink: ClosableSink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None
     ) -> None:
         """Offer the sink every message of these channels from now on."""
-        self._enlist(sink, Member(tuple(channels), tuple(patterns), key, sink), None)
+        self._register(sink, Registration(tuple(channels), tuple(patterns), key, sink), None)
 
-    def enlist(self, who: Listed, member: Member, instead_of: Listed | None = None) -> tuple[str, int]:
+    def register(self, who: Closable, member: Registration, instead_of: Closable | None = None) -> tuple[str, int]:
         """One more has channels, who counts by himself and ends by himself, and gets what a shared sink is offered.
 
         The sink is offered each message once, however many have it. ``instead_of`` is who will be detached next, and
         who counts no more. The answer: the log and the place in it from which on the sink is offered all messages of
         these channels. What came before, it may not have been offered.
         """
-        return self._enlist(who, member, instead_of)
+        return self._register(who, member, instead_of)
 
-    def _enlist(self, who: Any, member: Member, instead_of: Listed | None) -> tuple[str, int]:
+    def _register(self, who: Any, member: Registration, instead_of: Closable | None) -> tuple[str, int]:
         with self._held():
             self._members[who] = member
             if instead_of is not None:
@@ -136,7 +136,7 @@ class Dispatcher:
             self._changed_at(member, None if member.sink is who else member.sink)
             return self.epoch, self.position
 
-    def detach(self, who: Listed) -> None:
+    def detach(self, who: Closable) -> None:
         """Offer the sink nothing more. Any number of times, and also from a destructor, which may run anywhere."""
         self._gone.append(who)
         self._purge()
@@ -161,7 +161,7 @@ class Dispatcher:
                 changed = {*(changed or ()), *self._index.names}
             return {channel: self._count(having(self._index.names, channel)) for channel in changed}
 
-    def _count(self, found: Collection[Listed]) -> int:
+    def _count(self, found: Collection[Closable]) -> int:
         return len(found) - sum(new in found and old in found for new, old in self._replaced.items())
 
     def claim(self, channels: Iterable[str], position: int) -> list[str]:
@@ -220,7 +220,7 @@ class Dispatcher:
     def revoke(self, key: str, channel: str | None) -> int:
         """End the members that a key has, or only those that have the channel; how many that were."""
         with self._held():
-            members: list[tuple[Any, Member]] = [(who, self._members[who]) for who in having(self._keys, key)]
+            members: list[tuple[Any, Registration]] = [(who, self._members[who]) for who in having(self._keys, key)]
         members = [(who, member) for who, member in members if channel is None or member.covers(channel)]
         for who, member in members:
             if member.sink is not who:
@@ -270,7 +270,7 @@ class Dispatcher:
                 finally:
                     self._lock.release()
 
-    def _remove(self, who: Listed) -> None:
+    def _remove(self, who: Closable) -> None:
         member = self._members.pop(who, None)
         if member is None:
             return
@@ -281,7 +281,7 @@ class Dispatcher:
             drop(self._keys, member.key, who)
         self._changed_at(member)
 
-    def _changed_at(self, member: Member, sharing: Sink | None = None) -> None:
+    def _changed_at(self, member: Registration, sharing: Sink | None = None) -> None:
         if self._changed is not None:
             self._changed.update(member.channels)
         if member.patterns:

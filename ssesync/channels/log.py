@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from ..detached.source import Position
 from .message import Message
 
 __all__ = ["Log", "Page", "Position", "merged"]
-
-
-class Position(NamedTuple):
-    """A place in the log. Subscribers compare positions by identity: each one that is set is a new object."""
-
-    epoch: str
-    """Which log; ``""``: not known yet."""
-    seq: int
-    """The number of the last event before this place."""
 
 
 class Page(NamedTuple):

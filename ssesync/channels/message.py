@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..detached.source import Numbered
 from ..errors import ChannelError, EventError, excerpt
 from ..event import Event, dump_json, warned_if_encoded
 from ..wire.decoder import Decoder
@@ -23,11 +24,9 @@ _ID = re.compile(r"([0-9a-z]{1,32})-(\d{1,18})")
 _LONGEST_NAME = 200
 
 
-class Message(bytes):
+class Message(Numbered):
     """An event as it goes over the wire, id and all, that knows its place. A *sink* sends it as the bytes it is."""
 
-    #: The event's number, higher than that of every event before it in any channel.
-    seq: int
     channel: str
     _event: Event | None
 

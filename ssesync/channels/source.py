@@ -131,7 +131,7 @@ class SubscriptionSource(Detachable):
             self._channels, self._patterns, subscriber.policy, self._key, *subscriber.position,
             subscriber.state.reads_log, b"".join(self.first), len(self.first),
         )  # fmt: skip
-        connection = self._connection = self._broker.audiences.hand_over(handover, place, record, subscriber)
+        connection = self._connection = self._broker.broadcast_groups.hand_over(handover, place, record, subscriber)
         reason = subscriber.pass_on(connection)
         if reason is CloseReason.SHUTDOWN:
             connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back

@@ -19,7 +19,7 @@ from ..event import Event, dump_json
 from ..locks import make_lock
 from ..retry import FailureLog
 from ..wire.encoder import encode
-from .dispatcher import Listed
+from .dispatcher import Closable
 from .log import Log, Page, Position
 from .message import Message
 from .policy import Policy
@@ -137,7 +137,7 @@ class _End(NamedTuple):
     #: Whether these are dropped.
     discard: bool
     #: What has the client now.
-    successor: Listed | None = None
+    successor: Closable | None = None
 
 
 class Subscriber:
@@ -266,7 +266,7 @@ class Subscriber:
         """
         return self._end(_End(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
 
-    def pass_on(self, successor: Listed) -> CloseReason | None:
+    def pass_on(self, successor: Closable) -> CloseReason | None:
         """End it, as another object has the client now, and close that for whatever would have ended this.
 
         :param successor: the other object. It may be closed any number of times.

@@ -1,83 +1,222 @@
-"""Detached clients that are served together."""
+"""Broadcast groups: detached clients that get the same bytes.
+
+What a group sends is made into bytes once, and is one send for each client that is in sync. A client that is not is
+served by a :class:`Subscriber` of its own until it has caught up; then it is in sync again. What fills a group is its
+:class:`Source`, which makes these subscribers.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
 from ..wire.chunked import to_chunk
 from ..wire.encoder import KEEP_ALIVE
-from .connection import NOTHING, Connection, Totals
+from .accounting import NOTHING, Totals
+from .connection import Connection
+from .source import Numbered, Position, Source, Subscriber
+from .state import OVER, RUNNING, TRANSITIONS, State
 
 if TYPE_CHECKING:
-    from .loop import Loop
+    from .connections import Connections
 
-__all__ = ["Group"]
+__all__ = ["SEND", "BroadcastGroup", "split"]
 
 logger = logging.getLogger("ssesync")
 
+#: Bytes of a send, about: half of what the kernel keeps for a client (see handover.py), so that one fits in.
+SEND = 32768
 
-class Group:
-    """Clients that get the same bytes, all of them or some: what they are given is made once, and is one send for each.
 
-    A client that has not taken all of it leaves the step, and comes back by itself. What becomes of it meanwhile is for
-    a subclass to say. All of it on the loop's thread.
+class BroadcastGroup:
+    """See the module. All but :meth:`pending_of` on the reactor's thread.
+
+    :param keep_alive: seconds of silence after which a client is sent a keep-alive.
+    :param source: what fills it.
     """
 
-    def __init__(self, loop: Loop, keep_alive: float | None) -> None:
-        self.loop = loop
-        self.keep_alive = keep_alive
-        #: When all in step were last given something.
+    def __init__(self, connections: Connections, keep_alive: float | None, source: Source) -> None:
+        self._connections = connections
+        self._keep_alive = keep_alive
+        self._source = source
+        #: The last message that all in sync were sent.
+        self.position = Position("", -1)
+        #: When all in sync were last sent something.
         self.last_write = time.monotonic()
-        #: What all in step were given together. What only some were given is counted by each.
+        #: What all in sync were sent together. What only some were sent is counted by each.
         self.totals = NOTHING
-        self._in_step: dict[int, Connection] = {}
-        self._raw: set[int] = (
-            set()
-        )  # those without the chunked coding: behind nginx's defaults, which ask with HTTP/1.0
-        self._due = 0.0  # before this, nobody has been silent for long enough
+        # These follow from the clients' states, see move().
+        self._in_sync: dict[int, Connection] = {}
+        self._raw: set[int] = set()  # those in sync without the chunked coding: behind nginx's defaults, say (HTTP/1.0)
+        self._others: dict[int, Connection] = {}  # all that are registered and not in sync
+        self._ahead: dict[Connection, Position] = {}
+        self._lagging: dict[Connection, Subscriber] = {}
+        self._due = 0.0  # until then, no client has been silent for long enough
 
-    def is_in_step(self, connection: Connection) -> bool:
-        """Whether a client gets what is given to the group."""
-        return self._in_step.get(connection.fd) is connection
+    def __len__(self) -> int:
+        return len(self._in_sync) + len(self._others)
 
-    def step_in(self, connection: Connection) -> None:
-        """From now on a client gets what is given to the group."""
-        connection.join()
-        self._in_step[connection.fd] = connection
-        if self.keep_alive is not None:
-            self._due = min(self._due, connection.last_write + self.keep_alive)
-        if not connection.chunked:
-            self._raw.add(connection.fd)
+    def members(self) -> Iterator[Connection]:
+        """All clients that are sent what comes, or will be."""
+        yield from self._in_sync.values()
+        yield from (each for each in self._others.values() if each.state in RUNNING)
 
-    def step_out(self, connection: Connection) -> None:
-        """From now on it does not."""
-        if self.is_in_step(connection):
-            connection.part()
-            del self._in_step[connection.fd]
-            self._raw.discard(connection.fd)
+    def pending_of(self, connection: Connection) -> tuple[int, int]:
+        """Count what the client's own subscriber has for it. Any thread.
+
+        :return: events and bytes.
+        """
+        subscriber = self._lagging.get(connection)
+        return (0, 0) if subscriber is None else subscriber.pending
+
+    # States.
+
+    def move(self, connection: Connection, state: State, held: Position | Subscriber | None = None) -> None:
+        """Change the state of a client, and the sets that follow from it. Nothing else does either.
+
+        :param held: with ``AHEAD`` the client's position, with ``LAGGING`` its subscriber.
+        :raises RuntimeError: this state can't follow the one that the client is in.
+        """
+        before, fd = connection.state, connection.fd
+        if state not in TRANSITIONS[before]:
+            raise RuntimeError(f"a detached connection can't go from {before.value!r} to {state.value!r}")
+        if before is State.IN_SYNC:
+            del self._in_sync[fd]
+            self._raw.discard(fd)
+            connection.sent.leave(self.totals, self.last_write)
+        elif before is State.AHEAD:
+            del self._ahead[connection]
+        elif before is State.LAGGING:
+            self._lagging.pop(connection).cancel()
+        if state in (State.IN_SYNC, State.CLOSED):
+            self._others.pop(fd, None)
+        else:
+            self._others[fd] = connection
+        connection.state = state
+        if state is State.IN_SYNC:
+            connection.sent.join(self.totals)
+            self._in_sync[fd] = connection
+            if not connection.handover.chunked:
+                self._raw.add(fd)
+            if self._keep_alive is not None:
+                self._due = min(self._due, connection.sent.last + self._keep_alive)
+        elif isinstance(held, tuple):
+            self._ahead[connection] = held
+        elif held is not None:
+            self._lagging[connection] = held
+
+    def place(self, connection: Connection, position: Position) -> None:
+        """Go on with a client that was given all up to a position. Does nothing if it is ending or closed."""
+        if connection.state in OVER:
+            return
+        if position.epoch != self.position.epoch or position.seq > self.position.seq:
+            self.move(connection, State.AHEAD, position)
+        elif connection.waits:
+            self.move(connection, State.DRAINING)
+        else:
+            self.move(connection, State.IN_SYNC)
+
+    def lag(self, connection: Connection, position: Position, *, from_log: bool = True) -> None:
+        """Serve a client by a subscriber of its own, from a position on."""
+        subscriber = self._source.subscriber_for(connection, position, from_log=from_log)
+        self.move(connection, State.LAGGING, subscriber)
+        if not connection.waits:
+            self._serve(connection)
+
+    def read_log(self, connections: Iterable[Connection]) -> None:
+        """Have clients read the log, each from the last message that it was given: not all will be sent."""
+        for connection in connections:
+            subscriber = self._lagging.get(connection)
+            if subscriber is None:
+                self.lag(connection, self._ahead.get(connection, self.position))
+            else:
+                subscriber.missed()
+                if not connection.waits:
+                    self._serve(connection)
+
+    def restart(self, position: Position) -> None:
+        """The log was started anew: its first message here is that of a position, and says so."""
+        for subscriber in self._lagging.values():
+            subscriber.restarted(position)
+        self.position = position._replace(seq=position.seq - 1)
+        for connection, ahead in self._ahead.items():
+            # A client with a position in the new log was told when that was read for it.
+            self._ahead[connection] = ahead if ahead.epoch == position.epoch else Position(position.epoch, -1)
+
+    # Sending.
+
+    def send(self, parts: Iterable[tuple[Sequence[Numbered], Collection[int]]], last: int) -> None:
+        """Send messages to the clients in sync, and queue them for the others.
+
+        :param parts: messages in the order of the log, and the descriptors of the clients that get just these. No
+            descriptor is in two.
+        :param last: the number of the last message in the log, whether or not a client gets it.
+        """
+        before, self.position = self.position, self.position._replace(seq=last)
+        ahead, new = dict(self._ahead), dict[Connection, Sequence[Numbered]]()
+        for messages, fds in parts:
+            if self._others:
+                others = [other for fd in fds if (other := self._others.get(fd)) is not None]
+                fds = [fd for fd in fds if fd in self._in_sync]
+                new.update((each, messages) for each in others if each in ahead)
+                self._queue([each for each in others if each not in ahead], messages, before)
+            self._send_pieces(messages, fds)
+        for connection, position in ahead.items():
+            if connection.state is State.AHEAD:
+                self._follow(connection, position, new.get(connection, ()))
+
+    def _follow(self, connection: Connection, position: Position, messages: Sequence[Numbered]) -> None:
+        """Send a client that is ahead what comes after its position."""
+        if position.epoch == self.position.epoch and (own := [each for each in messages if each.seq > position.seq]):
+            connection.give(b"".join(own), len(own))
+        self.place(connection, position)
+
+    def _send_pieces(self, messages: Sequence[Numbered], fds: Collection[int]) -> None:
+        """Send messages to clients in sync, in so many sends that each of them fits in."""
+        while fds:
+            piece, messages = split(messages)
+            self.give(fds, b"".join(piece), len(piece))
+            if not messages:
+                return
+            short = [self._others[fd] for fd in fds if fd in self._others]
+            self._queue(short, messages, self.position._replace(seq=piece[-1].seq))
+            fds = [fd for fd in fds if fd in self._in_sync]
+
+    def _queue(self, connections: Iterable[Connection], messages: Sequence[Numbered], position: Position) -> None:
+        """Queue messages for clients that are draining, which were sent all up to a position, or that lag."""
+        for connection in connections:
+            if connection.state is State.DRAINING:
+                self.lag(connection, position, from_log=False)
+            subscriber = self._lagging.get(connection)  # None: it is ending
+            if subscriber is not None and not subscriber.offer(messages):
+                connection.abort(subscriber.reason or CloseReason.OVERFLOW)
 
     def give_all(self, data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send to all in step. Those who can't take all of it step out, see :meth:`fell_behind`."""
-        self.give(self._in_step, data, events, keep_alives)
+        """Send the same to all in sync."""
+        self.give(self._in_sync, data, events, keep_alives)
 
     def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send to some of those in step, by their descriptors. Those who can't take all of it step out."""
+        """Send the same to some of those in sync. Those that do not take all of it are draining then.
+
+        :param fds: their descriptors.
+        :param events: how many events ``data`` holds.
+        :param keep_alives: how many keep-alives.
+        """
         now = time.monotonic()
-        if len(fds) == len(self._in_step):
-            # To count it once for all is what makes ten thousand cost the same as one.
+        if len(fds) == len(self._in_sync):
+            # Counted once for all: so ten thousand clients cost no more here than one.
             totals = self.totals
             self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
             self.last_write = now
         else:
             for fd in fds:
-                connection = self._in_step[fd]
-                connection.count(events, len(data), keep_alives)
-                connection.written = now
-        if len(self._raw) in (0, len(self._in_step)):
+                self._in_sync[fd].sent.add(events, len(data), keep_alives, now)
+        if len(self._raw) in (0, len(self._in_sync)):
             self._send(data if self._raw else to_chunk(data), list(fds))
             return
         chunked, raw = [fd for fd in fds if fd not in self._raw], [fd for fd in fds if fd in self._raw]
@@ -86,52 +225,120 @@ class Group:
                 self._send(wire, those)
 
     def _send(self, wire: bytes, fds: Iterable[int]) -> None:
-        for fd, sent in self.loop.send_to_all(fds, wire):
-            connection = self._in_step[fd]
+        for fd, sent in self._connections.send_to_all(fds, wire):
+            connection = self._in_sync[fd]
             try:
-                self._fell_short(connection, wire, sent)
+                self.move(connection, State.DRAINING)
+                connection.keep(wire, sent)
             except Exception:
-                logger.exception("a detached stream ends, as its client could not be waited for")
-                self.loop.end(connection, CloseReason.ERROR)
+                logger.exception("a detached stream is closed, as its socket can't be watched until it takes more")
+                connection.abort(CloseReason.ERROR)
 
-    def _fell_short(self, connection: Connection, wire: bytes, sent: int) -> None:
-        self.step_out(connection)
-        if not connection.keep(wire, sent) and not connection.closed:
-            self.fell_behind(connection)
+    # What a client has taken, and what its subscriber has for it.
+
+    def drained(self, connection: Connection) -> None:
+        """A client has taken all that waited for it."""
+        if connection.state is State.LAGGING:
+            self._serve(connection)
+        elif connection.state is State.DRAINING:
+            self.place(connection, self.position)
+
+    def progressed(self, connection: Connection) -> None:
+        """A client has taken some of what waits for it."""
+        subscriber = self._lagging.get(connection)
+        if subscriber is not None:
+            subscriber.progressed()
+
+    def take_rest(self, connection: Connection) -> tuple[bytes, int]:
+        """Take what is queued for a client that is about to end: nothing, if what comes first is in the log.
+
+        :return: that, and how many events it is.
+        """
+        subscriber = self._lagging.get(connection)
+        if subscriber is None or subscriber.reading or subscriber.position is None:
+            return b"", 0
+        items = subscriber.poll() or ()
+        return b"".join(items), len(items)
+
+    def left(self, connection: Connection) -> None:
+        """A client is closed."""
+        self._source.left(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        """Give a client what its subscriber has for it; when there is no more, it has caught up."""
+        subscriber = self._lagging.get(connection)
+        while subscriber is not None and connection.state is State.LAGGING:
+            if connection.waits or subscriber.reading:
+                return
+            items = subscriber.poll()
+            if items is None:
+                connection.abort(subscriber.reason or CloseReason.CANCELLED)
+            elif items:
+                connection.give(b"".join(items), len(items))
+            elif (position := subscriber.position) is not None:
+                self.place(connection, position)
+            else:
+                subscriber.reading = True
+                self._connections.read(functools.partial(self._read, connection, subscriber))
+
+    def _read(self, connection: Connection, subscriber: Subscriber) -> None:
+        items = subscriber.read()
+        self._connections.call_soon(lambda: self._has_read(connection, subscriber, items))
+
+    def _has_read(self, connection: Connection, subscriber: Subscriber, items: list[bytes]) -> None:
+        subscriber.reading = False
+        if self._lagging.get(connection) is not subscriber:
+            return  # it is ending, or closed
+        if items:
+            connection.give(b"".join(items), len(items))
+        if items or subscriber.reason is not None or subscriber.position is not None:  # else the next tick tries again
+            self._serve(connection)
+
+    # Time.
 
     def tick(self, now: float) -> None:
-        """Twice a second: send a keep-alive to those in step who were given nothing for so long."""
-        if self.keep_alive is None or now < self._due:
+        """Twice a second: cut off clients that have stalled, send keep-alives, serve clients whose log could not be
+        read."""
+        # No client in sync has anything to take.
+        for connection in list(self._others.values()):
+            if connection.has_stalled(now):
+                connection.abort(CloseReason.STALLED)
+        for connection in list(self._lagging):
+            self._serve(connection)
+        self._source.tick()
+        if self._keep_alive is not None:
+            self._keep_alive_in_sync(now, self._keep_alive)
+            self._keep_alive_others(now, self._keep_alive)
+
+    def _keep_alive_in_sync(self, now: float, keep_alive: float) -> None:
+        if now < self._due:
             return
-        limit = now - self.keep_alive
+        limit = now - keep_alive
         if self.last_write > limit:
-            self._due = self.last_write + self.keep_alive
+            self._due = self.last_write + keep_alive
             return
-        last = {fd: connection.written for fd, connection in self._in_step.items()}
+        last = {fd: connection.sent.last for fd, connection in self._in_sync.items()}
         silent = [fd for fd, written in last.items() if written <= limit]
         # The next to be silent for so long is one of the others, or one of these.
-        self._due = min([now, *(written for written in last.values() if written > limit)]) + self.keep_alive
+        self._due = min([now, *(written for written in last.values() if written > limit)]) + keep_alive
         if silent:
             self.give(silent, KEEP_ALIVE, 0, 1)
 
-    # For a subclass.
+    def _keep_alive_others(self, now: float, keep_alive: float) -> None:
+        for connection in (*self._ahead, *self._lagging):
+            # Not into the middle of what waits: and a client that takes that needs none.
+            if connection.sent.last + keep_alive <= now and not connection.waits:
+                connection.give(KEEP_ALIVE, 0, 1)
 
-    def fell_behind(self, connection: Connection) -> None:
-        """A client has stepped out, since it can't take more."""
 
-    def caught_up(self, connection: Connection) -> None:
-        """A client has taken all that waited for it."""
+def split(messages: Sequence[Numbered]) -> tuple[Sequence[Numbered], Sequence[Numbered]]:
+    """Divide messages after as many of them as are one send, at least one.
 
-    def made_progress(self, connection: Connection) -> None:
-        """A client has taken some of what waits for it."""
-
-    def left(self, connection: Connection) -> None:
-        """A client has ended, for its ``reason``."""
-
-    def last_for(self, connection: Connection) -> tuple[bytes, int]:
-        """What a client that ends is still to get, and how many events that is."""
-        return b"", 0
-
-    def pending_of(self, connection: Connection) -> tuple[int, int]:
-        """How many events and bytes wait for a client. From any thread."""
-        return 0, 0
+    :return: these, and the others.
+    """
+    size = len(messages[0])
+    for place, message in enumerate(itertools.islice(messages, 1, None), 1):
+        size += len(message)
+        if size > SEND:
+            return messages[:place], messages[place:]
+    return messages, messages[:0]

@@ -1,124 +1,124 @@
-"""A detached client: the connection that the loop has in the server's stead."""
+"""One detached client: its socket, its state, and what it was sent."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CloseReason
+from ..executor import logged
 from ..server.ending import encode_error, finishes
 from ..server.margins import come_back
 from ..server.stats import StreamStats
 from ..settings import Settings
 from ..wire.chunked import LAST_CHUNK, to_chunk
-from .sending import AGAIN
+from .accounting import Sent
+from .disconnecting import disconnect
+from .sending import AGAIN, PIECE, Unsent
+from .state import OVER, State
 
 if TYPE_CHECKING:
-    from .broadcast import Group
-    from .loop import Loop
+    from .broadcast import BroadcastGroup
+    from .connections import Connections
 
-__all__ = ["NOTHING", "Connection", "Handover", "Record", "Totals"]
-
-# Bytes of a rest that are handed to the kernel at a time: copied for that, while what waits is shared by all clients.
-_PIECE = 65536
+__all__ = ["Connection", "Handover", "Record"]
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """All that it takes to serve a client from now on: plain values, and no way back to who gave them."""
+    """All that is needed to serve a client from now on: plain values, without a reference to the stream."""
 
     fd: int
-    """The client's socket. Whoever has this owns it."""
+    """The client's socket. The object that has it owns it."""
     chunked: bool
-    """Whether the answer has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
+    """Whether the response has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
     head: bytes = field(repr=False)  # it has cookies
-    """What comes first on the wire: status line, headers, opening."""
+    """What is sent first: status line, headers, opening."""
     name: str
-    """What log lines call the stream."""
+    """The stream's name in log lines."""
     settings: Settings
     began: float
-    """When, on the monotonic clock."""
+    """When the stream was made, on the monotonic clock."""
     given: int
     """Bytes of the stream that are in ``head``."""
     orderly: bool = True
-    """Whether the client comes back for what it misses, so that its answer may end as if it were whole."""
+    """Whether the client can resume, so that its response may end as a complete one does."""
 
 
 class Record(Protocol):
-    """Who keeps account of a detached stream."""
+    """Keeps account of a detached stream."""
 
     def began(self, connection: Connection) -> object:
-        """It is about to be served. On the server's thread."""
+        """The connection is about to be registered. Called on the server's thread."""
 
     def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> object:
-        """It has ended. On the loop's thread: this must not wait."""
-
-
-class Totals(NamedTuple):
-    """What all in a group have been given together."""
-
-    events: int = 0
-    bytes: int = 0
-    keep_alives: int = 0
-
-
-#: What a new group has been given.
-NOTHING = Totals()
+        """The connection is closed. Called on the reactor's thread: this must not wait."""
 
 
 class Connection:
-    """One client. :meth:`cancel` and :meth:`stop` may be called from any thread, and so may what only looks; the rest
-    belongs to the loop's.
+    """One client. Any thread may call :meth:`cancel` and :meth:`stop` and read the properties; the rest belongs to the
+    reactor's thread.
 
-    There are thousands, so each is small: what it has in common with others is its group's.
+    There are thousands, so each is small: what it has in common with others is in its group.
     """
 
     __slots__ = (
-        "__weakref__", "_base", "_bytes", "_events", "_keep_alives", "_loop", "_rest", "_since", "_taken", "born",
-        "chunked", "early", "ending", "farewell", "fd", "group", "member", "name", "orderly", "reason", "record",
-        "settings", "written",
+        "__weakref__", "_connections", "_deferred", "_reason", "_unsent", "fd", "group", "handover", "record",
+        "registration", "sent", "state",
     )  # fmt: skip
 
-    def __init__(self, loop: Loop, handover: Handover, group: Group, record: Record) -> None:
-        self._loop = loop
-        #: What log lines call the stream.
-        self.name = handover.name
+    def __init__(
+        self, connections: Connections, handover: Handover, group: BroadcastGroup, record: Record, registration: Any
+    ) -> None:
+        self._connections = connections
         self.fd = handover.fd
-        self.chunked = handover.chunked
-        self.settings = handover.settings
-        self.orderly = handover.orderly
-        self.born = handover.began
+        #: What was handed over, without the head.
+        self.handover = dataclasses.replace(handover, head=b"")
         self.group = group
         self.record = record
-        #: Why it has ended.
-        self.reason: CloseReason | None = None
-        #: Why it ends as soon as all that waits is sent.
-        self.ending: CloseReason | None = None
-        self.farewell = b""
-        #: What was asked of it before the loop had it.
-        self.early: Callable[[], object] | None = None
-        self._rest: memoryview | None = None
-        self._since = self._taken = 0.0  # when it began to wait for the client, and bytes since then
-        self._base = NOTHING  # the group's totals when it joined
-        self._events, self._bytes, self._keep_alives = 0, handover.given, 0  # what it was given besides
-        #: When it was last given something that not all in the group were given: its head first. Monotonic clock.
-        self.written = time.monotonic()
-        #: What the group knows of this client. For the group alone.
-        self.member: Any = None
+        #: What the group's source knows of the client, and nobody else.
+        self.registration = registration
+        #: Changed by the group alone.
+        self.state = State.ARRIVING
+        self.sent = Sent(handover.given)
+        self._reason: CloseReason | None = None  # why it is ending, or closed
+        self._deferred: Callable[[], object] | None = None  # the first request that came before it was registered
+        self._unsent: Unsent | None = None
 
     # Any thread.
 
     @property
+    def name(self) -> str:
+        """The stream's name in log lines."""
+        return self.handover.name
+
+    @property
+    def settings(self) -> Settings:
+        """The stream's settings."""
+        return self.handover.settings
+
+    @property
     def closed(self) -> bool:
         """Whether it has ended."""
-        return self.reason is not None
+        return self.state is State.CLOSED
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why it has ended, ``None`` while it has not."""
+        return self._reason if self.state is State.CLOSED else None
+
+    @property
+    def ending(self) -> CloseReason | None:
+        """Why it ends as soon as all that waits is sent, ``None`` if it does not."""
+        return self._reason if self.state is State.ENDING else None
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
         """End at once: what waits is dropped."""
         why = CloseReason(reason)
-        self._loop.call_soon(lambda: self._loop.end(self, why))
+        self._connections.call_soon(lambda: self.abort(why))
 
     #: What the dispatcher calls.
     close = cancel
@@ -126,37 +126,33 @@ class Connection:
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
         """End after what waits, then ``last``, then a reconnection time, or an error event if it can't resume."""
         why = CloseReason(reason)
-        self._loop.call_soon(lambda: self._loop.stop(self, why, last))
+        self._connections.call_soon(lambda: self.finish(why, last))
 
-    def tell(self, call: Callable[[], object]) -> None:
-        """Call on a thread on which others' code may take its time."""
-        self._loop.tell(call)
+    def run_in_executor(self, call: Callable[[], object]) -> None:
+        """Call users' code, which may take its time, on a thread that is there for that."""
+        self._connections.run_in_executor(call)
 
     @property
     def finishes(self) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops."""
-        return finishes(self.settings, self.orderly)
+        return finishes(self.handover.settings, self.handover.orderly)
 
     @property
     def stats(self) -> StreamStats:
         """What the stream came to so far."""
-        base = self._base
-        now = self.group.totals if self.group.is_in_step(self) else base
-        return StreamStats(
-            now.events - base.events + self._events,
-            now.bytes - base.bytes + self._bytes,
-            now.keep_alives - base.keep_alives + self._keep_alives,
-            time.monotonic() - self.born,
-        )
+        return StreamStats(*self.sent.total(self.group.totals), time.monotonic() - self.handover.began)
 
     @property
     def last_write(self) -> float:
-        """When it was last given something, on the monotonic clock."""
-        return max(self.written, self.group.last_write) if self.group.is_in_step(self) else self.written
+        """When it was last sent something, on the monotonic clock."""
+        return max(self.sent.last, self.group.last_write) if self.state is State.IN_SYNC else self.sent.last
 
     def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` tells of this stream."""
-        stats, rest = self.stats, self._rest
+        """Describe the stream.
+
+        :return: its part of ``streams.snapshot()``.
+        """
+        stats, unsent = self.stats, self._unsent
         events, size = self.group.pending_of(self)
         return {
             "id": id(self),
@@ -165,92 +161,155 @@ class Connection:
             "events": stats.events,
             "bytes": stats.bytes,
             "pending_events": events,
-            "pending_bytes": size + (0 if rest is None else len(rest)),
+            "pending_bytes": size + (0 if unsent is None else len(unsent)),
             "last_write": round(time.monotonic() - self.last_write, 3),
             "tier": "detached",
-            "senses_disconnect": self.settings.sense_disconnect,
+            "senses_disconnect": self.handover.settings.sense_disconnect,
         }
 
-    # The loop's thread.
-
-    def join(self) -> None:
-        """From now on what the group is given counts as given to this."""
-        self._base = self.group.totals
-
-    def part(self) -> None:
-        """What the group is given from now on does not."""
-        now, base, self._base = self.group.totals, self._base, NOTHING
-        self.written = max(self.written, self.group.last_write)
-        self.count(now.events - base.events, now.bytes - base.bytes, now.keep_alives - base.keep_alives)
-
-    def count(self, events: int, size: int, keep_alives: int) -> None:
-        """So much was given to this client, and not to all in the group."""
-        self._events += events
-        self._bytes += size
-        self._keep_alives += keep_alives
+    # The reactor's thread: sending.
 
     @property
     def waits(self) -> bool:
-        """Whether the client must take something before it can be given more."""
-        return self._rest is not None
+        """Whether the client must take something before it can be sent more."""
+        return self._unsent is not None
+
+    def open(self, head: bytes) -> None:
+        """Send the head, and do what was requested before the connection was registered."""
+        self.put(head)
+        if self._deferred is not None:
+            self._deferred()
 
     def give(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bool:
-        """Send events to this client alone; whether it has taken all of them."""
-        self.count(events, len(data), keep_alives)
-        self.written = time.monotonic()
-        return self.put(to_chunk(data) if self.chunked else data)
+        """Send events to this client alone, after what waits.
+
+        :return: whether the client has taken all of it.
+        """
+        self.sent.add(events, len(data), keep_alives, time.monotonic())
+        return self.put(to_chunk(data) if self.handover.chunked else data)
 
     def put(self, wire: bytes) -> bool:
-        """Send bytes as they are, after what waits, and keep what is not taken; whether all was."""
-        if self._rest is not None:
-            self._rest = memoryview(bytes(self._rest) + wire)
+        """Send bytes as they are, after what waits, and keep what is not taken.
+
+        :return: whether the client has taken all of it.
+        """
+        if self._unsent is not None:
+            self._unsent.pieces.append(memoryview(wire))
             return False
-        return self.keep(wire, self._loop.send(self.fd, wire, len(wire)))
+        return self.keep(wire, self._connections.send(self.fd, wire, len(wire)))
 
     def keep(self, wire: bytes, sent: int) -> bool:
-        """So much of these bytes was taken: keep the rest; whether there is none."""
+        """Keep what send() did not take.
+
+        :param sent: what it returned, see :func:`ssesync.detached.sending.make_send`.
+        :return: whether it took all.
+        """
         if sent == len(wire):
             return True
         if sent < 0 and sent not in AGAIN:
-            self._loop.end(self, CloseReason.CLIENT_GONE)
+            self.abort(CloseReason.CLIENT_GONE)
             return False
-        self._rest = memoryview(wire)[max(0, sent) :]
-        self._since, self._taken = time.monotonic(), 0.0
-        self._loop.await_room(self)
+        self._unsent = Unsent(memoryview(wire)[max(0, sent) :])
+        self._connections.await_room(self, True)
         return False
 
-    def go_on(self) -> bool:
-        """The client can take more; whether it has taken all that waited."""
-        while self._rest is not None:
-            piece = bytes(self._rest[:_PIECE])
-            sent = self._loop.send(self.fd, piece, len(piece))
+    def on_room(self) -> None:
+        """The client can take more: send what waits."""
+        unsent = self._unsent
+        while unsent is not None and unsent.pieces:
+            piece = bytes(unsent.pieces[0][:PIECE])
+            sent = self._connections.send(self.fd, piece, len(piece))
             if sent < 0 and sent not in AGAIN:
-                self._loop.end(self, CloseReason.CLIENT_GONE)
-                return False
-            taken = max(0, sent)
-            self._taken += taken
-            if self._taken >= _PIECE:
-                self._since, self._taken = time.monotonic(), 0.0
-            self._rest = self._rest[taken:] if taken < len(self._rest) else None
-            if taken < len(piece):
-                return False
-        return True
+                self.abort(CloseReason.CLIENT_GONE)
+                return
+            unsent.drop(max(0, sent))
+            if sent < len(piece):
+                self.group.progressed(self)
+                return
+        if unsent is None:
+            return
+        self._unsent = None
+        self._connections.await_room(self, False)
+        if self.state is State.ENDING:
+            self._close(self._reason or CloseReason.CANCELLED)
+        else:
+            self.group.drained(self)
 
     def has_stalled(self, now: float) -> bool:
-        """Whether the client has taken too long for 64 kB."""
-        timeout = self.settings.send_timeout
-        return self._rest is not None and timeout is not None and now - self._since > timeout
+        """Ask whether the client has taken longer than ``send_timeout`` for 64 kB.
 
-    def last_words(self, reason: CloseReason) -> bytes:
-        """What comes last: a reconnection time, or the error event."""
-        return come_back(self.settings) if self.orderly else encode_error(self.settings, reason, None, self.name)
+        :return: whether it has.
+        """
+        return self._unsent is not None and self._unsent.has_stalled(now, self.handover.settings.send_timeout)
 
-    def bid_farewell(self, last: bytes) -> bool:
-        """Send the last bytes, or have them sent when the rest is; whether all is sent."""
-        self.farewell = to_chunk(last) + (LAST_CHUNK if self.orderly else b"") if self.chunked else last
-        return self._rest is None and self.finish()
+    # The reactor's thread: the end.
 
-    def finish(self) -> bool:
-        """What waited is sent, so now the last bytes, unless they were what waited; whether all is sent."""
-        farewell, self.farewell = self.farewell, LAST_CHUNK
-        return farewell is LAST_CHUNK or self.put(farewell)
+    def abort(self, reason: CloseReason) -> None:
+        """End at once. Does nothing if it has ended."""
+        if self.state is not State.CLOSED and not self._defer(lambda: self.abort(reason)):
+            self._close(reason)
+
+    def finish(self, reason: CloseReason, last: bytes = b"") -> None:
+        """End after what waits, ``last`` and the trailer. Does nothing if it is ending already."""
+        if self.state in OVER or self._defer(lambda: self.finish(reason, last)):
+            return
+        if self.handover.orderly or not callable(self.handover.settings.error_event):
+            self._finish(reason, last + self._trailer(reason))
+            return
+
+        def make() -> None:  # it calls the user's function
+            trailer = self._trailer(reason)
+            self._connections.call_soon(lambda: self._finish(reason, last + trailer))
+
+        self.run_in_executor(make)
+
+    def fail(self, reason: CloseReason) -> None:
+        """End a connection that could not be registered: not even its head was sent."""
+        self._close(reason)
+
+    def _defer(self, request: Callable[[], object]) -> bool:
+        """Keep a request that comes before the connection is registered, unless one is kept already; whether so."""
+        if self.state is not State.ARRIVING:
+            return False
+        self._deferred = self._deferred or request
+        return True
+
+    def _trailer(self, reason: CloseReason) -> bytes:
+        """What is sent last: a reconnection time, or the error event."""
+        handover = self.handover
+        if handover.orderly:
+            return come_back(handover.settings)
+        return encode_error(handover.settings, reason, None, handover.name)
+
+    def _finish(self, reason: CloseReason, last: bytes) -> None:
+        if self.state in OVER:
+            return
+        rest, events = self.group.take_rest(self)
+        self._reason = reason
+        self.group.move(self, State.ENDING)
+        if rest:
+            self.give(rest, events)
+        if not self.closed and self.put(self._framed(last)):
+            self._close(reason)
+
+    def _framed(self, last: bytes) -> bytes:
+        if not self.handover.chunked:
+            return last
+        return to_chunk(last) + (LAST_CHUNK if self.handover.orderly else b"")
+
+    def _close(self, reason: CloseReason) -> None:
+        # Neither its head nor its trailer is to be ended by anything more.
+        is_silent = self.state in (State.ARRIVING, State.ENDING)
+        self._connections.unwatch(self)
+        self._reason = reason
+        # Before all that may fail: nothing is sent to the descriptor any more.
+        self.group.move(self, State.CLOSED)
+        logged(lambda: self._disconnect(reason, is_silent))
+        logged(lambda: self.group.left(self))
+        logged(lambda: self.record.ended(self, reason, self.stats))
+        self._connections.forget(self)
+
+    def _disconnect(self, reason: CloseReason, is_silent: bool) -> None:
+        handle = disconnect(self, reason, self._connections.send, is_silent=is_silent)
+        if handle is not None:
+            self._connections.reset_later(handle)

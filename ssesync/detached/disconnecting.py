@@ -1,4 +1,4 @@
-"""How the connection of a detached client is closed."""
+"""How a detached client's connection is closed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..server.cutting import drop_rest, unacknowledged
 from ..server.ending import ABSENT, encode_error
 from ..server.wsgi_sockets import reset_on_close
 from ..wire.chunked import LAST_CHUNK, to_chunk
+from .sending import Send
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["disconnect"]
 
 
-def disconnect(connection: Connection, reason: CloseReason) -> socket.socket | None:
-    """Close the connection: cleanly, unless the client is in the middle of something, or would take a part of the
-    answer for the whole. On the loop's thread.
+def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_silent: bool) -> socket.socket | None:
+    """Close the connection: with a reset where the client has not taken all, or would take a part of the response for
+    the whole; else cleanly. On the reactor's thread.
 
-    :return: what is to be closed when its client has what was sent, with a reset.
+    :param send: see :func:`ssesync.detached.sending.make_send`.
+    :param is_silent: send nothing before the end: no head was sent, or the trailer was.
+    :return: what the caller is to close when the client has acknowledged what was sent, which resets the connection.
     """
-    if reason is CloseReason.CLIENT_GONE and (connection.orderly or connection.chunked):
-        # Thousands may leave at once, and each call to the system lets go of the interpreter's lock.
+    handover = connection.handover
+    if reason is CloseReason.CLIENT_GONE and (handover.orderly or handover.chunked):
+        # Thousands may leave at once, and each system call beyond this one releases the interpreter's lock.
         os.close(connection.fd)
         return None
     try:
@@ -34,28 +38,29 @@ def disconnect(connection: Connection, reason: CloseReason) -> socket.socket | N
         os.close(connection.fd)
         return None
     try:
-        handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client says
-        if _end(connection, handle, reason):
-            return handle
+        handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client sends
+        if not (is_silent or connection.waits or reason in ABSENT):
+            end = _end(connection, reason)
+            send(connection.fd, end, len(end))
+        if not connection.waits and (handover.orderly or handover.chunked):
+            handle.shutdown(socket.SHUT_WR)
+            drop_rest(handle)
+        else:
+            # A FIN would look like the end of a complete response. The reset waits for what is in flight, which it
+            # would discard, unless the response is cut off in the middle anyway.
+            reset_on_close(handle)
+            if not connection.waits and reason not in ABSENT and unacknowledged(connection.fd) != 0:
+                return handle
     except OSError:
-        pass  # nothing to be read, or it has gone already
+        pass  # nothing to be read, or the client is gone already
     handle.close()
     return None
 
 
-def _end(connection: Connection, handle: socket.socket, reason: CloseReason) -> bool:
-    """Send what ends the answer; whether the connection must be kept until the client has that."""
-    in_the_middle = connection.waits
-    if not in_the_middle and not connection.farewell and reason not in ABSENT:
-        end = LAST_CHUNK if connection.chunked and connection.orderly else b""
-        if not connection.orderly:
-            last = encode_error(connection.settings, reason, None, connection.name, call=False)
-            end = to_chunk(last) if connection.chunked else last
-        connection.group.loop.send(connection.fd, end, len(end))
-    if not in_the_middle and (connection.orderly or connection.chunked):
-        handle.shutdown(socket.SHUT_WR)
-        drop_rest(handle)
-        return False
-    # A reset, since an end would look like that of an answer; and what waits for it goes at once.
-    reset_on_close(handle)
-    return not in_the_middle and reason not in ABSENT and unacknowledged(connection.fd) != 0
+def _end(connection: Connection, reason: CloseReason) -> bytes:
+    """The end of a response that is ended between two events."""
+    handover = connection.handover
+    if handover.orderly:
+        return LAST_CHUNK if handover.chunked else b""
+    event = encode_error(handover.settings, reason, None, handover.name, call=False)
+    return to_chunk(event) if handover.chunked else event

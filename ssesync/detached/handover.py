@@ -3,9 +3,9 @@
 Nothing in WSGI gives a socket away, and headers are the server's and the middleware's to make. So they are *sniffed
 through a dummy*: while the server writes them, and the stream's opening, its descriptor leads into a socket pair of
 ours. What comes out at the other end is what the client would have got. If it is exactly that, head, opening and
-nothing else, the client gets it from the loop, and the server finds its own connection ended. If it is anything else,
-some middleware changes what the stream gives, and the stream is served as any other: the bytes go to the client, and
-the descriptor leads there again.
+nothing else, the client gets it from the reactor, and the server finds its own connection ended. If it is anything
+else, some middleware changes what the stream gives, and the stream is served as any other: the bytes go to the client,
+and the descriptor leads there again.
 
 The law of this file: not a byte is lost, doubled or out of order, whatever happens, and the server's descriptor is
 always one that it can use.
@@ -228,7 +228,7 @@ class Takeover:
         self._ours.shutdown(socket.SHUT_WR)
         fd = self._take_real()
         try:
-            with contextlib.suppress(OSError):  # it is gone already, which the loop will find
+            with contextlib.suppress(OSError):  # it is gone already, which the reactor will find
                 _prepare(fd, None if self._send_timeout is None else self._send_timeout + 10)
             give(fd, head)
         except Exception as error:

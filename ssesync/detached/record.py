@@ -1,4 +1,4 @@
-"""What ties a detached stream to the process's count of streams, and to its ``on_close``."""
+"""The account of a detached stream: the process's count of streams, and ``on_close``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("ssesync")
 
 
 class DetachedRecord:
-    """What is still to be done for a detached stream by the process that its request came to."""
+    """What the process does for a detached stream beside sending: it counts it, and calls its ``on_close``."""
 
     __slots__ = ("_context", "_key", "_on_close", "_stream")
 
@@ -38,7 +38,7 @@ class DetachedRecord:
         self._stream = weakref.ref(stream)
         self._key = key
         self._on_close = on_close
-        # A context holds the request and all that hangs on it.
+        # A context refers to the request and all that the request refers to.
         self._context = None if on_close is None else context
 
     def began(self, connection: Connection) -> None:
@@ -49,12 +49,12 @@ class DetachedRecord:
 
     def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
         """See :class:`ssesync.detached.connection.Record`."""
-        streams.leave(connection, self._key, reason, connection.tell)
+        streams.leave(connection, self._key, reason, connection.run_in_executor)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:
-            stream.cancelled._set(reason, connection.tell)
+            stream.cancelled._set(reason, connection.run_in_executor)
         if on_close is not None and context is not None:
-            connection.tell(lambda: context.run(_close, connection.name, on_close, reason, stats))
+            connection.run_in_executor(lambda: context.run(_close, connection.name, on_close, reason, stats))
 
 
 def _close(

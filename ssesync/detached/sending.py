@@ -1,7 +1,7 @@
-"""send(2) without waiting, and without letting go of the interpreter's lock.
+"""send(2) without waiting and without releasing the interpreter's lock, and the bytes that it did not take.
 
-``socket.send`` lets go of it round a call of some 10 µs. With one other thread that computes, the loop then stands in
-line for it after each client, 5 ms at a time: in a prototype 2,000 clients took 2.4 to 6.5 s instead of 27 ms.
+``socket.send`` releases the lock for a call of some 10 µs. With one other thread that computes, the reactor then waits
+for the lock after each client, 5 ms at a time: in a prototype 2,000 clients took 2.4 to 6.5 s instead of 27 ms.
 ``ctypes.PyDLL`` keeps the lock for the call, which never waits: 35 to 71 ms.
 """
 
@@ -12,14 +12,19 @@ import functools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable
 
-__all__ = ["AGAIN", "make_send", "make_send_to_all"]
+__all__ = ["AGAIN", "PIECE", "Send", "SendToAll", "Unsent", "make_send", "make_send_to_all"]
 
 logger = logging.getLogger("ssesync")
 
-#: What :func:`make_send`'s function answers where the client takes no more now.
+#: What :func:`make_send`'s function returns where the client takes no more now.
 AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK, -errno.ENOBUFS, -errno.EINTR)
+
+#: Bytes that are passed to send() at a time of what waits for a client. They are copied for the call; what waits itself
+#: is shared by all clients of a group.
+PIECE = 65536
 
 Send = Callable[[int, bytes, int], int]
 SendToAll = Callable[[Iterable[int], bytes], list[tuple[int, int]]]
@@ -27,11 +32,14 @@ SendToAll = Callable[[Iterable[int], bytes], list[tuple[int, int]]]
 
 @functools.cache
 def make_send() -> Send:
-    """A function of descriptor, bytes and their number, which gives how many of them were taken, or ``-errno``."""
+    """Make what sends.
+
+    :return: a function of descriptor, bytes and their number, which returns how many of them were taken, or ``-errno``.
+    """
     try:
         return _make_holding()
     except (ImportError, OSError, AttributeError, TypeError):
-        logger.debug("the C library's send() can't be had: with busy threads beside them, detached streams are slower")
+        logger.debug("the C library's send() is not available: beside busy threads, detached streams are slower")
         return plain_send
 
 
@@ -49,17 +57,17 @@ def _make_holding() -> Send:
         return sent if sent >= 0 else -get_errno()
 
     if send(-1, b"", 0) != -errno.EBADF:
-        raise OSError("send() does not tell what is wrong")
+        raise OSError("send() does not report errors")
     return send
 
 
 @functools.cache
 def make_send_to_all() -> SendToAll:
-    """A function of descriptors and the bytes for each, which gives those that took less, each with what
-    :func:`make_send`'s answers for it.
+    """Make what sends the same to many: half the price of a call of :func:`make_send`'s for each, as the arguments are
+    converted for C once, and errno is read only where there is an error.
 
-    What is the same for all is made for C once, and errno is asked for only where there is one: half the price of a
-    call.
+    :return: a function of descriptors and bytes, which returns those that did not take all, each with what
+        :func:`make_send`'s function returns for it.
     """
     send = make_send()
     if send is plain_send:
@@ -75,7 +83,7 @@ def make_send_to_all() -> SendToAll:
         text, length = ctypes.c_char_p(data), ctypes.c_size_t(size)
         for fd in fds:
             sent = native(fd, text, length, flags)
-            # Once more, for errno. By now it may be taken.
+            # Once more, for errno. By now there may be room.
             if sent != size and (sent >= 0 or (sent := send(fd, data, size)) != size):
                 short.append((fd, sent))
         return short
@@ -95,3 +103,36 @@ def plain_send(fd: int, data: bytes, size: int) -> int:
         return os.write(fd, data)
     except OSError as error:
         return -(error.errno or errno.EIO)
+
+
+class Unsent:
+    """The bytes that a client has still to take. They are not copied: those of a broadcast are shared by all clients
+    that have not taken it."""
+
+    __slots__ = ("pieces", "since", "taken")
+
+    def __init__(self, data: memoryview) -> None:
+        self.pieces = [data]
+        self.since = time.monotonic()  # when it began to wait, or last took another 64 kB
+        self.taken = 0  # bytes since then
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def drop(self, size: int) -> None:
+        """The client has taken this much of the first piece."""
+        self.taken += size
+        if self.taken >= PIECE:
+            self.since, self.taken = time.monotonic(), 0
+        first = self.pieces[0]
+        if size < len(first):
+            self.pieces[0] = first[size:]
+        else:
+            del self.pieces[0]
+
+    def has_stalled(self, now: float, timeout: float | None) -> bool:
+        """Compare with ``send_timeout``.
+
+        :return: whether the client has taken longer than that for 64 kB.
+        """
+        return timeout is not None and now - self.since > timeout

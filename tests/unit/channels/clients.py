@@ -1,4 +1,4 @@
-"""Detached clients of a broker's, over real sockets and the process's own loop."""
+"""Detached clients of a broker's, over real sockets and the process's own reactor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ssesync import Broker, CloseReason, Event, Settings, StreamStats, Subscription
 from ssesync.detached.connection import Connection, Handover
-from ssesync.detached.loop import loop
+from ssesync.detached.connections import connections
 from ssesync.wire import Decoder
 
 PATIENCE = 90.0
@@ -106,17 +106,17 @@ def await_events(count: int, *clients: Client) -> None:
 
 
 def turn() -> None:
-    """Wait until the loop has done all that it was asked for before."""
+    """Wait until the reactor has done all that it was asked for before."""
     done = threading.Event()
-    loop().call_soon(done.set)
+    connections().call_soon(done.set)
     assert done.wait(PATIENCE)
 
 
 @contextlib.contextmanager
-def loop_held_up() -> Iterator[None]:
-    """Keep the loop's thread from doing anything."""
+def reactor_held_up() -> Iterator[None]:
+    """Keep the reactor's thread from doing anything."""
     held, go = threading.Event(), threading.Event()
-    loop().call_soon(lambda: (held.set(), go.wait(PATIENCE)))
+    connections().call_soon(lambda: (held.set(), go.wait(PATIENCE)))
     assert held.wait(PATIENCE)
     try:
         yield

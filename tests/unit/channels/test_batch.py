@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssesync.channels import batch
-from ssesync.channels.batch import SEND, next_batch, split
+from ssesync.channels.batch import next_batch
 from ssesync.channels.message import Message
+from ssesync.detached.broadcast import SEND, split
 
 CHANNELS = "abcde"
 HAVING = st.dictionaries(st.sampled_from(CHANNELS), st.sets(st.integers(0, 6)))

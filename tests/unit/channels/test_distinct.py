@@ -16,24 +16,27 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, CloseReason
-from ssesync.channels import audience as audience_module
-from ssesync.channels.lagging import LaggingGroup
+from ssesync.channels import broadcast as broadcast_module
+from ssesync.channels.broadcast import ChannelSource
+from ssesync.channels.broadcast_subscribers import ClientSubscriber
 from ssesync.channels.message import Message
 from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection
-from ssesync.detached.loop import loop
+from ssesync.detached.connections import connections
+from ssesync.detached.source import Position
+from ssesync.detached.state import State
 from ssesync.wire.encoder import KEEP_ALIVE
 
-from .clients import PATIENCE, Client, Join, await_events, await_that, loop_held_up, turn
+from .clients import PATIENCE, Client, Join, await_events, await_that, reactor_held_up, turn
 
 ROOT = Path(__file__).parents[3]
 
-# Makes clients of a kind, over socket pairs and the process's own loop, and prints what one of them takes in bytes.
+# Makes clients of a kind, over socket pairs and the process's own reactor, and prints what one of them takes in bytes.
 MEASURE = """
 import gc, json, socket, sys, threading, time, tracemalloc
 from ssesync import Settings, open_broker
 from ssesync.detached.connection import Handover
-from ssesync.detached.loop import loop
+from ssesync.detached.connections import connections
 
 class Nobody:
     def began(self, connection): pass
@@ -41,7 +44,7 @@ class Nobody:
 
 def turn():
     done = threading.Event()
-    loop().call_soon(done.set)
+    connections().call_soon(done.set)
     assert done.wait(60)
     gc.collect()
 
@@ -74,11 +77,11 @@ for kind in ("shared", "own", "key", "pattern"):
         turn()
         found[kind] = (tracemalloc.get_traced_memory()[0] - before) / 200
         tracemalloc.stop()
-        assert len(loop()) == 220
+        assert len(connections()) == 220
     for ours in pairs:
         ours.close()
     pairs.clear()
-    while len(loop()):
+    while len(connections()):
         time.sleep(0.01)
 print(json.dumps(found))
 """
@@ -101,17 +104,17 @@ def test_an_event_for_all_is_offered_once_and_sent_to_all_at_once(
 ):
     clients = [join(memory, "news", f"user:{number}") for number in range(20)]
     turn()
-    assert memory.dispatcher._sinks_of("news") == (clients[0].connection.group,)
-    assert memory.dispatcher._sinks_of("user:7") == (clients[0].connection.group,)
+    assert memory.dispatcher._sinks_of("news") == (clients[0].connection.registration.sink,)
+    assert memory.dispatcher._sinks_of("user:7") == (clients[0].connection.registration.sink,)
     sends: list[int] = []
-    send_to_all = loop().send_to_all
+    send_to_all = connections().send_to_all
 
     def count(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
         members = list(fds)
         sends.append(len(members))
         return send_to_all(members, data)
 
-    monkeypatch.setattr(loop(), "send_to_all", count)
+    monkeypatch.setattr(connections(), "send_to_all", count)
     memory.publish("news", "for all")
     await_events(1, *clients)
     turn()
@@ -123,13 +126,13 @@ def test_an_event_for_all_is_offered_once_and_sent_to_all_at_once(
     assert sends == [1]
     assert [len(client.events) for client in clients] == [1] * 7 + [2] + [1] * 12
     sends.clear()
-    with loop_held_up():
+    with reactor_held_up():
         for number in range(50):
             memory.publish("news", "for all")
             memory.publish(f"user:{number % 20}", "for one")
     await_that(lambda: sum(sends) >= 20, "all was sent")
     turn()
-    # What came while the loop was busy is one send a client, with all that there was for it.
+    # What came while the reactor was busy is one send a client, with all that there was for it.
     assert sorted(sends) == [1] * 20
 
 
@@ -156,17 +159,17 @@ def test_each_client_gets_all_of_its_channels_in_the_order_of_their_ids(broker: 
 def test_what_comes_on_a_channel_that_is_new_here_between_subscribing_and_the_handover_is_not_lost(
     broker: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    """The audience is there already, and was not offered that channel."""
+    """The group exists already, and was not offered that channel."""
     join(broker, "news")
     turn()
-    enlist, position = broker.dispatcher.enlist, broker.dispatcher.position
+    register, position = broker.dispatcher.register, broker.dispatcher.position
 
     def late(*arguments: Any) -> tuple[str, int]:
         broker.publish("user:1", "1")
         await_that(lambda: broker.dispatcher.position > position, "the dispatcher had it")
-        return enlist(*arguments)
+        return register(*arguments)
 
-    monkeypatch.setattr(broker.dispatcher, "enlist", late)
+    monkeypatch.setattr(broker.dispatcher, "register", late)
     client = join(broker, "news", "user:1")
     monkeypatch.undo()
     broker.publish("user:1", "2")
@@ -182,7 +185,7 @@ def test_a_burst_that_is_larger_than_a_send_reaches_clients_of_several_channels_
     assert len({client.connection.group for client in clients}) == 1
     expected: list[tuple[str, str]] = []
     for _ in range(3):
-        with loop_held_up():
+        with reactor_held_up():
             for number in range(60):
                 channel = "abb"[number % 3]
                 expected.append((channel, f"{len(expected)} ".ljust(4_000, channel)))
@@ -239,14 +242,14 @@ def test_a_client_that_ends_and_has_not_taken_all_gets_nothing_behind_its_last_w
 def read_logs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The channels of which clients read the log by themselves from now on."""
     read: list[tuple[str, ...]] = []
-    fall_behind = LaggingGroup._fall_behind
+    subscriber_for = ChannelSource.subscriber_for
 
-    def note(self: LaggingGroup, connection: Any, epoch: str, cursor: int, *, log: bool = False) -> None:
-        if log:
-            read.append(connection.member.channels + connection.member.patterns)
-        fall_behind(self, connection, epoch, cursor, log=log)
+    def note(self: ChannelSource, connection: Connection, position: Position, *, from_log: bool) -> ClientSubscriber:
+        if from_log:
+            read.append(connection.registration.channels + connection.registration.patterns)
+        return subscriber_for(self, connection, position, from_log=from_log)
 
-    monkeypatch.setattr(LaggingGroup, "_fall_behind", note)
+    monkeypatch.setattr(ChannelSource, "subscriber_for", note)
     return read
 
 
@@ -262,10 +265,10 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
     memory.publish("news", "x" * 300_000)
     seen = memory.publish("news", "0")
     await_events(2, *clients[:5])
-    await_that(lambda: slow.connection in slow.connection.group._behind, "it has missed something")
+    await_that(lambda: slow.connection.state is State.LAGGING, "it has missed something")
     read = read_logs(monkeypatch)
     epoch, number = seen.split("-")
-    with loop_held_up():
+    with reactor_held_up():
         # As a listener does where the log was trimmed before it came to it: one event is not offered.
         with monkeypatch.context() as patch:
             patch.setattr(dispatcher, "deliver", lambda messages, position: None)
@@ -288,12 +291,12 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
 def test_a_burst_beyond_what_may_wait_is_read_by_each_from_the_log_and_only_who_lost_something_is_reset(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(audience_module, "_EVENTS", 50)
+    monkeypatch.setattr(broadcast_module, "_EVENTS", 50)
     memory.limits = Limits(max_events=100)
     busy, quiet, both = join(memory, "busy"), join(memory, "quiet"), join(memory, "busy", "quiet")
     ahead = join(memory, "quiet", "other")
     turn()
-    with loop_held_up():
+    with reactor_held_up():
         memory.publish("quiet", "1")
         for number in range(200):
             memory.publish("busy", str(number))
@@ -318,10 +321,10 @@ def test_a_client_that_comes_while_the_log_is_read_for_all_others_misses_nothing
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     """What is read for the others is read without its channels."""
-    monkeypatch.setattr(audience_module, "_EVENTS", 10)
+    monkeypatch.setattr(broadcast_module, "_EVENTS", 10)
     first = [join(memory, "news") for _ in range(2)]
     turn()
-    with loop_held_up():
+    with reactor_held_up():
         for number in range(30):
             memory.publish("news", str(number))
         client = join(memory, "user:1")
@@ -338,29 +341,29 @@ def test_a_client_that_comes_while_the_log_is_read_for_all_others_misses_nothing
 def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sent_yet_misses_nothing(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(audience_module, "_EVENTS", 10)
-    monkeypatch.setattr(audience_module, "_TURN", 0.0)
+    monkeypatch.setattr(broadcast_module, "_EVENTS", 10)
+    monkeypatch.setattr(broadcast_module, "_TURN", 0.0)
     first = [join(memory, "news") for _ in range(2)]
     turn()
-    send_batch, sending, go_on = audience_module.Audience._send_batch, threading.Event(), threading.Event()
+    send_batch, sending, go_on = ChannelSource._send_batch, threading.Event(), threading.Event()
 
-    def wait(self: audience_module.Audience) -> None:
+    def wait(self: ChannelSource) -> None:
         sending.set()
         assert go_on.wait(PATIENCE)
         send_batch(self)
 
     class Late(Client):
         def began(self, connection: Connection) -> None:
-            # The dispatcher knows it, and the loop does not yet.
+            # The dispatcher knows it, and the reactor does not yet.
             memory.publish("user:1", "own")
             for number in range(15, 30):
                 memory.publish("news", f"{number} ".ljust(4_000, "x"))
             held.close()
             assert sending.wait(PATIENCE)
 
-    monkeypatch.setattr(audience_module.Audience, "_send_batch", wait)
+    monkeypatch.setattr(ChannelSource, "_send_batch", wait)
     with contextlib.ExitStack() as held:
-        held.enter_context(loop_held_up())
+        held.enter_context(reactor_held_up())
         for number in range(15):
             memory.publish("news", f"{number} ".ljust(4_000, "x"))
         late = Late(memory, "user:1")
@@ -399,14 +402,14 @@ def test_a_keep_alive_goes_to_those_alone_who_were_given_nothing_for_so_long(mem
 
     def at(seconds: float) -> list[int]:
         """How many keep-alives each has, after a tick at that time."""
-        loop().call_soon(lambda: group.tick(start + seconds))
+        connections().call_soon(lambda: group.tick(start + seconds))
         turn()
         for client in (*clients, ahead):
             client.read()
         return [client.bytes.count(KEEP_ALIVE) for client in (*clients, ahead)]
 
     def written(client: Client, seconds: float) -> None:
-        client.connection.written = start + seconds
+        client.connection.sent.last = start + seconds
 
     assert at(900) == [0, 0, 0, 0]
     written(clients[1], 500)

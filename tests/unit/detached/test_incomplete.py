@@ -11,18 +11,18 @@ from collections.abc import Iterator
 import pytest
 
 from ssesync import Event, StreamClosed
-from ssesync.detached.loop import Loop
+from ssesync.detached.connections import Connections
 from ssesync.wire.chunked import to_chunk
 
-from .test_loop import Client, Plain, clients_are_closed, running
+from .test_connections import Client, Plain, clients_are_closed, running
 
 __all__ = ["clients_are_closed"]
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    with running() as loop:
-        yield loop
+def connections() -> Iterator[Connections]:
+    with running() as connections:
+        yield connections
 
 
 def words_of(body: bytes, *, chunked: bool) -> bytes:
@@ -47,8 +47,10 @@ def all_of(client: Client) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "close-delimited"])
 @pytest.mark.parametrize(("how", "reason"), [("stop", "shutdown"), ("stop", "lifetime"), ("cancel", "revoked")])
-def test_an_answer_gets_an_error_event_and_no_end(loop: Loop, chunked: bool, how: str, reason: str) -> None:
-    client = Client(Plain(loop), chunked=chunked, tcp=True, orderly=False)
+def test_an_answer_gets_an_error_event_and_no_end(
+    connections: Connections, chunked: bool, how: str, reason: str
+) -> None:
+    client = Client(Plain(connections), chunked=chunked, tcp=True, orderly=False)
     getattr(client.connection, how)(reason)
     data, reset = all_of(client)
     assert reset is not chunked
@@ -58,13 +60,13 @@ def test_an_answer_gets_an_error_event_and_no_end(loop: Loop, chunked: bool, how
     assert client.note.reason == reason
 
 
-def test_a_farewell_comes_before_the_error_event(loop: Loop) -> None:
-    client = Client(Plain(loop), orderly=False, error_event=Event("over"))
+def test_a_farewell_comes_before_the_error_event(connections: Connections) -> None:
+    client = Client(Plain(connections), orderly=False, error_event=Event("over"))
     client.connection.stop("shutdown", b"data: bye\n\n")
     assert all_of(client) == (to_chunk(b"data: bye\n\ndata: over\n\n"), False)
 
 
-def test_a_function_makes_the_error_event_on_a_thread_that_may_wait(loop: Loop) -> None:
+def test_a_function_makes_the_error_event_on_a_thread_that_may_wait(connections: Connections) -> None:
     seen = []
 
     def make(error: BaseException) -> Event:
@@ -72,7 +74,7 @@ def test_a_function_makes_the_error_event_on_a_thread_that_may_wait(loop: Loop) 
         seen.append((error.reason, threading.current_thread().name))
         return Event("made")
 
-    client = Client(Plain(loop), orderly=False, error_event=make)
+    client = Client(Plain(connections), orderly=False, error_event=make)
     client.connection.stop("lifetime")
     assert all_of(client)[0] == to_chunk(b"data: made\n\n")
     assert client.note.reason == "lifetime"
@@ -81,29 +83,29 @@ def test_a_function_makes_the_error_event_on_a_thread_that_may_wait(loop: Loop) 
     assert thread.startswith("ssesync-caller")
 
 
-def test_what_ends_at_once_does_not_wait_for_a_function(loop: Loop) -> None:
-    client = Client(Plain(loop), orderly=False, error_event=lambda error: Event("made"))
+def test_what_ends_at_once_does_not_wait_for_a_function(connections: Connections) -> None:
+    client = Client(Plain(connections), orderly=False, error_event=lambda error: Event("made"))
     client.connection.cancel("revoked")
     assert b"server_error" in all_of(client)[0]
 
 
-def test_in_the_middle_of_an_event_a_reset_is_all_that_can_be_said(loop: Loop) -> None:
-    client = Client(Plain(loop), tcp=True, orderly=False)
-    loop.call_soon(lambda: client.connection.give(b"data: " + b"x" * 8_000_000 + b"\n\n"))
+def test_in_the_middle_of_an_event_a_reset_is_all_that_can_be_said(connections: Connections) -> None:
+    client = Client(Plain(connections), tcp=True, orderly=False)
+    connections.call_soon(lambda: client.connection.give(b"data: " + b"x" * 8_000_000 + b"\n\n"))
     client.read(65536)
     client.connection.cancel()
     assert all_of(client)[1]
 
 
-def test_a_client_that_can_not_resume_and_leaves_is_gone(loop: Loop) -> None:
-    client = Client(Plain(loop), chunked=False, tcp=True, orderly=False)
+def test_a_client_that_can_not_resume_and_leaves_is_gone(connections: Connections) -> None:
+    client = Client(Plain(connections), chunked=False, tcp=True, orderly=False)
     client.socket.close()
     assert client.note.reason == "client_gone"
 
 
-def test_nothing_that_was_sent_is_lost_by_the_reset(loop: Loop) -> None:
+def test_nothing_that_was_sent_is_lost_by_the_reset(connections: Connections) -> None:
     """A reset discards what the client's system has not acknowledged: here since its buffer is full."""
-    client = Client(Plain(loop), chunked=False, tcp=True, orderly=False, error_event=Event("over"))
+    client = Client(Plain(connections), chunked=False, tcp=True, orderly=False, error_event=Event("over"))
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     block = b"data: " + b"x" * 500 + b"\n\n"
     sent = []
@@ -114,7 +116,7 @@ def test_nothing_that_was_sent_is_lost_by_the_reset(loop: Loop) -> None:
             sent.append(block)
             client.connection.give(block)
 
-    loop.call_soon(fill)
+    connections.call_soon(fill)
     while not client.connection.waits:
         time.sleep(0.01)
     client.connection.stop("shutdown")
@@ -125,8 +127,8 @@ def test_nothing_that_was_sent_is_lost_by_the_reset(loop: Loop) -> None:
 
 
 def test_a_process_that_exits_waits_for_what_is_not_acknowledged() -> None:
-    with running() as loop:
-        clients = [Client(Plain(loop), chunked=False, tcp=True, orderly=False) for _ in range(3)]
-        loop.say_goodbye()
-        assert not loop._resets
+    with running() as connections:
+        clients = [Client(Plain(connections), chunked=False, tcp=True, orderly=False) for _ in range(3)]
+        connections.drain()
+        assert not connections._resets
         assert all(all_of(client)[1] for client in clients)

@@ -1,4 +1,4 @@
-"""The loop: clients over real sockets, on every way of waiting that the standard library has."""
+"""Detached connections: clients over real sockets, with each poller that the standard library has."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from typing import ClassVar
 import pytest
 
 from ssesync import CloseReason, Settings, StreamStats
-from ssesync.detached import loop as loop_module
-from ssesync.detached.broadcast import Group
+from ssesync.detached import connections as connections_module
+from ssesync.detached.broadcast import BroadcastGroup
 from ssesync.detached.connection import Connection, Handover
-from ssesync.detached.loop import Loop
+from ssesync.detached.connections import Connections
 from ssesync.detached.sending import make_send, plain_send
+from ssesync.detached.source import Position, Subscriber
+from ssesync.detached.state import State
 from ssesync.executor import callers
 from ssesync.pollers import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.reactor import Reactor, Timer
@@ -63,27 +65,36 @@ class Note:
         return self.reasons[-1]
 
 
-class Plain(Group):
-    """A group without a source: who can't take what all get has it sent as soon as it can."""
+class Nothing:
+    """A source without a log: what a client could not take is all that it has missed."""
 
-    def __init__(self, loop: Loop, keep_alive: float | None = None) -> None:
-        super().__init__(loop, keep_alive)
+    def __init__(self) -> None:
         self.gone: list[Connection] = []
 
-    def caught_up(self, connection: Connection) -> None:
-        self.step_in(connection)
+    def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
+        raise NotImplementedError
 
     def left(self, connection: Connection) -> None:
         self.gone.append(connection)
 
+    def tick(self) -> None:
+        pass
+
+
+class Plain(BroadcastGroup):
+    def __init__(self, connections: Connections, keep_alive: float | None = None) -> None:
+        self.source = Nothing()
+        super().__init__(connections, keep_alive, self.source)
+        self.connections = connections
+
 
 class Client:
-    """One end of a connection whose other end the loop has."""
+    """One end of a connection whose other end the reactor has."""
 
     opened: ClassVar[list[socket.socket]] = []
 
     def __init__(
-        self, group: Group, *, chunked: bool = True, tcp: bool = False, orderly: bool = True, **options: object
+        self, group: Plain, *, chunked: bool = True, tcp: bool = False, orderly: bool = True, **options: object
     ) -> None:
         self.socket, other = tcp_pair() if tcp else socket.socketpair()
         self.opened.append(self.socket)
@@ -93,14 +104,13 @@ class Client:
         settings = Settings().replace(**options)
         handover = Handover(other.detach(), chunked, HEAD, "test", settings, time.monotonic(), 0, orderly)
         self.note = Note()
-        self.connection = Connection(group.loop, handover, group, self.note)
+        self.connection = Connection(group.connections, handover, group, self.note, None)
 
-        def welcome() -> None:
-            group.loop.take_in(self.connection, handover.head)
-            if not self.connection.waits and not self.connection.closed and self.connection.ending is None:
-                group.step_in(self.connection)
+        def admit() -> None:
+            group.connections.register(self.connection, handover.head)
+            group.place(self.connection, group.position)
 
-        group.loop.call_soon(welcome)
+        group.connections.call_soon(admit)
         assert self.read(len(HEAD)) == HEAD
 
     def read(self, size: int) -> bytes:
@@ -140,16 +150,16 @@ def clients_are_closed() -> Iterator[None]:
 
 
 @pytest.fixture(params=POLLERS)
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with running(POLLERS[request.param]()) as loop:
-        yield loop
+def connections(request: pytest.FixtureRequest) -> Iterator[Connections]:
+    with running(POLLERS[request.param]()) as connections:
+        yield connections
 
 
 @contextlib.contextmanager
-def running(poller: Poller | None = None) -> Iterator[Loop]:
+def running(poller: Poller | None = None) -> Iterator[Connections]:
     reactor = Reactor(poller)
-    loop = Loop(reactor)
-    reactor.on_failure.append(loop.when_reactor_fails)
+    connections = Connections(reactor)
+    reactor.on_failure.append(connections.abort_all)
 
     def run() -> None:
         with contextlib.suppress(SystemExit):
@@ -161,61 +171,61 @@ def running(poller: Poller | None = None) -> Iterator[Loop]:
     # As start() does it, but for a thread that ends: else it would be there for all tests that come.
     thread = threading.Thread(target=run, name="ssesync-reactor", daemon=True)
     thread.start()
-    yield loop
-    loop.say_goodbye()
-    assert not len(loop)
-    loop.call_soon(leave)
+    yield connections
+    connections.drain()
+    assert not len(connections)
+    connections.call_soon(leave)
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    loop.let_go()
+    connections.release()
     reactor.close()
 
 
-def on(loop: Loop, call: Callable[[], object]) -> None:
-    """Call on the loop's thread, and wait for it."""
+def on(connections: Connections, call: Callable[[], object]) -> None:
+    """Call on the reactor's thread, and wait for it."""
     done = threading.Event()
-    loop.call_soon(call)
-    loop.call_soon(done.set)
+    connections.call_soon(call)
+    connections.call_soon(done.set)
     assert done.wait(PATIENCE)
 
 
-def give(group: Group, data: bytes, events: int = 1) -> None:
-    on(group.loop, lambda: group.give_all(data, events))
+def give(group: Plain, data: bytes, events: int = 1) -> None:
+    on(group.connections, lambda: group.give_all(data, events))
 
 
-def test_all_in_a_group_get_the_same_in_their_own_framing(loop: Loop):
-    group = Plain(loop)
+def test_all_in_a_group_get_the_same_in_their_own_framing(connections: Connections):
+    group = Plain(connections)
     chunked, raw = Client(group), Client(group, chunked=False)
     give(group, b"data: x\n\n")
     assert chunked.read(14) == b"9\r\ndata: x\n\n\r\n"
     assert raw.read(9) == b"data: x\n\n"
 
 
-def test_a_client_that_leaves_is_seen_and_the_others_stay(loop: Loop):
-    group = Plain(loop)
+def test_a_client_that_leaves_is_seen_and_the_others_stay(connections: Connections):
+    group = Plain(connections)
     one, other = Client(group), Client(group)
     one.socket.close()
     assert one.note.reason is CloseReason.CLIENT_GONE
     give(group, b"x")
     assert other.read(6) == b"1\r\nx\r\n"
-    assert group.gone == [one.connection]
+    assert group.source.gone == [one.connection]
 
 
-def test_a_client_that_resets_is_seen(loop: Loop):
-    client = Client(Plain(loop), tcp=True)
+def test_a_client_that_resets_is_seen(connections: Connections):
+    client = Client(Plain(connections), tcp=True)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.socket.close()
     assert client.note.reason is CloseReason.CLIENT_GONE
 
 
-def test_a_client_that_only_stops_sending_counts_as_gone(loop: Loop):
-    client = Client(Plain(loop), tcp=True)
+def test_a_client_that_only_stops_sending_counts_as_gone(connections: Connections):
+    client = Client(Plain(connections), tcp=True)
     client.socket.shutdown(socket.SHUT_WR)
     assert client.note.reason is CloseReason.CLIENT_GONE
 
 
-def test_a_client_may_stop_sending_where_the_setting_says_so(loop: Loop):
-    group = Plain(loop)
+def test_a_client_may_stop_sending_where_the_setting_says_so(connections: Connections):
+    group = Plain(connections)
     client = Client(group, tcp=True, half_close_is_gone=False)
     client.socket.shutdown(socket.SHUT_WR)
     for number in range(3):
@@ -229,8 +239,8 @@ def test_a_client_may_stop_sending_where_the_setting_says_so(loop: Loop):
     assert client.note.reason is CloseReason.CLIENT_GONE
 
 
-def test_what_a_client_says_is_ignored_and_does_not_spoil_its_end(loop: Loop):
-    group = Plain(loop)
+def test_what_a_client_says_is_ignored_and_does_not_spoil_its_end(connections: Connections):
+    group = Plain(connections)
     client = Client(group, tcp=True)
     client.socket.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
     give(group, b"x")
@@ -242,8 +252,8 @@ def test_what_a_client_says_is_ignored_and_does_not_spoil_its_end(loop: Loop):
     assert client.note.reason is CloseReason.SHUTDOWN
 
 
-def test_a_stop_sends_what_waits_then_the_last_words_once(loop: Loop):
-    group = Plain(loop)
+def test_a_stop_sends_what_waits_then_the_last_words_once(connections: Connections):
+    group = Plain(connections)
     client = Client(group)
     give(group, b"y" * 300_000)
     client.connection.stop(CloseReason.LIFETIME, b"data: bye\n\n")
@@ -254,24 +264,24 @@ def test_a_stop_sends_what_waits_then_the_last_words_once(loop: Loop):
     assert data.endswith(b"\r\n0\r\n\r\n")
     assert data.count(b"0\r\n\r\n") == 1
     assert client.note.reason is CloseReason.LIFETIME
-    on(loop, lambda: None)
+    on(connections, lambda: None)
     assert len(client.note.reasons) == 1
 
 
-def test_a_cancel_ends_at_once_with_the_last_chunk_between_two_events(loop: Loop):
-    group = Plain(loop)
+def test_a_cancel_ends_at_once_with_the_last_chunk_between_two_events(connections: Connections):
+    group = Plain(connections)
     client = Client(group)
     client.connection.cancel(CloseReason.REVOKED)
     client.connection.cancel()
     assert client.rest() == b"0\r\n\r\n"
     assert client.note.reason is CloseReason.REVOKED
-    on(loop, lambda: None)
+    on(connections, lambda: None)
     assert len(client.note.reasons) == 1
     assert client.connection.closed
 
 
-def test_a_cancel_in_the_middle_of_an_event_is_no_clean_end(loop: Loop):
-    group = Plain(loop)
+def test_a_cancel_in_the_middle_of_an_event_is_no_clean_end(connections: Connections):
+    group = Plain(connections)
     client = Client(group, chunked=False, tcp=True)
     give(group, b"y" * 20_000_000)
     client.connection.cancel()
@@ -279,8 +289,8 @@ def test_a_cancel_in_the_middle_of_an_event_is_no_clean_end(loop: Loop):
     assert client.is_reset()
 
 
-def test_a_client_that_does_not_read_is_cut_off_and_one_that_reads_slowly_is_not(loop: Loop):
-    group = Plain(loop)
+def test_a_client_that_does_not_read_is_cut_off_and_one_that_reads_slowly_is_not(connections: Connections):
+    group = Plain(connections)
     stalled, slow = Client(group, send_timeout=2.0), Client(group, send_timeout=2.0)
     give(group, b"y" * 3_000_000)
     read = 0
@@ -292,13 +302,13 @@ def test_a_client_that_does_not_read_is_cut_off_and_one_that_reads_slowly_is_not
     slow.read(3_000_000 + len(b"2dc6c0\r\n\r\n") - read)
 
 
-def test_statistics_count_what_all_got_and_what_one_got_by_itself(loop: Loop):
-    group = Plain(loop)
+def test_statistics_count_what_all_got_and_what_one_got_by_itself(connections: Connections):
+    group = Plain(connections)
     early = Client(group)
     give(group, b"12345", 2)
     late = Client(group)
     give(group, b"678", 1)
-    on(loop, lambda: late.connection.give(b"9", 1))
+    on(connections, lambda: late.connection.give(b"9", 1))
     assert (early.connection.stats.events, early.connection.stats.bytes) == (3, 8)
     assert (late.connection.stats.events, late.connection.stats.bytes) == (2, 4)
     late.connection.cancel()
@@ -312,8 +322,8 @@ def test_statistics_count_what_all_got_and_what_one_got_by_itself(loop: Loop):
     assert description["events"] == 4
 
 
-def test_silence_is_filled_for_all_at_once(loop: Loop):
-    group = Plain(loop, keep_alive=0.01)
+def test_silence_is_filled_for_all_at_once(connections: Connections):
+    group = Plain(connections, keep_alive=0.01)
     clients = [Client(group) for _ in range(5)]
     for client in clients:
         assert client.read(len(KEEP_ALIVE) + 5) == b"%x\r\n%b\r\n" % (len(KEEP_ALIVE), KEEP_ALIVE)
@@ -321,27 +331,27 @@ def test_silence_is_filled_for_all_at_once(loop: Loop):
     assert clients[0].connection.stats.keep_alives >= 1
 
 
-def test_a_stream_ends_cleanly_when_it_has_lived_long_enough(loop: Loop):
-    client = Client(Plain(loop), max_lifetime=0.01)
+def test_a_stream_ends_cleanly_when_it_has_lived_long_enough(connections: Connections):
+    client = Client(Plain(connections), max_lifetime=0.01)
     data = client.rest()
     assert b"retry: " in data
     assert data.endswith(b"0\r\n\r\n")
     assert client.note.reason is CloseReason.LIFETIME
 
 
-def test_what_is_asked_of_a_connection_before_the_loop_has_it_is_done_when_it_has(loop: Loop):
-    """Who revokes or drains may come between the server's thread and the loop's."""
+def test_a_request_that_comes_before_the_connection_is_registered_is_served_when_it_is(connections: Connections):
+    """A revocation or a drain may come between the server's thread and the reactor's."""
     for ask, last in (("cancel", b""), ("stop", b"retry: ")):
         ours, theirs = socket.socketpair()
         Client.opened.append(ours)
         ours.settimeout(PATIENCE)
         theirs.setblocking(False)
-        note, group = Note(), Plain(loop)
+        note, group = Note(), Plain(connections)
         handover = Handover(theirs.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
-        connection = Connection(loop, handover, group, note)
+        connection = Connection(connections, handover, group, note, None)
         getattr(connection, ask)(CloseReason.REVOKED)
         connection.stop(CloseReason.LIFETIME)
-        on(loop, lambda connection=connection: loop.take_in(connection, HEAD))  # type: ignore[misc]
+        on(connections, lambda connection=connection: connections.register(connection, HEAD))  # type: ignore[misc]
         data = b""
         while piece := ours.recv(4096):
             data += piece
@@ -352,31 +362,33 @@ def test_what_is_asked_of_a_connection_before_the_loop_has_it_is_done_when_it_ha
         assert note.reason is CloseReason.REVOKED
 
 
-def test_calls_come_in_the_order_in_which_they_were_asked_for(loop: Loop):
+def test_calls_come_in_the_order_in_which_they_were_asked_for(connections: Connections):
     calls: list[int] = []
     threads = []
     for number in range(4):
 
         def ask(number: int = number) -> None:
             for step in range(500):
-                loop.call_soon(lambda step=step: calls.append(number * 1000 + step))  # type: ignore[misc]
+                connections.call_soon(lambda step=step: calls.append(number * 1000 + step))  # type: ignore[misc]
 
         threads.append(threading.Thread(target=ask))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    on(loop, lambda: None)
+    on(connections, lambda: None)
     for number in range(4):
         assert [call for call in calls if call // 1000 == number] == [number * 1000 + step for step in range(500)]
 
 
-def test_a_call_that_fails_is_logged_and_the_loop_goes_on(loop: Loop, caplog: pytest.LogCaptureFixture):
+def test_a_call_that_fails_is_logged_and_the_reactor_goes_on(
+    connections: Connections, caplog: pytest.LogCaptureFixture
+):
     def fail() -> None:
         raise ZeroDivisionError
 
-    on(loop, fail)
-    client = Client(Plain(loop))
+    on(connections, fail)
+    client = Client(Plain(connections))
     give(client.connection.group, b"x")
     assert client.read(6) == b"1\r\nx\r\n"
     callers().wait(PATIENCE)
@@ -384,10 +396,10 @@ def test_a_call_that_fails_is_logged_and_the_loop_goes_on(loop: Loop, caplog: py
     caplog.clear()
 
 
-def test_a_goodbye_ends_all_and_whoever_comes_after_it(loop: Loop):
-    group = Plain(loop)
+def test_a_goodbye_ends_all_and_whoever_comes_after_it(connections: Connections):
+    group = Plain(connections)
     clients = [Client(group), Client(group, chunked=False)]
-    loop.say_goodbye(b"data: bye\n\n")
+    connections.drain(b"data: bye\n\n")
     for client in [*clients, Client(group)]:
         assert b"data: bye\n\nretry: " in client.rest()
         assert client.note.reason is CloseReason.SHUTDOWN
@@ -395,7 +407,7 @@ def test_a_goodbye_ends_all_and_whoever_comes_after_it(loop: Loop):
 
 def test_a_forked_child_lets_go_of_the_connections_of_its_parent():
     """Else a client would see no end for as long as the child lives."""
-    current = loop_module.loop()
+    current = connections_module.connections()
     client = Client(Plain(current), chunked=False, tcp=True)
     fd = client.connection.fd
     child = os.fork()
@@ -404,13 +416,13 @@ def test_a_forked_child_lets_go_of_the_connections_of_its_parent():
             try:
                 os.fstat(fd)
             except OSError:
-                os._exit(loop_module.loop_if_any() is not None)
+                os._exit(connections_module.connections_if_any() is not None)
         os._exit(2)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     client.connection.cancel()
     assert client.rest() == b""
-    assert loop_module.loop() is current
+    assert connections_module.connections() is current
 
 
 @pytest.mark.slow
@@ -423,13 +435,15 @@ def test_a_process_that_exits_tells_its_clients():
             ours.close()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             script = (
-                "import sys, time; from ssesync import Settings; from ssesync.detached.loop import *\n"
+                "import sys, time; from ssesync import Settings; from ssesync.detached.connections import connections\n"
+                "from ssesync.detached.connection import *; from ssesync.detached.broadcast import *\n"
                 "class Quiet:\n"
-                "    began = ended = lambda *args: None\n"
-                "it = loop()\n"
+                "    began = ended = left = lambda *args: None\n"
+                "    tick = lambda self: None\n"
+                "it = connections()\n"
                 "one = Handover(int(sys.argv[1]), True, b'', '', Settings(), 0.0, 0)\n"
-                "one = Connection(it, one, Group(it, None), Quiet())\n"
-                "it.call_soon(lambda: it.take_in(one, b'head'))\n"
+                "one = Connection(it, one, BroadcastGroup(it, None, Quiet()), Quiet(), None)\n"
+                "it.call_soon(lambda: it.register(one, b'head'))\n"
             )  # fmt: skip
             os.set_inheritable(theirs.fileno(), True)
             os.execv(sys.executable, [sys.executable, "-c", script, str(theirs.fileno())])
@@ -448,60 +462,61 @@ def test_a_process_that_exits_tells_its_clients():
 
 
 def test_one_who_can_not_be_waited_for_ends_and_the_others_get_what_is_theirs(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    group = Plain(loop)
+    group = Plain(connections)
     stuck, other = Client(group), Client(group)
 
     def fail(fd: int, half_close: bool, wanted: bool) -> None:
         raise OSError("no memory")
 
-    monkeypatch.setattr(loop._reactor._poller, "set_writable", fail)
-    on(loop, lambda: group.step_out(other.connection))
+    monkeypatch.setattr(connections._reactor._poller, "set_writable", fail)
+    on(connections, lambda: group.move(other.connection, State.DRAINING))
     give(group, b"y" * 3_000_000)
     assert stuck.note.reason is CloseReason.ERROR
-    on(loop, lambda: group.step_in(other.connection))
+    on(connections, lambda: group.place(other.connection, group.position))
     give(group, b"x")
     assert other.read(6) == b"1\r\nx\r\n"
     caplog.clear()
 
 
 def test_one_who_can_not_be_watched_ends_without_a_word(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fail(fd: int, half_close: bool) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(loop._reactor._poller, "add", fail)
+    monkeypatch.setattr(connections._reactor._poller, "add", fail)
     ours, theirs = socket.socketpair()
     Client.opened.append(ours)
     ours.settimeout(PATIENCE)
-    note, group = Note(), Plain(loop)
-    connection = Connection(loop, Handover(theirs.detach(), True, HEAD, "", Settings(), 0.0, 0), group, note)
-    on(loop, lambda: loop.take_in(connection, HEAD))
+    note, group = Note(), Plain(connections)
+    connection = Connection(
+        connections, Handover(theirs.detach(), True, HEAD, "", Settings(), 0.0, 0), group, note, None
+    )
+    on(connections, lambda: connections.register(connection, HEAD))
     assert ours.recv(1) == b""
     assert note.reason is CloseReason.ERROR
     caplog.clear()
 
 
-def test_lifetimes_of_those_who_left_are_not_kept(loop: Loop):
-    group = Plain(loop)
+def test_lifetimes_of_clients_that_left_are_not_kept(connections: Connections):
+    group = Plain(connections)
     for _ in range(100):
         client = Client(group, max_lifetime=1000)
         client.socket.close()
         assert client.note.reason is CloseReason.CLIENT_GONE
-    on(loop, loop._reactor._timers._tick)
-    assert not loop._lifetimes
-    assert not loop._reactor._timers._heap
-    group = Plain(loop)
+    on(connections, connections._reactor._timers._tick)
+    assert not connections._lifetimes
+    assert not connections._reactor._timers._heap
     kept: list[Timer] = []
     for _ in range(200):
-        kept.append(loop._reactor.call_later(1, lambda: None))
-        kept.append(loop._reactor.call_later(1000, lambda: None))
+        kept.append(connections._reactor.call_later(1, lambda: None))
+        kept.append(connections._reactor.call_later(1000, lambda: None))
     for timer in kept[1::2]:
         timer.cancel()
-    on(loop, loop._reactor._timers._tick)
-    assert len(loop._reactor._timers._heap) <= 200
+    on(connections, connections._reactor._timers._tick)
+    assert len(connections._reactor._timers._heap) <= 200
 
 
 @pytest.mark.parametrize("send", [make_send(), plain_send], ids=["best", "plain"])
@@ -521,37 +536,37 @@ def test_sending_tells_how_much_was_taken_and_what_is_wrong(send: Callable[[int,
     assert send(-1, b"x", 1) == -9
 
 
-def test_a_default_timeout_for_sockets_makes_no_end_wait_for_its_client(loop: Loop):
+def test_a_default_timeout_for_sockets_makes_no_end_wait_for_its_client(connections: Connections):
     """As that of socket.setdefaulttimeout() does, for what a client would still say."""
     before = socket.getdefaulttimeout()
-    first, second = (Client(Plain(loop)) for _ in range(2))
+    first, second = (Client(Plain(connections)) for _ in range(2))
     socket.setdefaulttimeout(3 * PATIENCE)
     try:
         first.connection.stop(CloseReason.REVOKED)
-        on(loop, lambda: None)
+        on(connections, lambda: None)
         second.connection.cancel(CloseReason.REVOKED)
-        on(loop, lambda: None)
+        on(connections, lambda: None)
     finally:
         socket.setdefaulttimeout(before)
     assert first.rest().endswith(b"0\r\n\r\n")
     assert second.rest() == b"0\r\n\r\n"
 
 
-def test_a_log_that_fails_is_no_end_of_the_loop(loop: Loop, caplog: pytest.LogCaptureFixture):
+def test_a_log_that_fails_does_not_end_the_reactor(connections: Connections, caplog: pytest.LogCaptureFixture):
     def fail(record: logging.LogRecord) -> bool:
         raise ValueError("a filter that fails")
 
-    client, log = Client(Plain(loop)), logging.getLogger("ssesync")
+    client, log = Client(Plain(connections)), logging.getLogger("ssesync")
     log.addFilter(fail)
     try:
-        on(loop, lambda: 1 / 0)
+        on(connections, lambda: 1 / 0)
     finally:
         log.removeFilter(fail)
     client.connection.stop(CloseReason.REVOKED)
     assert client.rest().endswith(b"0\r\n\r\n")
 
 
-def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pytest.LogCaptureFixture):
+def test_a_reactor_that_can_not_wait_ends_the_clients_that_it_has_and_those_that_come(caplog: pytest.LogCaptureFixture):
     class Broken(SelectorPoller):
         broken = False
 
@@ -566,19 +581,19 @@ def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pyt
             return super().wait(timeout)
 
     poller = Broken()
-    with running(poller) as loop:
-        group = Plain(loop)
+    with running(poller) as connections:
+        group = Plain(connections)
         first, unread = Client(group), socket.socketpair()
         poller.broken = True
-        on(loop, lambda: None)
+        on(connections, lambda: None)
         assert first.rest() == b"0\r\n\r\n"
         assert first.note.reason is CloseReason.ERROR
         with unread[0] as client:
             client.settimeout(PATIENCE)
             unread[1].setblocking(False)
             handover = Handover(unread[1].detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
-            second = Connection(loop, handover, group, Note())
-            loop.call_soon(lambda: loop.take_in(second, HEAD))
+            second = Connection(connections, handover, group, Note(), None)
+            connections.call_soon(lambda: connections.register(second, HEAD))
             assert client.recv(100) == b""
         poller.broken = False
     callers().wait(PATIENCE)
@@ -588,24 +603,24 @@ def test_a_loop_that_can_not_wait_ends_whom_it_has_and_whoever_comes(caplog: pyt
 
 @pytest.mark.skipif("epoll" not in POLLERS, reason="other ways of waiting fail for all")
 def test_a_client_whose_descriptor_somebody_else_has_closed_ends_like_any_other(caplog: pytest.LogCaptureFixture):
-    with running(EpollPoller()) as loop:
-        group = Plain(loop)
+    with running(EpollPoller()) as connections:
+        group = Plain(connections)
         lost, other = Client(group), Client(group)
-        on(loop, lambda: os.close(lost.connection.fd))
+        on(connections, lambda: os.close(lost.connection.fd))
         give(group, b"data: 1\n\n")
         assert lost.note.reason is CloseReason.CLIENT_GONE
-        assert group.gone == [lost.connection]
-        assert not group.is_in_step(lost.connection)
+        assert group.source.gone == [lost.connection]
+        assert lost.connection.state is State.CLOSED
         assert other.read(14) == b"9\r\ndata: 1\n\n\r\n"
     caplog.clear()
 
 
-def test_a_thread_that_was_ended_while_it_asked_does_not_keep_the_process(loop: Loop):
-    """By gunicorn's SystemExit, that is, when the loop counts as awake and nobody has woken it."""
-    on(loop, lambda: None)
+def test_a_thread_that_was_ended_while_it_asked_does_not_keep_the_process(connections: Connections):
+    """By gunicorn's SystemExit, that is, when the reactor counts as awake and was not woken."""
+    on(connections, lambda: None)
     deadline = time.monotonic() + PATIENCE
-    while loop._reactor._awake and time.monotonic() < deadline:
+    while connections._reactor._awake and time.monotonic() < deadline:
         time.sleep(0.001)
-    loop._reactor._awake = True
-    loop.say_goodbye()
-    assert loop._empty.is_set()
+    connections._reactor._awake = True
+    connections.drain()
+    assert connections._empty.is_set()

@@ -1,4 +1,4 @@
-"""Audiences: detached clients get what served ones get, however slowly they read and whenever they come."""
+"""Broadcast groups: detached clients get what served ones get, however slowly they read and whenever they come."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings
-from ssesync.channels import audience as audience_module
+from ssesync.channels import broadcast as broadcast_module
 from ssesync.channels.message import Message, compiled
 from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection, Handover
-from ssesync.detached.loop import loop
+from ssesync.detached.connections import connections
+from ssesync.detached.state import State
 from ssesync.wire import Decoder
 
-from .clients import HEAD, PATIENCE, Client, Join, await_events, await_that, loop_held_up, turn
+from .clients import HEAD, PATIENCE, Client, Join, await_events, await_that, reactor_held_up, turn
 
 
-def test_clients_of_any_channels_are_one_audience_and_get_what_they_have_subscribed_to(broker: Broker, join: Join):
+def test_clients_of_any_channels_are_one_group_and_get_what_they_have_subscribed_to(broker: Broker, join: Join):
     a, b, both = join(broker, "a"), join(broker, "a"), join(broker, "a", "b")
     turn()
     assert a.connection.group is b.connection.group is both.connection.group
@@ -117,7 +118,7 @@ def test_a_slow_reader_catches_up_from_the_log_and_loses_nothing(broker: Broker,
     assert slow.data == quick.data == expected
     broker.publish("a", "last")
     await_events(301, slow, quick)
-    await_that(lambda: slow.connection.group.is_in_step(slow.connection), "it keeps step again")
+    await_that(lambda: slow.connection.state is State.IN_SYNC, "it is in sync again")
     broker.publish("a", "very last")
     await_events(302, slow, quick)
     assert slow.data == quick.data
@@ -278,11 +279,11 @@ def test_a_log_that_raises_what_it_should_not_ends_the_stream(
 def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_for_all(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(audience_module, "_EVENTS", 100)
+    monkeypatch.setattr(broadcast_module, "_EVENTS", 100)
     memory.limits = Limits(max_events=10)
     clients = [join(memory, "a"), join(memory, "a", overflow="drop_oldest")]
     turn()
-    with loop_held_up():
+    with reactor_held_up():
         for number in range(200):
             memory.publish("a", str(number))
     for client in clients:
@@ -293,29 +294,29 @@ def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_
         assert client.reason is None
 
 
-def test_an_audience_that_was_silent_for_long_is_not_given_up_at_the_first_burst(
+def test_a_group_that_was_silent_for_long_is_not_given_up_at_the_first_burst(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(audience_module, "_EVENTS", 100)
+    monkeypatch.setattr(broadcast_module, "_EVENTS", 100)
     memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
     client = join(memory, "a", max_pending_events=5)
     turn()
-    memory.audiences._audiences[next(iter(memory.audiences._audiences))].subscriber._polled -= 10_000
-    with loop_held_up():
+    next(iter(memory.broadcast_groups._sources.values())).subscriber._subscriber._polled -= 10_000
+    with reactor_held_up():
         for number in range(200):
             memory.publish("a", str(number))
     await_that(lambda: client.data and client.data[-1] == "199", "all of it came", client)
     assert client.reason is None
 
 
-def test_nobody_is_left_behind_in_hub_and_registry(broker: Broker, join: Join):
+def test_no_client_stays_in_dispatcher_and_registry(broker: Broker, join: Join):
     clients = [join(broker, "a", last_event_id="nobody-1" if number % 2 else "") for number in range(20)]
     for client in clients:
         client.close()
     await_that(lambda: all(client.reason for client in clients), "all ended")
     turn()
     assert len(broker.dispatcher) == 0
-    assert not broker.audiences._audiences
+    assert not broker.broadcast_groups._sources
     assert not broker.dispatcher._index.names
     assert not broker.dispatcher._keys
 
@@ -333,7 +334,7 @@ def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
         handover = Handover(theirs.fileno(), False, HEAD, "", Settings(), 0.0, 0)
         with pytest.raises(BrokerUnavailable):
             subscription.hand_over(handover, None)  # type: ignore[arg-type]
-    assert not memory.audiences._audiences
+    assert not memory.broadcast_groups._sources
     assert len(memory.dispatcher) == 1
     assert not subscription.closed
     subscription.close()
@@ -359,17 +360,17 @@ def test_during_the_handover_a_client_counts_once(memory: Broker, by: str):
     await_that(lambda: memory.subscriber_count("a", local=True) == 0, "both are gone")
 
 
-def test_a_log_that_is_begun_anew_resets_everybody_once(memory: Broker, join: Join):
-    keeps_step, late, slow = join(memory, "a"), join(memory, "a"), join(memory, "a", max_pending_events=5)
+def test_a_log_that_is_started_anew_resets_each_client_once(memory: Broker, join: Join):
+    in_sync, late, slow = join(memory, "a"), join(memory, "a"), join(memory, "a", max_pending_events=5)
     turn()
     for number in range(50):
         memory.publish("a", f"{number} ".ljust(500, "x"))
-    await_events(50, keeps_step, late)
+    await_events(50, in_sync, late)
     turn()
     memory.dispatcher.restarted("new", 3)
     for seq in (4, 5):
         memory.dispatcher.deliver([Message.make("new", seq, "a", b"data: new\n\n")], seq)
-    for client in (keeps_step, late, slow):
+    for client in (in_sync, late, slow):
         await_that(lambda client=client: client.last_event_id == "new-5", "the new log's came", client)  # type: ignore[misc]
         assert [event.type for event in client.events].count("reset") == 1
         assert client.data[-2:] == ["new", "new"]
@@ -385,7 +386,7 @@ def test_by_chance_no_client_has_a_gap_or_a_duplicate(
 ):
     """Clients that come, read a little, stop, leave and come back with their last id, while events come in bursts."""
     if seed % 3 == 2:
-        monkeypatch.setattr(audience_module, "_EVENTS", 5)  # so that bursts are left to the log
+        monkeypatch.setattr(broadcast_module, "_EVENTS", 5)  # so that bursts are left to the log
     chance = random.Random(f"{kind} {seed}")
     order: list[tuple[str, str]] = []
     crowd: list[tuple[tuple[str, ...], Client, int, list[str]]] = []
@@ -440,12 +441,12 @@ def test_by_chance_no_client_has_a_gap_or_a_duplicate(
         assert client.reason is CloseReason.CLIENT_GONE
 
 
-def test_a_forked_child_has_audiences_of_its_own(memory: Broker, join: Join):
+def test_a_forked_child_has_groups_of_its_own(memory: Broker, join: Join):
     client = join(memory, "a")
     turn()
     child = os.fork()
     if not child:
-        os._exit(bool(memory.audiences._audiences) or len(memory.dispatcher))
+        os._exit(bool(memory.broadcast_groups._sources) or len(memory.dispatcher))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     memory.publish("a", "on")
@@ -453,14 +454,14 @@ def test_a_forked_child_has_audiences_of_its_own(memory: Broker, join: Join):
 
 
 @pytest.mark.parametrize("how", ["leaves", "is revoked"])
-def test_whoever_comes_while_the_last_of_an_audience_goes_misses_nothing(
+def test_a_client_that_comes_while_the_last_of_a_group_leaves_misses_nothing(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch, how: str
 ):
     last = join(memory, "a", key="ada")
     turn()
     memory.publish("a", "0")
     await_events(1, last)
-    enlist = memory.dispatcher.enlist
+    register = memory.dispatcher.register
 
     def late(*arguments: Any) -> tuple[str, int]:
         if how == "leaves":
@@ -468,11 +469,11 @@ def test_whoever_comes_while_the_last_of_an_audience_goes_misses_nothing(
             await_that(lambda: last.reason, "it has left")
         else:
             memory.revoke("ada")
-        memory.publish("a", "1")  # which nobody feeds the audience with
-        return enlist(*arguments)
+        memory.publish("a", "1")  # which is not offered to the group
+        return register(*arguments)
 
-    monkeypatch.setattr(memory.dispatcher, "enlist", late)
-    with loop_held_up() if how == "is revoked" else contextlib.nullcontext():
+    monkeypatch.setattr(memory.dispatcher, "register", late)
+    with reactor_held_up() if how == "is revoked" else contextlib.nullcontext():
         client = join(memory, "a")
     monkeypatch.undo()
     turn()
@@ -482,14 +483,14 @@ def test_whoever_comes_while_the_last_of_an_audience_goes_misses_nothing(
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_what_is_published_after_a_revoke_does_not_reach_who_was_revoked(broker: Broker, join: Join, slow: bool):
+def test_what_is_published_after_a_revocation_does_not_reach_the_revoked_client(broker: Broker, join: Join, slow: bool):
     ours, theirs = join(broker, "a", key="ada"), join(broker, "a", key="bob")
     turn()
     if slow:
         broker.publish("a", "x" * 100_000)
         await_that(lambda: ours.connection.waits, "it takes no more")
         turn()
-    with loop_held_up():
+    with reactor_held_up():
         broker.publish("a", "before")
         broker.revoke("ada")
         broker.publish("a", "after")
@@ -499,28 +500,28 @@ def test_what_is_published_after_a_revoke_does_not_reach_who_was_revoked(broker:
     assert "after" not in ours.data
 
 
-def test_an_audience_whose_last_client_can_not_be_taken_in_is_forgotten(
+def test_a_group_whose_last_client_can_not_be_admitted_is_forgotten(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     client = join(memory, "a")
     turn()
-    (audience,) = memory.audiences._audiences.values()
-    assert audience in loop()._groups
+    (source,) = memory.broadcast_groups._sources.values()
+    assert source.group in connections()._groups
 
     def fail() -> None:
         client.connection.cancel()
         await_that(lambda: client.reason, "the other has left")
         raise BrokerUnavailable("away")
 
-    monkeypatch.setattr(audience, "begin", fail)
+    monkeypatch.setattr(source, "start", fail)
     with pytest.raises(BrokerUnavailable):
         join(memory, "a")
     turn()
-    assert not memory.audiences._audiences
-    assert audience not in loop()._groups
+    assert not memory.broadcast_groups._sources
+    assert source.group not in connections()._groups
 
 
-def test_functions_that_differ_in_a_keyword_s_default_or_can_t_be_hashed_are_told_apart(memory: Broker, join: Join):
+def test_functions_that_differ_in_a_keyword_s_default_or_can_t_be_hashed_are_distinguished(memory: Broker, join: Join):
     def by(field: str) -> Callable[[Event], Any]:
         return lambda event, *, name=field: event.json()[name]
 
@@ -532,4 +533,4 @@ def test_functions_that_differ_in_a_keyword_s_default_or_can_t_be_hashed_are_tol
 
     for function in (by("a"), by("b"), Key()):
         join(memory, "a", overflow="coalesce", coalesce=function)
-    assert len(memory.audiences._audiences) == 3
+    assert len(memory.broadcast_groups._sources) == 3

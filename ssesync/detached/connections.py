@@ -1,0 +1,237 @@
+"""All detached connections of a process: from the hand-over to the end of each.
+
+A stream of a channel needs no thread of its own. When its head is sent, its socket leaves the WSGI server, see
+``handover.py``, and comes here. Nothing that waits may happen on the reactor's thread: logs are read and users' code is
+called on other threads, which come back by :attr:`Connections.call_soon`.
+
+The law of this file: a connection belongs to the reactor's thread alone, from :meth:`Connections.register` to its end.
+Other threads only request, by ``call_soon``, and are served in the order in which they did.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from ..errors import CloseReason
+from ..executor import Executor, callers, logged
+from ..reactor import Reactor, Timer, reactor
+from ..server.cutting import unacknowledged
+from ..server.liveness import lifetime_of
+from ..text import escape
+from .broadcast import BroadcastGroup
+from .connection import Connection
+from .sending import make_send, make_send_to_all
+from .state import State
+
+__all__ = ["Connections", "connections", "connections_if_any"]
+
+logger = logging.getLogger("ssesync")
+
+# Threads that read logs for clients that come back.
+_READERS = 4
+# Seconds for which a process that exits waits until all clients have been sent the end.
+_DRAIN = 5.0
+# Seconds that a client's system gets to acknowledge what was sent before its connection is reset. It costs nothing.
+_UNACKNOWLEDGED = 10.0
+
+Call = Callable[[], object]
+
+
+class Connections:
+    """See the module; use :func:`connections`. :attr:`call_soon`, :meth:`read`, :meth:`run_in_executor` and
+    :meth:`drain` are for any thread, the rest is for the reactor's."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        #: Calls on the reactor's thread, after all that was requested before. Takes no lock.
+        self.call_soon = reactor.call_soon
+        #: See :func:`ssesync.detached.sending.make_send`.
+        self.send = make_send()
+        #: See :func:`ssesync.detached.sending.make_send_to_all`.
+        self.send_to_all = make_send_to_all()
+        self._open: dict[int, Connection] = {}
+        self._groups: dict[BroadcastGroup, None] = {}
+        self._lifetimes: dict[Connection, Timer] = {}
+        self._readers = Executor(_READERS, "ssesync-reader")
+        self._callers = callers()
+        self._resets: list[tuple[float, socket.socket]] = []  # deadlines, and connections to be reset by then
+        self._last: bytes | None = None  # what all are sent last, from drain() on
+        self._empty = threading.Event()
+
+    # Any thread.
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def read(self, call: Call) -> None:
+        """Call on a thread that may wait for a log. What it raises is logged."""
+        self._readers.ask(call)
+
+    def run_in_executor(self, call: Call) -> None:
+        """Call users' code, on a thread on which it may take its time. What it raises is logged."""
+        self._callers.ask(call)
+
+    def drain(self, last: bytes = b"") -> None:
+        """End all streams cleanly, and those that are still to come. Waits until they have ended and ``on_close`` has
+        returned, 5 s at most.
+
+        :param last: what each client is sent before its trailer.
+        """
+        deadline = time.monotonic() + _DRAIN
+        # A worker's timeout, which is a SystemExit, may have hit a thread that was waking the reactor.
+        self._reactor.call_from_signal(lambda: self._finish_all(last))
+        self._empty.wait(_DRAIN)
+        self._callers.wait(deadline - time.monotonic())
+
+    # The reactor's thread.
+
+    def register(self, connection: Connection, head: bytes) -> None:
+        """Serve a client from now on, beginning with the head."""
+        self._open[connection.fd] = connection
+        try:
+            self._reactor.add(connection.fd, self._on_event, half_close=_half_close(connection))
+        except OSError as error:
+            logger.error(
+                "the detached stream %s is closed, as its socket can't be watched: %s",
+                escape(connection.name),
+                escape(error),
+            )
+            connection.fail(CloseReason.ERROR)
+            return
+        self._groups[connection.group] = None
+        connection.group.move(connection, State.OPENING)
+        if (seconds := lifetime_of(connection.settings)) is not None:
+            finish = functools.partial(connection.finish, CloseReason.LIFETIME)
+            self._lifetimes[connection] = self._reactor.call_later(seconds, finish)
+        self._reactor.every_tick(self._tick)
+        connection.open(head)
+        if self._last is not None:
+            connection.finish(CloseReason.SHUTDOWN, self._last)
+
+    def await_room(self, connection: Connection, wanted: bool) -> None:
+        """Call :meth:`Connection.on_room` when the client can take more, or do not."""
+        self._reactor.set_writable(connection.fd, wanted, half_close=_half_close(connection))
+
+    def unwatch(self, connection: Connection) -> None:
+        """The connection's descriptor is about to be closed."""
+        self._reactor.remove(connection.fd)
+        if (timer := self._lifetimes.pop(connection, None)) is not None:
+            timer.cancel()
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is closed."""
+        del self._open[connection.fd]
+        self._set_if_empty()
+
+    def discard(self, group: BroadcastGroup) -> None:
+        """A group has no more clients."""
+        self._groups.pop(group, None)
+
+    def abort_all(self) -> None:
+        """The reactor can't wait for descriptors: end all streams."""
+        for connection in list(self._open.values()):
+            logged(functools.partial(connection.abort, CloseReason.ERROR))
+
+    def reset_later(self, handle: socket.socket) -> None:
+        """Close a socket, which resets its connection, when the client's system has acknowledged what was sent."""
+        self._resets.append((time.monotonic() + _UNACKNOWLEDGED, handle))
+
+    def release(self) -> None:
+        """Close all descriptors and end no stream: in a forked child, whose parent goes on serving them."""
+        for fd in list(self._open):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        for _, handle in self._resets:
+            handle.close()
+
+    def _on_event(self, fd: int, gone: bool, writable: bool) -> None:
+        connection = self._open.get(fd)
+        if connection is None:
+            return  # it was closed in this turn of the reactor
+        if gone:
+            connection.abort(CloseReason.CLIENT_GONE)
+        elif writable:
+            connection.on_room()
+
+    def _tick(self) -> bool:
+        now = time.monotonic()
+        for group in list(self._groups):
+            logged(functools.partial(group.tick, now))
+        if self._resets:
+            self._reset_due(now)
+        return bool(self._open or self._resets)
+
+    def _finish_all(self, last: bytes) -> None:
+        self._last = last
+        for connection in list(self._open.values()):
+            logged(functools.partial(connection.finish, CloseReason.SHUTDOWN, last))
+        self._set_if_empty()
+
+    def _reset_due(self, now: float) -> None:
+        waiting = []
+        for deadline, handle in self._resets:
+            if now < deadline and unacknowledged(handle.fileno()):
+                waiting.append((deadline, handle))
+            else:
+                handle.close()
+        self._resets = waiting
+        self._set_if_empty()
+
+    def _set_if_empty(self) -> None:
+        if self._last is not None and not self._open and not self._resets:
+            self._empty.set()
+
+
+def _half_close(connection: Connection) -> bool:
+    """Whether a client that only stops sending counts as gone."""
+    settings = connection.settings
+    return settings.sense_disconnect and settings.half_close_is_gone
+
+
+_current: dict[None, Connections] = {}
+
+
+def connections() -> Connections:
+    """Get this process's detached connections. A forked child has its own.
+
+    :raises OSError: there are no more descriptors.
+    :raises RuntimeError: there can't be another thread.
+    """
+    running = reactor()
+    running.require_thread()
+    if None not in _current:
+        # No lock: the first one counts. What another one was made of is nothing that must be closed.
+        made = Connections(running)
+        if _current.setdefault(None, made) is made:
+            running.on_failure.append(made.abort_all)
+            atexit.register(_drain)
+    return _current[None]
+
+
+def connections_if_any() -> Connections | None:
+    """Get this process's detached connections if there were any."""
+    return _current.get(None)
+
+
+def _drain() -> None:
+    atexit.unregister(_drain)
+    if (current := connections_if_any()) is not None:
+        current.drain()
+
+
+def _after_fork() -> None:
+    if (current := _current.pop(None, None)) is not None:
+        current.release()
+    atexit.unregister(_drain)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,90 @@
+"""The contract between a broadcast group and what fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..errors import CloseReason
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Numbered", "Position", "Source", "Subscriber"]
+
+
+class Position(NamedTuple):
+    """A place in a log. Subscribers compare positions by identity: each one that is set is a new object."""
+
+    epoch: str
+    """Names the log, as one that was started anew has another; ``""``: not known yet."""
+    seq: int
+    """The number of the last message before this place."""
+
+
+class Numbered(bytes):
+    """A message as it is sent, with its number: higher than that of every message before it in the log."""
+
+    seq: int
+
+
+class Subscriber(Protocol):
+    """Serves one client that lags. Called on the reactor's thread, but for :meth:`read`; nothing else may wait."""
+
+    reading: bool
+    """Whether :meth:`read` was asked for and its result is not there yet. Set by the group."""
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many events and bytes wait for the client. Any thread."""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why it has ended, ``None`` while it has not."""
+
+    @property
+    def position(self) -> Position | None:
+        """The position of the last message that the client was given; ``None`` while the log has to be read."""
+
+    def offer(self, messages: Sequence[Numbered]) -> bool:
+        """Queue messages, as far as there is room. ``False``: the client is too slow and has to be ended."""
+
+    def missed(self) -> None:
+        """There are messages that were not offered: they are in the log."""
+
+    def restarted(self, position: Position) -> None:
+        """The log was started anew, and goes on after this position."""
+
+    def progressed(self) -> None:
+        """The client has taken some of what was sent, so it does read."""
+
+    def poll(self) -> Sequence[bytes] | None:
+        """Take what is queued.
+
+        :return: that; ``None`` if the subscriber has ended; empty if there is nothing, or the log has to be read.
+        """
+
+    def read(self) -> list[bytes]:
+        """Read what comes next from the log. Called on a thread that may wait.
+
+        :return: that; empty if the log can't be read now, or the subscriber has ended.
+        """
+
+    def cancel(self) -> None:
+        """Release it: the client does not need it any more."""
+
+
+class Source(Protocol):
+    """What fills a group. Called on the reactor's thread; nothing here may wait."""
+
+    def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
+        """Make what serves a client that lags, from a position on.
+
+        :param from_log: whether the log may have more after the position than will be offered.
+        """
+
+    def left(self, connection: Connection) -> None:
+        """A client is closed."""
+
+    def tick(self) -> None:
+        """Called twice a second."""

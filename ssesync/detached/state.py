@@ -1,0 +1,52 @@
+"""The states of a detached connection.
+
+A connection is in one :class:`State` at a time, and :data:`TRANSITIONS` is the table of what may follow. Only
+:meth:`ssesync.detached.broadcast.BroadcastGroup.move` changes the state, together with the sets of clients that follow
+from it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+__all__ = ["OVER", "RUNNING", "TRANSITIONS", "State"]
+
+
+class State(enum.Enum):
+    """What is being done with a detached client."""
+
+    ARRIVING = "arriving"
+    """Made on the server's thread; the reactor's thread does not have it yet."""
+    OPENING = "opening"
+    """Registered: its head is sent, and then its position is compared with the group's."""
+    IN_SYNC = "in sync"
+    """It has been given all that its group was given, and has taken it: one send per broadcast."""
+    DRAINING = "draining"
+    """It has missed nothing, but has still to take the end of the last send."""
+    AHEAD = "ahead"
+    """Its position is after the group's: it is in sync as soon as the group gets there."""
+    LAGGING = "lagging"
+    """It has missed something, which a subscriber of its own gives it: from a queue, or from the log."""
+    ENDING = "ending"
+    """It is closed as soon as it has taken what waits, the trailer included."""
+    CLOSED = "closed"
+    """Its descriptor is closed."""
+
+
+#: The client is sent what comes, or will be.
+RUNNING = frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD, State.LAGGING))
+#: It is sent nothing more but what ends it.
+OVER = frozenset((State.ENDING, State.CLOSED))
+
+#: Which states may follow a state.
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.ARRIVING: frozenset((State.OPENING, State.CLOSED)),
+    State.OPENING: RUNNING | OVER,
+    State.IN_SYNC: frozenset((State.DRAINING, State.LAGGING)) | OVER,
+    State.DRAINING: frozenset((State.IN_SYNC, State.LAGGING)) | OVER,
+    State.AHEAD: RUNNING | OVER,  # AHEAD again: of another position, where the log was started anew
+    State.LAGGING: frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD)) | OVER,
+    State.ENDING: frozenset((State.CLOSED,)),
+    State.CLOSED: frozenset(),
+}

@@ -238,12 +238,12 @@ class ChannelSource:
         if self._messages or self._reading:
             return bool(self._messages)
         items = self.subscriber.poll()
+        if isinstance(items, CloseReason):
+            for connection in list(self.group.members()):
+                connection.abort(items)
+            return False
         if not items and self.subscriber.reads_log:
             self._read_on()
-            return False
-        if items is None:
-            for connection in list(self.group.members()):
-                connection.abort(self.subscriber.reason or CloseReason.CANCELLED)
             return False
         self._messages.extend(item for item in items if isinstance(item, Message))
         # After poll(): of a gap before one of these messages, this is to know before that one is sent.
@@ -285,7 +285,7 @@ class ChannelSource:
         self._reading = False
         self._complete_after = self.subscriber.cursor.seq
         self._messages.extend(item for item in items if isinstance(item, Message))
-        if self._messages or not self.subscriber.reads_log or self.subscriber.reason is not None:
+        if self._messages or not self.subscriber.reads_log:
             self._wake()  # else the next tick tries again
 
     def tick(self) -> None:

@@ -30,11 +30,6 @@ class _Adapter:
         self._subscriber = subscriber
 
     @property
-    def reason(self) -> CloseReason | None:
-        """Why it has ended, ``None`` while it has not."""
-        return self._subscriber.reason
-
-    @property
     def reads_log(self) -> bool:
         """Whether the log has to be read, or is being read."""
         return self._subscriber.state.reads_log
@@ -51,12 +46,17 @@ class _Adapter:
         """
         self._subscriber.start(*position, from_log=from_log)
 
-    def poll(self) -> Sequence[bytes] | None:
+    def poll(self) -> Sequence[bytes] | CloseReason:
         """Take what is queued.
 
-        :return: that; ``None`` if the subscriber has ended; empty if there is nothing, or the log has to be read.
+        :return: that, which is empty if there is nothing or the log has to be read; or why the subscriber has ended.
         """
-        return self._subscriber.poll()
+        items = self._subscriber.poll()
+        return self._reason if items is None else items
+
+    @property
+    def _reason(self) -> CloseReason:
+        return self._subscriber.reason or CloseReason.CANCELLED
 
     def read_page(self, limit: int) -> list[bytes]:
         """Read the log once.
@@ -79,11 +79,10 @@ class _Adapter:
 class ClientSubscriber(_Adapter):
     """Serves a client that lags: see :class:`ssesync.detached.source.Subscriber`."""
 
-    __slots__ = ("reading",)
+    __slots__ = ()
 
     def __init__(self, log: Log, policy: Policy, channels: Collection[str], patterns: Collection[str]) -> None:
         super().__init__(Subscriber(log, policy, channels, patterns))
-        self.reading = False
 
     @property
     def pending(self) -> tuple[int, int]:
@@ -95,11 +94,12 @@ class ClientSubscriber(_Adapter):
         """The position after the last message that the client was given; ``None`` while the log has to be read."""
         return None if self.reads_log else self.cursor
 
-    def offer(self, messages: Sequence[Numbered]) -> bool:
-        """Queue messages, as far as there is room. ``False``: the client is too slow and has to be ended."""
-        if self.reading:
-            self.progressed()  # it waits for this process
-        return self._subscriber.offer(messages)  # type: ignore[arg-type]  # they are a broker's
+    def offer(self, messages: Sequence[Numbered]) -> CloseReason | None:
+        """Queue messages, as far as there is room.
+
+        :return: why the client has to be ended, if so: it is too slow, say.
+        """
+        return None if self._subscriber.offer(messages) else self._reason  # type: ignore[arg-type]  # a broker's
 
     def missed(self) -> None:
         """There are messages that were not offered: they are in the log."""

@@ -56,6 +56,7 @@ class BroadcastGroup:
         self._others: dict[int, Connection] = {}  # all that are registered and not in sync
         self._ahead: dict[Connection, Position] = {}
         self._lagging: dict[Connection, Subscriber] = {}
+        self._reading: set[Connection] = set()  # those of them for which the log is being read
         self._due = 0.0  # until then, no client has been silent for long enough
 
     def __len__(self) -> int:
@@ -92,6 +93,7 @@ class BroadcastGroup:
         elif before is State.AHEAD:
             del self._ahead[connection]
         elif before is State.LAGGING:
+            self._reading.discard(connection)
             self._lagging.pop(connection).cancel()
         if state in (State.IN_SYNC, State.CLOSED):
             self._others.pop(fd, None)
@@ -116,7 +118,7 @@ class BroadcastGroup:
             return
         if position.epoch != self.position.epoch or position.seq > self.position.seq:
             self.move(connection, State.AHEAD, position)
-        elif connection.waits:
+        elif connection.unsent is not None:
             self.move(connection, State.DRAINING)
         else:
             self.move(connection, State.IN_SYNC)
@@ -125,7 +127,7 @@ class BroadcastGroup:
         """Serve a client by a subscriber of its own, from a position on."""
         subscriber = self._source.subscriber_for(connection, position, from_log=from_log)
         self.move(connection, State.LAGGING, subscriber)
-        if not connection.waits:
+        if connection.unsent is None:
             self._serve(connection)
 
     def read_log(self, connections: Iterable[Connection]) -> None:
@@ -136,7 +138,7 @@ class BroadcastGroup:
                 self.lag(connection, self._ahead.get(connection, self.position))
             else:
                 subscriber.missed()
-                if not connection.waits:
+                if connection.unsent is None:
                     self._serve(connection)
 
     def restart(self, position: Position) -> None:
@@ -192,9 +194,13 @@ class BroadcastGroup:
         for connection in connections:
             if connection.state is State.DRAINING:
                 self.lag(connection, position, from_log=False)
-            subscriber = self._lagging.get(connection)  # None: it is ending
-            if subscriber is not None and not subscriber.offer(messages):
-                connection.abort(subscriber.reason or CloseReason.OVERFLOW)
+            subscriber = self._lagging.get(connection)
+            if subscriber is None:
+                continue  # it is ending
+            if connection in self._reading:
+                subscriber.progressed()  # it waits for this process
+            if (reason := subscriber.offer(messages)) is not None:
+                connection.abort(reason)
 
     def give_all(self, data: bytes, events: int, keep_alives: int = 0) -> None:
         """Send the same to all in sync."""
@@ -255,9 +261,11 @@ class BroadcastGroup:
         :return: that, and how many events it is.
         """
         subscriber = self._lagging.get(connection)
-        if subscriber is None or subscriber.reading or subscriber.position is None:
+        if subscriber is None or connection in self._reading or subscriber.position is None:
             return b"", 0
-        items = subscriber.poll() or ()
+        items = subscriber.poll()
+        if isinstance(items, CloseReason):
+            return b"", 0
         return b"".join(items), len(items)
 
     def left(self, connection: Connection) -> None:
@@ -268,17 +276,17 @@ class BroadcastGroup:
         """Give a client what its subscriber has for it; when there is no more, it has caught up."""
         subscriber = self._lagging.get(connection)
         while subscriber is not None and connection.state is State.LAGGING:
-            if connection.waits or subscriber.reading:
+            if connection.unsent is not None or connection in self._reading:
                 return
             items = subscriber.poll()
-            if items is None:
-                connection.abort(subscriber.reason or CloseReason.CANCELLED)
+            if isinstance(items, CloseReason):
+                connection.abort(items)
             elif items:
                 connection.give(b"".join(items), len(items))
             elif (position := subscriber.position) is not None:
                 self.place(connection, position)
             else:
-                subscriber.reading = True
+                self._reading.add(connection)
                 self._connections.read(functools.partial(self._read, connection, subscriber))
 
     def _read(self, connection: Connection, subscriber: Subscriber) -> None:
@@ -286,12 +294,12 @@ class BroadcastGroup:
         self._connections.call_soon(lambda: self._has_read(connection, subscriber, items))
 
     def _has_read(self, connection: Connection, subscriber: Subscriber, items: list[bytes]) -> None:
-        subscriber.reading = False
         if self._lagging.get(connection) is not subscriber:
             return  # it is ending, or closed
+        self._reading.discard(connection)
         if items:
             connection.give(b"".join(items), len(items))
-        if items or subscriber.reason is not None or subscriber.position is not None:  # else the next tick tries again
+        if items or subscriber.position is not None:  # else the next tick tries again
             self._serve(connection)
 
     # Time.
@@ -301,7 +309,7 @@ class BroadcastGroup:
         read."""
         # No client in sync has anything to take.
         for connection in list(self._others.values()):
-            if connection.has_stalled(now):
+            if connection.unsent is not None and connection.unsent.has_stalled(now):
                 connection.abort(CloseReason.STALLED)
         for connection in list(self._lagging):
             self._serve(connection)
@@ -327,7 +335,7 @@ class BroadcastGroup:
     def _keep_alive_others(self, now: float, keep_alive: float) -> None:
         for connection in (*self._ahead, *self._lagging):
             # Not into the middle of what waits: and a client that takes that needs none.
-            if connection.sent.last + keep_alive <= now and not connection.waits:
+            if connection.sent.last + keep_alive <= now and connection.unsent is None:
                 connection.give(KEEP_ALIVE, 0, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ..server.ending import encode_error, finishes
 from ..server.margins import come_back
 from ..server.stats import StreamStats
 from ..settings import Settings
+from ..text import escape
 from ..wire.chunked import LAST_CHUNK, to_chunk
 from .accounting import Sent
 from .disconnecting import disconnect
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .connections import Connections
 
 __all__ = ["Connection", "Handover", "Record"]
+
+logger = logging.getLogger("ssesync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,8 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_deferred", "_reason", "_unsent", "fd", "group", "handover", "record",
-        "registration", "sent", "state",
+        "__weakref__", "_connections", "_deferred", "_reason", "fd", "group", "handover", "record",
+        "registration", "sent", "state", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +90,8 @@ class Connection:
         self.sent = Sent(handover.given)
         self._reason: CloseReason | None = None  # why it is ending, or closed
         self._deferred: Callable[[], object] | None = None  # the first request that came before it was registered
-        self._unsent: Unsent | None = None
+        #: What the client has still to take before it can be sent more. Set by the connection alone.
+        self.unsent: Unsent | None = None
 
     # Any thread.
 
@@ -152,7 +157,7 @@ class Connection:
 
         :return: its part of ``streams.snapshot()``.
         """
-        stats, unsent = self.stats, self._unsent
+        stats, unsent = self.stats, self.unsent
         events, size = self.group.pending_of(self)
         return {
             "id": id(self),
@@ -172,7 +177,7 @@ class Connection:
     @property
     def waits(self) -> bool:
         """Whether the client must take something before it can be sent more."""
-        return self._unsent is not None
+        return self.unsent is not None
 
     def open(self, head: bytes) -> None:
         """Send the head, and do what was requested before the connection was registered."""
@@ -193,8 +198,8 @@ class Connection:
 
         :return: whether the client has taken all of it.
         """
-        if self._unsent is not None:
-            self._unsent.pieces.append(memoryview(wire))
+        if self.unsent is not None:
+            self.unsent.pieces.append(memoryview(wire))
             return False
         return self.keep(wire, self._connections.send(self.fd, wire, len(wire)))
 
@@ -209,13 +214,13 @@ class Connection:
         if sent < 0 and sent not in AGAIN:
             self.abort(CloseReason.CLIENT_GONE)
             return False
-        self._unsent = Unsent(memoryview(wire)[max(0, sent) :])
+        self.unsent = Unsent(memoryview(wire)[max(0, sent) :], self.handover.settings.send_timeout)
         self._connections.await_room(self, True)
         return False
 
     def on_room(self) -> None:
         """The client can take more: send what waits."""
-        unsent = self._unsent
+        unsent = self.unsent
         while unsent is not None and unsent.pieces:
             piece = bytes(unsent.pieces[0][:PIECE])
             sent = self._connections.send(self.fd, piece, len(piece))
@@ -228,19 +233,12 @@ class Connection:
                 return
         if unsent is None:
             return
-        self._unsent = None
+        self.unsent = None
         self._connections.await_room(self, False)
         if self.state is State.ENDING:
             self._close(self._reason or CloseReason.CANCELLED)
         else:
             self.group.drained(self)
-
-    def has_stalled(self, now: float) -> bool:
-        """Ask whether the client has taken longer than ``send_timeout`` for 64 kB.
-
-        :return: whether it has.
-        """
-        return self._unsent is not None and self._unsent.has_stalled(now, self.handover.settings.send_timeout)
 
     # The reactor's thread: the end.
 
@@ -263,9 +261,11 @@ class Connection:
 
         self.run_in_executor(make)
 
-    def fail(self, reason: CloseReason) -> None:
-        """End a connection that could not be registered: not even its head was sent."""
-        self._close(reason)
+    def fail(self, error: OSError) -> None:
+        """End a connection that can't be registered: not even its head is sent."""
+        text = "the detached stream %s is closed, as its socket can't be watched: %s"
+        logger.error(text, escape(self.name), escape(error))
+        self._close(CloseReason.ERROR)
 
     def _defer(self, request: Callable[[], object]) -> bool:
         """Keep a request that comes before the connection is registered, unless one is kept already; whether so."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import logging
 import os
 import socket
 import threading
@@ -25,15 +24,12 @@ from ..executor import Executor, callers, logged
 from ..reactor import Reactor, Timer, reactor
 from ..server.cutting import unacknowledged
 from ..server.liveness import lifetime_of
-from ..text import escape
 from .broadcast import BroadcastGroup
 from .connection import Connection
 from .sending import make_send, make_send_to_all
 from .state import State
 
 __all__ = ["Connections", "connections", "connections_if_any"]
-
-logger = logging.getLogger("ssesync")
 
 # Threads that read logs for clients that come back.
 _READERS = 4
@@ -99,12 +95,7 @@ class Connections:
         try:
             self._reactor.add(connection.fd, self._on_event, half_close=_half_close(connection))
         except OSError as error:
-            logger.error(
-                "the detached stream %s is closed, as its socket can't be watched: %s",
-                escape(connection.name),
-                escape(error),
-            )
-            connection.fail(CloseReason.ERROR)
+            connection.fail(error)
             return
         self._groups[connection.group] = None
         connection.group.move(connection, State.OPENING)

@@ -109,9 +109,10 @@ class Unsent:
     """The bytes that a client has still to take. They are not copied: those of a broadcast are shared by all clients
     that have not taken it."""
 
-    __slots__ = ("pieces", "since", "taken")
+    __slots__ = ("pieces", "since", "taken", "timeout")
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, timeout: float | None) -> None:
+        self.timeout = timeout
         self.pieces = [data]
         self.since = time.monotonic()  # when it began to wait, or last took another 64 kB
         self.taken = 0  # bytes since then
@@ -130,9 +131,6 @@ class Unsent:
         else:
             del self.pieces[0]
 
-    def has_stalled(self, now: float, timeout: float | None) -> bool:
-        """Compare with ``send_timeout``.
-
-        :return: whether the client has taken longer than that for 64 kB.
-        """
-        return timeout is not None and now - self.since > timeout
+    def has_stalled(self, now: float) -> bool:
+        """Whether the client has taken longer than ``send_timeout`` for 64 kB."""
+        return self.timeout is not None and now - self.since > self.timeout

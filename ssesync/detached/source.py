@@ -31,23 +31,19 @@ class Numbered(bytes):
 class Subscriber(Protocol):
     """Serves one client that lags. Called on the reactor's thread, but for :meth:`read`; nothing else may wait."""
 
-    reading: bool
-    """Whether :meth:`read` was asked for and its result is not there yet. Set by the group."""
-
     @property
     def pending(self) -> tuple[int, int]:
         """How many events and bytes wait for the client. Any thread."""
 
     @property
-    def reason(self) -> CloseReason | None:
-        """Why it has ended, ``None`` while it has not."""
-
-    @property
     def position(self) -> Position | None:
         """The position of the last message that the client was given; ``None`` while the log has to be read."""
 
-    def offer(self, messages: Sequence[Numbered]) -> bool:
-        """Queue messages, as far as there is room. ``False``: the client is too slow and has to be ended."""
+    def offer(self, messages: Sequence[Numbered]) -> CloseReason | None:
+        """Queue messages, as far as there is room.
+
+        :return: why the client has to be ended, if so: it is too slow, say.
+        """
 
     def missed(self) -> None:
         """There are messages that were not offered: they are in the log."""
@@ -58,10 +54,10 @@ class Subscriber(Protocol):
     def progressed(self) -> None:
         """The client has taken some of what was sent, so it does read."""
 
-    def poll(self) -> Sequence[bytes] | None:
+    def poll(self) -> Sequence[bytes] | CloseReason:
         """Take what is queued.
 
-        :return: that; ``None`` if the subscriber has ended; empty if there is nothing, or the log has to be read.
+        :return: that, which is empty if there is nothing or the log has to be read; or why the subscriber has ended.
         """
 
     def read(self) -> list[bytes]:

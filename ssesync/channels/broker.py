@@ -69,6 +69,8 @@ class Broker:
     POLICY = frozenset(Policy.__dataclass_fields__)
     #: Called with some of them, raises :class:`SettingsError` for a value that can't work.
     check_policy = staticmethod(Policy)
+    #: Whether other processes may publish to it and subscribe. For subclasses.
+    reaches_processes = False
 
     def __init__(self, limits: Limits | None = None) -> None:
         #: How much the log keeps.
@@ -80,10 +82,9 @@ class Broker:
 
     def _reset(self) -> None:
         """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
-        self._starting = make_lock("channels.broker")
+        self._lock = make_lock("channels.broker")
         self._start: Start | None = None
         self._listening: list[bool] = []  # True, while it listens: taken out by the one who ends it
-        self._claiming = make_lock("channels.claims")
         self._claims: dict[str, float] = {}
         #: Who subscribes in this process.
         self.dispatcher = Dispatcher()
@@ -205,7 +206,7 @@ class Broker:
         if self._broadcast_groups is None:
             from .broadcast import BroadcastGroups
 
-            with entered(), self._starting:
+            with entered(), self._lock:
                 self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self)
         return self._broadcast_groups
 
@@ -325,7 +326,7 @@ class Broker:
     def _claim(self, name: str, seconds: float) -> bool:
         """See :meth:`use_once`. Without one of the broker's own: within this process."""
         now = time.monotonic()
-        with entered(), self._claiming:
+        with entered(), self._lock:
             # In the order of their making, which is that of their end where all are remembered for as long.
             while self._claims and next(iter(self._claims.values())) < now:
                 del self._claims[next(iter(self._claims))]
@@ -363,7 +364,7 @@ class Broker:
         own = Start()
         try:
             while self._start is not own:
-                with entered(), self._starting:
+                with entered(), self._lock:
                     if self._closed:
                         raise BrokerClosed("the broker is closed")
                     if self._listening:

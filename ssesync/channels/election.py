@@ -1,8 +1,8 @@
-"""A lease: which one of several processes does what one is enough for. Made of a broker's claims, nothing else.
+"""Leader election: which one of several processes does what one is enough for. It uses a broker's claims, nothing else.
 
-Time is cut into slots of a few seconds. Who claims a slot has it; the holder of a slot claims the next one in the
-middle of its own, long before anybody else asks. A holder that is killed claims no more, and the first slot that nobody
-has is another's.
+Time is divided into slots of a few seconds. The process that claims a slot is the leader for its length. A leader
+claims the next slot in the middle of its own, long before any other process asks for it. A leader that is killed claims
+no more, and the first slot that is not claimed makes another process the leader.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import random
 import time
 from collections.abc import Callable
 
-__all__ = ["Lease"]
+__all__ = ["LeaderElection"]
 
-# A claim is made up to a slot before its own begins, and the clocks of machines differ by less than half of one.
+# How many slots a claim is remembered for. It is made up to a slot before its own begins, and the clocks of machines
+# differ by less than half of one.
 _REMEMBERED = 3
 
 
-class Lease:
-    """One process's part in it. :meth:`renew` is for one thread, :meth:`held` for any.
+class LeaderElection:
+    """One process's part in the election. :meth:`renew` is for one thread, :meth:`is_leader` for any.
 
     :param claim: :meth:`Broker.use_once`.
-    :param name: what is leased.
+    :param name: what the leader does.
     :param seconds: a slot's length, the same in all processes.
     """
 
@@ -29,42 +30,46 @@ class Lease:
         self._claim = claim
         self._name = name
         self._seconds = seconds
-        self._slots: frozenset[int] = frozenset()
+        self._slots: frozenset[int] = frozenset()  # claimed by this process
 
-    def forget(self) -> None:
-        """Have no slot: in a forked child, which is not who claimed them."""
+    def reset(self) -> None:
+        """Have no slot: in a forked child, which has claimed none."""
         self._slots = frozenset()
 
-    def held(self) -> bool:
-        """Whether the slot that it is now is ours."""
+    def is_leader(self) -> bool:
+        """Whether this process has claimed the current slot."""
         return int(time.time() / self._seconds) in self._slots
 
     def renew(self) -> bool:
-        """Claim what is to be claimed now; whether the slot that it is now is ours.
+        """Claim the current slot or, in the second half of one that is claimed, the next.
 
-        :raises BrokerError: nobody can tell.
+        :return: whether this process is the leader.
+        :raises BrokerError: the broker can't be asked.
         """
-        place = time.time() / self._seconds
-        slot = int(place)
+        now = time.time() / self._seconds
+        slot = int(now)
         if slot not in self._slots:
-            self._slots = frozenset((slot,)) if self._take(slot) else frozenset()
-        if slot in self._slots and place - slot >= 0.5 and slot + 1 not in self._slots and self._take(slot + 1):
+            self._slots = frozenset((slot,)) if self._claim_slot(slot) else frozenset()
+        if slot in self._slots and now - slot >= 0.5 and slot + 1 not in self._slots and self._claim_slot(slot + 1):
             self._slots = frozenset((slot, slot + 1))
         return slot in self._slots
 
-    def pause(self) -> float:
-        """Seconds until :meth:`renew` is to be called again."""
-        place = time.time() / self._seconds
-        slot = int(place)
+    def renew_after(self) -> float:
+        """When to renew next.
+
+        :return: seconds from now.
+        """
+        now = time.time() / self._seconds
+        slot = int(now)
         if slot not in self._slots:
-            # Not all at once: of those who ask, one gets it.
+            # Not all at once: one of the processes that ask is given the slot.
             due = slot + 1 + random.uniform(0, 0.1)
         elif slot + 1 in self._slots:
             due = slot + 1.5
         else:
-            due = slot + 0.5 if place - slot < 0.5 else slot + 1
+            due = slot + 0.5 if now - slot < 0.5 else slot + 1
         # The clock may have been set meanwhile.
-        return max(0.01, min(due - place, 1.5) * self._seconds)
+        return max(0.01, min(due - now, 1.5) * self._seconds)
 
-    def _take(self, slot: int) -> bool:
+    def _claim_slot(self, slot: int) -> bool:
         return self._claim(f"feed:{self._name}:{slot}", _REMEMBERED * self._seconds)

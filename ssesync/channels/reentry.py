@@ -20,6 +20,7 @@ import threading
 from typing import Any
 
 from ..errors import BrokerBusy
+from ..locks import Waiters
 
 __all__ = ["Wakeup", "entered", "entered_or_inside", "is_inside"]
 
@@ -65,14 +66,14 @@ def entered_or_inside() -> contextlib.AbstractContextManager[object]:
 class Wakeup:
     """A ``threading.Event`` that may be set by a signal handler whose own thread is in the middle of this very object.
 
-    ``threading.Event`` takes a lock to be set, and hangs there. This one takes none: each wait has a lock of its own.
+    ``threading.Event`` takes a lock to be set, and hangs there. This one takes none.
     """
 
-    __slots__ = ("_is_set", "_waiting")
+    __slots__ = ("_is_set", "_waiters")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: list[Any] = []
+        self._waiters = Waiters()
 
     def is_set(self) -> bool:
         """Whether it was set and not cleared since."""
@@ -81,29 +82,16 @@ class Wakeup:
     def set(self) -> None:
         """End each :meth:`wait`, those to come as well. Any thread, any signal handler, any number of times."""
         self._is_set = True
-        while self._waiting:
-            try:
-                waiting = self._waiting.pop()
-            except IndexError:  # another thread has set it as well
-                return
-            waiting.release()
+        self._waiters.wake()
 
     def clear(self) -> None:
         """Have :meth:`wait` wait again. A thread that clears it has to look afterwards for what it was woken for."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to ``timeout`` seconds (``None``: without end) until it is set; whether it is."""
-        if self._is_set:
-            return True
-        waiting = threading.Lock()
-        waiting.acquire()
-        self._waiting.append(waiting)
-        try:
-            # After it was put there: whoever sets it from now on finds it.
-            if not self._is_set:
-                waiting.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(waiting)
-        return self._is_set
+        """Wait until it is set.
+
+        :param timeout: seconds; ``None``: without end.
+        :return: whether it is.
+        """
+        return self._waiters.wait(self.is_set, timeout)

@@ -53,14 +53,6 @@ class Subscription(Streamable):
         self._waiters = Waiters()
         self._unread: list[Event] = []  # of what was taken, the last first
 
-    # Until EventStream asks for as_source().
-    resumable = True
-    error: BaseException | None = None
-
-    def hand_over(self, handover: Any, record: Any) -> Any:
-        """See :class:`ssesync.server.source.Detachable`."""
-        return self._source.detach(handover, record)
-
     def as_source(self) -> Source:
         """The source of a stream. For ``EventStream``.
 

@@ -69,7 +69,7 @@ class MemoryBroker(Broker):
         self._logs: OrderedDict[str, Log] = OrderedDict()  # the last that was published to comes last
         self._base = 0  # up to this seq, channels may be missing
         self._warned = False
-        self._delivery = Delivery(self.dispatcher)
+        self._delivery = Delivery(self.dispatcher, self._lock)
         self.dispatcher.epoch = secrets.token_hex(4)
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ class MemoryBroker(Broker):
                 self._trim(log)
             self._expire(log, now)
             self._forget_channels(now)
-            self._delivery.queue(message)  # in the order of the log
+            self._delivery.put(message)  # in the order of the log
         self._delivery.deliver()
         return f"{self.dispatcher.epoch}-{message.seq}"
 

@@ -43,7 +43,7 @@ class Client:
         self._head = len(HEAD)
         self.subscription: Subscription = subscription
         try:
-            self.connection = subscription.hand_over(
+            self.connection = subscription._source.detach(
                 Handover(other.fileno(), False, HEAD, "test", settings, time.monotonic(), 0), self
             )
         except BaseException:

@@ -86,7 +86,7 @@ def test_what_is_published_between_subscribing_and_the_handover_comes_once(broke
     handover = Handover(theirs.detach(), False, b"", "late", Settings(), time.monotonic(), 0)
     late = Client.__new__(Client)
     late.reason = late.stats = None
-    subscription.hand_over(handover, late)
+    subscription._source.detach(handover, late)
     broker.publish("a", "3")
     decoder, events = Decoder(), list[Event]()
     ours.settimeout(PATIENCE)
@@ -226,7 +226,9 @@ def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connect
     late.reason = late.stats = None
     late.subscription = subscription
     with ours:
-        subscription.hand_over(Handover(theirs.detach(), False, b"", "late", Settings(), time.monotonic(), 0), late)
+        subscription._source.detach(
+            Handover(theirs.detach(), False, b"", "late", Settings(), time.monotonic(), 0), late
+        )
         await_that(lambda: late.reason, "it ends")
     expected = {"revoke": CloseReason.REVOKED, "close": CloseReason.SHUTDOWN, "stop": CloseReason.LIFETIME}
     assert late.reason is expected.get(how, CloseReason.CANCELLED)
@@ -333,7 +335,7 @@ def test_a_broker_that_fails_at_the_handover_says_so_and_nothing_has_happened(
     with ours, theirs:
         handover = Handover(theirs.fileno(), False, HEAD, "", Settings(), 0.0, 0)
         with pytest.raises(BrokerUnavailable):
-            subscription.hand_over(handover, None)  # type: ignore[arg-type]
+            subscription._source.detach(handover, None)  # type: ignore[arg-type]
     assert not memory.broadcast_groups._sources
     assert len(memory.dispatcher) == 1
     assert not subscription.closed

@@ -61,7 +61,7 @@ def make(broker, kind, number):
     theirs.setblocking(False)
     pairs.append(ours)
     subscription = broker.subscribe(*channels, **options)
-    subscription.hand_over(Handover(theirs.detach(), True, b"head", "x", settings, time.monotonic(), 0), record)
+    subscription._source.detach(Handover(theirs.detach(), True, b"head", "x", settings, time.monotonic(), 0), record)
 
 found = {}
 for kind in ("shared", "own", "key", "pattern"):

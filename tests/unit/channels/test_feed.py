@@ -26,7 +26,7 @@ from ssesync import (
     open_broker,
 )
 from ssesync.channels import feed as module
-from ssesync.channels.election import Lease
+from ssesync.channels.election import LeaderElection
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
 from .conftest import got, texts
@@ -204,7 +204,7 @@ def test_a_source_that_fails_or_ends_is_made_anew_and_that_is_told_once(
     broker: Broker, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SOURCE", (0.01, 0.02))
-    monkeypatch.setattr(module, "_SURVIVED", 0.0)
+    monkeypatch.setattr(module, "_HEALTHY_AFTER", 0.0)
     steady = once("2", "3")
     calls: list[int] = []
 
@@ -431,11 +431,11 @@ def test_nothing_is_published_once_the_lease_has_run_out_and_it_goes_on_when_it_
 ) -> None:
     asked, ours = threading.Semaphore(0), threading.Event()
 
-    def held(lease: Lease) -> bool:
+    def is_leader(election: LeaderElection) -> bool:
         asked.release()
         return ours.is_set()
 
-    monkeypatch.setattr(Lease, "held", held)
+    monkeypatch.setattr(LeaderElection, "is_leader", is_leader)
     with open_broker(f"sqlite:///{tmp_path}/channels.db") as broker, broker.subscribe("prices") as subscription:
         feed = make(once("1"), broker=broker).start()
         for _ in range(3):
@@ -451,9 +451,9 @@ def test_a_lease_that_is_lost_ends_the_source_and_one_that_is_got_makes_another(
 ) -> None:
     ours = threading.Event()
     ours.set()
-    monkeypatch.setattr(Lease, "renew", lambda lease: ours.is_set())
-    monkeypatch.setattr(Lease, "held", lambda lease: ours.is_set())
-    monkeypatch.setattr(Lease, "pause", lambda lease: 0.01)
+    monkeypatch.setattr(LeaderElection, "renew", lambda election: ours.is_set())
+    monkeypatch.setattr(LeaderElection, "is_leader", lambda election: ours.is_set())
+    monkeypatch.setattr(LeaderElection, "renew_after", lambda election: 0.01)
     made: list[Any] = []
 
     def source() -> Any:

@@ -41,7 +41,7 @@ def hand_over(subscription: Subscription, record: Record) -> socket.socket:
     client, ours = socket.socketpair()
     client.settimeout(PATIENCE)
     ours.setblocking(False)
-    subscription.hand_over(Handover(ours.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0), record)
+    subscription._source.detach(Handover(ours.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0), record)
     return client
 
 

@@ -58,6 +58,8 @@ class RedisBroker(Broker):
     :param own: whether the clients are to be closed with the broker.
     """
 
+    reaches_processes = True
+
     def __init__(
         self,
         make_client: Callable[[], redis.Redis],
@@ -233,7 +235,7 @@ class RedisBroker(Broker):
     def _unlisten(self) -> None:
         self._listener.stopping = True
         # Where the connection is in use by the very thread that is to wake the listener, that one ends within a second.
-        with contextlib.suppress(BrokerError), self._link.use(patience=1) as client:
+        with contextlib.suppress(BrokerError), self._link.use(timeout=1) as client:
             key = f"{self._prefix}:wake:{self._process}"
             client.xadd(key, {"x": "1"}, maxlen=1)
             client.expire(key, 10)
@@ -241,7 +243,7 @@ class RedisBroker(Broker):
 
     def _release(self) -> None:
         if self._presence.known:
-            with contextlib.suppress(BrokerError), self._link.use(patience=1) as client:
+            with contextlib.suppress(BrokerError), self._link.use(timeout=1) as client:
                 client.zrem(f"{self._prefix}:alive", self._process)
                 client.delete(f"{self._prefix}:here:{self._process}")
         self._link.close()

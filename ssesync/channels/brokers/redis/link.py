@@ -1,4 +1,4 @@
-"""The Redis broker's use of redis-py: one thread at a time, and its errors as ours."""
+"""The Redis broker's use of redis-py: by one thread at a time, and with the library's errors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import redis
 
 from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
-from ....locks import make_lock
-from ...reentry import entered, entered_or_inside, is_inside
+from ...reentry import entered
+from ..connection import ExclusiveConnection
 
 __all__ = ["Link"]
 
 # Seconds that a thread waits while others use the connection. An answer takes socket_timeout (5 s) at most.
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 
 
-class Link:
+class Link(ExclusiveConnection):
     """A client of redis-py. On a thread that was interrupted inside a broker its use raises ``BrokerBusy``.
 
     :param client: the client.
@@ -27,37 +27,29 @@ class Link:
     """
 
     def __init__(self, client: redis.Redis, *, own: bool) -> None:
+        super().__init__()
         self.client = client
         self._own = own
-        self._lock = make_lock("channels.link")
-        self._to_be_closed = False
         self._scripts: dict[str, Any] = {}
 
     @contextlib.contextmanager
-    def use(self, patience: float = _PATIENCE) -> Iterator[redis.Redis]:
+    def use(self, timeout: float = _TIMEOUT) -> Iterator[redis.Redis]:
         """The client, for one command.
 
-        :param patience: seconds to wait while other threads use it.
-        :raises BrokerError: what redis-py has raised, as ours.
+        :param timeout: seconds to wait while other threads use it.
+        :return: a context manager that gives the client.
+        :raises BrokerError: in place of redis-py's error.
         """
-        try:
-            with entered():
-                if self._own and not self._lock.acquire(timeout=patience):
-                    raise BrokerUnavailable(
-                        f"Redis can't be reached: other threads have waited for it for {patience} s"
-                    )
-                try:
-                    with _as_ours():
-                        yield self.client
-                finally:
-                    if self._own:
-                        self._lock.release()
-        finally:
-            self._close_if_asked()
+        with self._exclusively(timeout) if self._own else entered(), _translated():
+            yield self.client
 
     def run(self, script: str, key: str, args: list[str | bytes | int]) -> Any:
         """Run a script.
 
+        :param script: its text.
+        :param key: one of the keys that it uses; the others are of the same slot.
+        :param args: its arguments.
+        :return: its result.
         :raises BrokerError: it could not be run.
         """
         with self.use() as client:
@@ -67,46 +59,33 @@ class Link:
             return registered(keys=[key], args=args)
 
     def eviction_policy(self) -> str:
-        """The server's ``maxmemory-policy``, ``""`` if it does not say.
+        """Ask for the server's ``maxmemory-policy``.
 
-        :raises BrokerError: it can't be asked, or refuses to answer this user.
+        :return: the policy; empty if the answer has none.
+        :raises BrokerError: the server can't be reached, or refuses to answer this user.
         """
         with self.use() as client:
-            told = client.info("memory")
-        each = (
-            told.values() if all(isinstance(value, dict) for value in told.values()) else [told]
-        )  # nodes of a cluster
-        return next((str(node["maxmemory_policy"]) for node in each if "maxmemory_policy" in node), "")
+            info = client.info("memory")
+        is_cluster = all(isinstance(value, dict) for value in info.values())
+        nodes = info.values() if is_cluster else [info]
+        return next((str(node["maxmemory_policy"]) for node in nodes if "maxmemory_policy" in node), "")
 
     def close(self) -> None:
-        """Close the connection. The next use opens it again. Any thread, any signal handler.
+        """See :class:`ExclusiveConnection`. A client of the user's is left open."""
+        if self._own:
+            super().close()
 
-        It waits up to a second for the command of another thread. A signal handler that has interrupted its thread
-        inside a broker waits for nothing. A connection that is still in use is closed after that.
-        """
-        if not self._own:
-            return
-        self._to_be_closed = True
-        if not is_inside():
-            with entered():
-                if self._lock.acquire(timeout=1):
-                    self._lock.release()
-        self._close_if_asked()
+    def _disconnect(self) -> None:
+        with contextlib.suppress(BrokerError), _translated():
+            self.client.connection_pool.disconnect()
 
-    def _close_if_asked(self) -> None:
-        with entered_or_inside():
-            while self._to_be_closed and self._lock.acquire(blocking=False):
-                try:
-                    self._to_be_closed = False
-                    with contextlib.suppress(BrokerError), _as_ours():
-                        self.client.connection_pool.disconnect()
-                finally:
-                    self._lock.release()
+    def _in_use(self, timeout: float) -> BrokerUnavailable:
+        return BrokerUnavailable(f"Redis can't be reached: other threads have waited for it for {timeout} s")
 
 
 @contextlib.contextmanager
-def _as_ours() -> Iterator[None]:
-    """Redis's errors, as ours."""
+def _translated() -> Iterator[None]:
+    """Raise the library's errors in place of redis-py's."""
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:

@@ -45,6 +45,8 @@ class SQLiteBroker(Broker):
     :param busy_timeout: seconds to wait for other processes' locks before ``BrokerUnavailable`` (5).
     """
 
+    reaches_processes = True
+
     def __init__(
         self, path: str | Path, limits: Limits | None = None, *, poll: float = 0.02, busy_timeout: float = 5.0
     ) -> None:

@@ -1,4 +1,4 @@
-"""The file of the SQLite broker: opened, watched and let go of so that no fork, crash or deletion corrupts it.
+"""The file of the SQLite broker: opened, checked and closed so that no fork, crash or deletion corrupts it.
 
 SQLite's own way of waiting for a lock blocks every greenlet, so waiting is done here. A connection that is carried
 over a fork breaks the locking of both processes: so none is open while a process forks.
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
-from ....locks import make_lock
-from ...reentry import entered, entered_or_inside, is_inside
+from ..connection import ExclusiveConnection
 
 __all__ = ["SCHEMA", "Handle"]
 
@@ -48,40 +47,38 @@ _LEAP = 10**9
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Handle:
-    """One connection to the file, used by one thread at a time, opened when it is first used.
+class Handle(ExclusiveConnection):
+    """One connection to the file.
 
-    On a thread that was interrupted in the middle of a transaction, its own or another handle's, all but :meth:`close`
-    raise :class:`ssesync.BrokerBusy`.
-
-    :param path: the file. It is made if it is not there, with the directory it is in being there.
-    :param patience: seconds to wait for other processes' locks.
-    :param was_there: set as soon as there is a file, by any of the handles that share it. If it is not there after
+    :param path: the file. It is made if it does not exist; its directory is not.
+    :param busy_timeout: seconds to wait for other processes' locks.
+    :param was_there: set as soon as there is a file, by any of the handles that share it. If it does not exist after
         that, it was deleted.
     """
 
-    def __init__(self, path: Path, patience: float, was_there: threading.Event) -> None:
+    def __init__(self, path: Path, busy_timeout: float, was_there: threading.Event) -> None:
+        super().__init__()
         self._path = path
-        self._patience = patience
+        self._busy_timeout = busy_timeout
         self._was_there = was_there
-        self._lock = make_lock("channels.file")
-        self._holder: int | None = None
-        self._to_be_closed = False
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: tuple[int, int] | None = None  # device and inode
         self._state: tuple[int, int] | None = None  # when the file itself was last written, and its size
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """A transaction, with the connection to do it on: committed at the end, rolled back on any error.
+        """A transaction: committed at the end, rolled back on any error.
 
-        :raises BrokerError: it could not be done, and nothing of it was.
+        :param write: it writes: wait for the lock at the beginning.
+        :return: a context manager that gives the connection.
+        :raises BrokerError: the transaction failed, and nothing of it was done.
         """
         began = time.monotonic()
-        with self._turn(write):
+        # The thread ahead may wait for another process, and this one then does too: for no longer than that one.
+        with self._exclusively(self._busy_timeout if write else -1):
             connection = self._current()
             try:
-                self.patiently(lambda: connection.execute("BEGIN IMMEDIATE" if write else "BEGIN"), began)
+                self.retry_while_busy(lambda: connection.execute("BEGIN IMMEDIATE" if write else "BEGIN"), began)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException as error:
@@ -90,66 +87,33 @@ class Handle:
                         connection.execute("ROLLBACK")
                 if not isinstance(error, sqlite3.Error):
                     raise
-                told = self._told(error)
-                if isinstance(told, BrokerDamaged):
-                    self._let_go()
-                raise told from error
-
-    @contextlib.contextmanager
-    def _turn(self, write: bool) -> Iterator[None]:
-        try:
-            with entered():
-                # Who waits behind one that waits for another process waits for that process too: no longer than the
-                # first.
-                if not self._lock.acquire(timeout=self._patience if write else -1):
-                    raise BrokerUnavailable(self._locked())
-                try:
-                    self._holder = threading.get_ident()
-                    yield
-                finally:
-                    self._holder = None
-                    self._lock.release()
-        finally:
-            self._close_if_asked()
+                translated = self._translated(error)
+                if isinstance(translated, BrokerDamaged):
+                    self._disconnect()
+                raise translated from error
 
     def data_version(self) -> tuple[object, ...]:
-        """Something that changes when another connection has written to the file, or the file is another one."""
-        with self._turn(write=False):
+        """Ask for a version of the file's content.
+
+        :return: a value that changes when another connection has written to the file, or the file is another one.
+        :raises BrokerError: the file can't be read.
+        """
+        with self._exclusively(-1):
             try:
                 row = self._current().execute("PRAGMA data_version").fetchone()
             except sqlite3.Error as error:
-                raise self._told(error) from error
+                raise self._translated(error) from error
             return (row[0], self._file)
 
-    def close(self) -> None:
-        """Close the connection. The next use opens it again. Any thread, any signal handler.
-
-        It waits up to a second for a transaction of another thread. A signal handler that has interrupted its thread
-        inside a broker waits for nothing. A connection that is still in use is closed after that.
-        """
-        self._to_be_closed = True
-        if not is_inside():
-            with entered():
-                if self._lock.acquire(timeout=1):
-                    self._lock.release()
-        self._close_if_asked()
-
-    def _close_if_asked(self) -> None:
-        with entered_or_inside():
-            while self._to_be_closed and self._lock.acquire(blocking=False):
-                try:
-                    self._to_be_closed = False
-                    self._let_go()
-                finally:
-                    self._lock.release()
-
     def before_fork(self) -> Callable[[], str]:
-        """Close the connection and keep it closed until the function that is returned is called. That one gives an
-        error to be logged."""
+        """Close the connection, and keep it closed until the process has forked.
+
+        :return: to be called after the fork; it returns an error to be logged, or ``""``.
+        """
         # A signal handler that forks may have interrupted the thread that holds the lock, which can't be waited for.
-        if not self._lock.acquire(timeout=0 if self._holder == threading.get_ident() else 5):
+        if not self._lock.acquire(timeout=0 if self._user == threading.get_ident() else 5):
             return lambda: f"{self._path} is open while the process forks: both processes may corrupt it"
-        self._let_go()
+        self._disconnect()
 
         def release() -> str:
             self._lock.release()
@@ -158,7 +122,7 @@ class Handle:
         return release
 
     def _current(self) -> sqlite3.Connection:
-        """The connection to the file that has the name now."""
+        """The connection to the file that the path leads to now."""
         try:
             status = self._path.stat()
             file = (status.st_dev, status.st_ino)
@@ -166,34 +130,34 @@ class Handle:
             file = None
         if self._connection is not None and file == self._file:
             if _state_of(status) != self._state:
-                self._look_at_header()
+                self._check_header()
                 self._state = _state_of(status)
                 # What SQLite has in memory may be of before. It reads the file again, and finds what is wrong with it.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA shrink_memory")
             return self._connection
-        self._let_go()
+        self._disconnect()
         if file is None and self._was_there.is_set():
             raise BrokerDamaged(
                 f"{self._path} was deleted while it was in use: restart what uses it, which makes a new one"
             )
         try:
-            self._look_at_header()
+            self._check_header()
             self._connection = self._opened()
             status = self._path.stat()
         except sqlite3.Error as error:
-            raise self._told(error) from error
+            raise self._translated(error) from error
         except OSError as error:
             raise BrokerUnavailable(f"can't open {self._path}: {error}") from error
         self._file, self._state = (status.st_dev, status.st_ino), _state_of(status)
         self._was_there.set()
         return self._connection
 
-    def _look_at_header(self) -> None:
-        """Find out whether the file is a database still.
+    def _check_header(self) -> None:
+        """Check that the file is still a database.
 
         Events are put into the -wal beside the file, and the file itself is written only when they are moved there,
-        once in a thousand or so. If something else has written to it, SQLite does not notice for as long as it finds
+        once in a thousand or so. If something else has written to it, SQLite does not notice while it finds
         what it needs in its memory or in the -wal. A connection to the file alone, as if nothing could change it, reads
         the header. It is SQLite's, since any other descriptor of the file takes the locks of all of them along when it
         is closed (https://www.sqlite.org/howtocorrupt.html, section 2.2).
@@ -209,11 +173,11 @@ class Handle:
         except (sqlite3.Error, OSError) as error:
             text = str(error)
             if "not a database" not in text:
-                return  # a page that is being written at this moment, say: what is used is found out when it is used
-        self._let_go()
-        raise self._told(sqlite3.DatabaseError(text))
+                return  # a page that is being written at this moment, say: each use reports what is wrong
+        self._disconnect()
+        raise self._translated(sqlite3.DatabaseError(text))
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         self._file = None
         if connection is not None:
@@ -221,14 +185,14 @@ class Handle:
                 connection.close()
 
     def _opened(self) -> sqlite3.Connection:
-        with _alone_in(self._path.parent, self._patience):
+        with _directory_lock(self._path.parent, self._busy_timeout):
             if not self._path.exists():
                 # Left over from a file that was deleted: SQLite would take them for the new one's.
                 for suffix in ("-wal", "-shm"):
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
-                mode = self.patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone())
+                mode = self.retry_while_busy(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone())
                 if mode != ("wal",):
                     raise BrokerUnavailable(f"{self._path} can't be opened by several processes: not on a local disk?")
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -245,7 +209,7 @@ class Handle:
         with contextlib.suppress(sqlite3.OperationalError):
             if connection.execute(query).fetchone() == (boot,):
                 return
-        self.patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        self.retry_while_busy(lambda: connection.execute("BEGIN IMMEDIATE"))
         for statement in SCHEMA.split(";\n"):
             connection.execute(statement)
         before = connection.execute(query).fetchone()
@@ -260,9 +224,15 @@ class Handle:
         connection.execute(put, ("boot", boot))
         connection.execute("COMMIT")
 
-    def patiently(self, action: Callable[[], T], since: float | None = None) -> T:
-        """Do it, again and again while another process holds the lock."""
-        deadline = (time.monotonic() if since is None else since) + self._patience
+    def retry_while_busy(self, action: Callable[[], T], since: float | None = None) -> T:
+        """Call a function again and again while another process holds SQLite's lock.
+
+        :param action: the function.
+        :param since: when the wait began, on the monotonic clock; ``None``: now.
+        :return: the function's result.
+        :raises sqlite3.Error: what the function raises.
+        """
+        deadline = (time.monotonic() if since is None else since) + self._busy_timeout
         pause = 0.0005
         while True:
             try:
@@ -273,14 +243,14 @@ class Handle:
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, 0.02)
 
-    def _locked(self) -> str:
-        return f"{self._path} has been locked by another process for {self._patience} s"
+    def _in_use(self, timeout: float) -> BrokerUnavailable:
+        return BrokerUnavailable(f"{self._path} has been locked by another process for {self._busy_timeout} s")
 
-    def _told(self, error: sqlite3.Error) -> BrokerError:
-        """The error, as ours."""
+    def _translated(self, error: sqlite3.Error) -> BrokerError:
+        """The library's error in place of SQLite's."""
         text = str(error)
         if _is_busy(error):
-            return BrokerUnavailable(self._locked())
+            return self._in_use(self._busy_timeout)
         if "full" in text:
             return BrokerUnavailable(f"the disk that {self._path} is on is full: nothing was published ({text})")
         if "unable to open" in text:
@@ -305,7 +275,7 @@ def _is_busy(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def _alone_in(directory: Path, patience: float) -> Iterator[None]:
+def _directory_lock(directory: Path, timeout: float) -> Iterator[None]:
     """Keep other processes from opening a file in a directory, so that one of them makes it."""
     try:
         import fcntl
@@ -315,10 +285,10 @@ def _alone_in(directory: Path, patience: float) -> Iterator[None]:
     try:
         fd = os.open(directory, os.O_RDONLY)
     except OSError:
-        yield  # SQLite tells better what is wrong
+        yield  # SQLite's own error is clearer
         return
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ import pytest
 
 from ssesync import BrokerUnavailable, Subscription, open_broker
 from ssesync.channels import election as module
-from ssesync.channels.election import Lease
+from ssesync.channels.election import LeaderElection
 from ssesync.testing import Answer, FakeSSEServer, Pause, RecordedRequest, Steps
 from ssesync.testing.steps import chunk
 
@@ -61,19 +61,19 @@ class Process:
     def __init__(self, clock: Time, claims: Claims, off: float = 0.0) -> None:
         self.clock = clock
         self.off = off
-        self.lease = Lease(claims, "a", SECONDS)
+        self.election = LeaderElection(claims, "a", SECONDS)
         self.due = clock.now
         self.alive = True
 
-    def held(self) -> bool:
+    def leads(self) -> bool:
         self.clock.off = self.off
-        return self.lease.held()
+        return self.election.is_leader()
 
     def step(self) -> None:
         self.clock.off = self.off
         try:
-            self.lease.renew()
-            self.due = self.clock.now + self.lease.pause()
+            self.election.renew()
+            self.due = self.clock.now + self.election.renew_after()
         except BrokerUnavailable:
             self.due = self.clock.now + 0.5
 
@@ -93,7 +93,7 @@ def run(clock: Time, processes: list[Process], seconds: float) -> list[int | Non
             process = processes[number]
             if process.alive and clock.now >= process.due:
                 process.step()
-        having = [number for number, process in enumerate(processes) if process.alive and process.held()]
+        having = [number for number, process in enumerate(processes) if process.alive and process.leads()]
         assert len(having) < 2
         holders.append(having[0] if having else None)
         clock.now += 0.1
@@ -144,18 +144,18 @@ def test_a_process_that_was_halted_for_long_knows_that_it_has_it_no_more(clock: 
     halted, other = Process(clock, claims), Process(clock, claims)
     halted.step()
     run(clock, [other], 3 * SECONDS)
-    assert not halted.held()
-    assert other.held()
+    assert not halted.leads()
+    assert other.leads()
     halted.step()
-    assert not halted.held()
+    assert not halted.leads()
 
 
 def test_a_child_has_not_what_its_parent_claimed(clock: Time) -> None:
     one = Process(clock, Claims(clock))
     one.step()
-    assert one.held()
-    one.lease.forget()
-    assert not one.held()
+    assert one.leads()
+    one.election.reset()
+    assert not one.leads()
 
 
 def test_a_clock_that_is_set_does_not_make_it_wait_for_long(clock: Time) -> None:
@@ -166,8 +166,8 @@ def test_a_clock_that_is_set_does_not_make_it_wait_for_long(clock: Time) -> None
         clock.now += jump
         claims.made.clear()  # by their own clock, which may be another machine's, they have expired
         one.step()
-        assert one.held()
-        assert 0 < one.lease.pause() <= 1.5 * SECONDS
+        assert one.leads()
+        assert 0 < one.election.renew_after() <= 1.5 * SECONDS
 
 
 # With real processes.

@@ -1,0 +1,48 @@
+"""What a feed reads: any iterable that a user's function returns, an :class:`EventSource` normally."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["cancel", "state_of"]
+
+
+@runtime_checkable
+class _Reconnecting(Protocol):
+    """A source that tells its state, as :class:`EventSource` does."""
+
+    state: str
+
+
+@runtime_checkable
+class _Cancellable(Protocol):
+    def cancel(self) -> object: ...
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    def close(self) -> object: ...
+
+
+def state_of(source: Iterable[Any] | None) -> str:
+    """The state of a source.
+
+    :param source: the source, if there is one.
+    :return: its state; ``""`` if it does not tell.
+    """
+    return source.state if isinstance(source, _Reconnecting) else ""
+
+
+def cancel(source: Iterable[Any] | None) -> None:
+    """End a source by its ``cancel()``, or else its ``close()``, if it has one. Any thread.
+
+    :param source: the source, if there is one.
+    """
+    # Whatever it raises: a generator that is running refuses, and is ended by the thread that runs it.
+    with contextlib.suppress(Exception):
+        if isinstance(source, _Cancellable):
+            source.cancel()
+        elif isinstance(source, _Closable):
+            source.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import CloseReason
 from ..executor import logged
 from ..server.ending import encode_error, finishes
-from ..server.margins import come_back
+from ..server.framing import make_trailer
 from ..server.stats import StreamStats
 from ..settings import Settings
 from ..text import escape
@@ -278,7 +278,7 @@ class Connection:
         """What is sent last: a reconnection time, or the error event."""
         handover = self.handover
         if handover.orderly:
-            return come_back(handover.settings)
+            return make_trailer(handover.settings)
         return encode_error(handover.settings, reason, None, handover.name)
 
     def _finish(self, reason: CloseReason, last: bytes) -> None:

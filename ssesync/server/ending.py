@@ -1,6 +1,6 @@
 """How a stream ends that its producer did not end.
 
-A client that comes back with a last event ID misses nothing. It is told when to come back (``retry:``), and its answer
+A client that comes back with a last event ID misses nothing. It gets a reconnection time (``retry:``), and its answer
 ends as any other. To a client that can't resume, an orderly end says that the answer is whole: OpenAI's SDK returned
 46 of 202 chunks without an error when the server was stopped. Such a client gets an error event, and then an answer
 that is *incomplete* by HTTP's own rules, see ``cutting.py``.
@@ -19,7 +19,7 @@ from ..settings import Settings
 from ..text import escape
 from ..wire.encoder import encode
 from .cutting import Remains, cut
-from .margins import come_back
+from .framing import make_trailer
 from .refusal import is_event_source
 
 if TYPE_CHECKING:
@@ -29,16 +29,13 @@ __all__ = ["Ending", "encode_error", "finishes"]
 
 logger = logging.getLogger("ssesync")
 
-#: The client is not there to read any last words, or does not read.
+#: The client has left, or does not read: nothing can be sent to it.
 ABSENT = (CloseReason.CLIENT_GONE, CloseReason.STALLED)
 
-# For these reasons clients are ended together, and should not come back together.
-_COME_BACK = (CloseReason.SHUTDOWN, CloseReason.LIFETIME, CloseReason.CANCELLED)
+# For these reasons clients are ended together, and should not come back together: they get the trailer.
+_WITH_TRAILER = (CloseReason.SHUTDOWN, CloseReason.LIFETIME, CloseReason.CANCELLED)
 
-# However a stream ends for these, its client has done nothing wrong and is expected back.
-_EXPECTED_BACK = (CloseReason.SHUTDOWN, CloseReason.LIFETIME)
-
-# What clients are told. The exception itself is for the log: it may hold what is nobody else's business.
+# The messages for clients. The exception itself is for the log: it may hold secrets.
 _MESSAGES = {
     CloseReason.ERROR: "The stream ended because of an error on the server.",
     CloseReason.SHUTDOWN: "The stream ended before it was complete, because the server is stopping.",
@@ -60,12 +57,16 @@ def default_error(reason: CloseReason) -> bytes:
 def encode_error(
     settings: Settings, reason: CloseReason, error: BaseException | None, name: str, *, call: bool = True
 ) -> bytes:
-    """The error event of a stream: what ``settings.error_event`` says, else the default one.
+    """Make the error event of a stream: what ``settings.error_event`` says, else the default one.
 
-    A function of the application's is called here. One that fails is logged, and the client gets the default event.
+    A function of the application's is called here. If it fails, that is logged and the client gets the default event.
 
+    :param settings: the stream's.
+    :param reason: why the stream ends.
     :param error: what the producer raised. ``None`` gives the function a :class:`StreamClosed` with the reason.
-    :param call: whether a function may be called; if not, the default event stands in for it.
+    :param name: the stream's, for the log.
+    :param call: whether a function may be called; if not, the default event takes its place.
+    :return: the encoded event.
     """
     made = settings.error_event
     if made is not None and (call or isinstance(made, Event)):
@@ -84,7 +85,11 @@ def encode_error(
 
 
 def finishes(settings: Settings, orderly: bool) -> bool:
-    """Whether a stream goes on to its own end when the process stops, given whether its client can resume."""
+    """Whether a stream goes on to its own end when the process stops.
+
+    :param settings: the stream's.
+    :param orderly: whether its client can resume.
+    """
     return settings.drain == "finish" or (settings.drain == "auto" and not orderly)
 
 
@@ -94,7 +99,7 @@ class Ending:
     :param environ: the WSGI environ of the request, ``{}`` without one. It is not kept.
     """
 
-    __slots__ = ("_get", "_is_event_source", "_name", "_remains", "_said", "_settings", "torn")
+    __slots__ = ("_ended", "_get", "_is_event_source", "_name", "_remains", "_settings", "torn")
 
     def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str) -> None:
         self._settings = settings
@@ -102,7 +107,7 @@ class Ending:
         # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
         self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
         self._is_event_source = is_event_source(environ)
-        self._said = False
+        self._ended = False
         self._remains: Remains | None = None
         #: Whether the client has the first part of an event whose rest was dropped: nothing can follow that.
         self.torn = False
@@ -122,23 +127,26 @@ class Ending:
         """Whether the stream goes on to its own end, for a while, when the process stops."""
         return finishes(self._settings, self.is_orderly(source is not None and source.resumable))
 
-    def last_words(self, source: Source, stopped: bool) -> bytes:
-        """What the client is to get after all that waited; ``b""`` for nothing, and from the second call on.
+    def last_bytes(self, source: Source) -> bytes:
+        """Make what the client gets after all that waited.
 
-        :param stopped: the stream was stopped, so its client is told when to come back. A client that is cut off in
-            good order (cancelled, revoked, too slow) gets nothing more, as where it is detached.
+        :param source: the stream's, which has ended.
+        :return: a reconnection time for a client that can resume, where many are ended together, and nothing for
+            others that can (revoked, too slow); else the error event. ``b""`` from the second call on.
         """
         reason = source.reason or CloseReason.DONE
-        if self._said or self.torn or reason is CloseReason.DONE or reason in ABSENT:
+        if self._ended or self.torn or reason is CloseReason.DONE or reason in ABSENT:
             return b""
-        self._said = True
+        self._ended = True
         if source.error is None and self.is_orderly(source.resumable, reason):
-            return come_back(self._settings) if reason in _COME_BACK else b""
+            return make_trailer(self._settings) if reason in _WITH_TRAILER else b""
         return encode_error(self._settings, reason, source.error, self._name)
 
-    def conclude(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
-        """Have the server's answer end for the source's reason. Nothing else may use the client's socket any more.
+    def end_answer(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
+        """Have the server's answer end for the source's reason. Nothing else may use the client's socket after this.
 
+        :param source: the stream's, which has ended.
+        :param environ: the WSGI environ of the request.
         :return: what the iterable is to raise instead of ``StopIteration``, if that is the only way.
         """
         reason = source.reason or CloseReason.DONE
@@ -151,7 +159,7 @@ class Ending:
         return None
 
     def close(self) -> None:
-        """The server is done with the answer. Any number of times."""
+        """Release what ended the answer: the server is done with it. Any number of times."""
         remains, self._remains = self._remains, None
         if remains is not None:
             remains.close()

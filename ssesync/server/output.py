@@ -13,11 +13,11 @@ PIECE = 65536
 class Output:
     """The bytes of one stream on their way to the server."""
 
-    __slots__ = ("bytes", "created", "keep_alives", "last_write", "opening", "rest")
+    __slots__ = ("bytes", "created", "keep_alives", "last_write", "preamble", "rest")
 
     def __init__(self) -> None:
         #: What comes first.
-        self.opening = b""
+        self.preamble = b""
         #: Of the last write, what was not handed over yet.
         self.rest: bytes | memoryview = b""
         #: How many bytes were handed over.

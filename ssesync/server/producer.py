@@ -162,12 +162,13 @@ class InlineProducer(WriterSource):
 
         :raises RuntimeError: there is no room, and none will be while this thread runs the producer.
         """
-        if self.reason is None and self.pending[0] >= self.LIMIT:
+        if not self.mailbox.offer(data, events=events):
             raise RuntimeError(
                 f"the view wrote {self.LIMIT:,} times without a thread of its own, where all of it is kept until "
                 "it returns (this is so under the frameworks' test clients); run it under a live server instead"
             )
-        super().put(data, events, resumable)
+        if resumable is not None:
+            self._resumable = resumable
 
     def close(self) -> None:
         """Close the generator, on the thread that ran it: the one that serves the client."""

@@ -1,4 +1,4 @@
-"""Refusing a client: the answer, and the end of its connection."""
+"""Refusing a client that can't be served now: the answer, and the end of its connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..detached.handover import Takeover, takeover_of
 from ..detached.last_answer import LastAnswer
 from ..producing import Refusal
 from ..settings import Settings
-from .margins import come_back
+from .framing import make_trailer
 from .refusal import is_event_source, retry_field, unavailable_headers
 from .registry import streams
 
@@ -19,16 +19,19 @@ __all__ = ["refuse"]
 def refuse(
     environ: Mapping[str, Any], settings: Settings, headers: list[tuple[str, str]], why: str, *, counted: bool
 ) -> tuple[Refusal, Takeover | None]:
-    """What a client is answered that can't be served now, and what ends its connection then, where that can be done.
+    """Make the answer to a client that can't be served now.
 
+    :param environ: the WSGI environ of its request.
+    :param settings: the stream's.
     :param headers: those of the stream.
-    :param why: what the client reads with a 503.
+    :param why: the text of a 503.
     :param counted: whether it is counted as refused already.
+    :return: the answer, and what ends the connection after it; ``None`` where that can't be done.
     """
     if streams.stopping and is_event_source(environ):
-        # With any other status a browser gives up for good, and the next process will serve it. To a client that is
-        # none, a 200 without events would be a whole answer.
-        return Refusal("200 OK", headers, come_back(settings)), None
+        # With any other status a browser gives up for good, and the next process will serve it. To any other client a
+        # 200 without events would be a whole answer.
+        return Refusal("200 OK", headers, make_trailer(settings)), None
     browser = settings.refusal == "auto" and is_event_source(environ)
     seconds = streams.refuse(browser=browser, least=(settings.retry or 0) / 1000, counted=counted)
     if browser:

@@ -1,7 +1,8 @@
-"""Which streams this process holds, how many it may, and what became of the others.
+"""The streams of this process: which are open, how many there may be, and counters of those that have ended.
 
-One place counts: so what is opened is what is open or closed for a reason, the limits hold, and a process that stops
-knows whom to tell. The counters outlive the streams; nothing here keeps one alive that its server has let go.
+One place counts: so each stream that was opened is open or was closed for a reason, the limits hold, and a process that
+stops finds all its streams. The counters outlive the streams. A served stream is held weakly: one that its server has
+dropped is not kept alive here.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Streams:
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
         self._return_times = ReturnTimes()
-        self._warned = self._told_of_files = self._told_of_staying = False
+        self._logged: set[str] = set()  # what was warned of already
         #: Set while the process stops: then no stream is admitted.
         self.stopping = False
         #: Called on the reactor's thread twice a second while streams are open.
@@ -89,11 +90,12 @@ class Streams:
                 self._opened += 1
             else:
                 self._refused += 1
-            tell = full and detached and not self._told_of_files
-            self._told_of_files = self._told_of_files or tell
+            warn = full and detached and "files" not in self._logged
+            if warn:
+                self._logged.add("files")
         if admitted:
             ticking.every_tick(self._tick)
-        if tell:  # not with the lock held: who knows what a handler of the log does
+        if warn:  # not with the lock held: a handler of the log may wait
             logger.warning(
                 "this process holds %d detached event streams and refuses more; max_detached=%r%s",
                 held,
@@ -103,11 +105,12 @@ class Streams:
         return admitted
 
     def refuse(self, *, browser: bool, least: float = 0.0, counted: bool = False) -> float:
-        """Seconds after which a refused client is to come back.
+        """Refuse a client.
 
-        :param browser: it will keep to that for its later connections too, until it is told another time.
-        :param least: at least so many seconds.
-        :param counted: :meth:`admit` has counted this client as refused.
+        :param browser: whether it is an ``EventSource``, which keeps the time for its later connections.
+        :param least: seconds after which it is to reconnect, at least.
+        :param counted: whether :meth:`admit` has counted this client as refused.
+        :return: seconds after which it is to reconnect.
         """
         with self._locked():
             self._refused += not counted
@@ -125,18 +128,26 @@ class Streams:
 
     @property
     def refused_lately(self) -> bool:
-        """Whether a browser that comes now may have been told a long reconnection time, which it is to forget."""
+        """Whether a browser that connects now may have got a long reconnection time when it was refused."""
         return self._return_times.are_kept()
 
     def detached(self, stream: EventStream, key: str, connection: Connection) -> None:
-        """A stream is served by the loop from now on."""
+        """Count a stream as detached from now on.
+
+        :param stream: the stream.
+        :param key: what it was admitted by.
+        :param connection: what serves its client.
+        """
         with self._locked():
             self._leaving.discard(id(stream))
             del self._open[id(stream)]
             self._detached[connection] = key
 
-    def stays(self, stream: EventStream) -> bool:
-        """A stream can't be detached, and is served after all; whether there is room for it."""
+    def keep_served(self, stream: EventStream) -> bool:
+        """Count a stream as served after all, since it can't be detached.
+
+        :return: whether there is room for it.
+        """
         limit = _served_limit(stream.settings)
         with self._locked():
             if id(stream) not in self._leaving:
@@ -144,10 +155,15 @@ class Streams:
             self._leaving.discard(id(stream))
             return limit is None or len(self._open) - len(self._leaving) <= limit
 
-    def tell_of_staying(self, name: str, why: str, served: bool) -> None:
-        """Log why a stream could not be detached, and whether it is served all the same."""
-        level = logging.DEBUG if self._told_of_staying else logging.WARNING
-        self._told_of_staying = True
+    def log_not_detached(self, name: str, why: str, *, served: bool) -> None:
+        """Log why a stream could not be detached: the first time as a warning.
+
+        :param name: the stream's.
+        :param why: the reason.
+        :param served: whether the stream is served by a thread in place of that.
+        """
+        level = logging.DEBUG if "detach" in self._logged else logging.WARNING
+        self._logged.add("detach")
         outcome = "takes a thread" if served else "was refused"
         logger.log(
             level, "the event stream %s %s, as it could not be detached: %s", escape(name), escape(outcome), escape(why)
@@ -160,9 +176,12 @@ class Streams:
         reason: CloseReason,
         run: Callable[[Callable[[], object]], object] = lambda call: call(),
     ) -> None:
-        """Count a stream out again, and log the one line that is said of it.
+        """Count a stream as closed, and log its line.
 
-        :param run: calls what may take its time: a handler of the log.
+        :param stream: the stream, or the connection of one that was detached.
+        :param key: what it was admitted by.
+        :param reason: why it has ended.
+        :param run: calls what may wait: the logging.
         """
         stats = stream.stats
         with self._locked():
@@ -194,7 +213,7 @@ class Streams:
         return [*(stream for reference, _ in served if (stream := reference()) is not None), *detached]
 
     def snapshot(self) -> dict[str, Any]:
-        """What this process holds and has held, as plain values.
+        """The open streams of this process, and its counters, as plain values.
 
         ``streams`` lists the open ones: ``id``, ``name`` (the path, in the skins), ``age`` in seconds, ``events``,
         ``bytes``, ``pending_events`` and ``pending_bytes`` that wait for the client, ``last_write`` in seconds ago,
@@ -211,7 +230,7 @@ class Streams:
         return {"pid": os.getpid(), "streams": [stream.describe() for stream in self.all()], **counters}
 
     def unlocked(self, call: Callable[[], object]) -> None:
-        """Call at once or, in a signal handler that has interrupted this thread in here, as soon as that gets out."""
+        """Call at once or, in a signal handler that has interrupted this thread in here, once the lock is free."""
         if is_owned(self._lock):
             self._later.append(call)
         else:
@@ -228,12 +247,15 @@ class Streams:
                     self._later.popleft()()
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
-        """Say, once in a process, that this server can't serve streams well, and what would."""
-        if self._warned:
+        """Warn, once in a process, of a server that can't serve streams well.
+
+        :param environ: the WSGI environ of a request.
+        """
+        if "server" in self._logged:
             return
         text = advice(environ)
         if text is not None:
-            self._warned = True
+            self._logged.add("server")
             logger.warning("%s", escape(text))
 
     def _tick(self) -> bool:
@@ -249,7 +271,7 @@ class Streams:
         worker = gunicorn_worker() if detached else None
         if worker is not None and not worker.alive:
             # The end of the process would be early enough, but for a worker that was stuck: gunicorn kills it a second
-            # after it was told to end, and it may wait for two for a client of the request that it was stuck in.
+            # after the signal to end, and it may wait two seconds for a client of the request that it was stuck in.
             for connection in detached:
                 if not connection.finishes:
                     connection.stop(CloseReason.SHUTDOWN)

@@ -35,9 +35,9 @@ logger = logging.getLogger("ssesync")
 
 _QUICK = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)]
 _USUAL = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
-# How long a process whose signal means to die waits for its streams to have sent their last bytes.
-_GOODBYE_SECONDS = 5.0
-# Seconds of gunicorn's graceful timeout that are left to send last words, and to leave.
+# Seconds for which a process that a signal is to end waits for its streams to send their last bytes.
+_LAST_BYTES_SECONDS = 5.0
+# Seconds of gunicorn's graceful timeout that are left to send the last bytes, and to exit.
 _RESERVE = 2.0
 
 
@@ -49,7 +49,7 @@ def drain(farewell: Event | None = None) -> None:
     named in the log, and its client gets ``farewell``, an error event and an incomplete answer, unless it can resume.
     Returns at once; may be called again.
 
-    :param farewell: an event for clients that care to know.
+    :param farewell: an event that each client gets before the end.
     """
     _drain(farewell)
 
@@ -72,7 +72,7 @@ def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
             stream.stop(CloseReason.SHUTDOWN, last)
             if finishes:
                 run_foreign(functools.partial(_log_unfinished, stream.name, stream.settings))
-            # One that was just being opened has not heard it.
+            # A stream that was just being opened may have missed it.
             waiting = waiting or not _ends(stream)
         if waiting:
             _keep_worker_alive()
@@ -87,7 +87,7 @@ def _ends(stream: EventStream | Connection) -> bool:
 
 
 def time_to_finish(settings: Settings) -> float:
-    """Seconds for which a stream that finishes may go on. After its graceful timeout gunicorn kills the worker."""
+    """The seconds for which a stream that finishes may go on. After its graceful timeout gunicorn kills the worker."""
     worker = gunicorn_worker()
     if settings.drain == "finish" or worker is None:
         return settings.drain_timeout
@@ -106,7 +106,7 @@ def _log_unfinished(name: str, settings: Settings) -> None:
 
 
 def _keep_worker_alive() -> None:
-    """Say to gunicorn's arbiter that the worker is alive, which else says so only between requests (sync)."""
+    """Send gunicorn's arbiter the heartbeat that a sync worker sends only between requests."""
     worker = gunicorn_worker()
     if worker is not None and not worker.alive:
         with contextlib.suppress(OSError, ValueError):  # its file is closed already
@@ -151,7 +151,7 @@ class _Handler:
         streams.stopping = True
         current = reactor_if_any()
         if current is not None:
-            # Who presses Ctrl-C, or asks gunicorn for a quick stop, does not want to wait.
+            # Ctrl-C, and gunicorn's quick stop, are not to wait.
             quickly = signum in _QUICK
             current.call_from_signal(lambda: _drain(self._farewell, quickly=quickly))
         if callable(self.previous):
@@ -166,18 +166,18 @@ class _Handler:
                 current.call_from_signal(lambda: self._again_when_drained(signum))
 
     def _again_when_drained(self, signum: int) -> None:
-        # A client that has stalled can't be told goodbye: after this long the process does without.
+        # A client that has stalled does not read its last bytes: after this long the process ends without.
         finishing = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]
-        deadline = time.monotonic() + max(finishing, default=0.0) + _GOODBYE_SECONDS
+        deadline = time.monotonic() + max(finishing, default=0.0) + _LAST_BYTES_SECONDS
 
-        def look() -> bool:
+        def check() -> bool:
             if streams.all() and time.monotonic() < deadline:
                 return True
             os.kill(os.getpid(), signum)
             return False
 
-        if look():
-            reactor().every_tick(look)
+        if check():
+            reactor().every_tick(check)
 
 
 def _drain_with_worker(farewell: Event | None) -> None:

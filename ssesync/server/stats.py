@@ -1,4 +1,4 @@
-"""What a stream came to."""
+"""The figures of one stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["StreamStats", "describe"]
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """What a stream came to, given to ``on_close``."""
+    """The figures of one stream, given to ``on_close``."""
 
     events: int
     """Events that the producer wrote, or of a channel: that were given to this client."""
@@ -19,11 +19,11 @@ class StreamStats:
     keep_alives: int
     """Keep-alives among them that the stream sent by itself."""
     seconds: float
-    """From the stream's making to its end."""
+    """From when the stream was made to its end."""
 
 
 class _Described(Protocol):
-    """What all streams have."""
+    """What served and detached streams have in common."""
 
     @property
     def name(self) -> str: ...
@@ -36,11 +36,14 @@ class _Described(Protocol):
 def describe(
     stream: _Described, age: float, pending: tuple[int, int], quiet: float | None, tier: str
 ) -> dict[str, Any]:
-    """What ``streams.snapshot()`` tells of a stream.
+    """Describe a stream for ``streams.snapshot()``.
 
+    :param stream: the stream.
     :param age: in seconds.
     :param pending: events and bytes that wait for the client.
     :param quiet: seconds since the last write, if there was one.
+    :param tier: the serving mode: ``served`` or ``detached``.
+    :return: plain values.
     """
     stats = stream.stats
     return {

@@ -22,9 +22,9 @@ from .closing import Closable
 from .ending import Ending
 from .environ import counted_address
 from .factory import Overload, WriterFunction, factory_of
+from .framing import make_preamble
 from .lifecycle import Lifecycle, State
 from .liveness import Liveness
-from .margins import opening_of
 from .output import PIECE, Output
 from .producer import Scope
 from .refusing import refuse
@@ -228,11 +228,11 @@ class EventStream(Closable):
             return self._answer(spec.factory.answer)
         if environ.get("REQUEST_METHOD") == "HEAD":
             return self._answer(Refusal("200 OK", self.headers))
-        self._output.opening = opening_of(settings, told_before=streams.refused_lately)
+        self._output.preamble = make_preamble(settings, reset_retry=streams.refused_lately)
         key = spec.key(environ) if callable(spec.key) else spec.key
         key = key or counted_address(environ, limited=settings.max_streams_per_key is not None)
         if spec.factory.detachable:
-            self._takeover = takeover_of(environ, settings, self._output.opening)
+            self._takeover = takeover_of(environ, settings, self._output.preamble)
         if not streams.admit(self, key, self._tick, detached=self._takeover is not None):
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
@@ -309,7 +309,7 @@ class EventStream(Closable):
         if lifecycle.is_over or self._pull is None:
             raise StopIteration
         if state is State.OPEN:
-            return self._send_opening()
+            return self._send_preamble()
         if self._takeover is not None and self._detach(self._takeover):
             raise StopIteration
         pulled = self._pull.pull(PIECE, self.settings.keep_alive)
@@ -320,24 +320,22 @@ class EventStream(Closable):
             return self._send(KEEP_ALIVE)
         return self._send_last(cast(Source, self._source))
 
-    def _send_opening(self) -> bytes:
+    def _send_preamble(self) -> bytes:
         self._lifecycle.advance(State.SENDING)
         if self._spec.on_start is not None:
             self._spec.on_start()
-        opening = self._send(self._output.opening)
+        preamble = self._send(self._output.preamble)
         if self._takeover is not None and not self._takeover.begin():
             self._stay(self._takeover)
-        return opening
+        return preamble
 
     def _send_last(self, source: Source) -> bytes:
         """Send what comes after all events, and then end."""
-        request = self._lifecycle.request
-        is_stopped = request is not None and request.last is not None
-        if last := self._context.run(self._ending.last_words, source, is_stopped):
+        if last := self._context.run(self._ending.last_bytes, source):
             return self._send(last)
         if self._liveness is not None:
             self._liveness.end()
-        error = self._ending.conclude(source, self._environ or {})
+        error = self._ending.end_answer(source, self._environ or {})
         self._end(source.reason or CloseReason.DONE)
         raise error or StopIteration
 
@@ -367,9 +365,9 @@ class EventStream(Closable):
         """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
         self._takeover = None
         takeover.close()
-        there_is_room = streams.stays(self) and not takeover.is_short
+        there_is_room = streams.keep_served(self) and not takeover.is_short
         if self.reason is None:
-            streams.tell_of_staying(self.name, takeover.why, there_is_room)
+            streams.log_not_detached(self.name, takeover.why, served=there_is_room)
         self._watch_over()
         if not there_is_room:
             self.stop(CloseReason.CANCELLED)

@@ -1,7 +1,7 @@
-"""CancelToken: one "stop" that any thread may give and anything blocking can listen to.
+"""CancelToken: a cancel signal that any thread may set and every blocking operation can listen to.
 
-It is the contract between the rooms: a stream whose client leaves sets its token, a reader that
-was given the token shuts its connection. Neither knows the other.
+It connects the parts of this library: a stream whose client leaves sets its token, a reader that was given the token
+shuts its connection. Neither knows the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Run = Callable[[Callable[[], object]], object]
 
 
 class CancelToken:
-    """A ``threading.Event`` that also calls back, and keeps the reason it was first given.
+    """A ``threading.Event`` that also calls back, and keeps the first reason for which it was set.
 
     Every method may be called from any thread and from a signal handler, any number of times: there is no lock in here.
     Each step below changes one list or dictionary by one operation, which no other thread and no handler can interrupt.
@@ -35,32 +35,43 @@ class CancelToken:
 
     @property
     def reason(self) -> str | None:
-        """What :meth:`set` was first called with, ``None`` before that."""
+        """The reason of the first :meth:`set`, ``None`` before that."""
         return self._reasons[0] if self._reasons else None
 
     def set(self, reason: str = "cancelled") -> None:
-        """Give the signal: wake every :meth:`wait`, call every callback once. Later calls do nothing."""
+        """Set the signal: wake every :meth:`wait`, call every callback once. Later calls do nothing.
+
+        :param reason: why.
+        """
         self._set(reason, _directly)
 
     def is_set(self) -> bool:
-        """Whether the signal was given."""
+        """Whether the signal is set."""
         return bool(self._reasons)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to ``timeout`` seconds (``None``: without end) for the signal; whether it was given."""
+        """Wait for the signal.
+
+        :param timeout: seconds; ``None``: without a limit.
+        :return: whether the signal is set.
+        """
         return self._waiters.wait(self.is_set, timeout)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` on the signal, on the thread that gives it; at once if it was given already.
+        """Have ``callback`` called when the signal is set, on the thread that sets it; at once if it is set already.
 
-        A callback must be quick and must not block. What it raises is logged and goes no further. Callbacks of a
-        stream's token are called on a helper thread where the library itself ends the stream (its client has left or
-        stalled, its lifetime is over, the process stops).
+        Callbacks of a stream's token are called on a helper thread where the library itself ends the stream (its client
+        has left or stalled, its lifetime is over, the process stops).
+
+        :param callback: must be quick and must not block. What it raises is logged.
         """
         self._add(callback, own=False)
 
     def remove_callback(self, callback: Callable[[], object]) -> None:
-        """Take a callback back. Not an error if it is not there, or was called already."""
+        """Remove a callback. No error if it is not there, or was called already.
+
+        :param callback: the callback.
+        """
         for number, (known, _) in self._callbacks.copy().items():
             if known == callback and self._callbacks.pop(number, None) is not None:
                 return
@@ -68,23 +79,23 @@ class CancelToken:
     def _add(self, callback: Callable[[], object], *, own: bool) -> None:
         """Add a callback.
 
-        :param own: it is this library's, does not block and calls nothing foreign: it is called by whichever thread
-            gives the signal.
+        :param own: it is this library's, does not block and calls no user code: the thread that sets the signal calls
+            it, always.
         """
         number = next(self._numbers)
         self._callbacks[number] = callback, own
-        # In this order: another thread, or a signal handler, may give the signal in between.
+        # In this order: another thread, or a signal handler, may set the signal in between.
         if self._reasons:
             self._call(number, _directly)
 
     def _set(self, reason: str, run: Run) -> None:
-        """Give the signal.
+        """Set the signal.
 
-        :param run: calls callbacks that are not this library's.
+        :param run: calls the callbacks that are not this library's.
         """
         if not self._reasons:
             self._reasons.append(reason)
-        # Also where it was given before: an exception that a signal handler raised may have ended that call here.
+        # Also where it was set before: an exception that a signal handler raised may have ended that call here.
         self._waiters.wake()
         for number in self._callbacks.copy():
             self._call(number, run)

@@ -1,4 +1,4 @@
-"""Event: what travels. Everything that can be wrong with one is found here, where it is made."""
+"""Event: one event of a stream. Its fields are checked where it is made, so that encoding it can't fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Event:
     """One event of an event stream. Immutable, comparable, hashable, picklable.
 
     ``None`` means "not set": the field is not written. An empty string is set: the field is
-    written, empty. ``data`` is text; ``bytes`` are taken as UTF-8.
+    written, empty. ``data`` is text; ``bytes`` are decoded as UTF-8.
 
     :param data: the payload. Line ends (CR LF, LF, CR) reach the client as LF. Without data no
         client dispatches an event: such an event only moves ``id`` or ``retry``.
@@ -55,7 +55,7 @@ class Event:
         comment: str | None = None,
     ) -> None:
         put = object.__setattr__
-        # Plain ASCII text can't be wrong: nearly all data is just that.
+        # ASCII text needs no check: nearly all data is ASCII.
         put(self, "data", data if data.__class__ is str and data.isascii() else _text("data", data))
         put(self, "type", None if type is None else _one_line("type", type))
         if isinstance(id, int) and not isinstance(id, bool):
@@ -81,22 +81,25 @@ class Event:
         retry: int | None = None,
         dumps: Callable[[Any], str | bytes] | None = None,
     ) -> Event:
-        """An event whose data is ``obj`` as JSON.
+        """Make an event whose data is JSON.
 
-        :param dumps: the encoder; the standard library's without it, which refuses NaN and
-            infinities (``ValueError``), as they are not JSON (RFC 8259, section 6).
+        :param obj: the object to encode.
+        :param type: as for :class:`Event`, as ``id`` and ``retry`` are.
+        :param dumps: the encoder; the standard library's without it, which refuses NaN and infinities
+            (``ValueError``), as they are not JSON (RFC 8259, section 6).
+        :return: the event.
         """
         return cls((dumps or dump_json)(obj), type=type, id=id, retry=retry)
 
     @classmethod
     def parse(cls, frame: str | bytes) -> Event:
-        r"""The event that another library has encoded: ``"event: patch\ndata: 1\n\n"``, for one.
+        r"""Decode an event that another library has encoded, ``"event: patch\ndata: 1\n\n"`` for one.
 
-        It is read as clients read it, but nothing that they would drop is dropped silently. The blank line at the end
-        may be missing; a comment is kept. To read a stream there are :class:`ssesync.Reader` and
-        :class:`ssesync.wire.Decoder`.
+        It is decoded as clients do, but a line that they would ignore is an error. The blank line at the end may be
+        missing; a comment is kept. For streams use :class:`ssesync.Reader` or :class:`ssesync.wire.Decoder`.
 
-        :param frame: the text of one event; ``bytes`` are taken as UTF-8.
+        :param frame: the text of one event; ``bytes`` are decoded as UTF-8.
+        :return: the event.
         :raises EventError: it holds more than one event, or none, or a line that is no field of an event stream.
         :raises TypeError: it is neither text nor bytes.
         """
@@ -126,8 +129,10 @@ class Event:
         )
 
     def json(self, loads: Callable[[str], Any] = _json.loads) -> Any:
-        """The data, decoded as JSON.
+        """Decode the data as JSON.
 
+        :param loads: the decoder.
+        :return: the object.
         :raises EventError: there is no data, or it is not JSON; the decoder's own error is chained.
         """
         if self.data is None:
@@ -146,11 +151,11 @@ class Event:
         return f"Event({', '.join(shown)})"
 
 
-class Draft:
-    """An event in the making, unchecked: fill every slot, then ``draft.__class__ = Event``. For the decoder alone.
+class UncheckedEvent:
+    """An event whose fields are not checked, for the decoder: set every slot, then set ``__class__`` to :class:`Event`.
 
-    A frozen dataclass sets its fields one by one through ``object.__setattr__``; a draft with the same
-    slots that turns into an event takes a third of the time (120 ns against 390), on every event decoded.
+    A frozen dataclass sets its fields one by one through ``object.__setattr__``. A class with the same slots that
+    becomes an event needs a third of the time (120 ns against 390), on every event decoded.
     """
 
     __slots__ = ("comment", "data", "id", "retry", "type")
@@ -163,9 +168,11 @@ class Draft:
 
 
 def looks_encoded(text: str, *, whole: bool = True) -> bool:
-    """Whether text that is meant as data seems to be a frame that was encoded already.
+    """Whether text that is given as data seems to be an event that was encoded already.
 
-    :param whole: with the blank line that ends it.
+    :param text: the text.
+    :param whole: whether it must end with the blank line.
+    :return: whether it does.
     """
     if whole and not text.endswith(("\n\n", "\r\n\r\n", "\r\r")):
         return False
@@ -177,20 +184,23 @@ def looks_encoded(text: str, *, whole: bool = True) -> bool:
 _warned = False
 
 
-def warned_if_encoded(event: Event) -> Event:
-    """The event, made of text that somebody gave as data.
+def warn_if_encoded(event: Event) -> Event:
+    """Log a warning if the event's data is encoded already.
 
-    If the text is encoded already a warning says so. Once a process: code that does it does it with every event.
+    Once a process: code that does it does so with every event.
+
+    :param event: an event made of text that was given as data.
+    :return: the event.
     """
     global _warned
     data = event.data
     if data and data[-1] in "\r\n" and not _warned and looks_encoded(data):
         _warned = True
         logger.warning(
-            # Without the data, which may be nobody's business.
+            # Without the data, which may be confidential.
             "text that is given as data is encoded as an event already (it begins with %r and ends with a blank "
-            "line), so that clients get field names and all as the data: give the data alone, or Event.parse(text) for "
-            "what another library has encoded",
+            "line), so clients receive the field names as data too: give the data alone, or Event.parse(text) for "
+            "events that another library has encoded",
             data.partition(":")[0] + ":",
         )
     return event
@@ -204,7 +214,7 @@ def _with_lf(text: str) -> str:
 
 
 def dump_json(obj: Any) -> str:
-    """JSON without the blanks after separators, with non-ASCII text as it is and NaN refused."""
+    """Encode as JSON, without spaces after separators and with non-ASCII text as it is; NaN is refused."""
     return _json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

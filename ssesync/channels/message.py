@@ -12,7 +12,7 @@ from typing import Any
 
 from ..detached.source import Numbered
 from ..errors import ChannelError, EventError, excerpt
-from ..event import Event, dump_json, warned_if_encoded
+from ..event import Event, dump_json, warn_if_encoded
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
 
@@ -65,7 +65,7 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
             raise TypeError("give the type to the Event that is published, not beside it")
         event = item
     elif isinstance(item, (str, bytes, bytearray)):
-        event = warned_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item, type=type))
+        event = warn_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item, type=type))
     elif item is None:
         raise TypeError("nothing to publish: give an Event, str, bytes or something that JSON can hold")
     else:

@@ -1,13 +1,13 @@
-"""Body: the bytes of a response as they arrive, whatever its framing, and a way to stop from another thread.
+"""Body: the bytes of a response as they arrive, whatever its framing, and a way to cancel from another thread.
 
-What requests offers for this waits: ``iter_lines``, ``iter_content(n)`` and ``raw.stream`` deliver nothing until
-the end where the body is close-delimited or a chunk trickles. ``raw.read1`` is prompt on every framing, at 4 to
-5 us a chunk; taking the chunks apart over the connection's own reader is several times faster on small ones. That is
-done only over a reader that is known (``transport.py``).
+The methods of requests wait: ``iter_lines``, ``iter_content(n)`` and ``raw.stream`` return nothing until the end where
+the body is close-delimited or a chunk arrives slowly. ``raw.read1`` is prompt on every framing, at 4 to 5 us a chunk;
+decoding the chunks over the connection's own reader is several times faster for small ones. That is done only over a
+reader of a known type (``transport.py``).
 
-A blocked read can't be ended by closing the response: that waits for the reader's lock until the server speaks
-again. So a duplicate of the socket's descriptor is kept while the body lasts, and cancelling shuts the
-connection through it, which wakes the reader on http and https alike. The thread that reads closes.
+Closing the response can't end a blocked read: it waits for the reader's lock until the server sends again. So a
+duplicate of the socket's descriptor is kept until the body ends, and cancelling shuts the connection down through it,
+which wakes the reader on http and https alike. The thread that reads closes the response.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from urllib3.exceptions import DecodeError, ReadTimeoutError
 from ..errors import ConnectionLost, IdleTimeout, ReadError, excerpt
 from ..locks import is_owned, make_rlock
 from ..wire.chunked import ChunkDecoder
-from .coding import refusal
-from .interim import final_answer, is_interim
+from .coding import unsupported_coding
+from .interim import final_response, is_interim
 from .transport import claim, connection_socket, handle_of, pool_is_held, reader_of
 
 __all__ = ["Body"]
@@ -41,35 +41,35 @@ _PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPALIVE": 45, "TCP_KEEPINTVL": 15, "TCP_KE
 class Body:
     """The body of a response, in pieces as they arrive. One thread reads; any thread may cancel or close.
 
-    :param source: a ``requests`` response got with ``stream=True`` (or a ``urllib3`` one), or any
-        iterable of bytes. An iterable can't be woken: cancelling it takes effect at its next piece.
-    :param idle_timeout: seconds without a byte after which :meth:`read` raises ``IdleTimeout``;
-        ``None`` leaves the read timeout that the request was made with.
+    :param source: a ``requests`` response got with ``stream=True`` (or a ``urllib3`` one), or any iterable of bytes. An
+        iterable can't be woken: cancelling it takes effect at its next piece.
+    :param idle_timeout: seconds without a byte after which :meth:`read` raises ``IdleTimeout``; ``None`` leaves the
+        read timeout that the request was made with.
     """
 
     def __init__(self, source: Any, *, idle_timeout: float | None = None) -> None:
         self._source = source
-        #: Whether :meth:`cancel` or :meth:`close` was called before the end. Looked at for every event.
+        #: Whether :meth:`cancel` or :meth:`close` was called before the end. Checked for every event.
         self.cancelled = False
-        #: Whether the body was read to its own end.
+        #: Whether the body was read to its end.
         self.complete = False
         self._ended = False
         self._process = os.getpid()
         # A signal handler may cancel while its own thread is in here.
         self._lock = make_rlock("client.body")
-        # Says that a read is in progress, which may last and calls what is not ours: so it is no lock as those of
-        # locks.py. Only the next read waits for it, and a close by the caller, who has shut the connection before.
+        # Held while a read is in progress, which may last and calls foreign code: so it is none of the locks of
+        # locks.py. Only the next read waits for it, and a close by the caller, which has shut the connection before.
         self._reading = threading.RLock()
         self._handle: socket.socket | None = None
         self._next = self._open(idle_timeout)
 
     def _open(self, idle_timeout: float | None = None) -> Callable[[], bytes]:
-        """Get hold of what the source reads from; what gives its next bytes."""
+        """Find out how the source is read. Returns a function that waits for its next bytes."""
         source = self._source
         raw = getattr(source, "raw", source)
         if getattr(getattr(raw, "_original_response", None), "_method", None) == "HEAD":
-            return _from_iterable([])  # whatever its headers say of a body
-        refused = refusal(source)
+            return _from_iterable([])  # whatever its headers say about a body
+        refused = unsupported_coding(source)
         if refused is not None:
             return functools.partial(_fail, refused)
         if getattr(source, "_content_consumed", False):
@@ -89,30 +89,31 @@ class Body:
         return _from_iterable(source)
 
     def final(self) -> Any:
-        """Wait for the answer itself where interim ones (status 1xx) come before it; the response to go by.
+        """Wait for the final response where interim ones (status 1xx) come before it.
 
-        After a cancel, and where the connection can't be read on, that is the interim answer.
-
-        :raises ReadError: no answer came, or too many interim ones did. The body is at its end then.
+        :return: the final response; after a cancel, and where the connection can't be read any further, the interim
+            one.
+        :raises ReadError: no final response came, or too many interim ones did. The body is at its end then.
         """
         if not is_interim(self._source) or self.cancelled:
             return self._source
         with self._reading:
             try:
                 interim = getattr(self._source, "raw", self._source)
-                self._source = final_answer(self._source)
+                self._source = final_response(self._source)
                 if getattr(self._source, "raw", self._source) is not interim:
                     self._drop_handle()
                     self._next = self._open()
             except Exception as error:
                 self._end(b"")
                 if not self.cancelled:
-                    raise _translated(error) from error
+                    raise _translate(error) from error
         return self._source
 
     def read(self) -> bytes:
-        """The next bytes, as soon as there are any; ``b""`` at the end and after a cancel.
+        """Wait for the next bytes.
 
+        :return: the bytes, as soon as there are any; ``b""`` at the end and after a cancel.
         :raises IdleTimeout: no byte came within the read timeout.
         :raises ConnectionLost: the connection broke, or ended before the framing says so.
         :raises ReadError: the bytes can't be decompressed or are not proper chunks.
@@ -126,10 +127,10 @@ class Body:
                 self._end(b"")
                 if self.cancelled:
                     return b""
-                translated = _translated(error)
-                if translated is error:
+                as_read_error = _translate(error)
+                if as_read_error is error:
                     raise
-                raise translated from error
+                raise as_read_error from error
             if not data or self.cancelled:
                 self.complete = not self.cancelled
                 return self._end(b"")
@@ -140,7 +141,7 @@ class Body:
             yield data
 
     def probe(self) -> None:
-        """Have the kernel ask a silent peer whether it is there: the read fails a minute and a half after it is not."""
+        """Have the kernel probe a silent peer: the read fails a minute and a half after the peer has gone."""
         with self._lock:
             if self._handle is None:
                 return
@@ -153,10 +154,10 @@ class Body:
                 pass  # a unix socket, or gone already
 
     def cancel(self) -> None:
-        """Stop: a read that is blocked, or the next one, returns ``b""`` at once. Never blocks."""
+        """Have a read that is blocked, or the next one, return ``b""`` at once. Never blocks."""
         with self._lock:
             self.cancelled = self.cancelled or not self._ended
-            # A forked process has the connection too, but it is not its own to end.
+            # A forked process has the descriptor too, but the connection is the parent's.
             if self._handle is not None and self._process == os.getpid():
                 try:
                     self._handle.shutdown(socket.SHUT_RDWR)
@@ -164,19 +165,19 @@ class Body:
                     pass  # the peer was faster
 
     def close(self) -> None:
-        """Stop, and give the connection up. A thread that is reading does the latter as it wakes; also where this is a
-        signal handler that has interrupted it."""
+        """Cancel, and close the response. A thread that is reading closes it as it wakes, also where this is called by
+        a signal handler that has interrupted it."""
         self.cancel()
         if not is_owned(self._reading) and self._reading.acquire(blocking=False):
             try:
                 if not self._ended and pool_is_held(self._source):
-                    _thread.start_new_thread(self._end_in_turn, ())
+                    _thread.start_new_thread(self._end_after_read, ())
                 else:
                     self._end(b"")
             finally:
                 self._reading.release()
 
-    def _end_in_turn(self) -> None:
+    def _end_after_read(self) -> None:
         with self._reading:
             self._end(b"")
 
@@ -184,7 +185,7 @@ class Body:
         if not self._ended:
             self._ended = True
             self._drop_handle()
-            # urllib3's close() keeps the connection's place in the pool, which the next request may wait for.
+            # urllib3's close() keeps the connection's slot in the pool, which the next request may wait for.
             for name in ("close", "release_conn"):
                 method = getattr(self._source, name, None)
                 if method is not None:
@@ -192,14 +193,14 @@ class Body:
         return result
 
     def _closed_by_caller(self) -> None:
-        # From another thread, closing alone would wait for the reader; on this one, the body may be forgotten.
+        # From another thread, closing alone would wait for the reader; on this one, the body may be dropped.
         self.cancel()
-        # The connection's buffer makes a thread wait while another reads, but raises on a greenlet that does the same.
+        # The connection's buffer makes a thread wait while another one reads, but raises on a greenlet.
         with self._reading:
             self._drop_handle()
 
     def _drop_handle(self) -> None:
-        """To be called before the connection is back in its pool, where a late cancel would cut another's request."""
+        """To be called before the connection returns to its pool: a late cancel would break another request there."""
         with self._lock:
             handle, self._handle = self._handle, None
         if handle is not None:
@@ -237,7 +238,7 @@ def _from_urllib3(raw: Any) -> Callable[[], bytes]:
 
 
 def _before(raw: Any, name: str, action: Callable[[], None]) -> None:
-    """Have ``action`` called before the method of that name, which urllib3 and the caller call too."""
+    """Have ``action`` called before a method of the response, which urllib3 and the caller call too."""
     method = getattr(raw, name)
 
     def call() -> None:
@@ -283,7 +284,7 @@ class _ChunkedReader:
             self._raw.release_conn()
 
 
-def _translated(error: Exception) -> Exception:
+def _translate(error: Exception) -> Exception:
     if isinstance(error, ReadError):
         return error
     if isinstance(error, (TimeoutError, ReadTimeoutError)):

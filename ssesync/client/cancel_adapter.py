@@ -1,4 +1,4 @@
-"""What may be given as ``cancel=``, and how it is listened to."""
+"""``cancel=``: what it may be given, and how a callback is registered with it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from ..cancel import CancelToken
 
 __all__ = ["link", "signal_of", "weakly"]
 
-# How often a foreign cancel event, which can't call back, is looked at.
+# Seconds between two checks of an event that can't call back.
 _POLL_SECONDS = 0.1
 
 
 def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
-    """Have ``callback`` called when ``cancel`` says stop; what undoes that is returned.
+    """Have a callback called when ``cancel`` is set.
 
-    :param callback: one of ours, which never blocks: it is called by whichever thread gives the signal.
+    :param cancel: a :class:`CancelToken`, an object that has one as ``cancelled``, or a ``threading.Event``.
+    :param callback: one of this library's, which never blocks: the thread that sets the signal calls it.
+    :return: a function that removes the callback.
+    :raises TypeError: ``cancel`` is none of these.
     """
     signal = signal_of(cancel)
     if isinstance(signal, CancelToken):
@@ -27,7 +30,7 @@ def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
     if signal.is_set():
         callback()
         return lambda: None
-    done: list[None] = []  # no threading.Event, which a signal handler must not set
+    done: list[None] = []  # not a threading.Event, which a signal handler must not set
 
     def watch() -> None:
         while not done:
@@ -40,8 +43,10 @@ def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
 
 
 def signal_of(cancel: Any) -> Any:
-    """The token of ``cancel``, or itself where it is something like a ``threading.Event``.
+    """The signal to listen to.
 
+    :param cancel: as for :func:`link`.
+    :return: the token of ``cancel``, or itself where it is like a ``threading.Event``.
     :raises TypeError: it is neither.
     """
     token = getattr(cancel, "cancelled", cancel)
@@ -55,7 +60,7 @@ def signal_of(cancel: Any) -> Any:
 
 
 def weakly(method: Callable[[], object]) -> Callable[[], None]:
-    """A function that calls a method for as long as its object is there."""
+    """A function that calls a method as long as the method's object exists, and does not keep it alive."""
     reference = weakref.WeakMethod(method)
 
     def call() -> None:

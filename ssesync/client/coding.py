@@ -1,8 +1,8 @@
-"""Content and transfer codings that can't be decoded here: such a body is refused, never taken for text.
+"""Content and transfer codings that can't be decoded here: such a body is refused, not read as text.
 
-urllib3 decodes gzip and deflate, and br and zstd where a package for it is installed. What it does not know it passes
-on as it is, and that is right for values that mean nothing (``none``, ``UTF-8``). So only those are refused that
-do mean something.
+urllib3 decodes gzip and deflate, and br and zstd where a package for it is installed. It passes on a body in a coding
+it does not know as it is, which is right for values that are no codings (``none``, ``UTF-8``). So only registered
+codings are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ContentEncodingError
 from .interim import status_of
 
-__all__ = ["refusal"]
+__all__ = ["unsupported_coding"]
 
 # IANA, "HTTP Content Coding Registry", less identity.
 _CODINGS = frozenset(
@@ -35,8 +35,12 @@ _CODINGS = frozenset(
 _EXTRAS = {"br": "brotli", "zstd": "zstd"}
 
 
-def refusal(response: Any) -> ContentEncodingError | None:
-    """Why a response's body can't be decoded; ``None`` if it can, has no body or is not read by urllib3."""
+def unsupported_coding(response: Any) -> ContentEncodingError | None:
+    """Check whether a response's body can be decoded.
+
+    :param response: the response.
+    :return: the error to raise where it can't; ``None`` where it can, has no body or is not read by urllib3.
+    """
     known = getattr(getattr(response, "raw", response), "CONTENT_DECODERS", None)
     if known is None or status_of(response) == 204:
         return None

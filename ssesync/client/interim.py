@@ -1,8 +1,8 @@
-"""Interim answers (status 1xx; RFC 9110, section 15.2): the answer that they announce comes behind them.
+"""Interim responses (status 1xx; RFC 9110, section 15.2): the final response comes after them.
 
-http.client hands the first one of 102 or more out as if it were the answer, and requests does so too. What comes then
-waits in the connection's reader. The sessions of this library skip interim answers as they read the head; here it is
-done for a response of somebody else's session.
+http.client returns the first one of status 102 or more as if it were the final response, and so does requests. The
+final one waits in the connection's reader then. The sessions of this library skip interim responses as they read the
+head; this module does so for a response of another session.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib3.response import HTTPResponse
 
 from .transport import FinalResponse, reader_of
 
-__all__ = ["final_answer", "is_interim", "status_of"]
+__all__ = ["final_response", "is_interim", "status_of"]
 
 
 def status_of(response: Any) -> int | None:
@@ -29,25 +29,25 @@ def status_of(response: Any) -> int | None:
 
 
 def is_interim(response: Any) -> bool:
-    """Whether another answer comes behind this one."""
+    """Whether another response comes after this one."""
     status = status_of(response)
     return isinstance(status, int) and 100 <= status < 200 and status != 101
 
 
-def final_answer(response: Any) -> Any:
-    """Wait for the answer that an interim one announces.
+def final_response(response: Any) -> Any:
+    """Wait for the final response after an interim one.
 
-    A response of requests becomes that answer, so that its owner sees the status and headers that count. In place of
-    one of urllib3 another is returned. Without an interim answer, or where the connection can't be read on, the
-    response is returned as it is.
-
-    :raises Exception: what http.client and the socket raise when no answer comes.
+    :param response: a response of requests or urllib3.
+    :return: the final response. A response of requests becomes the final one, so that its owner sees the right status
+        and headers; in place of one of urllib3 another is returned. Where the response is no interim one, or the
+        connection can't be read any further, it is returned as it is.
+    :raises Exception: what http.client and the socket raise when no response comes.
     """
     raw = getattr(response, "raw", response)
     reader = reader_of(raw) if is_interim(response) else None
     if reader is None:
         return response
-    final = _read_on(raw, reader)
+    final = _read_final(raw, reader)
     if not isinstance(response, requests.Response):
         return final
     response.raw = final
@@ -60,7 +60,7 @@ def final_answer(response: Any) -> Any:
 
 
 class _Connected:
-    """Stands for the socket that http.client makes a reader of: the reader is there, with bytes that it has read."""
+    """In place of the socket from which http.client makes a reader: there is one, which has buffered bytes already."""
 
     def __init__(self, reader: io.BufferedReader) -> None:
         self._reader = reader
@@ -69,12 +69,12 @@ class _Connected:
         return self._reader
 
 
-def _read_on(raw: Any, reader: io.BufferedReader) -> HTTPResponse:
+def _read_final(raw: Any, reader: io.BufferedReader) -> HTTPResponse:
     interim = raw._original_response
     answer = FinalResponse(_Connected(reader), method=interim._method)  # type: ignore[arg-type]
     answer.begin()
     connection, pool = raw._connection, raw._pool
-    # The interim answer is closed by its connection, and collected some day, neither of which is to close the reader.
+    # The connection closes the interim response, and the garbage collector may; neither must close the reader.
     interim.fp = raw._connection = raw._pool = None
     if answer.will_close and connection is not None:
         connection.close()  # the reader keeps the socket, and no other request may use it

@@ -24,14 +24,14 @@ from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
 from .cancel_adapter import link, signal_of
-from .coding import refusal
+from .coding import unsupported_coding
 from .interim import status_of
 from .watchdog import Watchdog
 
 __all__ = ["Reader"]
 
-# How much of an answer that is no event stream goes into the error, how long it may take to arrive, and after how much
-# silence no more of it is waited for: the body of an error comes with its head, or the next moment.
+# How much of a response that is no event stream goes into the error, how long it may take to arrive, and after how much
+# silence nothing more is waited for: the body of an error comes with its head, or right after it.
 EXCERPT_SIZE = 65536
 _EXCERPT_SECONDS = 5.0
 _EXCERPT_SILENCE = 0.3
@@ -47,33 +47,33 @@ class Reader:
             for event in Reader(response):
                 print(event.type, event.data)
 
-    Each event is given as soon as its blank line has arrived, whatever the framing of the body. Leaving the loop,
-    by ``break`` or an exception, closes the response. One thread reads; :meth:`cancel` and :meth:`close` may be
-    called from any.
+    Each event is returned as soon as its blank line has arrived, whatever the framing of the body. Leaving the loop, by
+    ``break`` or an exception, closes the response. One thread reads; any thread may call :meth:`cancel` and
+    :meth:`close`.
 
     :param source: a ``requests`` response got with ``stream=True``, or any iterable of bytes. Each response is read by
-        one reader only. Answers of status 1xx before the one that counts are skipped; a response that begins with one
-        takes on the status and headers of that which follows.
+        one reader only. Interim responses (status 1xx) are skipped; a response that begins with one takes on the
+        status and headers of the final one.
     :param max_event_size: the bytes that one event may hold (16 MiB); see :class:`ssesync.wire.Decoder`.
     :param cancel: something that ends the reading from elsewhere: a :class:`ssesync.CancelToken`, an
-        :class:`ssesync.EventStream` (its client's leaving ends this reader too), or a ``threading.Event``,
-        which is looked at every 0.1 s.
+        :class:`ssesync.EventStream` (this reader ends too when its client leaves), or a ``threading.Event``, which is
+        checked every 0.1 s.
     :param until: the event that ends a one-shot stream: its data (``"[DONE]"``) or a function of an
-        :class:`ssesync.Event`. That event is not given, and the response is closed though the server may hold it.
-    :param until_inclusive: give that event too, as the last one; its ID becomes the last event ID.
+        :class:`ssesync.Event`. That event is not returned, and the response is closed even if the server keeps it open.
+    :param until_inclusive: return that event too, as the last one; its ID becomes the last event ID.
     :param until_required: raise :class:`IncompleteStream` when the stream ends without that event.
     :param idle_timeout: seconds without a byte, comments included, until :class:`IdleTimeout`. ``None`` leaves
-        the read timeout of the request, which ``requests`` has none of unless told.
-    :param event_timeout: seconds that may be waited for an event, whatever comments come meanwhile, until
-        :class:`IdleTimeout`; ``None``: no limit. What the consumer does between two events does not count.
+        the read timeout of the request; ``requests`` has none by default.
+    :param event_timeout: seconds without an event, whatever comments come meanwhile, until
+        :class:`IdleTimeout`; ``None``: no limit. The time that the consumer needs between two events does not count.
     :param last_event_id: the ID that events carry until the stream sets one; ``None`` and ``""``: none.
     :param on_comment: called with the text of every comment, keep-alives included, on the reading thread.
-    :param check: refuse a response that is not an event stream. Status 204, which tells clients not to come back,
-        reads as a stream without events.
+    :param check: refuse a response that is not an event stream. Status 204, which tells clients not to come back, is
+        read as a stream without events.
     :raises StatusError: the status is neither 200 nor 204; the first 64 kB of the body are in the error.
     :raises ContentTypeError: the media type is not ``text/event-stream``.
     :raises ContentEncodingError: the body is encoded in a way that can't be decoded here.
-    :raises TypeError: the source is none that can be read; the message says what to give instead.
+    :raises TypeError: the source can't be read; the message says what to give instead.
     :raises RuntimeError: the response has a reader already.
     :raises SettingsError: an option makes no sense.
     """
@@ -93,7 +93,7 @@ class Reader:
         on_comment: Callable[[str], object] | None = None,
         check: bool = True,
     ) -> None:
-        _refuse_what_is_no_source(source)
+        _check_source(source)
         check_options(until, until_inclusive or until_required, event_timeout)
         if cancel is not None:
             signal_of(cancel)  # refused before anything is open
@@ -124,14 +124,14 @@ class Reader:
 
     @property
     def last_event_id(self) -> str:
-        """The ID of the last event that was handed out (not of one that is only buffered), ``""`` if none."""
+        """The ID of the last event that was returned (not of one that is only buffered), ``""`` if none."""
         return self._last_event_id
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in milliseconds that was in force with the last event that was handed out.
+        """The reconnection time in milliseconds that was in force with the last event that was returned.
 
-        ``None`` if the stream had asked for none by then. An event whose own block asked has it as its ``retry``.
+        ``None`` if the stream had set none by then. An event whose own block sets it has it as its ``retry``.
         """
         return self._retry
 
@@ -150,8 +150,9 @@ class Reader:
         return self._body.cancelled
 
     def read(self) -> Event | None:
-        """Wait for the next event; ``None`` at the end of the stream and after a cancel.
+        """Wait for the next event.
 
+        :return: the event; ``None`` at the end of the stream and after a cancel.
         :raises IdleTimeout: no byte came within the idle timeout, or no event within ``event_timeout``.
         :raises ConnectionLost: the connection broke, or ended before the framing says so.
         :raises EventTooLarge: an event passes ``max_event_size``.
@@ -166,17 +167,19 @@ class Reader:
             self.close()
 
     def events_and_comments(self) -> Iterator[Event]:
-        """Like iterating, with the comments in their places: events that have ``data`` ``None`` and a ``comment``.
+        """Iterate over events and comments. Leaving the loop closes the response.
 
-        Comments of bytes that have been read already are not among them. Leaving the loop closes the response.
+        :return: an iterator over events. A comment is an event with ``data`` ``None`` and a ``comment``. Comments in
+            bytes that were read before this call are not among them.
         """
         self._with_comments = self._decoder.comments = True
         return iter(self)
 
     def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
-        """Call ``fn`` with every event until the end, or until ``cancel`` (as in the constructor) says stop.
+        """Call ``fn`` with every event until the end of the stream.
 
-        What ``fn`` raises closes the response and goes on to the caller.
+        :param fn: the function. What it raises closes the response, and is raised to the caller.
+        :param cancel: ends the reading from elsewhere, as ``cancel`` of the constructor does.
         """
         unlink = None if cancel is None else link(cancel, self.cancel)
         try:
@@ -187,11 +190,11 @@ class Reader:
                 unlink()
 
     def probe(self) -> None:
-        """Have the kernel find out whether a silent peer is still there (``SO_KEEPALIVE``), where it can."""
+        """Have the kernel probe a silent peer (``SO_KEEPALIVE``), where it can."""
         self._body.probe()
 
     def cancel(self) -> None:
-        """End the reading at once, from any thread, without waiting: the iteration stops quietly."""
+        """End the reading at once, from any thread, without waiting: the iteration ends without an error."""
         self._body.cancel()
 
     def close(self) -> None:
@@ -247,8 +250,8 @@ class Reader:
                     if watchdog is not None:
                         watchdog.restart()
                 else:
-                    # A block that sets only the ID or the reconnection time dispatches nothing; all before it has been
-                    # handed out by now.
+                    # A block that sets only the ID or the reconnection time dispatches nothing; every event before it
+                    # was returned by now.
                     self._last_event_id = decoder.last_event_id
                     self._retry = decoder.retry
             if watchdog is not None and watchdog.expired:
@@ -276,7 +279,7 @@ class Reader:
         if status == 204:
             return
         if status == 200 and is_event_stream(content_type):
-            if (refused := refusal(response)) is not None:
+            if (refused := unsupported_coding(response)) is not None:
                 raise refused
             return
         body = excerpt_of(self._body)
@@ -292,9 +295,12 @@ class Reader:
 
 
 def check_options(until: object, uses_until: bool, event_timeout: float | None) -> None:
-    """Refuse options that make no sense together or by themselves.
+    """Check the options that a :class:`Reader` and an :class:`EventSource` share.
 
-    :raises SettingsError: so it is.
+    :param until: the option.
+    :param uses_until: whether there is an option that needs it.
+    :param event_timeout: the option.
+    :raises SettingsError: an option makes no sense.
     """
     if uses_until and until is None:
         raise SettingsError(
@@ -303,7 +309,7 @@ def check_options(until: object, uses_until: bool, event_timeout: float | None) 
     check_number("event_timeout=", event_timeout, above=0, optional=True)
 
 
-def _refuse_what_is_no_source(source: Any) -> None:
+def _check_source(source: Any) -> None:
     if isinstance(source, str):
         if source.lstrip()[:8].lower().startswith(("http://", "https://")):
             raise TypeError(
@@ -332,11 +338,13 @@ def _refuse_what_is_no_source(source: Any) -> None:
 
 
 def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
-    """The beginning of an answer that is no event stream; it is closed.
+    """Read the beginning of a response that is no event stream, and close it.
 
-    It may never end: after a short silence, and after some seconds in all, no more is waited for.
+    The body may never end: after a short silence, and after some seconds in all, nothing more is waited for.
 
-    :param patient: wait out those seconds, however silent they are.
+    :param body: the body.
+    :param patient: wait for all those seconds, however silent they are.
+    :return: the first 64 kB at most.
     """
     pieces: list[bytes] = []
     size = 0
@@ -350,7 +358,7 @@ def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
                 break
             watchdog.restart()
     except ReadError:
-        pass  # what came is told; the status is the error
+        pass  # the status is the error, and it has what came
     finally:
         watchdog.close()
         body.close()

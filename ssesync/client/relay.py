@@ -24,7 +24,7 @@ from ..text import escape
 from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
 from .body import Body
-from .coding import refusal
+from .coding import unsupported_coding
 from .connect import get_response
 from .reader import excerpt_of
 
@@ -78,7 +78,7 @@ class Relay(Producing):
         self._body.final()
         #: How to answer instead of streaming, ``None`` for an event stream: status line, headers, body.
         self.answer: Refusal | None = None
-        refused = refusal(upstream)
+        refused = unsupported_coding(upstream)
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
 

@@ -1,9 +1,8 @@
-"""What lies beneath a response: the reader, the socket, and the responses that are known well enough to go there.
+"""The reader and the socket of a response, where its types are known.
 
-The fast way to read a chunked body, and the way past an interim answer, go over private parts of urllib3 and
-http.client. Both are taken only where every object on the way is of the very type that they were written for. A
-subclass, a mock or another library in urllib3's place may keep its bytes elsewhere: such a response is read by its
-public methods alone.
+The fast way to read a chunked body, and the way past an interim response, use private parts of urllib3 and http.client.
+Both are used only where every object on the way has exactly the type that they were written for. A subclass, a mock or
+another library in urllib3's place may keep its bytes elsewhere: such a response is read by its public methods alone.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ __all__ = [
     "reader_of",
 ]
 
-#: More answers of status 1xx than this before the one that they announce are a fault, or meant to keep clients busy.
-#: A server that says 102 (Processing) every ten seconds has a quarter of an hour.
+#: More responses of status 1xx than this before the final one are a fault, or meant to keep clients busy. A server that
+#: sends 102 (Processing) every ten seconds has a quarter of an hour.
 MOST_INTERIM = 100
-# The lock of a pool is held for microseconds by whichever thread takes a connection or gives one back.
+# A thread that takes a connection from a pool, or returns one, holds its lock for microseconds.
 _POOL_SECONDS = 0.1
 
 
 class FinalResponse(http.client.HTTPResponse):
-    """An answer that skips those of status 1xx before it (RFC 9110, section 15.2).
+    """A response that skips those of status 1xx before it (RFC 9110, section 15.2).
 
     http.client skips 100 (Continue) alone, and any number of them. 101 (Switching Protocols) is final: what follows it
-    is no HTTP.
+    is not HTTP.
     """
 
     _interim = 0
@@ -59,8 +58,8 @@ class FinalResponse(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
     def flush(self) -> None:
-        """Do nothing: there is nothing to be flushed in what is read. http.client's own fails where a response and its
-        reader are garbage together and the reader goes first, which CPython tells of since 3.13."""
+        """Do nothing: a response is only read. The method of http.client fails where a response and its reader are
+        garbage together and the reader is collected first, which CPython reports since 3.13."""
 
 
 def is_urllib3() -> bool:
@@ -69,7 +68,7 @@ def is_urllib3() -> bool:
 
 
 def reader_of(raw: Any) -> io.BufferedReader | None:
-    """The reader beneath a urllib3 response; ``None`` unless all from there to the socket is of the known types."""
+    """The reader of a urllib3 response; ``None`` unless everything from there to the socket has a known type."""
     if type(raw) is not HTTPResponse:
         return None
     inner: Any = raw._fp
@@ -78,13 +77,13 @@ def reader_of(raw: Any) -> io.BufferedReader | None:
     reader = inner.fp
     if type(reader) is not io.BufferedReader or type(reader.raw) is not socket.SocketIO:
         return None
-    # Looked up now, as gevent puts classes of its own in their place.
+    # Looked up now, as gevent replaces these classes.
     known = type(reader.raw._sock) in (socket.socket, ssl.SSLSocket)  # type: ignore[attr-defined]
     return reader if known else None
 
 
 def connection_socket(raw: Any) -> Any:
-    """The socket of a response's connection, ``None`` if it is not to be had."""
+    """The socket of a response's connection, ``None`` if it can't be reached."""
     reader = reader_of(raw)
     if reader is not None:
         return reader.raw._sock  # type: ignore[attr-defined]
@@ -92,7 +91,13 @@ def connection_socket(raw: Any) -> Any:
 
 
 def duplicate(raw: Any) -> socket.socket | None:
-    """A handle of our own on a connection, None where there is none (a mock, a body already read)."""
+    """Duplicate the socket of a connection: a second descriptor, through which the connection can be shut down.
+
+    Not ``server.descriptors.duplicate``: this descriptor is an ordinary one of the process, below the floor.
+
+    :param raw: a response or a socket.
+    :return: a socket object of its own; ``None`` where there is no descriptor (a mock, a body already read).
+    """
     try:
         copy = os.dup(raw.fileno())
         blocking = os.get_blocking(copy)
@@ -104,14 +109,15 @@ def duplicate(raw: Any) -> socket.socket | None:
     return handle
 
 
-# What is being read, or was: a response's bytes come only once.
+# The responses that are or were read: their bytes come only once.
 _claimed: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def claim(raw: Any) -> None:
-    """Note that a response is read now, for good.
+    """Record that a response is read from now on.
 
-    :raises RuntimeError: it is read, or was, already.
+    :param raw: the response.
+    :raises RuntimeError: it was claimed before.
     """
     if raw in _claimed:
         raise RuntimeError(
@@ -121,13 +127,15 @@ def claim(raw: Any) -> None:
     try:
         _claimed.add(raw)
     except TypeError:
-        pass  # a foreign one that no weak reference can be made to
+        pass  # a foreign class that can't be weakly referenced
 
 
 def handle_of(raw: Any) -> socket.socket | None:
-    """What a blocked read is woken through; ``None`` where no connection is read from, as with a mock.
+    """A socket through which a blocked read can be woken.
 
-    :raises TypeError: it can't be woken.
+    :param raw: the response.
+    :return: a duplicate of its connection's socket; ``None`` where no connection is read from, as with a mock.
+    :raises TypeError: a read of this response can't be woken.
     """
     handle = duplicate(raw)
     known = type(raw) is HTTPResponse and is_urllib3()
@@ -146,7 +154,7 @@ def handle_of(raw: Any) -> socket.socket | None:
 
 
 def pool_is_held(source: Any) -> bool:
-    """Whether the lock of the connections' pool can't be had at once: this may be a signal handler that has interrupted
+    """Whether another call holds the lock of the connection pool: this may run in a signal handler that has interrupted
     the thread which holds it."""
     pool = getattr(getattr(source, "raw", source), "_pool", None)
     mutex = getattr(getattr(pool, "pool", None), "mutex", None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
-from ..event import Event, dump_json, warned_if_encoded
+from ..event import Event, dump_json, warn_if_encoded
 from ..reactor import run_foreign
 from ..settings import Settings
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
@@ -183,7 +183,7 @@ class Writer(Streamable):
         """
         if data is not None and not isinstance(data, (str, bytes, bytearray)):
             data = _to_json(data, self._dumps)
-        self.write(warned_if_encoded(Event(data, type=type, id=id, retry=retry, comment=comment)))
+        self.write(warn_if_encoded(Event(data, type=type, id=id, retry=retry, comment=comment)))
 
     def write(self, item: Any) -> None:
         """Write an :class:`Event`, or what a generator view may yield: text, UTF-8 bytes, JSON values.
@@ -304,7 +304,7 @@ def to_event(item: Any, dumps: Callable[[Any], str | bytes]) -> Event:
     if isinstance(item, Event):
         return item
     if isinstance(item, (str, bytes, bytearray)):
-        return warned_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item))
+        return warn_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item))
     return Event(_to_json(item, dumps))
 
 

@@ -2,12 +2,12 @@
 
 The law of this file: a result never depends on where the chunks were cut, and time is linear in the input.
 
-How: line ends are made LF as they come in. All up to the last blank line is taken at once: a run of blocks of one
-data line by one regular expression, what follows it by another, which tiles it into whole blocks of the shapes
-that nearly all have and into single lines for the rest. What follows the last blank line is taken line by line with
-its size counted, and the unfinished last line waits as a list of fragments that is joined once. UTF-8 may be
-decoded in pieces because a piece always ends at a line end, which is no part of any longer sequence; for the
-expressions the bytes are read as Latin-1, so that only the pieces that are not ASCII cost a decoding.
+How: line ends are made LF as they come in. Everything up to the last blank line is processed at once: a run of blocks
+of one data line by one regular expression, the rest by another, which divides it into whole blocks of the usual shapes
+and single lines. What follows the last blank line is processed line by line, and its size is counted. The unfinished
+last line is buffered as a list of fragments that is joined once. UTF-8 can be decoded in pieces because a piece always
+ends at a line end, and that byte is no part of any longer sequence. For the expressions the bytes are read as Latin-1,
+so that only the pieces that are not ASCII cost a decoding.
 """
 
 from __future__ import annotations
@@ -16,51 +16,50 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..errors import EventTooLarge
-from ..event import Draft, Event
+from ..event import Event, UncheckedEvent
 
 __all__ = ["Decoder"]
 
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT_SIZE = 16 * 1024 * 1024
-_KEPT = (b"data", b"id", b"event")
-_KNOWN = (*_KEPT, b"retry")
-# Past six bytes without a colon a line is no field: the longest names have five.
+_BUFFERED = (b"data", b"id", b"event")
+_KNOWN = (*_BUFFERED, b"retry")
+# A line without a colon within six bytes is no field: the longest names have five.
 _NAME_ROOM = 6
-# int() refuses more than 4,300 digits; a delay of 10**18 ms is past every clamp.
+# int() refuses more than 4,300 digits; a delay of 10**18 ms is longer than every limit.
 _RETRY_DIGITS = 18
-# Blocks of one data line, and then, as one more that seems empty, all that follows if it is no such block. So nothing
-# is gone through twice: an expression without the rest would look for the next such block in every line.
+# Blocks of one data line, and then, as one more that seems empty, everything that follows if it is no such block. So
+# nothing is searched twice: an expression without the rest would search every line for the next such block.
 _SINGLES = re.compile(r"data: (.*)\n\n|(?s:.+)").findall
 _SINGLE_FRAME = len("data: \n\n")
-# A run of data lines behind an id and a type, each or none. An empty id is left to the line rules, where "" differs
-# from none, and an id with NUL, which must not hide one before it; 64 lines of data bound the stack that the
-# repetition takes.
+# A run of data lines after an id and a type, each optional. The line rules process an empty id, since "" differs from
+# none there, and an id with NUL, which must not hide one before it. 64 lines of data bound the stack that the
+# repetition needs.
 _RUN = r"(?:(?:id: ?([^ \n\0][^\n\0]*)|event: ?([^ \n].*))\n){0,2}data: ?(.*(?:\ndata: .*){0,63})\n"
-# With the blank line if it comes next: nothing that was matched is given back and tried again a character at a time.
+# With the blank line if it comes next: the expression never backtracks over what was matched, a character at a time.
 _BLOCK = re.compile(_RUN + r"(\n?)").match
-# A tile is a run with the blank line if it comes next, or else one line of any kind. So every text that ends in a
-# blank line is tiled without a gap, and nothing that was matched is given back: a run that no blank line ends stays
-# pending.
-_TILES = re.compile(_RUN + r"(\n?)|(.*\n)").findall
+# A run with the blank line if it comes next, or else one line of any kind. So every text that ends in a blank line is
+# divided without a gap and without backtracking: a run that no blank line ends stays pending.
+_BLOCKS = re.compile(_RUN + r"(\n?)|(.*\n)").findall
 # Regular expressions, split and count step character by character (20 to 55 us for 64 kB), find of one byte does
-# not (0.7 us): where no line ends between these two places, lines are found one by one.
-_LOOK_FROM, _LOOK_TO = 256, 1024
+# not (0.7 us): where no line ends between these two offsets, lines are found one by one.
+_SAMPLE_FROM, _SAMPLE_TO = 256, 1024
 
 
 class Decoder:
-    """An incremental decoder: feed it bytes, it gives events.
+    """An incremental decoder: feed it bytes, it returns events.
 
-    A decoded event has ``type`` (``"message"`` where the stream names none), ``data``, and as
-    ``id`` the last event ID in force, ``None`` until the stream has set one.
+    A decoded event has ``type`` (``"message"`` where the stream names none), ``data``, and as ``id`` the last event ID
+    in force, ``None`` until the stream has set one.
 
     :param last_event_id: the ID that a resumed stream starts with.
-    :param max_event_size: the bytes that one unfinished event may hold: its ``data``, ``id`` and
-        ``event`` lines and the line that is still incomplete. 16 MiB by default; may be changed at
-        any time. Comments and unknown fields are skipped without being kept and do not count.
-    :param comments: give comments too, in their place among the events, as events with nothing
-        but ``comment`` set, as soon as their line is complete.
-    :param retry_on_events: give each event the reconnection time that its own block set as its ``retry``. Without it
-        that is ``None``, and events compare equal whatever they came with.
+    :param max_event_size: the bytes that one unfinished event may hold: its ``data``, ``id`` and ``event`` lines and
+        the line that is still incomplete. 16 MiB by default; may be changed at any time. Comments and unknown fields
+        are skipped without being buffered and do not count.
+    :param comments: return comments too, in their order among the events, as events that have only ``comment`` set, as
+        soon as their line is complete.
+    :param retry_on_events: set ``retry`` of each event to the reconnection time that its own block sets. Without it
+        ``retry`` is ``None``, and events compare equal whatever reconnection time their blocks set.
 
     Not thread-safe. After :class:`ssesync.EventTooLarge` the decoder is of no further use.
     """
@@ -76,47 +75,49 @@ class Decoder:
         self.max_event_size = max_event_size
         #: The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did.
         self.retry: int | None = None
-        #: The reconnection times that the newest bytes set: before how many of the events that :meth:`feed` gave for
-        #: them (or :class:`ssesync.EventTooLarge` carries) each stood, and the milliseconds.
+        #: The reconnection times that the newest bytes set: each with the number of the events before it, among those
+        #: that :meth:`feed` has returned for these bytes (or :class:`ssesync.EventTooLarge` carries), and milliseconds.
         self.retries: list[tuple[int, int]] = []
-        #: Whether comments are given; may be changed at any time, for the lines that begin from then on.
+        #: Whether comments are returned; may be changed at any time, for the lines that begin from then on.
         self.comments = comments
         self._data: list[str] = []
         self._type = ""
         self._retry_on_events = retry_on_events
-        self._block_retry: int | None = None  # of the pending block, where events are given theirs
+        self._block_retry: int | None = None  # of the pending block, with retry_on_events
         self._id: str | None = last_event_id
         self._committed_id: str | None = last_event_id
-        self._clear = False  # nothing is pending: the next chunk starts a block
+        self._idle = False  # nothing is pending: the next chunk starts a block
         self._started = False
         self._after_cr = False
         self._partial: list[bytes] = []
         self._partial_size = 0
-        self._partial_name = b""  # of the unfinished line: a known field, b":" a wanted comment, b"" not yet seen
+        self._partial_name = b""  # of the unfinished line: a known field, b":" a comment to return, b"" not known yet
         self._skipping = False
-        self._held = 0
+        self._buffered = 0
 
     @property
     def last_event_id(self) -> str:
-        """The last event ID in force after all that was fed, ``""`` if there is none."""
+        """The last event ID in force after everything that was fed, ``""`` if there is none."""
         return self._committed_id or ""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes of the stream; the events that they complete, often none.
+        """Decode the next bytes of the stream.
 
+        :param chunk: the bytes, cut anywhere.
+        :return: the events that they complete, often none.
         :raises EventTooLarge: an event passes ``max_event_size``.
         """
         out: list[Event] = []
         if self.retries:
             self.retries = []
-        if self._clear and len(chunk) <= _LOOK_TO <= self.max_event_size:
-            # One event a chunk, as it comes live: two thirds of the time that the general way takes.
+        if self._idle and len(chunk) <= _SAMPLE_TO <= self.max_event_size:
+            # One event a chunk, as a live stream sends them: two thirds of the time that the general way needs.
             text = chunk.decode("latin-1")
             if "\r" in text and text[-1] != "\r":
                 text = text.replace("\r\n", "\n").replace("\r", "\n")
             if text.startswith("data: ") and text.find("\n") == len(text) - 2 and text[-1] == "\n":
                 return [_event(_utf8(text[6:-2]), "message", self._id)]
-            # Without a line end at the end the match would give its last line back, a character at a time.
+            # Without a line end at the end the match would backtrack over its last line, a character at a time.
             block = _BLOCK(text) if text.endswith("\n\n") else None
             if block is not None and block.end() == len(text):
                 new_id, kind, data, blank = block.groups("")
@@ -136,65 +137,65 @@ class Decoder:
             chunk = self._finish_line(chunk, out)
         last = chunk.rfind(b"\n") + 1
         if last:
-            # From the last line end backwards: looking for two bytes costs 55 us per 64 kB that hold none.
+            # From the last line end backwards: searching for two bytes costs 55 us per 64 kB that hold none.
             end = chunk.rfind(b"\n\n", 0, last) + 2
-            if end > 1 and self._held + end <= self.max_event_size:
-                if end > _LOOK_TO and chunk.find(b"\n", _LOOK_FROM, _LOOK_TO) < 0:
-                    self._take(_long_lines(chunk, end), out)
+            if end > 1 and self._buffered + end <= self.max_event_size:
+                if end > _SAMPLE_TO and chunk.find(b"\n", _SAMPLE_FROM, _SAMPLE_TO) < 0:
+                    self._process(_long_lines(chunk, end), out)
                 else:
-                    self._take_blocks(chunk if end == len(chunk) else chunk[:end], out)
-                self._held = 0
+                    self._decode_complete(chunk if end == len(chunk) else chunk[:end], out)
+                self._buffered = 0
             else:
                 end = 0
             if end < last:
                 for line in chunk[end : last - 1].split(b"\n"):
-                    self._take_counting(line, out)
+                    self._process_counted(line, out)
             chunk = chunk[last:]
         if chunk:
-            self._keep_partial(chunk, out)
-        self._clear = (
-            not (self._partial or self._skipping or self._after_cr or self._held or self._type or self._data)
+            self._buffer_partial(chunk, out)
+        self._idle = (
+            not (self._partial or self._skipping or self._after_cr or self._buffered or self._type or self._data)
             and self._block_retry is None
             and self._started
         )
         return out
 
-    def _take_blocks(self, chunk: bytes, out: list[Event]) -> None:
-        """Take bytes that end in a blank line: the standard's rules, for the usual blocks at a stroke."""
+    def _decode_complete(self, chunk: bytes, out: list[Event]) -> None:
+        """Decode bytes that end in a blank line by the standard's rules, the usual blocks in bulk."""
         if self._data or self._type or self._block_retry is not None:
             # The rest of a block that an earlier chunk began.
             end = 1 if chunk.startswith(b"\n") else chunk.find(b"\n\n") + 2
-            self._take(chunk[: end - 1].decode("utf-8", "replace").split("\n"), out)
+            self._process(chunk[: end - 1].decode("utf-8", "replace").split("\n"), out)
             chunk = chunk[end:]
             if not chunk:
                 return
         text = chunk.decode("latin-1")
         singles = _SINGLES(text)
         if not singles[-1]:
-            singles.pop()  # all that follows, or empty data: the tiles know
+            singles.pop()  # all that follows, or empty data: _decode_rest finds out
         done = sum(map(len, singles)) + len(singles) * _SINGLE_FRAME
         if not text.isascii():
             singles = [data if data.isascii() else _utf8(data) for data in singles]
         event_id = self._committed_id = self._id
         for data in singles:
-            draft = Draft()
-            draft.data = data
-            draft.type = "message"
-            draft.id = event_id
-            draft.retry = draft.comment = None
-            draft.__class__ = Event  # type: ignore[assignment]
-            out.append(draft)  # type: ignore[arg-type]
+            event = UncheckedEvent()
+            event.data = data
+            event.type = "message"
+            event.id = event_id
+            event.retry = event.comment = None
+            event.__class__ = Event  # type: ignore[assignment]
+            out.append(event)  # type: ignore[arg-type]
         if done < len(text):
-            self._take_tiles(text[done:], out)
+            self._decode_rest(text[done:], out)
 
-    def _take_tiles(self, text: str, out: list[Event]) -> None:
+    def _decode_rest(self, text: str, out: list[Event]) -> None:
         pending = False
         plain = text.isascii()
         event_id = self._id
-        for new_id, kind, data, blank, line in _TILES(text):
+        for new_id, kind, data, blank, line in _BLOCKS(text):
             if line:
                 self._id = event_id
-                self._take((_utf8(line[:-1]),), out)
+                self._process((_utf8(line[:-1]),), out)
                 event_id = self._id
                 pending = bool(self._data or self._type) or self._block_retry is not None
                 continue
@@ -213,20 +214,20 @@ class Decoder:
                 pending = True
                 if blank:
                     self._id = event_id
-                    self._take(("",), out)
+                    self._process(("",), out)
                     pending = False
                 continue
-            draft = Draft()
-            draft.data = data
-            draft.type = kind or "message"
-            draft.id = event_id
-            draft.retry = draft.comment = None
-            draft.__class__ = Event  # type: ignore[assignment]
-            out.append(draft)  # type: ignore[arg-type]
+            event = UncheckedEvent()
+            event.data = data
+            event.type = kind or "message"
+            event.id = event_id
+            event.retry = event.comment = None
+            event.__class__ = Event  # type: ignore[assignment]
+            out.append(event)  # type: ignore[arg-type]
         self._id = self._committed_id = event_id
 
-    def _take(self, lines: Iterable[str], out: list[Event]) -> None:
-        """Run lines, without their ends, through the standard's field rules."""
+    def _process(self, lines: Iterable[str], out: list[Event]) -> None:
+        """Process lines, without their ends, by the standard's field rules."""
         data = self._data
         for line in lines:
             if not line:
@@ -258,28 +259,28 @@ class Decoder:
                     digits = value.lstrip("0")
                     self.retry = int(digits or "0") if len(digits) <= _RETRY_DIGITS else 10**_RETRY_DIGITS
                     if self.retries and self.retries[-1][0] == len(out):
-                        self.retries.pop()  # it counted for nothing that was given
+                        self.retries.pop()  # it was in force for no event
                     self.retries.append((len(out), self.retry))
                     if self._retry_on_events:
                         self._block_retry = self.retry
             elif not name and self.comments:
                 out.append(Event(comment=value))
 
-    def _take_counting(self, line: bytes, out: list[Event]) -> None:
-        """Take one line, holding what is kept against the limit."""
+    def _process_counted(self, line: bytes, out: list[Event]) -> None:
+        """Process one line, and check what is buffered against the limit."""
         if not line:
-            self._held = 0
+            self._buffered = 0
         else:
             name = line[:_NAME_ROOM].partition(b":")[0]
             if name in _KNOWN:
-                self._check(self._held + len(line), out)
-                if name in _KEPT:
-                    self._held += len(line)
+                self._check(self._buffered + len(line), out)
+                if name in _BUFFERED:
+                    self._buffered += len(line)
             elif name or not self.comments or len(line) > self.max_event_size:
                 return
-        self._take((line.decode("utf-8", "replace"),), out)
+        self._process((line.decode("utf-8", "replace"),), out)
 
-    def _keep_partial(self, piece: bytes, out: list[Event]) -> None:
+    def _buffer_partial(self, piece: bytes, out: list[Event]) -> None:
         if self._skipping or not piece:
             return
         self._partial.append(piece)
@@ -291,27 +292,28 @@ class Decoder:
                 return
             self._partial_name = name if name in _KNOWN else b":" if not name and self.comments else b"?"
         if self._partial_name in _KNOWN:
-            self._check(self._held + self._partial_size, out)
+            self._check(self._buffered + self._partial_size, out)
         elif self._partial_name == b"?" or self._partial_size > self.max_event_size:
-            self._forget_partial()
+            self._drop_partial()
             self._skipping = True
 
     def _finish_line(self, chunk: bytes, out: list[Event]) -> bytes:
-        """End the unfinished line with the chunk's first; what follows. Joined alone: both may be long."""
+        """End the unfinished line with the chunk's first line. Returns what follows it. Both may be long, so only the
+        line is joined."""
         end = chunk.find(b"\n") + 1
         if not end:
-            self._keep_partial(chunk, out)
+            self._buffer_partial(chunk, out)
             return b""
         if self._skipping:
             self._skipping = False
         else:
             self._partial.append(chunk[: end - 1])
             line = b"".join(self._partial)
-            self._forget_partial()
-            self._take_counting(line, out)
+            self._drop_partial()
+            self._process_counted(line, out)
         return chunk[end:]
 
-    def _forget_partial(self) -> None:
+    def _drop_partial(self) -> None:
         self._partial.clear()
         self._partial_size = 0
         self._partial_name = b""
@@ -352,16 +354,16 @@ def _long_lines(chunk: bytes, end: int) -> Iterator[str]:
 
 
 def _event(data: str, type: str, id: str | None) -> Event:
-    # Written out where events are made in a loop: the call costs a fifth of what the whole event does there.
-    draft = Draft()
-    draft.data = data
-    draft.type = type
-    draft.id = id
-    draft.retry = draft.comment = None
-    draft.__class__ = Event  # type: ignore[assignment]
-    return draft  # type: ignore[return-value]
+    # Loops that make events have these lines inline: the call would cost a fifth of the whole event.
+    event = UncheckedEvent()
+    event.data = data
+    event.type = type
+    event.id = id
+    event.retry = event.comment = None
+    event.__class__ = Event  # type: ignore[assignment]
+    return event  # type: ignore[return-value]
 
 
 def _utf8(text: str) -> str:
-    """What the bytes that were read as Latin-1 say in UTF-8."""
+    """Decode as UTF-8 what was read as Latin-1."""
     return text if text.isascii() else text.encode("latin-1").decode("utf-8", "replace")

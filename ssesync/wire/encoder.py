@@ -1,6 +1,6 @@
 """Events to bytes (HTML standard, "Server-sent events", section "Parsing an event stream", read backwards).
 
-What can't be written was refused when the ``Event`` was made, so nothing here can fail.
+An ``Event`` refuses what can't be written when it is made, so nothing here can fail.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from ..event import Event
 
 __all__ = ["KEEP_ALIVE", "encode", "encode_comment"]
 
-#: One comment line and one line end. A blank line behind it would make several popular clients emit an empty event.
+#: One comment line and one line end. A blank line after it would make several popular clients emit an empty event.
 KEEP_ALIVE = b":keep-alive\n"
 
 
 def encode(event: Event) -> bytes:
-    """The event as it goes over the wire, blank line included.
+    """Encode an event.
 
-    An event with nothing but a comment is a comment line, and one with nothing but a reconnection
-    time is that line: neither dispatches anything, so neither gets the blank line that some
-    clients take for an empty event.
+    An event that has only a comment becomes a comment line, and one that has only a reconnection time that line:
+    neither dispatches anything, so neither gets the blank line that some clients treat as an empty event.
+
+    :param event: the event.
+    :return: its bytes on the wire, with the blank line.
     """
     text = ""
     if event.comment is not None:
@@ -37,16 +39,18 @@ def encode(event: Event) -> bytes:
 
 
 def encode_comment(text: str) -> bytes:
-    """A comment, one colon a line, with no blank line behind it. Clients ignore it.
+    """Encode a comment, which clients ignore.
 
+    :param text: the text, of any number of lines.
+    :return: its bytes on the wire, with one colon a line and without a blank line.
     :raises EventError: the text holds a lone surrogate.
     """
     return encode(Event(comment=text))
 
 
 def _lines(text: str, prefix: str) -> str:
-    # Not str.splitlines, which cuts at nine more characters. The prefix ends in a space always: a client
-    # removes one, so that a space the text begins with survives.
+    # Not str.splitlines, which cuts at nine more characters. The prefix always ends in a space: a client removes one,
+    # so a space at the beginning of the text is kept.
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.replace("\n", "\n" + prefix)

@@ -26,7 +26,7 @@ logger = logging.getLogger("ssesync")
 MEDIA_TYPE = "text/event-stream"
 
 #: no-transform keeps compressing and rewriting proxies away (RFC 9111, section 5.2.2.6);
-#: X-Accel-Buffering is how nginx is told not to collect the answer.
+#: X-Accel-Buffering: no keeps nginx from buffering the response.
 _DEFAULTS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -47,34 +47,38 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
-#: Servers take header lines of 8 kB; an ID of half of that was made by no one who means well.
+#: Servers accept header lines of 8 kB; no honest client has an ID of half of that.
 _LONGEST_ID = 4096
 
 
 def response_headers(
     extra: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
 ) -> list[tuple[str, str]]:
-    """The headers an event stream is answered with, as WSGI takes them.
+    """The headers of a response that is an event stream.
 
-    A header in ``extra`` replaces the one of the same name. Hop-by-hop headers and
-    ``Content-Length`` are left out, with a debug log line.
+    :param extra: more headers. One of these replaces the default of the same name. Hop-by-hop headers and
+        ``Content-Length`` are left out, with a debug log line.
+    :return: the headers, as WSGI expects them.
     """
     pairs = list(extra.items() if isinstance(extra, Mapping) else extra or ())
     given = {name.lower() for name, _ in pairs}
     headers = [(name, value) for name, value in _DEFAULTS.items() if name.lower() not in given]
     for name, value in pairs:
         if name.lower() in HOP_BY_HOP or name.lower() == "content-length":
-            logger.debug("left out the header %s: it is not for an application to set on an event stream", escape(name))
+            logger.debug("left out the header %s: an application can't set it on an event stream", escape(name))
         else:
             headers.append((name, value))
     return headers
 
 
 def is_event_stream(content_type: str | None) -> bool:
-    """Whether a ``Content-Type`` value is an event stream's: the essence decides, whatever its case and parameters.
+    """Whether a ``Content-Type`` value is an event stream's. Case and parameters do not matter.
 
     Where there are several values, in several header lines (joined by commas) or in one, the last one that is a media
     type counts (Fetch standard, "extract a MIME type").
+
+    :param content_type: the value; ``None`` where there is no such header.
+    :return: whether it is.
     """
     for value in reversed(_values(content_type or "")):
         found = _MEDIA_TYPE.fullmatch(value)
@@ -83,10 +87,10 @@ def is_event_stream(content_type: str | None) -> bool:
     return False
 
 
-# A type and a subtype, both tokens, and whatever parameters (MIME Sniffing standard, "parse a MIME type").
+# A type and a subtype, both tokens, and any parameters (MIME Sniffing standard, "parse a MIME type").
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(rf"[ \t\r\n]*({_TOKEN}/{_TOKEN})[ \t\r\n]*(?:;.*)?", re.DOTALL)
-# Text that commas end, but for those within quotes; a quote without its end goes on to the end.
+# Text up to a comma that is not within quotes; a quote that is not closed reaches to the end.
 _VALUE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^",])*', re.DOTALL)
 
 
@@ -102,13 +106,13 @@ def _values(header: str) -> list[str]:
 
 
 def get_last_event_id(request: Any) -> str:
-    """The last event ID that a client sends when it reconnects, ``""`` if there is none.
+    """The last event ID that a client sends when it reconnects.
+
+    The header is read as UTF-8. Polyfills that can't set it send ``?lastEventId=``, which is read where the header is
+    missing. The value is not trusted: one with a control character or of more than 4,096 characters counts as none.
 
     :param request: a WSGI environ, a Flask or Django request, or a ``requests`` one. A header of ``None`` is none.
-
-    The header is read as UTF-8. Polyfills that can't set it send ``?lastEventId=``, which is read
-    where the header is missing. A client's word is not to be trusted: a value with a control
-    character or of more than 4,096 characters counts as none.
+    :return: the ID, ``""`` if there is none.
     """
     environ = _environ(request)
     if environ is not None:
@@ -124,15 +128,16 @@ def get_last_event_id(request: Any) -> str:
 
 
 def set_last_event_id(request: Any, last_event_id: str | None) -> None:
-    """Put ``Last-Event-ID`` into a request that is to be sent; an empty ID, and ``None``, remove it.
+    """Set ``Last-Event-ID`` in a request that is to be sent.
 
-    :param request: headers (any mutable mapping), something with ``.headers`` (a ``requests``
-        request or session), or a WSGI environ.
+    Header values are sent as Latin-1, the ID as UTF-8 (HTML standard): so the value is the ID's UTF-8 bytes, each as
+    one character.
+
+    :param request: headers (any mutable mapping), an object with ``.headers`` (a ``requests`` request or session), or a
+        WSGI environ.
+    :param last_event_id: the ID; ``""`` and ``None`` remove the header.
     :raises EventError: the ID holds CR, LF, NUL or a lone surrogate.
     :raises TypeError: the ID is no text.
-
-    Header values travel as Latin-1, the ID as UTF-8 (HTML standard): so the value is the ID's
-    UTF-8 bytes, each as one character.
     """
     last_event_id = "" if last_event_id is None else last_event_id
     if not isinstance(last_event_id, str):
@@ -158,8 +163,8 @@ def set_last_event_id(request: Any, last_event_id: str | None) -> None:
 def add_accept_mime(request: Any) -> None:
     """Add ``text/event-stream`` to the types that a request accepts, unless it is among them.
 
-    :param request: as for :func:`set_last_event_id`. An ``Accept`` of ``*/*``, which ``requests``
-        sends unasked, is replaced.
+    :param request: as for :func:`set_last_event_id`. An ``Accept`` of ``*/*``, which is the default of ``requests``, is
+        replaced.
     """
     environ = _environ(request)
     if environ is not None:
@@ -200,7 +205,7 @@ def _headers(request: Any) -> MutableMapping[str, Any]:
 
 
 def _key(headers: MutableMapping[str, Any], name: str) -> str:
-    """The name as the headers spell it: case means nothing in a header's name, in a plain dict's key it does."""
+    """The name as the headers spell it: header names are case-insensitive, the keys of a plain dict are not."""
     if isinstance(headers, dict):
         return next((key for key in headers if isinstance(key, str) and key.lower() == name.lower()), name)
     return name

@@ -1,7 +1,7 @@
 """Whose pages may read a stream: the origin of a request, and CORS (Fetch standard, section "CORS protocol").
 
-A browser sends its user's cookies along with an event stream that another site's page opens, and without a preflight.
-It keeps the answer from that page unless CORS headers allow it; the stream is opened and produced for all that.
+A browser sends its user's cookies with the request for an event stream that another site's page opens, and without a
+preflight. It hides the response from that page unless CORS headers allow it; the server opens the stream all the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_same_origin(environ: Mapping[str, Any]) -> bool:
-    """Whether a request comes from a page of this very origin, from no page at all, or from no browser.
+    """Whether a request comes from a page of the same origin, from no page at all, or from no browser.
 
     ``Sec-Fetch-Site`` decides where it is sent, as pages can't forge it; else the host in ``Origin`` is compared to
-    the request's own. The scheme is not: behind a proxy that ends TLS it is another one.
+    that of the request. The scheme is not: behind a proxy that terminates TLS it is another one.
+
+    :param environ: the request's WSGI environ.
+    :return: whether it does.
     """
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site:
@@ -28,17 +31,23 @@ def is_same_origin(environ: Mapping[str, Any]) -> bool:
     if not origin:
         return True
     host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
-    theirs = _place(origin)
-    return theirs is not None and theirs == _place(f"{urlsplit(origin).scheme}://{host}")
+    theirs = _host_and_port(origin)
+    return theirs is not None and theirs == _host_and_port(f"{urlsplit(origin).scheme}://{host}")
 
 
 def with_cors(
     headers: list[tuple[str, str]], environ: Mapping[str, Any], origins: Collection[str], *, credentials: bool
 ) -> list[tuple[str, str]]:
-    """An answer's headers with those that let pages of these origins read it; the caller's own CORS headers win.
+    """Add the headers that let pages of some origins read a response.
 
-    ``Origin`` is compared as a whole. ``Vary`` is there for every origin, or a cache would give one's answer to
-    another.
+    ``Origin`` is compared as a whole. ``Vary`` is added for every origin, or a cache would serve the response for one
+    origin to another.
+
+    :param headers: the response's headers. If CORS headers are among them, they are not changed.
+    :param environ: the request's WSGI environ.
+    :param origins: the origins; ``["*"]`` for all.
+    :param credentials: whether the pages may send cookies.
+    :return: the headers.
     """
     if any(name.lower() == "access-control-allow-origin" for name, _ in headers):
         return headers
@@ -61,8 +70,8 @@ def with_cors(
     return result
 
 
-def _place(origin: str) -> tuple[str, int | None] | None:
-    """Host and port; ``None`` for what is no origin, such as ``null``."""
+def _host_and_port(origin: str) -> tuple[str, int | None] | None:
+    """Host and port; ``None`` for a value that is no origin, such as ``null``."""
     try:
         parts = urlsplit(origin)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .cancel import CancelToken
+from .detached.detacher import SocketDetacher
 from .errors import (
     BrokerBusy,
     BrokerClosed,
@@ -41,6 +42,7 @@ from .errors import (
     TicketRefused,
 )
 from .event import Event
+from .server.detaching import register_detacher
 from .server.registry import streams
 from .server.shutdown import drain, drain_on_signal
 from .server.stats import StreamStats
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from .client.relay import Relay, relay_request
     from .client.source import EventSource
     from .retry import Backoff
+
+register_detacher(SocketDetacher())
 
 __version__ = "0.1.0"
 

@@ -183,7 +183,7 @@ class ChannelSource:
         """Serve a client. What is published from now on it gets from the group; what was before is in the log."""
         self._connections.register(connection, head)
         registration: Registration = connection.registration
-        if connection.closed or connection.ending is not None:
+        if connection.reason is not None:
             return
         self._index.add(connection.fd, registration.channels, registration.patterns)
         if place.first:

@@ -6,11 +6,11 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CloseReason
 from ..executor import logged
+from ..server.detaching import Handover, Record
 from ..server.ending import encode_error, finishes
 from ..server.framing import make_trailer
 from ..server.stats import StreamStats
@@ -29,37 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Handover", "Record"]
 
 logger = logging.getLogger("ssesync")
-
-
-@dataclass(frozen=True, slots=True)
-class Handover:
-    """All that is needed to serve a client from now on: plain values, without a reference to the stream."""
-
-    fd: int
-    """The client's socket. The object that has it owns it."""
-    chunked: bool
-    """Whether the response has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
-    head: bytes = field(repr=False)  # it has cookies
-    """What is sent first: status line, headers, opening."""
-    name: str
-    """The stream's name in log lines."""
-    settings: Settings
-    began: float
-    """When the stream was made, on the monotonic clock."""
-    given: int
-    """Bytes of the stream that are in ``head``."""
-    orderly: bool = True
-    """Whether the client can resume, so that its response may end as a complete one does."""
-
-
-class Record(Protocol):
-    """Keeps account of a detached stream."""
-
-    def began(self, connection: Connection) -> object:
-        """The connection is about to be registered. Called on the server's thread."""
-
-    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> object:
-        """The connection is closed. Called on the reactor's thread: this must not wait."""
 
 
 class Connection:
@@ -112,13 +81,8 @@ class Connection:
 
     @property
     def reason(self) -> CloseReason | None:
-        """Why it has ended, ``None`` while it has not."""
-        return self._reason if self.state is State.CLOSED else None
-
-    @property
-    def ending(self) -> CloseReason | None:
-        """Why it ends as soon as all that waits is sent, ``None`` if it does not."""
-        return self._reason if self.state is State.ENDING else None
+        """Why it has ended, or ends as soon as all that waits is sent; ``None`` otherwise."""
+        return self._reason
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
         """End at once: what waits is dropped."""

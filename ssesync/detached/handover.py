@@ -24,12 +24,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..greenlets import threads_are_greenlets
 from ..locks import make_rlock
 from ..reactor import run_foreign
 from ..server.descriptors import duplicate
+from ..server.detaching import Head
 from ..server.keepalive import gunicorn_force_close
 from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
 from ..settings import Settings
@@ -37,7 +38,7 @@ from ..text import escape
 from ..wire.chunked import LAST_CHUNK
 from .sending import AGAIN, make_send
 
-__all__ = ["Head", "Takeover", "sniff", "takeover_of"]
+__all__ = ["SocketTakeover", "sniff", "takeover_of"]
 
 logger = logging.getLogger("ssesync")
 
@@ -61,15 +62,6 @@ _FORSAKEN = 30
 _STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)")
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
-
-
-class Head(NamedTuple):
-    """What a server has written, as the client is to get it."""
-
-    wire: bytes
-    """Head and opening. The connection ends with the stream, whatever the server thought."""
-    chunked: bool
-    """Whether the body has the chunked transfer coding."""
 
 
 def sniff(data: bytes, opening: bytes) -> Head | None:
@@ -118,15 +110,17 @@ def _difference(written: bytes, opening: bytes) -> str:
 
 
 def takeover_of(
-    environ: Mapping[str, Any], settings: Settings, opening: bytes, kind: type[Takeover] | None = None
-) -> Takeover | None:
+    environ: Mapping[str, Any], settings: Settings, opening: bytes, kind: type[SocketTakeover] | None = None
+) -> SocketTakeover | None:
     """What can take the connection over, ``None`` where that is not possible or not wanted."""
     if not settings.detach or len(opening) > _LONGEST_OPENING or threads_are_greenlets():
         return None
     found = find_socket(environ)
     if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
         return None
-    return (kind or Takeover)(found, opening, settings.send_timeout) if _is_suitable(found.server, environ) else None
+    return (
+        (kind or SocketTakeover)(found, opening, settings.send_timeout) if _is_suitable(found.server, environ) else None
+    )
 
 
 def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
@@ -152,7 +146,7 @@ def _is_tls(connection: Any) -> bool:
     return hasattr(connection, "cipher")
 
 
-class Takeover:
+class SocketTakeover:
     """Of one connection. All but :meth:`tick` on the server's thread: :meth:`begin`, then :meth:`complete` or
     :meth:`undo`, then :meth:`close` in any case."""
 

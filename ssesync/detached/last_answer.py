@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 
 from ..wire.chunked import is_complete
-from .handover import Takeover
+from .handover import SocketTakeover
 from .sending import make_send
 
 __all__ = ["LastAnswer", "closing"]
@@ -47,7 +47,7 @@ def closing(written: bytes) -> bytes | None:
     return b"\r\n".join([status, *kept, b"Connection: close", b"", body])
 
 
-class LastAnswer(Takeover):
+class LastAnswer(SocketTakeover):
     """Of one connection: :meth:`begin` before the server writes the head, :meth:`close` when it is done. Where what it
     has written is not a complete answer then, some middleware is still to send it, and the connection is the server's
     again."""

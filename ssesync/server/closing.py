@@ -8,13 +8,12 @@ import logging
 from typing import Any, cast
 
 from ..cancel import CancelToken
-from ..detached.connection import Connection
-from ..detached.handover import Takeover
 from ..errors import CloseReason
 from ..executor import callers
 from ..locks import foreign
 from ..reactor import reactor_if_any, run_foreign
 from ..text import escape
+from .detaching import Detached, Takeover
 from .ending import Ending
 from .lifecycle import Lifecycle, State
 from .liveness import Liveness
@@ -45,7 +44,7 @@ class Closable:
     _source: Source | None
     _liveness: Liveness | None
     _takeover: Takeover | None
-    _detached: Connection | None
+    _detached: Detached | None
     _admitted: str | None
     _opened: float | None
     _context: contextvars.Context

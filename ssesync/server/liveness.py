@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import CloseReason
 from ..locks import make_lock
@@ -13,10 +13,21 @@ from ..reactor import Timer, reactor, reactor_if_any
 from ..settings import Settings
 from .wsgi_sockets import find_socket
 
-if TYPE_CHECKING:
-    from .stream import EventStream
-
 __all__ = ["Liveness", "lifetime_of"]
+
+
+class Watched(Protocol):
+    """What is needed of a stream."""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the stream ended or is ending, ``None`` while it is not."""
+
+    def cancel(self, reason: CloseReason) -> object:
+        """End at once."""
+
+    def stop(self, reason: CloseReason) -> object:
+        """End after what waits."""
 
 
 class Liveness:
@@ -27,7 +38,7 @@ class Liveness:
     stream is held weakly, since the reactor holds this: a stream that nobody serves must go.
     """
 
-    def __init__(self, stream: EventStream, environ: Mapping[str, Any], settings: Settings) -> None:
+    def __init__(self, stream: Watched, environ: Mapping[str, Any], settings: Settings) -> None:
         self._stream = weakref.ref(stream)
         self._settings = settings
         self._lock = make_lock("server.guard")

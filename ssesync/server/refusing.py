@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..detached.handover import Takeover, takeover_of
-from ..detached.last_answer import LastAnswer
 from ..producing import Refusal
 from ..settings import Settings
+from .detaching import Takeover, last_answer_of
 from .framing import make_trailer
 from .refusal import is_event_source, retry_field, unavailable_headers
 from .registry import streams
@@ -38,4 +37,4 @@ def refuse(
         answer = Refusal("200 OK", headers, retry_field(seconds))
     else:
         answer = Refusal("503 Service Unavailable", unavailable_headers(seconds), f"{why}\n".encode())
-    return answer, takeover_of(environ, settings, answer.body, LastAnswer)
+    return answer, last_answer_of(environ, settings, answer.body)

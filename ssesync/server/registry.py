@@ -14,9 +14,8 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
-from ..detached.connection import Connection
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
 from ..reactor import reactor
@@ -24,18 +23,47 @@ from ..settings import Settings
 from ..text import escape
 from . import descriptors
 from .accepting import prepare
+from .detaching import Detached
 from .refusal import ReturnTimes
+from .stats import StreamStats
 from .wsgi_server import advice, gunicorn_worker, thread_limit
 
-if TYPE_CHECKING:
-    from .stream import EventStream
-
-__all__ = ["Streams", "streams"]
+__all__ = ["Served", "Streams", "streams"]
 
 logger = logging.getLogger("ssesync")
 
 #: Called with the time on the monotonic clock.
 Tick = Callable[[float], object]
+
+
+class Served(Protocol):
+    """A stream that a server serves, as far as the registry and a drain use it."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name in log lines."""
+
+    @property
+    def settings(self) -> Settings:
+        """The stream's settings."""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the stream ended or is ending, ``None`` while it is not."""
+
+    @property
+    def finishes(self) -> bool:
+        """Whether it goes on to its own end, for a while, when the process stops."""
+
+    @property
+    def stats(self) -> StreamStats:
+        """What it came to so far."""
+
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """End after what waits."""
+
+    def describe(self) -> dict[str, Any]:
+        """What ``streams.snapshot()`` shows of it."""
 
 
 class Streams:
@@ -48,9 +76,9 @@ class Streams:
         # Re-entrant, as a signal handler may end a stream on a thread that is in here: see unlocked().
         self._lock = make_rlock("server.streams")
         self._later: deque[Callable[[], object]] = deque()
-        self._open: dict[int, tuple[weakref.ref[EventStream], weakref.WeakMethod[Tick]]] = {}
+        self._open: dict[int, tuple[weakref.ref[Served], weakref.WeakMethod[Tick]]] = {}
         self._leaving: set[int] = set()  # those of them that are about to be detached
-        self._detached: dict[Connection, str] = {}  # with the keys that they were admitted by
+        self._detached: dict[Detached, str] = {}  # with the keys that they were admitted by
         self._keys: Counter[str] = Counter()
         self._opened = 0
         self._refused = 0
@@ -63,7 +91,7 @@ class Streams:
         #: Called on the reactor's thread twice a second while streams are open.
         self.on_tick: Callable[[], object] | None = None
 
-    def admit(self, stream: EventStream, key: str, tick: Tick, *, detached: bool = False) -> bool:
+    def admit(self, stream: Served, key: str, tick: Tick, *, detached: bool = False) -> bool:
         """Count a stream in, if there is room for it.
 
         :param stream: it is held weakly.
@@ -131,7 +159,7 @@ class Streams:
         """Whether a browser that connects now may have got a long reconnection time when it was refused."""
         return self._return_times.are_kept()
 
-    def detached(self, stream: EventStream, key: str, connection: Connection) -> None:
+    def detached(self, stream: Served, key: str, connection: Detached) -> None:
         """Count a stream as detached from now on.
 
         :param stream: the stream.
@@ -143,7 +171,7 @@ class Streams:
             del self._open[id(stream)]
             self._detached[connection] = key
 
-    def keep_served(self, stream: EventStream) -> bool:
+    def keep_served(self, stream: Served) -> bool:
         """Count a stream as served after all, since it can't be detached.
 
         :return: whether there is room for it.
@@ -171,7 +199,7 @@ class Streams:
 
     def leave(
         self,
-        stream: EventStream | Connection,
+        stream: Served | Detached,
         key: str,
         reason: CloseReason,
         run: Callable[[Callable[[], object]], object] = lambda call: call(),
@@ -206,7 +234,7 @@ class Streams:
         line = " ".join(f"{name}={value}" for name, value in fields.items())
         run(lambda: logger.info("event stream closed: %s", escape(line), extra=fields))
 
-    def all(self) -> list[EventStream | Connection]:
+    def all(self) -> list[Served | Detached]:
         """The streams that are open now."""
         with self._locked():
             served, detached = list(self._open.values()), list(self._detached)

@@ -14,9 +14,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
 
-from ..detached.connection import Connection
 from ..errors import CloseReason
 from ..event import Event
 from ..reactor import reactor, reactor_if_any, run_foreign
@@ -25,9 +23,6 @@ from ..text import escape
 from ..wire.encoder import encode
 from .registry import streams
 from .wsgi_server import gunicorn_worker
-
-if TYPE_CHECKING:
-    from .stream import EventStream
 
 __all__ = ["drain", "drain_on_signal"]
 
@@ -63,7 +58,7 @@ def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
     def end_those_due() -> bool:
         waiting = False
         for stream in streams.all():
-            if _ends(stream):
+            if stream.reason is not None:
                 continue
             finishes = stream.finishes and not (quickly and stream.settings.drain == "auto")
             if finishes and time.monotonic() - started < time_to_finish(stream.settings):
@@ -73,17 +68,13 @@ def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
             if finishes:
                 run_foreign(functools.partial(_log_unfinished, stream.name, stream.settings))
             # A stream that was just being opened may have missed it.
-            waiting = waiting or not _ends(stream)
+            waiting = waiting or stream.reason is None
         if waiting:
             _keep_worker_alive()
         return waiting
 
     if end_those_due():
         reactor().every_tick(end_those_due)
-
-
-def _ends(stream: EventStream | Connection) -> bool:
-    return stream.reason is not None or (isinstance(stream, Connection) and stream.ending is not None)
 
 
 def time_to_finish(settings: Settings) -> float:

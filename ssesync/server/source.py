@@ -22,7 +22,7 @@ from ..locks import Waiters
 from ..producing import Refusal
 
 if TYPE_CHECKING:
-    from ..detached.connection import Connection, Handover, Record
+    from .detaching import Detached, Handover, Record
 
 __all__ = [
     "END",
@@ -129,7 +129,7 @@ class Detachable(Source):
     """A source whose client can be served by the reactor of this process."""
 
     @abc.abstractmethod
-    def detach(self, handover: Handover, record: Record) -> Connection:
+    def detach(self, handover: Handover, record: Record) -> Detached:
         """Have the reactor serve the client from now on. Nothing is pulled from this source any more; what cancels or
         stops it ends the connection.
 

@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cancel import CancelToken
-from ..detached.connection import Connection, Handover
-from ..detached.handover import Head, Takeover, takeover_of
-from ..detached.record import DetachedRecord
 from ..errors import CloseReason
 from ..producing import Producing
 from ..settings import Settings
@@ -19,6 +16,7 @@ from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .checks import check_callbacks
 from .closing import Closable
+from .detaching import Detached, Handover, Head, Takeover, takeover_of
 from .ending import Ending
 from .environ import counted_address
 from .factory import Overload, WriterFunction, factory_of
@@ -27,6 +25,7 @@ from .lifecycle import Lifecycle, State
 from .liveness import Liveness
 from .output import PIECE, Output
 from .producer import Scope
+from .record import DetachedRecord
 from .refusing import refuse
 from .registry import streams
 from .source import BlockingPull, Detachable, Pending, Refusal, Source, Streamable
@@ -119,7 +118,7 @@ class EventStream(Closable):
         self._pull: BlockingPull | None = None
         self._liveness: Liveness | None = None
         self._takeover: Takeover | None = None
-        self._detached: Connection | None = None
+        self._detached: Detached | None = None
         # The key that it was admitted by, and when, until the server has asked for the first byte.
         self._admitted: str | None = None
         self._opened: float | None = None
@@ -387,7 +386,7 @@ class EventStream(Closable):
     def reason(self) -> CloseReason | None:
         """Why the stream ended or is ending, ``None`` while it is not."""
         if self._detached is not None:
-            return self._detached.reason or self._detached.ending
+            return self._detached.reason
         return None if self._source is None else self._source.reason
 
     @property

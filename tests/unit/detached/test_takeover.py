@@ -23,7 +23,8 @@ import pytest
 
 from ssesync import Settings, SettingsError
 from ssesync.detached import handover as module
-from ssesync.detached.handover import Head, Takeover, takeover_of
+from ssesync.detached.handover import SocketTakeover, takeover_of
+from ssesync.server.detaching import Head
 from ssesync.server.wsgi_sockets import ClientSocket
 
 PATIENCE = 90.0
@@ -56,7 +57,7 @@ class Connection:
         self.client.settimeout(PATIENCE)
         self.server.settimeout(timeout)
         self.given: list[tuple[int, Head]] = []
-        self.takeover = Takeover(ClientSocket(self.server.fileno()), OPENING)
+        self.takeover = SocketTakeover(ClientSocket(self.server.fileno()), OPENING)
 
     def give(self, fd: int, head: Head) -> None:
         self.given.append((fd, head))
@@ -218,7 +219,7 @@ def test_what_comes_behind_the_opening_is_lost_with_a_warning(connection: Connec
 
 def test_a_client_may_have_as_long_as_the_settings_take(connection: Connection):
     longest = Settings(send_timeout=2**31 - 1)
-    connection.takeover = Takeover(ClientSocket(connection.server.fileno()), OPENING, longest.send_timeout)
+    connection.takeover = SocketTakeover(ClientSocket(connection.server.fileno()), OPENING, longest.send_timeout)
     assert connection.takeover.begin()
     connection.server.send(CHUNKED)
     assert connection.takeover.complete(connection.give)
@@ -226,7 +227,7 @@ def test_a_client_may_have_as_long_as_the_settings_take(connection: Connection):
 
 def test_a_client_that_can_not_be_prepared_for_the_loop_goes_to_the_server_as_it_wrote_it(connection: Connection):
     nonsense: Any = "no number"
-    connection.takeover = Takeover(ClientSocket(connection.server.fileno()), OPENING, nonsense)
+    connection.takeover = SocketTakeover(ClientSocket(connection.server.fileno()), OPENING, nonsense)
     assert connection.takeover.begin()
     connection.server.send(CHUNKED)
     assert not connection.takeover.complete(connection.give)
@@ -729,7 +730,7 @@ def test_whether_to_detach_is_true_false_or_auto_and_nothing_that_equals_them():
 def test_a_worker_of_gunicorns_that_can_not_be_told_to_close_keeps_its_connection(server: socket.socket):
     """It may have read another request, and would run it."""
     before = descriptors()
-    takeover = Takeover(ClientSocket(server.fileno(), "gunicorn"), OPENING)
+    takeover = SocketTakeover(ClientSocket(server.fileno(), "gunicorn"), OPENING)
     assert not takeover.begin()
     assert "behind the request" in takeover.why
     takeover.close()
@@ -742,16 +743,16 @@ def test_gunicorns_response_is_found_behind_whatever_iterates_over_the_answer(se
     request = SimpleNamespace(should_close=lambda: False, version=(1, 1), method="GET")
     response = Response(request, server, None)
     client = ClientSocket(server.fileno(), "gunicorn")
-    takeover = Takeover(client, OPENING)
+    takeover = SocketTakeover(client, OPENING)
 
-    def handle_request(resp: object, takeover: Takeover) -> bool:
+    def handle_request(resp: object, takeover: SocketTakeover) -> bool:
         """Named as the worker's method, with its variable."""
         steps = (takeover.begin() for _ in range(1))
         for _ in range(20):
             steps = (step for step in steps)
         return next(map(bool, steps))
 
-    assert not handle_request(SimpleNamespace(force_close=None), Takeover(client, OPENING))
+    assert not handle_request(SimpleNamespace(force_close=None), SocketTakeover(client, OPENING))
     assert handle_request(response, takeover)
     assert not response.must_close, "before it is known whether the connection can be taken over"
     server.send(CHUNKED)

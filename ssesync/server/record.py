@@ -6,31 +6,39 @@ import contextvars
 import logging
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from ..cancel import CancelToken
 from ..errors import CloseReason
+from ..executor import callers
 from ..locks import foreign
-from ..server.registry import streams
-from ..server.stats import StreamStats
 from ..text import escape
-from .connection import Connection
-
-if TYPE_CHECKING:
-    from ..server.stream import EventStream
+from .detaching import Detached
+from .registry import Served, streams
+from .stats import StreamStats
 
 __all__ = ["DetachedRecord"]
 
 logger = logging.getLogger("ssesync")
 
 
+class Detaching(Served, Protocol):
+    """What is needed of a stream that is about to be detached."""
+
+    cancelled: CancelToken
+
+
 class DetachedRecord:
-    """What the process does for a detached stream beside sending: it counts it, and calls its ``on_close``."""
+    """What the process does for a detached stream beside sending: it counts it, and calls its ``on_close``.
+
+    See :class:`ssesync.server.detaching.Record`.
+    """
 
     __slots__ = ("_context", "_key", "_on_close", "_stream")
 
     def __init__(
         self,
-        stream: EventStream,
+        stream: Detaching,
         key: str,
         on_close: Callable[[CloseReason, StreamStats], object] | None,
         context: contextvars.Context,
@@ -41,20 +49,21 @@ class DetachedRecord:
         # A context refers to the request and all that the request refers to.
         self._context = None if on_close is None else context
 
-    def began(self, connection: Connection) -> None:
-        """See :class:`ssesync.detached.connection.Record`."""
+    def began(self, connection: Detached) -> None:
+        """Count the stream as detached."""
         stream = self._stream()
         assert stream is not None
         streams.detached(stream, self._key, connection)
 
-    def ended(self, connection: Connection, reason: CloseReason, stats: StreamStats) -> None:
-        """See :class:`ssesync.detached.connection.Record`."""
-        streams.leave(connection, self._key, reason, connection.run_in_executor)
+    def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> None:
+        """Count the stream out, and have the executor call what waits for its end."""
+        run = callers().ask
+        streams.leave(connection, self._key, reason, run)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:
-            stream.cancelled._set(reason, connection.run_in_executor)
+            stream.cancelled._set(reason, run)
         if on_close is not None and context is not None:
-            connection.run_in_executor(lambda: context.run(_close, connection.name, on_close, reason, stats))
+            run(lambda: context.run(_close, connection.name, on_close, reason, stats))
 
 
 def _close(

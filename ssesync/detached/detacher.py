@@ -1,0 +1,24 @@
+"""What takes streams away from the WSGI server, for ``server``, which knows it as a ``Detacher``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..settings import Settings
+from .handover import SocketTakeover, takeover_of
+from .last_answer import LastAnswer
+
+__all__ = ["SocketDetacher"]
+
+
+class SocketDetacher:
+    """See :class:`ssesync.server.detaching.Detacher`."""
+
+    def takeover_of(self, environ: Mapping[str, Any], settings: Settings, opening: bytes) -> SocketTakeover | None:
+        """See :func:`ssesync.server.detaching.takeover_of`."""
+        return takeover_of(environ, settings, opening)
+
+    def last_answer_of(self, environ: Mapping[str, Any], settings: Settings, body: bytes) -> SocketTakeover | None:
+        """See :func:`ssesync.server.detaching.last_answer_of`."""
+        return takeover_of(environ, settings, body, LastAnswer)

@@ -1,0 +1,173 @@
+"""How a stream leaves the WSGI server: what the server knows of it.
+
+A stream whose source needs no thread may go on without the server's thread, once the head of its response is out. What
+takes the client's connection from the server, and what serves it then, is no part of ``server``: it is a
+:class:`Detacher`, which the package registers when it is imported. Without one, each stream is served by its server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import CloseReason
+from ..settings import Settings
+from .stats import StreamStats
+
+__all__ = [
+    "Detached",
+    "Detacher",
+    "Handover",
+    "Head",
+    "Record",
+    "Takeover",
+    "last_answer_of",
+    "register_detacher",
+    "takeover_of",
+]
+
+
+class Head(NamedTuple):
+    """What a server has written, as the client is to get it."""
+
+    wire: bytes
+    """Head and opening. It says that the connection ends with the response, whatever the server wrote."""
+    chunked: bool
+    """Whether the body has the chunked transfer coding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """All that is needed to serve a client from now on: plain values, without a reference to the stream."""
+
+    fd: int
+    """The client's socket. The object that has it owns it."""
+    chunked: bool
+    """Whether the response has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
+    head: bytes = field(repr=False)  # it has cookies
+    """What is sent first: status line, headers, opening."""
+    name: str
+    """The stream's name in log lines."""
+    settings: Settings
+    began: float
+    """When the stream was made, on the monotonic clock."""
+    given: int
+    """Bytes of the stream that are in ``head``."""
+    orderly: bool = True
+    """Whether the client can resume, so that its response may end as a complete one does."""
+
+
+class Detached(Protocol):
+    """A stream that has left its server. Any thread may use it."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name in log lines."""
+
+    @property
+    def settings(self) -> Settings:
+        """The stream's settings."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why it has ended, or ends as soon as all that waits is sent; ``None`` otherwise."""
+
+    @property
+    def finishes(self) -> bool:
+        """Whether it goes on to its own end, for a while, when the process stops."""
+
+    @property
+    def stats(self) -> StreamStats:
+        """What it came to so far."""
+
+    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
+        """End at once: what waits is dropped."""
+
+    def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
+        """End after what waits, then ``last``, then a reconnection time, or an error event if it can't resume."""
+
+    def describe(self) -> dict[str, Any]:
+        """What ``streams.snapshot()`` shows of it."""
+
+
+class Record(Protocol):
+    """Keeps account of a detached stream, for the server that it has left."""
+
+    def began(self, connection: Detached) -> object:
+        """It is about to be served. Called on the server's thread."""
+
+    def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> object:
+        """It has ended. Called on the reactor's thread: this must not wait."""
+
+
+class Takeover(Protocol):
+    """Takes one connection from its server. All but :meth:`tick` on the server's thread: :meth:`begin`, then
+    :meth:`complete` or :meth:`undo`, then :meth:`close` in any case."""
+
+    why: str
+    """Why it was not possible, for the log. If it is set before :meth:`begin`, it is not tried."""
+    is_short: bool
+    """Whether it was not possible because the process has no descriptor left."""
+
+    def begin(self) -> bool:
+        """Collect what the server writes from now on.
+
+        :return: whether that is so.
+        """
+
+    def complete(self, give: Callable[[int, Head], object]) -> bool:
+        """Take the connection from the server.
+
+        :param give: called with the client's descriptor, which it owns then, and with what the client is to get first.
+        :return: ``False``: that was not possible, and the connection is the server's again.
+        """
+
+    def undo(self) -> None:
+        """Give the connection back to the server, and to the client what the server has written."""
+
+    def close(self) -> None:
+        """The server is done with the response. Any number of times."""
+
+    def tick(self, now: float) -> None:
+        """Let a server go on that waits, and cut off what it has given up. Called on the reactor's thread."""
+
+
+class Detacher(Protocol):
+    """Takes streams away from their servers."""
+
+    def takeover_of(self, environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
+        """See :func:`takeover_of`."""
+
+    def last_answer_of(self, environ: Mapping[str, Any], settings: Settings, body: bytes) -> Takeover | None:
+        """See :func:`last_answer_of`."""
+
+
+_detachers: list[Detacher] = []
+
+
+def register_detacher(detacher: Detacher) -> None:
+    """Have a detacher take all streams away that can be taken away, in place of one that was registered before."""
+    _detachers[:] = [detacher]
+
+
+def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
+    """Find what can take the connection of a request from its server.
+
+    :param opening: what the stream sends first.
+    :return: ``None`` where that is not possible or not wanted.
+    """
+    return _detachers[0].takeover_of(environ, settings, opening) if _detachers else None
+
+
+def last_answer_of(environ: Mapping[str, Any], settings: Settings, body: bytes) -> Takeover | None:
+    """Find what can answer in the server's place and end the connection at once.
+
+    :param body: of the answer.
+    :return: ``None`` where that is not possible or not wanted.
+    """
+    return _detachers[0].last_answer_of(environ, settings, body) if _detachers else None

@@ -1,19 +1,17 @@
-"""Threads that may wait, for a loop that may not."""
+"""Threads on which calls may wait, for threads that must not."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
+import queue
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 
-from .locks import make_condition
+from .locks import Waiters
 
-__all__ = ["Executor", "callers"]
+__all__ = ["Executor", "callers", "logged"]
 
 logger = logging.getLogger("ssesync")
 
@@ -24,75 +22,72 @@ _CALLERS = 4
 
 
 class Executor:
-    """Calls, one after the other, on a few threads that start when they are needed. Any thread may ask.
+    """Runs calls in their order on a few daemon threads, which start when they are needed. Any thread may add calls.
 
-    ``concurrent.futures`` would wait at the interpreter's exit for all that is still to be done, before the exit
-    functions: one ``on_close`` that hangs, and no client is told that the process ends. These threads are daemons.
+    ``concurrent.futures`` would wait at the interpreter's exit for all calls that are still to be made, before the exit
+    functions run: with one ``on_close`` that hangs, no client would be told that the process ends.
 
     :param size: threads at most.
-    :param name: what they are called.
+    :param name: the threads' names begin so.
     """
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
-        self._name = name
-        self._condition = make_condition("server.executor")
-        self._calls: deque[Call] = deque()
-        self._threads = self._idle = self._busy = 0
+        self._names = [f"{name}_{number}" for number in reversed(range(size))]  # of threads that were not started
+        self._calls: queue.SimpleQueue[tuple[object, Call]] = queue.SimpleQueue()
+        self._unfinished: dict[object, None] = {}
+        self._finished = Waiters()
 
     def ask(self, call: Call) -> None:
-        """Call as soon as a thread is free. What it raises is logged."""
-        with self._condition:
-            self._calls.append(call)
-            if self._idle >= len(self._calls) or self._threads == self._size:
-                self._condition.notify()
-                return
-            name = f"{self._name}_{self._threads}"
-            self._threads += 1
+        """Call as soon as a thread is free. An exception is logged."""
+        token = object()
+        self._unfinished[token] = None
+        self._calls.put((token, call))
+        if len(self._unfinished) > self._size - len(self._names):
+            self._start_thread()
+
+    def wait(self, timeout: float) -> None:
+        """Wait up to ``timeout`` seconds until all calls were made."""
+        self._finished.wait(lambda: not self._unfinished, timeout)
+
+    def _start_thread(self) -> None:
+        try:
+            name = self._names.pop()
+        except IndexError:
+            return  # all of them run
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
         except RuntimeError:
-            # There can't be another: those that are there have it, or there is none and it is done here.
-            with self._condition:
-                self._threads -= 1
-                left, self._calls = (deque[Call](), self._calls) if self._threads else (self._calls, deque[Call]())
-            for each in left:
-                logged(each)
-
-    def wait(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds until all is done."""
-        deadline = time.monotonic() + timeout
-        with self._condition:
-            while (self._calls or self._busy) and (remaining := deadline - time.monotonic()) > 0:
-                self._condition.wait(min(remaining, 0.05))
+            # No more threads can be started. Those that run make the calls; without any, this thread does.
+            self._names.append(name)
+            if len(self._names) == self._size:
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        self._perform(*self._calls.get_nowait())
 
     def _run(self) -> None:
         while True:
-            with self._condition:
-                self._idle += 1
-                while not self._calls:
-                    self._condition.wait()
-                self._idle -= 1
-                self._busy += 1
-                call = self._calls.popleft()
-            try:
-                logged(call)
-            except BaseException as error:  # a sys.exit() in on_close, say: it is no end of this thread
-                logged(functools.partial(logger.error, "%r in a callback of ssesync is ignored", error))
-            del call  # and all that hangs on it, while there is nothing to do
-            with self._condition:
-                self._busy -= 1
+            self._perform(*self._calls.get())
+
+    def _perform(self, token: object, call: Call) -> None:
+        try:
+            logged(call)
+        except BaseException as error:  # a sys.exit() in on_close, say: it does not end this thread
+            with contextlib.suppress(Exception):
+                logger.error("%r in a callback of ssesync is ignored", error)
+        del self._unfinished[token]
+        self._finished.wake()
 
 
 _callers: list[Executor] = []
 
 
 def callers() -> Executor:
-    """This process's threads for users' code: ``on_close`` of detached streams, callbacks of tokens, logging, as far as
-    the thread that comes to call them has others to serve.
+    """Get this process's threads for users' code: ``on_close`` of detached streams, callbacks of tokens, logging, where
+    the thread that comes to call them has other streams to serve.
 
-    A callback that never returns keeps one of them. When all of them are kept no more users' code is called from here;
-    clients that leave, stalls, lifetimes and the sending go on.
+    A callback that never returns keeps one of them. When all of them are kept no more users' code is called from here.
+    Clients that leave, stalls, lifetimes and sending do not depend on it.
     """
     if not _callers:
         _callers.append(Executor(_CALLERS, "ssesync-caller"))  # it has no thread yet, and the first one counts
@@ -104,9 +99,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def logged(call: Call) -> None:
-    """Call, and log what that raises."""
+    """Call, and log an exception."""
     try:
         call()
     except Exception:
         with contextlib.suppress(Exception):  # a filter of the log that fails must not end the thread
-            logger.exception("the ssesync loop failed at %r", call)
+            logger.exception("a call of ssesync failed: %r", call)

@@ -64,7 +64,6 @@ ORDER = (
     "server.guard",
     "reactor",
     "server.mailbox",
-    "server.executor",
 )
 
 #: Those that belong to one object and to nothing that outlives it. Garbage is collected in the middle of anything, and

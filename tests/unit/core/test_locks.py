@@ -102,7 +102,7 @@ def test_a_lock_that_is_only_tried_can_not_close_a_circle(tmp_path: Path) -> Non
         "logging.getLogger('ssesync').debug('never shown')",
         "logging.getLogger('another').warning('of urllib3, say')",
         "Waiters().wait(lambda: False, 0.01)",
-        "c = make_condition('server.executor'); c.acquire(); c.wait(0.01)",
+        "c = make_condition('reactor'); c.acquire(); c.wait(0.01)",
     ],
 )
 def test_foreign_code_and_waits_under_a_lock_are_reported(call: str, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ class Dropped:
         with self.lock: pass
 gc.disable()
 Dropped()
-with make_lock("server.executor"):
+with make_lock("reactor"):
     gc.collect()
 """
 

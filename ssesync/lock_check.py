@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .locks import OF_GARBAGE, ORDER, VARIABLE
+from .lock_order import OF_GARBAGE, ORDER, VARIABLE
 
 __all__ = ["CheckedLock", "CheckedRLock", "check_foreign", "edges"]
 

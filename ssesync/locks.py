@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .lock_order import OF_GARBAGE, ORDER, VARIABLE
+
 __all__ = [
     "OF_GARBAGE",
     "ORDER",
@@ -35,40 +37,6 @@ __all__ = [
     "make_lock",
     "make_rlock",
 ]
-
-#: The environment variable that turns the check on: the file to which violations are appended.
-VARIABLE = "SSESYNC_LOCK_CHECK"
-
-#: The names of all locks, in the order in which a thread may take them: outermost first.
-ORDER = (
-    # cli, testing
-    "cli.probe",
-    "testing.stream",
-    "testing.fake_server",
-    "testing.clock",
-    # client
-    "client.attempt",
-    "client.body",
-    # channels
-    "channels.broker",
-    "channels.broadcast",
-    "channels.group",
-    "channels.memory",
-    "channels.connection",
-    "channels.dispatcher",
-    "channels.subscriber",
-    "channels.counters",
-    # server
-    "server.streams",
-    "server.takeover",
-    "server.guard",
-    "reactor",
-    "server.mailbox",
-)
-
-#: Those that belong to one object and to nothing that outlives it. Garbage is collected in the middle of anything, and
-#: what ends then may take these whatever else is held: no other thread has a way to the object any more.
-OF_GARBAGE = frozenset(("client.attempt", "client.body", "server.guard", "server.mailbox", "testing.stream"))
 
 
 def make_lock(name: str) -> threading.Lock:

@@ -42,8 +42,9 @@ LEAVES = {
 }
 MAY = {
     "errors": {"event"},  # for type checkers only, see below
-    "locks": {"lock_check"},
-    "lock_check": {"locks"},
+    "lock_order": set(),
+    "lock_check": {"lock_order"},
+    "locks": {"lock_check", "lock_order"},
     "text": set(),
     "cancel": {"locks"},
     "executor": {"locks"},
@@ -56,7 +57,7 @@ MAY = {
     "retry": {"errors", "text", "validation"},
     "settings": {"errors", "event", "validation"},
     "wire": {"errors", "event", "text"},
-    "server": LEAVES | {"wire", "reactor", "detached"},
+    "server": LEAVES | {"wire", "reactor"},
     "client": LEAVES | {"wire"},
     "detached": LEAVES | {"wire", "reactor", "server"},
     "channels": LEAVES | {"wire", "reactor", "server", "detached"},
@@ -126,6 +127,81 @@ def test_a_part_of_the_core_imports_only_what_lies_below_it(path: Path) -> None:
         assert rest, f"{module_name(path)} imports the front door"
         allowed = rest in MAY[part] or rest.split(".")[0] in {part} | MAY[part]
         assert allowed, f"{part} may not import {imported}"
+
+
+#: Modules of one room that know each other's types, for type checkers only. No module imports another of these at run
+#: time that imports it.
+KNOW_EACH_OTHER = (
+    {"errors", "event"},
+    {"server.factory", "server.producer", "server.spec"},
+    {"detached.broadcast", "detached.connection", "detached.connections", "detached.disconnecting", "detached.source"},
+    {"channels.answer", "channels.broadcast", "channels.broker", "channels.source", "channels.subscription"},
+)
+
+
+def graph(*, type_checking: bool) -> dict[str, set[str]]:
+    """Which module of the core imports which, without the package's name."""
+    names = {path: module_name(path) for path in CORE}
+    return {
+        name.partition(".")[2]: {
+            imported.partition(".")[2]
+            for imported in imported_modules(path, type_checking=type_checking)
+            if imported in names.values() and imported != name
+        }
+        for path, name in names.items()
+    }
+
+
+def cycles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """The largest sets of modules in which each leads to each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        left = [start]
+        while left:
+            left += (new := edges[left.pop()] - seen)
+            seen |= new
+        return seen
+
+    reach = {name: reached(name) for name in edges}
+    found = [{other for other in reach[name] if name in reach[other]} for name in edges if name in reach[name]]
+    return [each for number, each in enumerate(found) if each not in found[:number]]
+
+
+def test_at_run_time_no_modules_import_each_other() -> None:
+    assert cycles(graph(type_checking=False)) == []
+
+
+def test_for_type_checkers_modules_of_one_room_alone_import_each_other() -> None:
+    for cycle in cycles(graph(type_checking=True)):
+        assert any(cycle <= known for known in KNOW_EACH_OTHER), sorted(cycle)
+
+
+def rooms() -> dict[str, set[str]]:
+    """Which part of the core imports which."""
+    edges: dict[str, set[str]] = {}
+    for name, imported in graph(type_checking=True).items():
+        part = name.partition(".")[0]
+        edges.setdefault(part, set()).update({other.partition(".")[0] for other in imported} - {part})
+    return edges
+
+
+def drawing() -> str:
+    """Each part behind all that it imports, as docs/design.md shows it."""
+    edges = {part: set(others) for part, others in rooms().items()}
+    edges["errors"].discard("event")  # a type only
+    lines: list[str] = []
+    placed: set[str] = set()
+    while len(placed) < len(edges):
+        layer = sorted(part for part, others in edges.items() if part not in placed and others <= placed)
+        lines += [f"{part:<12} {' '.join(sorted(edges[part]))}".rstrip() for part in layer]
+        placed |= set(layer)
+    return "\n".join(lines)
+
+
+def test_the_documentation_draws_the_graph_as_it_is() -> None:
+    text = (ROOT / "docs" / "design.md").read_text()
+    assert f"```text\n{drawing()}\n```" in text, drawing()
 
 
 def test_every_part_of_the_core_has_its_place_in_the_law() -> None:

@@ -229,7 +229,7 @@ def test_a_client_that_ends_and_has_not_taken_all_gets_nothing_behind_its_last_w
         memory.publish("news", "x" * 300_000)
         await_that(lambda: slow.connection.waits, "it takes no more")
     slow.connection.stop(CloseReason.LIFETIME, b"data: " + b"y" * 300_000 + b"\n\n")
-    await_that(lambda: slow.connection.ending and slow.connection.waits, "it ends")
+    await_that(lambda: slow.connection.reason and slow.connection.waits, "it ends")
     for _ in range(3):
         memory.publish("news", "after")
         memory.publish("user:1", "after")

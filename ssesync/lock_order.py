@@ -1,0 +1,39 @@
+"""The names of all locks, and the order in which a thread may take them; see ``locks.py``."""
+
+from __future__ import annotations
+
+__all__ = ["OF_GARBAGE", "ORDER", "VARIABLE"]
+
+#: The environment variable that turns the check on: the file to which violations are appended.
+VARIABLE = "SSESYNC_LOCK_CHECK"
+
+#: The names of all locks, in the order in which a thread may take them: outermost first.
+ORDER = (
+    # cli, testing
+    "cli.probe",
+    "testing.stream",
+    "testing.fake_server",
+    "testing.clock",
+    # client
+    "client.attempt",
+    "client.body",
+    # channels
+    "channels.broker",
+    "channels.broadcast",
+    "channels.group",
+    "channels.memory",
+    "channels.connection",
+    "channels.dispatcher",
+    "channels.subscriber",
+    "channels.counters",
+    # server
+    "server.streams",
+    "server.takeover",
+    "server.guard",
+    "reactor",
+    "server.mailbox",
+)
+
+#: Those that belong to one object and to nothing that outlives it. Garbage is collected in the middle of anything, and
+#: what ends then may take these whatever else is held: no other thread has a way to the object any more.
+OF_GARBAGE = frozenset(("client.attempt", "client.body", "server.guard", "server.mailbox", "testing.stream"))

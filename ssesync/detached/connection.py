@@ -227,8 +227,9 @@ class Connection:
 
     def fail(self, error: OSError) -> None:
         """End a connection that can't be registered: not even its head is sent."""
-        text = "the detached stream %s is closed, as its socket can't be watched: %s"
-        logger.error(text, escape(self.name), escape(error))
+        logger.error(
+            "the detached stream %s is closed, as its socket can't be watched: %s", escape(self.name), escape(error)
+        )
         self._close(CloseReason.ERROR)
 
     def _defer(self, request: Callable[[], object]) -> bool:

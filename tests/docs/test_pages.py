@@ -59,9 +59,19 @@ def test_the_changelog_has_this_version() -> None:
     assert ssesync.__version__ in text
 
 
+def is_built() -> bool:
+    """Whether ``make docs`` has built these pages, without a warning, from the sources as they are."""
+    passed = ROOT / "docs" / "_build" / "passed"
+    sources = [*ROOT.glob("docs/**/*.*"), *ROOT.glob("ssesync*/**/*.py"), *ROOT.glob("*.md")]
+    newest = max(source.stat().st_mtime for source in sources if "_build" not in source.parts)
+    return passed.exists() and passed.stat().st_mtime > newest
+
+
 @pytest.mark.timeout(900)
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
+    if is_built():
+        return
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
     done = subprocess.run(
         [*command, str(ROOT / "docs"), str(tmp_path / "html")], capture_output=True, text=True, timeout=880, check=False

@@ -13,18 +13,22 @@ from .servers import ROOT
 
 #: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
 #: Not loop: where threads are greenlets nothing is detached.
-FOLDERS = ("core", "server", "client", "source", "flask_skin", "django_skin")
+#: Those of one run stand together: a process of its own for each folder took 25 s of processor time more.
+RUNS = (("client",), ("core", "server"), ("source", "flask_skin", "django_skin"))
 
 GUNICORN = "it tests the sockets of gunicorn's sync and gthread workers, which gevent never patches"
 ASYNCIO = "asyncio has one running loop for a system thread, so a producer's greenlet is taken for a part of the view's"
+OWN = "it starts an interpreter, which has no gevent"
 NO_LOCK = "gevent's queues, which urllib3's pools use then, have no lock that the test could hold"
 
 SIGNALS = "tests/unit/client/test_signals.py"
+TRANSPORT = "tests/unit/client/test_transport.py"
 
 #: Files and tests that are not run under gevent, and the reason.
 LEFT_OUT = {
     "tests/unit/server/test_accepting.py": GUNICORN,
     "tests/unit/server/test_cutting.py": GUNICORN,
+    f"{TRANSPORT}::test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3": OWN,
     "tests/unit/django_skin/test_async.py": ASYNCIO,
     f"{SIGNALS}::test_a_reader_is_closed_while_the_interrupted_thread_holds_its_pools_lock": NO_LOCK,
     f"{SIGNALS}::test_a_source_that_is_closed_from_within_gives_its_session_up_as_it_ends": NO_LOCK,
@@ -45,22 +49,20 @@ def test_what_is_left_out_exists() -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
-    """All folders at once: their tests mostly wait, and one after the other they took longer than all other files."""
+    """All at once: their tests mostly wait, and one after the other they took longer than all other files."""
     logs = tmp_path_factory.mktemp("runs")
     started: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
     try:
-        for folder in FOLDERS:
+        for folders in RUNS:
+            name = " and ".join(folders)
             command = [sys.executable, "-m", "tests.live.frameworks.under_gevent", "-q", "-p", "no:cacheprovider"]
-            command += [
-                "--basetemp",
-                str(logs / f"files of {folder}"),
-                *left_out(folder),
-                str(ROOT / "tests" / "unit" / folder),
-            ]
-            log = logs / folder
+            command += ["--basetemp", str(logs / f"files of {name}")]
+            for folder in folders:
+                command += [*left_out(folder), str(ROOT / "tests" / "unit" / folder)]
+            log = logs / name
             with log.open("wb") as output:
                 process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-            started[folder] = process, log
+            started[name] = process, log
         yield started
     finally:
         for process, _ in started.values():
@@ -69,9 +71,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[s
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("name", [" and ".join(folders) for folders in RUNS])
 def test_unit_tests_pass_after_monkey_patching(
-    folder: str, runs: dict[str, tuple[subprocess.Popen[bytes], Path]]
+    name: str, runs: dict[str, tuple[subprocess.Popen[bytes], Path]]
 ) -> None:
-    process, log = runs[folder]
+    process, log = runs[name]
     assert process.wait(880) == 0, log.read_text(errors="replace")[-25_000:]

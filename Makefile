@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 # The demo reads them from its environment.
 export PORT EVENTS
+# The tests start several hundred processes, which would compile all that they import, and are collected by six.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick check docs bench coverage clean
 

@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.examples.servers import Server, gunicorn
+from tests.examples.started import Server, gunicorn
 
 TABLE = {"flask_live": "processes", "django_live": "busiest"}
 

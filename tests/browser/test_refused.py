@@ -7,7 +7,7 @@ from pathlib import Path
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.live.overload.servers import GTHREAD, Crowd, Server, limited, running
+from tests.live.overload.crowd import GTHREAD, Crowd, Server, limited, running
 
 #: The browser comes back after 3 to 6 seconds.
 PATIENCE = 90

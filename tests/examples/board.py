@@ -16,7 +16,7 @@ import requests
 from ssesync import Event, Reader
 from tests.logs import without_paths
 
-from .servers import EXAMPLES, environment, listens
+from .started import EXAMPLES, environment, listens
 
 HERE = EXAMPLES / "django_board"
 PATIENCE = 90.0

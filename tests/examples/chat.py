@@ -20,7 +20,7 @@ import requests
 
 from ssesync import Backoff, EventSource
 
-from .servers import EXAMPLES, environment, listens
+from .started import EXAMPLES, environment, listens
 
 HERE = EXAMPLES / "flask_chat"
 PATIENCE = 90.0

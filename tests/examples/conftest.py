@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import servers
-from .servers import Server
+from . import started as servers
+from .started import Server
 
 
 @pytest.fixture(scope="package", params=["flask_live-gunicorn", "django_live-gunicorn", "django_live-runserver"])

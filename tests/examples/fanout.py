@@ -16,7 +16,7 @@ import requests
 
 from ssesync import EventSource
 
-from .servers import EXAMPLES, environment
+from .started import EXAMPLES, environment
 
 RUN = [sys.executable, str(EXAMPLES / "fanout_gateway" / "run.py")]
 PATIENCE = 90.0

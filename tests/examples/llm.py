@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from .servers import EXAMPLES, environment
+from .started import EXAMPLES, environment
 
 RUN = [sys.executable, str(EXAMPLES / "llm_gateway" / "run.py")]
 PATIENCE = 90.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .servers import EXAMPLES, QUICK, ROOT, environment, listens
+from .started import EXAMPLES, QUICK, ROOT, environment, listens
 
 DEMO = [sys.executable, str(EXAMPLES / "flask_chat" / "demo.py")]
 

@@ -11,7 +11,7 @@ import pytest
 
 from ssesync import Event, Reader
 
-from .servers import Server, get, read
+from .started import Server, get, read
 
 LIVE = {"flask_live": "stats", "django_live": "top"}
 

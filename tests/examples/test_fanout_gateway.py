@@ -17,7 +17,7 @@ from ssesync import Backoff, Event, EventSource
 from ssesync.testing import Answer, FakeSSEServer
 
 from . import fanout
-from .servers import environment, get, gunicorn, read
+from .started import environment, get, gunicorn, read
 
 CROWD = 200
 

@@ -18,10 +18,10 @@ import pytest
 import requests
 from openai import OpenAI
 
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
 
 from . import llm
-from .servers import environment, gunicorn, listens
+from .started import environment, gunicorn, listens
 
 MESSAGES: Any = [{"role": "user", "content": "How does a token get here?"}]
 

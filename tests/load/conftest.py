@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.channels.servers import Publisher
-from tests.live.streams.servers import Kind
+from tests.live.channels.processes import Publisher
 from tests.logs import show_if_failed
-from tests.unit.channels.redis_server import RedisServer
+from tests.redis_server import RedisServer
+from tests.servers import Kind
 
 from .crowd import Crowd
-from .servers import Lasting
+from .lasting import Lasting
 
 #: More than any test publishes.
 ROOM = "max_events=100000&max_bytes=100000000"

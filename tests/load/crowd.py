@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from tests.live.channels.servers import PATIENCE
+from tests.live.channels.processes import PATIENCE
 
 from .clients import Caller, Came, Client
 from .member import Member

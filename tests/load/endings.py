@@ -7,11 +7,11 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tests.live.channels.servers import Publisher
+from tests.live.channels.processes import Publisher
 
 from .clients import Client
 from .crowd import Crowd
-from .servers import GRACE, Lasting, check_detached, is_gone
+from .lasting import GRACE, Lasting, check_detached, is_gone
 
 #: Milliseconds: the stream's reconnection time, and up to twice that.
 COME_BACK = range(2000, 4001)

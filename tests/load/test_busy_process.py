@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from .crowd import Crowd
-from .servers import GTHREAD_KIND, Lasting, check_detached
+from .lasting import GTHREAD_KIND, Lasting, check_detached
 
 CLIENTS, EVENTS = 200, 20
 

@@ -8,13 +8,13 @@ import pytest
 
 from ssesync import open_broker
 from tests.live.apps.line import Line
-from tests.live.channels.servers import Publisher
+from tests.live.channels.processes import Publisher
 from tests.live.frameworks.switchboard import Switchboard
-from tests.live.streams.servers import Kind
+from tests.servers import Kind
 
 from .clients import Came
 from .crowd import Crowd
-from .servers import GTHREAD_KIND, SYNC_KIND, Lasting, check_detached
+from .lasting import GTHREAD_KIND, SYNC_KIND, Lasting, check_detached
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.streams.servers import Kind, eventually
+from tests.servers import Kind, eventually
 
 from .clients import Came, Client, Leaving
 from .crowd import Crowd, Requests
-from .servers import ALL, Lasting, check_detached
+from .lasting import ALL, Lasting, check_detached
 from .texts import echo, event_data
 
 STAYING = 20

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.channels.servers import Publisher
-from tests.live.streams.servers import Kind
-from tests.unit.channels.redis_server import RedisServer
+from tests.live.channels.processes import Publisher
+from tests.redis_server import RedisServer
+from tests.servers import Kind
 
 from .crowd import Crowd
 from .endings import Interrupted
-from .servers import GTHREAD, GTHREAD_KIND, SYNC_KIND, Lasting, check_detached, with_gunicorn
+from .lasting import GTHREAD, GTHREAD_KIND, SYNC_KIND, Lasting, check_detached, with_gunicorn
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

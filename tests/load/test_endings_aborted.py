@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.channels.servers import Publisher
+from tests.live.channels.processes import Publisher
 
 from .crowd import Crowd
 from .endings import Interrupted, by_timeout, check_clean_ends
-from .servers import HOOKS_AS_DOCUMENTED, SYNC, Lasting, with_gunicorn
+from .lasting import HOOKS_AS_DOCUMENTED, SYNC, Lasting, with_gunicorn
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

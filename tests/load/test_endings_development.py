@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.live.channels.servers import Publisher
-from tests.live.streams.servers import Kind
+from tests.live.channels.processes import Publisher
+from tests.servers import Kind
 
 from .crowd import Crowd
 from .endings import Interrupted, by_signal, check_clean_ends
-from .servers import RUNSERVER_KIND, WERKZEUG_KIND, Lasting
+from .lasting import RUNSERVER_KIND, WERKZEUG_KIND, Lasting
 
 DRAINING = {"TESTS_DRAIN": "1"}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.channels.servers import Publisher
+from tests.live.channels.processes import Publisher
 
 from .crowd import Crowd
 from .endings import Interrupted, by_reload, by_signal, check_clean_ends
-from .servers import GRACE, GTHREAD, HOOKS_AS_DOCUMENTED, Lasting, with_gunicorn
+from .lasting import GRACE, GTHREAD, HOOKS_AS_DOCUMENTED, Lasting, with_gunicorn
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.channels.servers import Publisher
+from tests.live.channels.processes import Publisher
 
 from .crowd import Crowd
 from .endings import Interrupted, by_max_requests, check_clean_ends
-from .servers import GTHREAD, SYNC, Lasting, with_gunicorn
+from .lasting import GTHREAD, SYNC, Lasting, with_gunicorn
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

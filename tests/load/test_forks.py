@@ -10,10 +10,10 @@ import pytest
 
 from tests.live.apps.line import Line
 from tests.live.frameworks.switchboard import Switchboard
-from tests.live.streams.servers import Kind
+from tests.servers import Kind
 
 from .crowd import Crowd
-from .servers import GTHREAD_KIND, SYNC_KIND, WERKZEUG_KIND, Lasting, check_detached
+from .lasting import GTHREAD_KIND, SYNC_KIND, WERKZEUG_KIND, Lasting, check_detached
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

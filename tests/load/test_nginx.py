@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.channels.servers import Publisher
+from tests.live.channels.processes import Publisher
 from tests.live.streams.nginx import nginx_with
 
 from .crowd import Crowd
 from .endings import Interrupted, by_reload, check_clean_ends
-from .servers import SYNC, Lasting, check_detached, with_gunicorn
+from .lasting import SYNC, Lasting, check_detached, with_gunicorn
 from .texts import echo
 
 HTTP = """

@@ -10,11 +10,11 @@ from urllib.parse import quote
 import pytest
 
 from ssesync import open_broker
-from tests.live.streams.servers import Kind
+from tests.servers import Kind
 
 from .crowd import Crowd
 from .endings import check_clean_ends
-from .servers import ALL, AT_ONCE, GTHREAD_KIND, RUNSERVER_KIND, SYNC_KIND, Lasting, check_detached
+from .lasting import ALL, AT_ONCE, GTHREAD_KIND, RUNSERVER_KIND, SYNC_KIND, Lasting, check_detached
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]

@@ -11,7 +11,7 @@ import pytest
 
 from .clients import Came, Client
 from .crowd import Crowd
-from .servers import GTHREAD_KIND, SYNC_KIND, Lasting, check_detached
+from .lasting import GTHREAD_KIND, SYNC_KIND, Lasting, check_detached
 from .texts import KINDS_OF_EVENTS, event_data, number_of
 
 #: An event's bytes, so that a few hundred of them are more than all buffers take.

@@ -9,10 +9,10 @@ import pytest
 
 from tests.live.apps.line import Line
 from tests.live.frameworks.switchboard import Switchboard
-from tests.live.streams.servers import Kind, eventually
+from tests.servers import Kind, eventually
 
 from .crowd import Crowd
-from .servers import ALL, Lasting
+from .lasting import ALL, Lasting
 from .texts import echo, event_data
 
 #: Where the server's thread waits while the client leaves. The head goes out with the first chunk, the socket is taken

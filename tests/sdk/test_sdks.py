@@ -13,14 +13,13 @@ import anthropic
 import openai
 import pytest
 
-from tests.live.streams.servers import Kind, Server, eventually, gunicorn, running
+from tests.servers import HOOKS, Kind, Server, eventually, gunicorn, running
 
 from .app import SECRET
 
 PATIENCE = 90.0
-HOOKS = "tests/live/streams/gunicorn_hooks.py"
 KIND = Kind(
-    "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", "tests.sdk.app:application", config=HOOKS)
+    "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", app="tests.sdk.app:application", config=HOOKS)
 )  # fmt: skip
 MESSAGES: Any = [{"role": "user", "content": "Say something."}]
 #: Goes on for longer than any test, at 20 ms a word.

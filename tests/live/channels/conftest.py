@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.logs import show_if_failed
-from tests.unit.channels.redis_server import RedisServer
+from tests.redis_server import RedisServer
 
 from .followers import Crowd
-from .servers import Gunicorn, Publisher, lasting_port
+from .processes import Gunicorn, Publisher, lasting_port
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import requests
 
 from ssesync import Backoff, Event, EventSource, StatusError, Subscription, open_broker
 
+from .processes import PATIENCE, Gunicorn, await_that
 from .publisher import END
-from .servers import PATIENCE, Gunicorn, await_that
 
 #: Back soon, whatever the server says.
 SOON = Backoff(initial=0.1, max_delay=0.5, max_retry_after=0.5)

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from ssesync import Event
-from tests.unit.channels.redis_server import RedisServer
+from tests.redis_server import RedisServer
 
 from .followers import Crowd, check_same
-from .servers import Gunicorn, Publisher, await_that, lasting_port
+from .processes import Gunicorn, Publisher, await_that, lasting_port
 
 Serve = Callable[..., Gunicorn]
 Gather = Callable[..., Crowd]

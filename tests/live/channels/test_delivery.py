@@ -12,10 +12,10 @@ import redis
 
 from ssesync import StatusError, open_broker
 from tests.live.streams.nginx import nginx_with
-from tests.unit.channels.redis_server import RedisServer
+from tests.redis_server import RedisServer
 
 from .followers import Crowd
-from .servers import Gunicorn, Publisher, await_that, lasting_port
+from .processes import Gunicorn, Publisher, await_that, lasting_port
 
 Serve = Callable[..., Gunicorn]
 Gather = Callable[..., Crowd]

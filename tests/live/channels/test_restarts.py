@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .followers import Crowd
-from .servers import Gunicorn, Publisher, await_that
+from .processes import Gunicorn, Publisher, await_that
 
 Serve = Callable[..., Gunicorn]
 Gather = Callable[..., Crowd]

@@ -20,7 +20,7 @@ from ssesync import Event, open_broker
 from ssesync.channels.message import Message
 
 from .followers import Follower, check_same
-from .servers import Gunicorn, await_that
+from .processes import Gunicorn, await_that
 
 ONE = ("--workers", "1", "--worker-class", "gthread")
 MB = 1024 * 1024

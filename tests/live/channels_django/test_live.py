@@ -101,7 +101,7 @@ class Server:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = [
-        "gunicorn", "--config", "tests/live/streams/gunicorn_hooks.py", "--workers", "2", "--worker-class", "gthread",
+        "gunicorn", "--config", "tests/gunicorn_hooks.py", "--workers", "2", "--worker-class", "gthread",
         "--threads", "40", "--preload", "--bind", "fd://{}", "tests.live.channels_django.app:wsgi",
     ]  # fmt: skip
     server = Server(tmp_path_factory.mktemp("gunicorn"), command)

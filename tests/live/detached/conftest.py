@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-import trustme
 
 from tests.logs import show_if_failed
+from tests.servers import Certificate, Fleet
 
-from .servers import Fleet, Kind, Server
+from .kinds import KINDS, Kind, Server
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("detached")
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
-    issued.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    options = ["--certfile", str(folder / "certificate.pem"), "--keyfile", str(folder / "key.pem")]
-    with Fleet.open(folder, (options, context)) as fleet:
+def fleet(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Fleet[Server]]:
+    def make(kind: Kind, folder: Path) -> Server:
+        return Server(certificate.added_to(kind), folder, certificate.context if kind.transport == "tls" else None)
+
+    with Fleet(tmp_path_factory.mktemp("detached"), make) as fleet:
         yield fleet
 
 
 @pytest.fixture
-def use(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Callable[[Kind | str], Server]]:
+def use(request: pytest.FixtureRequest, fleet: Fleet[Server]) -> Iterator[Callable[[Kind | str], Server]]:
     """A server by its name, which must be as before when the test is over."""
     used: list[Server] = []
 
     def give(kind: Kind | str) -> Server:
-        server = fleet(kind)
+        server = fleet(KINDS[kind] if isinstance(kind, str) else kind)
         if server not in used:
             used.append(server)
             show_if_failed(request.node, server.kind.name, server.log)
@@ -51,7 +46,7 @@ def server(request: pytest.FixtureRequest, use: Callable[[Kind | str], Server]) 
 
 
 @pytest.fixture
-def start(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Callable[[Kind], Server]]:
+def start(request: pytest.FixtureRequest, fleet: Fleet[Server]) -> Iterator[Callable[[Kind], Server]]:
     """Starts a server that lasts as long as the test."""
     started: list[Server] = []
 

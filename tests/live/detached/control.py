@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.live.frameworks.http import PATIENCE
+from tests.http_client import PATIENCE
 
 
 class Door:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from tests.live.frameworks.http import PATIENCE
+from tests.http_client import PATIENCE
 
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9]{2}) ([\x20-\x7e]*)")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\x20-\x7e\x80-\xff]*)")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.live.streams.servers import eventually
+from tests.servers import eventually
 
-from .servers import KINDS, MAKES, PLACES, Server, Stream, event
+from .kinds import KINDS, MAKES, PLACES, Server, Stream, event
 
 #: Nothing is written by itself for as long as any of these tests takes.
 SILENT = {"keep_alive": 60, "detach": True}

@@ -10,13 +10,15 @@ from dataclasses import replace
 
 import pytest
 
-from .servers import GTHREAD, KINDS, SYNC, Kind, Server, gunicorn
+from tests.servers import GTHREAD, HOOKS, SYNC
+
+from .kinds import KINDS, Kind, Server, gunicorn
 from .strict import RETRY
 
 SILENT = {"keep_alive": 60}
 HOOKED = [
-    Kind("hooked gthread, preloaded", gunicorn(*GTHREAD, "--preload", config="gunicorn_hooks")),
-    Kind("hooked sync", gunicorn(*SYNC, config="gunicorn_hooks"), concurrent=False),
+    Kind("hooked gthread, preloaded", gunicorn(*GTHREAD, "--preload", config=HOOKS)),
+    Kind("hooked sync", gunicorn(*SYNC, config=HOOKS), concurrent=False),
 ]
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.live.streams.servers import eventually
+from tests.servers import eventually
 
-from .servers import GTHREAD, KINDS, Kind, Server, gunicorn
+from .kinds import GTHREAD, KINDS, Kind, Server, gunicorn
 from .strict import Answer
 
 SILENT = {"keep_alive": 60}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.live.streams.servers import eventually
+from tests.servers import eventually
 
-from .servers import DETACHING, KINDS, MAKES, OPENING, PLACES, Server, event
+from .kinds import DETACHING, KINDS, MAKES, OPENING, PLACES, Server, event
 from .strict import RETRY, compose
 
 SILENT = {"keep_alive": 60, "detach": True}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.streams.servers import ROOT
+from tests.servers import ROOT
 
-from .servers import KINDS
+from .kinds import KINDS
 
 PAGE = ROOT / "docs" / "guide" / "detached.md"
 #: Which of the servers here stand for a row; the one of HTTP/2 has a test of its own.

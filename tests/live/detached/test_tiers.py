@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .servers import DETACHING, KINDS, PLACES, Server
+from .kinds import DETACHING, KINDS, PLACES, Server
 from .strict import RETRY
 
 EVERYWHERE = pytest.mark.parametrize("server", KINDS, indirect=True)

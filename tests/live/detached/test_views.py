@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.live.streams.servers import eventually
+from tests.servers import eventually
 
-from .servers import DETACHING, MAKES, PLACES, Server
+from .kinds import DETACHING, MAKES, PLACES, Server
 
 SILENT = {"keep_alive": 60, "detach": True}
 ON_EACH = pytest.mark.parametrize("server", MAKES, indirect=True)

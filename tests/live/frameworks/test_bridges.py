@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.live.streams.servers import Kind, running
+from tests.servers import Kind, running, uvicorn
 
 from .switchboard import Switchboard
 
@@ -17,24 +16,11 @@ if importlib.util.find_spec("starlette.middleware.wsgi"):  # deprecated there, i
     BRIDGES["starlette.middleware.wsgi.WSGIMiddleware"] = "Starlette's WSGIMiddleware"
 
 
-def uvicorn(descriptor: int, port: int) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "--fd",
-        str(descriptor),
-        "--lifespan",
-        "off",
-        "tests.live.frameworks.bridged:asgi",
-    ]
-
-
 @pytest.mark.parametrize("bridge", BRIDGES)
 def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_with_their_client(
     tmp_path: Path, switchboard: Switchboard, bridge: str
 ) -> None:
-    kind = Kind("bridged", uvicorn, environment={"TESTS_BRIDGE": bridge})
+    kind = Kind("bridged", uvicorn("tests.live.frameworks.bridged:asgi"), environment={"TESTS_BRIDGE": bridge})
     with running(kind, tmp_path) as server:
         for _ in range(2):
             wire, response = server.open(f"/events?line={switchboard.port}")

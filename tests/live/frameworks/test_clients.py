@@ -15,9 +15,9 @@ import requests
 
 from ssesync import Event, Reader
 from ssesync.wire import Decoder
+from tests.http_client import PATIENCE
 
-from .http import PATIENCE
-from .servers import Target
+from .kinds import Target
 from .switchboard import Switchboard
 
 #: The last field is what clients say of the event: its type, its data, the last event ID.

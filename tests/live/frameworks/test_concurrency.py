@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .servers import APPS, Target
+from .kinds import APPS, Target
 from .switchboard import Switchboard
 
 

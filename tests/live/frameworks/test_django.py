@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from .http import PATIENCE
-from .servers import WSGI_KINDS, Target
+from tests.http_client import PATIENCE
+
+from .kinds import WSGI_KINDS, Target
 from .switchboard import Switchboard
 
 

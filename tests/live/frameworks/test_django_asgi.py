@@ -8,8 +8,9 @@ from collections.abc import Callable
 import django
 import pytest
 
-from .http import Response
-from .servers import Target
+from tests.http_client import Response
+
+from .kinds import Target
 from .switchboard import Switchboard
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .servers import WSGI_KINDS, Target
+from .kinds import WSGI_KINDS, Target
 from .switchboard import Switchboard
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import ROOT
+from tests.servers import ROOT
 
 #: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
 #: Not loop: where threads are greenlets nothing is detached.

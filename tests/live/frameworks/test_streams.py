@@ -11,10 +11,10 @@ import pytest
 
 from ssesync import Event
 from ssesync.wire import Decoder, encode
+from tests.http_client import Response
 from tests.live.apps import producers
 
-from .http import Response
-from .servers import Target
+from .kinds import Target
 from .switchboard import Switchboard
 
 OPENING = b":ok\n"

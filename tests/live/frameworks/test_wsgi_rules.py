@@ -9,7 +9,7 @@ import pytest
 from ssesync.wire import encode
 from tests.live.apps import producers
 
-from .servers import APPS, Target
+from .kinds import APPS, Target
 from .switchboard import Switchboard
 
 SERVERS = ["wsgiref", "gthread"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.streams.servers import Kind
 from tests.logs import show_if_failed
+from tests.servers import Kind
 
-from .servers import Server, running
+from .crowd import Server, running
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.streams.servers import Kind, eventually
+from tests.servers import Kind, eventually
 
-from .servers import GTHREAD, SYNC, UWSGI, WERKZEUG, Crowd, Server, limited
+from .crowd import GTHREAD, SYNC, UWSGI, WERKZEUG, WITHOUT_HOOKS, Crowd, Server, limited
 
 Start = Callable[[Kind], Server]
 #: Connections that say nothing, on top of all.
@@ -114,13 +114,7 @@ def test_so_it_is_on_servers_of_which_the_connections_are_not_known(start: Start
 
 
 def test_so_it_is_without_the_hooks_once_there_was_a_stream(start: Start) -> None:
-    plain = GTHREAD.command
-
-    def command(descriptor: int, port: int) -> list[str]:
-        other = {"tests/live/overload/gunicorn_settings.py": "tests/live/streams/gunicorn_settings.py"}
-        return [other.get(each, each) for each in plain(descriptor, port)]
-
-    server = start(limited(Kind("without hooks", command), 256))
+    server = start(limited(WITHOUT_HOOKS, 256))
     pid = server.pid()
     with Crowd(server, 1) as first:
         assert first.wait(first.is_answered)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.streams.servers import Kind
+from tests.servers import Kind
 
-from .servers import GTHREAD, SYNC, Crowd, Server, limited
+from .crowd import GTHREAD, SYNC, Crowd, Server, limited
 
 Start = Callable[[Kind], Server]
 pytestmark = pytest.mark.timeout(900)

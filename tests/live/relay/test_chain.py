@@ -16,8 +16,9 @@ import requests
 
 from ssesync import ConnectionLost, Reader
 from ssesync.wire.encoder import KEEP_ALIVE, encode
-from tests.live.frameworks.http import PATIENCE, Connection
-from tests.live.frameworks.servers import ROOT, Kind, Server
+from tests.http_client import PATIENCE, Connection
+from tests.live.frameworks.kinds import Kind, Server
+from tests.servers import gunicorn
 
 from . import chain_app
 from .conftest import OPENING
@@ -49,14 +50,11 @@ class Chain:
         upstream = f"http://127.0.0.1:{self.levels[-1].port}" if self.levels else ""
         variables = {"CHAIN_ROLE": role, "CHAIN_UPSTREAM": upstream, "CHAIN_KEEP_ALIVE": self._keep_alive}
 
-        def command(descriptor: int, port: int) -> list[str]:
-            given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-            config = str(ROOT / "tests/live/frameworks/gunicorn_settings.py")
-            return ["-m", "gunicorn", "--config", config, "--workers", "1",
-                    "--bind", f"fd://{descriptor}", *WORKERS[self._worker], *given,
-                    "tests.live.relay.chain_app:make()"]  # fmt: skip
-
-        self.levels.append(Server(Kind(f"{len(self.levels)}-{role}", command, apps=("chain",)), self._folder))
+        given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+        command = gunicorn(*WORKERS[self._worker], *given, app="tests.live.relay.chain_app:make()")
+        folder = self._folder / f"{len(self.levels)}-{role}"
+        folder.mkdir()
+        self.levels.append(Server(Kind(role, command, apps=("chain",)), folder))
 
     @property
     def port(self) -> int:

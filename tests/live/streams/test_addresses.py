@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Kind, Server, Wire, eventually, running
+
+from .kinds import OPENING, gunicorn
 from .nginx import nginx_with
-from .servers import OPENING, Kind, Server, Wire, eventually, gunicorn, running
 
 KIND = Kind(
-    "addressed", gunicorn("--worker-class", "gthread", "--threads", "20", "tests.live.streams.addressed:application")
+    "addressed",
+    gunicorn("--worker-class", "gthread", "--threads", "20", app="tests.live.streams.addressed:application"),
 )
 WARNING = "which sends X-Forwarded-For"
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from .servers import FIRST, OPENING, Kind, Server, Wire, eventually, gunicorn, path
+from tests.servers import Kind, Server, Wire, eventually
+
+from .kinds import FIRST, OPENING, gunicorn, path
 
 GTHREAD = Kind("gthread", gunicorn("--worker-class", "gthread", "--threads", "16"))
 GEVENT = Kind("gevent", gunicorn("--worker-class", "gevent"))

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.http_client import Response
 from tests.live.apps.line import Line
-from tests.live.frameworks.http import Response
 from tests.live.frameworks.switchboard import Switchboard
+from tests.servers import Kind, Server, eventually
 
-from .servers import OPENING, Kind, Server, eventually, gunicorn, path
+from .kinds import OPENING, gunicorn, path
 
 DJANGO = Kind(
     "django",
-    gunicorn("--worker-class", "gthread", "--threads", "24", "tests.live.streams.django_app:application"),
+    gunicorn("--worker-class", "gthread", "--threads", "24", app="tests.live.streams.django_app:application"),
     environment={"TESTS_DJANGO": "1"},
 )
 EVENT = b"data: 42\n\n"

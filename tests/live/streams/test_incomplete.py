@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.frameworks.http import Response
+from tests.http_client import Response
 from tests.live.frameworks.switchboard import Switchboard
+from tests.servers import Server, Wire
 
-from .servers import KINDS, OPENING, Server, Wire, gunicorn, path
+from .kinds import KINDS, OPENING, gunicorn, path
 
 SILENT = {"keep_alive": 60, "max_streams": None}
 SECRET = "the password is sesame"

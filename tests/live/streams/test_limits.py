@@ -11,11 +11,11 @@ from collections.abc import Callable
 import pytest
 
 from ssesync.wire import Decoder
-from tests.live.frameworks.http import Response
+from tests.http_client import Response
 from tests.live.frameworks.switchboard import Switchboard
+from tests.servers import Fleet, Kind, Server, eventually
 
-from .conftest import Fleet
-from .servers import FIRST, KINDS, OPENING, Kind, Server, eventually, gunicorn, launch, path
+from .kinds import FIRST, KINDS, OPENING, gunicorn, launch, path
 
 #: So small that the kernel keeps little of what a client does not read.
 TINY = 2_304
@@ -224,7 +224,7 @@ def test_a_server_that_can_not_serve_streams_well_is_warned_of_once_with_what_ca
     assert advice in warnings[0]
 
 
-def test_a_server_that_can_is_not_warned_of(fleet: Fleet):
+def test_a_server_that_can_is_not_warned_of(fleet: Fleet[Server]):
     server = fleet(KINDS["gthread"])
     wire, response = server.open(path(do="count", count=1))
     with wire:
@@ -236,7 +236,7 @@ def test_a_server_that_can_is_not_warned_of(fleet: Fleet):
 
 
 def test_a_stream_that_has_lived_long_enough_ends_cleanly_with_a_reconnection_time(
-    fleet: Fleet, switchboard: Switchboard
+    fleet: Fleet[Server], switchboard: Switchboard
 ):
     server = fleet(KINDS["gthread"])
     options = {"keep_alive": 60, "max_lifetime": 1.5, "retry": 500, "max_streams": None}

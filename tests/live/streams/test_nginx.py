@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.live.frameworks.switchboard import Switchboard
+from tests.servers import Server, Wire, eventually
 
+from .kinds import FIRST, KINDS, OPENING, path
 from .nginx import nginx_with
-from .servers import FIRST, KINDS, OPENING, Server, Wire, eventually, path
 
 #: Seconds after which nginx gives up a silent upstream; 60 by default.
 READ_TIMEOUT = 2

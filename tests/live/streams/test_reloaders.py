@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from ssesync import ConnectionLost, Reader
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
 
 PATIENCE = 90.0
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.live.frameworks.switchboard import Switchboard
+from tests.servers import Fleet, Server, Wire
 
-from .conftest import Fleet
-from .servers import FIRST, KINDS, OPENING, Server, Wire, path
+from .kinds import FIRST, KINDS, OPENING, path
 
 #: Nothing is written by itself for as long as any of these tests takes.
 SILENT = {"keep_alive": 60, "max_streams": None, "send_timeout": 20}
@@ -94,7 +94,7 @@ def test_with_the_opt_out_a_half_close_keeps_the_stream_and_a_real_close_ends_it
 
 
 def test_behind_an_unknown_server_failing_keep_alives_tell_and_the_stream_says_so(
-    fleet: Fleet, switchboard: Switchboard
+    fleet: Fleet[Server], switchboard: Switchboard
 ):
     server = fleet(KINDS["gthread"])
     target = path(do="idle", line=switchboard.port, hide=1, options=SILENT | {"keep_alive": 0.05})
@@ -114,7 +114,7 @@ def test_behind_an_unknown_server_failing_keep_alives_tell_and_the_stream_says_s
 
 
 def test_with_sensing_turned_off_a_half_close_is_no_end_and_failing_keep_alives_tell(
-    fleet: Fleet, switchboard: Switchboard
+    fleet: Fleet[Server], switchboard: Switchboard
 ):
     server = fleet(KINDS["gthread"])
     options = SILENT | {"keep_alive": 0.05, "sense_disconnect": False}
@@ -132,7 +132,7 @@ def test_with_sensing_turned_off_a_half_close_is_no_end_and_failing_keep_alives_
     assert (said["on_close"], said["senses"]) == ("client_gone", False)
 
 
-def test_a_stream_that_is_seen_says_that_it_senses(fleet: Fleet, switchboard: Switchboard):
+def test_a_stream_that_is_seen_says_that_it_senses(fleet: Fleet[Server], switchboard: Switchboard):
     server = fleet(KINDS["gthread"])
     wire, response = server.open(path(do="idle", line=switchboard.port, options=SILENT))
     with wire:

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.live.frameworks.http import Response
+from tests.http_client import Response
 from tests.live.frameworks.switchboard import Switchboard
+from tests.servers import HOOKS, Kind, Server, Wire, eventually
 
-from .servers import FIRST, OPENING, Kind, Server, Wire, eventually, gunicorn, launch, path
+from .kinds import FIRST, OPENING, gunicorn, launch, path
 
 #: What gunicorn would wait for streams that don't end. No test here may take half as long.
 GRACE = 40
-HOOKS = "tests/live/streams/gunicorn_hooks.py"
 FAREWELL = b"event: farewell\ndata: goodbye\n\n"
 SILENT = {"keep_alive": 60, "max_streams": None}
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, Event, Subscription, open_broker
+from tests.redis_server import RedisServer
 
 from .clients import Client, Join, await_that
-from .redis_server import RedisServer
 
 Open = Callable[..., Broker]
 

@@ -22,8 +22,7 @@ from ssesync.channels import election as module
 from ssesync.channels.election import LeaderElection
 from ssesync.testing import Answer, FakeSSEServer, Pause, RecordedRequest, Steps
 from ssesync.testing.steps import chunk
-
-from .redis_server import RedisServer
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 10.0

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from ssesync import Event, Subscription, open_broker
+from tests.redis_server import RedisServer
 
 from .conftest import got, numbered, published, texts
-from .redis_server import RedisServer
 from .test_contract import place
 
 CHANNELS = ("a", "b", "c:1", "c:2")

@@ -17,9 +17,9 @@ import redis
 import trustme
 
 from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason, SettingsError, open_broker
+from tests.redis_server import RedisServer, lasting_port
 
 from .conftest import got, numbered, published, texts
-from .redis_server import RedisServer, lasting_port
 from .test_contract import eventually, place
 from .test_sqlite import forked, publishing
 

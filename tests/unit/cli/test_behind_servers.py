@@ -13,9 +13,9 @@ import trustme
 
 from ssesync import Event
 from ssesync.testing import FakeSSEServer, Pause, RecordedRequest, head
-from tests.examples.servers import gunicorn
+from tests.examples.started import gunicorn
 from tests.live.streams.nginx import nginx_with
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
 
 from .runs import doctor, run
 

@@ -13,7 +13,7 @@ import pytest
 
 from ssesync.cli import main
 from ssesync.testing import Answer, FakeSSEServer
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
 
 from .runs import PATIENCE, RUNNER, run, start
 

@@ -8,10 +8,10 @@ import brotli
 import pytest
 
 from ssesync.wire import Decoder
-from tests.live.streams.servers import Kind, Server, eventually, gunicorn, running
+from tests.servers import Kind, Server, eventually, gunicorn, running
 
 OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--preload")
-KIND = Kind("extended", gunicorn(*OPTIONS, "tests.unit.flask_skin.extended_app:app"))
+KIND = Kind("extended", gunicorn(*OPTIONS, app="tests.unit.flask_skin.extended_app:app"))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from ssesync import Backoff, EventSource
 from ssesync.testing import HOLD, Answer, FakeSSEServer
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
 
 from .following import GEVENT, PATIENCE, Following, Log, in_turn
 from .replay_app import COUNT

@@ -1,4 +1,7 @@
-"""The servers, each started as a process of its own: how, and the ways of reaching and leaving it."""
+"""Servers as processes of their own: the command of each, starting, reaching, leaving and ending one.
+
+Which servers a folder's tests use, and what is expected of each there, is in that folder's ``kinds.py``.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Generic, TypeVar
 
-from tests.live.frameworks.http import PATIENCE, Connection, Response
+import trustme
 
-ROOT = Path(__file__).resolve().parents[3]
-#: What every stream begins with.
-OPENING = b":ok\n"
-FIRST = b"data: first\n\n"
+from tests.http_client import PATIENCE, Connection, Response
+
+ROOT = Path(__file__).resolve().parents[1]
+#: gunicorn's configurations: without the library's hooks, and with them.
+SETTINGS = "tests/gunicorn_settings.py"
+HOOKS = "tests/gunicorn_hooks.py"
+#: A server's command, given a listening socket's descriptor and its port.
+Command = Callable[[int, int], list[str]]
+
+GTHREAD = ("--worker-class", "gthread", "--threads", "4")
+SYNC = ("--worker-class", "sync")
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,7 @@ class Kind:
     """A way to start a server."""
 
     name: str
-    #: The command, given a listening socket's descriptor and its port.
-    command: Callable[[int, int], list[str]]
+    command: Command
     #: ``"tcp"``, ``"unix"`` or ``"tls"``.
     transport: str = "tcp"
     #: Can serve while a stream is open.
@@ -43,54 +51,72 @@ class Kind:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def gunicorn(*options: str, config: str = "tests/live/streams/gunicorn_settings.py") -> Callable[[int, int], list[str]]:
-    """The command of a gunicorn with one worker, unless ``options`` say otherwise."""
-
-    def command(descriptor: int, port: int) -> list[str]:
-        return [
-            sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"fd://{descriptor}", "--workers", "1",
-            *(options if "tests." in options[-1] else [*options, "tests.live.streams.app:application"]),
-        ]  # fmt: skip
-
-    return command
-
-
-def launch(name: str) -> Callable[[int, int], list[str]]:
-    return lambda descriptor, port: [sys.executable, "-m", "tests.live.streams.launch", name, str(descriptor)]
-
-
-def runserver(descriptor: int, port: int) -> list[str]:
-    return [sys.executable, "-m", "django", "runserver", "--noreload", f"127.0.0.1:{port}"]
-
-
-def uwsgi(descriptor: int, port: int) -> list[str]:
-    program = shutil.which("uwsgi", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert program is not None
-    return [
-        program, "--http-socket", f"127.0.0.1:{port}", "--master", "--threads", "4", "--die-on-term", "--need-app",
-        "--virtualenv", sys.prefix, "--module", "tests.live.streams.app:application",
+def gunicorn(*options: str, app: str, config: str = SETTINGS) -> Command:
+    """A gunicorn with one worker, unless the options say otherwise."""
+    return lambda descriptor, port: [
+        sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"fd://{descriptor}", "--workers", "1",
+        *options, app,
     ]  # fmt: skip
 
 
-#: Every server, as it can serve a stream.
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("sync", gunicorn("--worker-class", "sync"), concurrent=False),
-        Kind("gthread", gunicorn("--worker-class", "gthread", "--threads", "4")),
-        Kind("gthread_unix", gunicorn("--worker-class", "gthread", "--threads", "4"), transport="unix"),
-        Kind("gthread_tls", gunicorn("--worker-class", "gthread", "--threads", "4"), transport="tls"),
-        Kind("gevent", gunicorn("--worker-class", "gevent")),
-        Kind("gevent_pywsgi", gunicorn("--worker-class", "gevent_pywsgi")),
-        Kind("werkzeug", launch("werkzeug")),
-        Kind("runserver", runserver, inherits=False),
-        Kind("wsgiref", launch("wsgiref"), concurrent=False),
-        Kind("waitress", launch("waitress")),
-        Kind("uwsgi", uwsgi, inherits=False),
-        Kind("cheroot", launch("cheroot")),
-        Kind("pywsgi", launch("pywsgi")),
-    )
-}
+def launch(name: str, app: str) -> Command:
+    """One of the servers of ``tests/launch.py``."""
+    return lambda descriptor, port: [sys.executable, "-m", "tests.launch", name, str(descriptor), app]
+
+
+def runserver(*options: str) -> Command:
+    """Django's own server, with the settings of the environment."""
+    return lambda descriptor, port: [
+        sys.executable, "-m", "django", "runserver", "--noreload", *options, f"127.0.0.1:{port}"
+    ]  # fmt: skip
+
+
+def flask_run(app: str) -> Command:
+    """Flask's own server."""
+    return lambda descriptor, port: [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port)]
+
+
+def uvicorn(app: str) -> Command:
+    """An ASGI server."""
+    return lambda descriptor, port: [
+        sys.executable, "-m", "uvicorn", "--fd", str(descriptor), "--lifespan", "off", app
+    ]  # fmt: skip
+
+
+def uwsgi(app: str, *options: str) -> Command:
+    """uWSGI, which comes as a wheel with its program."""
+    program = shutil.which("uwsgi", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert program is not None
+    return lambda descriptor, port: [
+        program, "--http-socket", f"127.0.0.1:{port}", "--master", "--threads", "4", "--die-on-term", "--need-app",
+        "--virtualenv", sys.prefix, "--module", app, *options,
+    ]  # fmt: skip
+
+
+@dataclass
+class Certificate:
+    """A certificate for 127.0.0.1: gunicorn's options for it, and the context of a client that accepts it."""
+
+    options: list[str]
+    context: ssl.SSLContext
+
+    @classmethod
+    def issue(cls, folder: Path) -> Certificate:
+        """Make one, with its files in a folder."""
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+        issued.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        return cls(["--certfile", str(folder / "certificate.pem"), "--keyfile", str(folder / "key.pem")], context)
+
+    def added_to(self, kind: Any) -> Any:
+        """The kind with the options in front of its application, if it serves over TLS."""
+        plain = kind.command
+        if kind.transport != "tls":
+            return kind
+        return replace(kind, command=lambda *where: [*plain(*where)[:-1], *self.options, plain(*where)[-1]])
 
 
 class Wire(Connection):
@@ -127,19 +153,15 @@ class Wire(Connection):
         return bool(self.received)
 
 
-def path(
-    place: str = "/stream", *, line: int | None = None, options: dict[str, Any] | None = None, **query: Any
-) -> str:
-    """The path of a stream with options."""
-    if line is not None:
-        query["line"] = line
-    if options is not None:
-        query["options"] = quote(json.dumps(options))
-    return f"{place}?{'&'.join(f'{name}={value}' for name, value in query.items())}"
-
-
 class Server:
     """A running server. Its log is a file that :meth:`log` reads."""
+
+    #: Connections that may wait to be accepted.
+    backlog = 128
+    #: An ordinary request that is answered once the server is ready, and with what; ``None`` is anything.
+    ready: tuple[str, str | None] = ("/plain", "plain")
+    #: For Django, where the kind's environment does not say it.
+    django_settings = "tests.live.streams.django_settings"
 
     def __init__(self, kind: Kind, folder: Path, tls: ssl.SSLContext | None = None, **sockopts: int) -> None:
         self.kind = kind
@@ -147,7 +169,7 @@ class Server:
         self._log = folder / "log"
         self._unix = str(folder / "socket")
         environment = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "tests.live.streams.django_settings",
+            "DJANGO_SETTINGS_MODULE": self.django_settings,
             "TESTS_DATABASE": str(folder / "database.sqlite3"),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
@@ -182,10 +204,10 @@ class Server:
 
     def _listen(self) -> socket.socket:
         if self.kind.transport != "unix":
-            return socket.create_server(("127.0.0.1", 0), backlog=128)
+            return socket.create_server(("127.0.0.1", 0), backlog=self.backlog)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self._unix)
-        listener.listen(128)
+        listener.listen(self.backlog)
         return listener
 
     def _wait_until_ready(self) -> None:
@@ -193,7 +215,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.kind.name} ended with {self.process.returncode}:\n{self.log()}")
             try:
-                return self.fetch("/plain") == "plain"
+                return self.fetch(self.ready[0]) == self.ready[1] or self.ready[1] is None
             except (OSError, EOFError):
                 return False
 
@@ -240,8 +262,15 @@ class Server:
         state: dict[str, Any] = json.loads(self.fetch("/state"))
         return state
 
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
+    def log(self, start: int = 0) -> str:
+        """What it has logged, from a place on that :attr:`log_size` gave."""
+        with self._log.open("rb") as log:
+            log.seek(start)
+            return log.read().decode(errors="replace")
+
+    @property
+    def log_size(self) -> int:
+        return self._log.stat().st_size
 
     def logs(self, text: str) -> bool:
         return eventually(lambda: text in self.log())
@@ -284,3 +313,41 @@ def running(kind: Kind, folder: Path, tls: ssl.SSLContext | None = None, **socko
         yield server
     finally:
         server.stop()
+
+
+S = TypeVar("S", bound=Server)
+
+
+class Fleet(Generic[S]):
+    """Starts each server when it is first asked for; ends all together.
+
+    :param make: starts a server of a kind, with a folder of its own.
+    """
+
+    def __init__(self, folder: Path, make: Callable[[Any, Path], S]) -> None:
+        self._folder = folder
+        self._make = make
+        self._count = 0
+        self._running: dict[str, S] = {}
+
+    def __call__(self, kind: Any) -> S:
+        if kind.name not in self._running:
+            self._running[kind.name] = self.start(kind)
+        return self._running[kind.name]
+
+    def start(self, kind: Any) -> S:
+        """A new one, which the caller ends."""
+        # Short, as a unix socket's path may have 107 bytes.
+        folder = self._folder / str(self._count)
+        self._count += 1
+        folder.mkdir()
+        return self._make(kind, folder)
+
+    def __enter__(self) -> Fleet[S]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._running.values():
+            server.process.terminate()
+        for server in self._running.values():
+            server.stop()

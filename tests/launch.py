@@ -1,4 +1,6 @@
-"""Runs the servers that are started from Python: ``python -m tests.live.streams.launch SERVER DESCRIPTOR``.
+"""Runs the servers that are started from Python: ``python -m tests.launch SERVER DESCRIPTOR MODULE:APPLICATION``.
+
+The descriptor is that of a listening socket, over TCP or a unix one, so no port has to be found.
 
 Without a handler for SIGTERM: what one of ours does in front of none is for the tests to see.
 """
@@ -6,7 +8,6 @@ Without a handler for SIGTERM: what one of ours does in front of none is for the
 from __future__ import annotations
 
 import importlib
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -18,18 +19,16 @@ if sys.argv[1:2] == ["pywsgi"]:
     monkey.patch_all()
 
 
-def serve_werkzeug(listener: socket.socket, application: Any) -> None:
+def serve_werkzeug(listener: socket.socket, application: Any, threaded: bool = True) -> None:
     from werkzeug.serving import make_server
 
-    host, port = listener.getsockname()
-    make_server(host, port, application, threaded=True, fd=listener.fileno()).serve_forever()
+    name = listener.getsockname()
+    host, port = (f"unix://{name}", 0) if listener.family == socket.AF_UNIX else name
+    make_server(host, port, application, threaded=threaded, fd=listener.fileno()).serve_forever()
 
 
 def serve_werkzeug_alone(listener: socket.socket, application: Any) -> None:
-    from werkzeug.serving import make_server
-
-    host, port = listener.getsockname()
-    make_server(host, port, application, threaded=False, fd=listener.fileno()).serve_forever()
+    serve_werkzeug(listener, application, threaded=False)
 
 
 def serve_wsgiref(listener: socket.socket, application: Any) -> None:
@@ -75,5 +74,6 @@ SERVERS: dict[str, Callable[[socket.socket, Any], None]] = {
 }
 
 if __name__ == "__main__":
-    name = os.environ.get("TESTS_APPLICATION", "tests.live.streams.app")
-    SERVERS[sys.argv[1]](socket.socket(fileno=int(sys.argv[2])), importlib.import_module(name).application)
+    _, server, descriptor, place = sys.argv
+    module, _, name = place.partition(":")
+    SERVERS[server](socket.socket(fileno=int(descriptor)), getattr(importlib.import_module(module), name))

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from tests.live.streams.servers import ROOT
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
+from tests.servers import HOOKS, ROOT
 
 #: Seconds until what should happen makes the test fail.
 PATIENCE = 90.0
@@ -58,7 +58,7 @@ class Gunicorn:
     def start(self) -> Gunicorn:
         with contextlib.ExitStack() as stack:
             command = [
-                sys.executable, "-m", "gunicorn", "--config", "tests/live/streams/gunicorn_hooks.py", "--threads", "32",
+                sys.executable, "-m", "gunicorn", "--config", HOOKS, "--threads", "32",
                 *self._options,
             ]  # fmt: skip
             bind, descriptors = f"127.0.0.1:{self.port}", []

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
-import shutil
 import ssl
-import sys
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from tests.live.streams import servers as living
-from tests.live.streams.servers import eventually
+from tests import servers
+from tests.servers import GTHREAD, HOOKS, SETTINGS, SYNC, Command, eventually, flask_run, runserver, uwsgi
 
 from . import control
 from .strict import Answer, Strict
 
 OPENING = b":ok\n"
 PLACES = ("flask", "django")
-Command = Callable[[int, int], list[str]]
+APP = "tests.live.detached.app:application"
 
 
 @dataclass(frozen=True)
-class Kind(living.Kind):
+class Kind(servers.Kind):
     """A server, and what becomes of a subscription on it."""
 
     #: The tier that a subscription gets by itself.
@@ -45,39 +40,15 @@ class Kind(living.Kind):
     after_head: bytes = b""
 
 
-def gunicorn(*options: str, config: str = "gunicorn_settings") -> Command:
-    """One worker, unless the options say otherwise."""
-    return lambda descriptor, port: [
-        sys.executable, "-m", "gunicorn", "--config", f"tests/live/detached/{config}.py", "--bind", f"fd://{descriptor}",
-        "--workers", "1", *options, "tests.live.detached.app:application",
-    ]  # fmt: skip
+def gunicorn(*options: str, config: str = SETTINGS) -> Command:
+    """With an access log, and where there are no hooks, little time for streams that don't end."""
+    grace = ("--graceful-timeout", "5") if config == SETTINGS else ()
+    return servers.gunicorn("--access-logfile", "-", *grace, *options, app=APP, config=config)
 
 
 def launch(name: str) -> Command:
-    return lambda descriptor, port: [sys.executable, "-m", "tests.live.detached.launch", name, str(descriptor)]
+    return servers.launch(name, APP)
 
-
-def runserver(*options: str) -> Command:
-    return lambda descriptor, port: [
-        sys.executable, "-m", "django", "runserver", "--noreload", *options, f"127.0.0.1:{port}"
-    ]  # fmt: skip
-
-
-def flask_run(descriptor: int, port: int) -> list[str]:
-    return [sys.executable, "-m", "flask", "--app", "tests.live.detached.app:flask_app", "run", "--port", str(port)]
-
-
-def uwsgi(descriptor: int, port: int) -> list[str]:
-    program = shutil.which("uwsgi", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert program is not None
-    return [
-        program, "--http-socket", f"127.0.0.1:{port}", "--master", "--threads", "4", "--die-on-term", "--need-app",
-        "--virtualenv", sys.prefix, "--module", "tests.live.detached.app:application",
-    ]  # fmt: skip
-
-
-GTHREAD = ("--worker-class", "gthread", "--threads", "4")
-SYNC = ("--worker-class", "sync")
 
 OLD = ("HTTP/1.0", "HTTP/1.0")
 NEW = ("HTTP/1.1", "HTTP/1.1")
@@ -94,7 +65,7 @@ KINDS = {
         Kind("gthread_unix", gunicorn(*GTHREAD), transport="unix", reusable=True),
         Kind(
             "gthread_preload",
-            gunicorn(*GTHREAD, "--preload", config="gunicorn_hooks"),
+            gunicorn(*GTHREAD, "--preload", config=HOOKS),
             reusable=True,
             environment={"TESTS_USE_EARLY": "1"},
         ),
@@ -103,12 +74,12 @@ KINDS = {
         Kind("werkzeug", launch("werkzeug"), **THREADED),
         Kind("werkzeug_alone", launch("werkzeug_alone"), **ALONE),
         Kind("werkzeug_unix", launch("werkzeug"), transport="unix", **THREADED),
-        Kind("flask_run", flask_run, inherits=False, **THREADED),
+        Kind("flask_run", flask_run("tests.live.detached.app:flask_app"), inherits=False, **THREADED),
         Kind("runserver", runserver(), inherits=False, framing=RAW, version=NEW, reusable=True),
         Kind("runserver_alone", runserver("--nothreading"), inherits=False, framing=RAW, version=NEW, concurrent=False),
         Kind("wsgiref", launch("wsgiref"), tier="served", **ALONE),
         Kind("cheroot", launch("cheroot"), tier="served", version=NEW, reusable=True),
-        Kind("uwsgi", uwsgi, tier="served", inherits=False, framing=RAW),
+        Kind("uwsgi", uwsgi(APP), tier="served", inherits=False, framing=RAW),
         # It sends the last chunk after HEAD too.
         Kind("waitress", launch("waitress"), tier="served", opted="served", after_head=b"0\r\n\r\n"),
         Kind("gevent", gunicorn("--worker-class", "gevent"), tier="served", opted="served", reusable=True),
@@ -123,17 +94,17 @@ ABLE = [kind.name for kind in KINDS.values() if kind.opted == "detached"]
 MAKES = ["gthread", "sync_unix", "werkzeug", "werkzeug_alone", "runserver", "wsgiref", "cheroot", "uwsgi"]
 
 
-class Server(living.Server):
+class Server(servers.Server):
     """A running server, and what it holds when nobody is there."""
 
     kind: Kind
+    django_settings = "tests.live.detached.django_settings"
     #: What it held before the test.
     base: dict[str, Any]
 
     def __init__(self, kind: Kind, folder: Path, tls: ssl.SSLContext | None = None) -> None:
-        environment = {"DJANGO_SETTINGS_MODULE": "tests.live.detached.django_settings", **kind.environment}
         self.door = folder / "door"
-        super().__init__(replace(kind, environment=environment), folder, tls)
+        super().__init__(kind, folder, tls)
         try:
             self._warm_up()
         except BaseException:
@@ -308,42 +279,3 @@ def event(event_id: str, data: Any) -> bytes:
     """An event as it is to be on the wire."""
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
     return f"id: {event_id}\ndata: {text}\n\n".encode()
-
-
-class Fleet:
-    """Starts each server when it is first asked for; ends all together."""
-
-    def __init__(self, folder: Path, tls: tuple[list[str], ssl.SSLContext]) -> None:
-        self._folder = folder
-        self._tls = tls
-        self._numbers = itertools.count()
-        self.running: dict[str, Server] = {}
-
-    def __call__(self, kind: Kind | str) -> Server:
-        kind = KINDS[kind] if isinstance(kind, str) else kind
-        if kind.name not in self.running:
-            self.running[kind.name] = self.start(kind)
-        return self.running[kind.name]
-
-    def start(self, kind: Kind) -> Server:
-        context = None
-        if kind.transport == "tls":
-            options, context = self._tls
-            plain = kind.command
-            kind = replace(kind, command=lambda *where: [*plain(*where)[:-1], *options, plain(*where)[-1]])
-        # Short, as a unix socket's path may have 107 bytes.
-        folder = self._folder / str(next(self._numbers))
-        folder.mkdir()
-        return Server(kind, folder, context)
-
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, folder: Path, tls: tuple[list[str], ssl.SSLContext]) -> Iterator[Fleet]:
-        fleet = cls(folder, tls)
-        try:
-            yield fleet
-        finally:
-            for server in fleet.running.values():
-                server.process.terminate()
-            for server in fleet.running.values():
-                server.stop()

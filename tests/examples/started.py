@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from ssesync import Reader, add_accept_mime, set_last_event_id
-from tests.unit.channels.redis_server import lasting_port
+from tests.redis_server import lasting_port
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_projects"

@@ -14,20 +14,16 @@ import psutil
 from gunicorn.config import KNOWN_SETTINGS
 
 from ssesync import open_broker
-from tests.live.channels.servers import PATIENCE, lasting_port
-from tests.live.streams.servers import Kind, Server, eventually, gunicorn, launch, runserver
+from tests.live.channels.processes import PATIENCE, lasting_port
+from tests.servers import GTHREAD, HOOKS, SETTINGS, SYNC, Kind, Server, eventually, gunicorn, launch, runserver
 
 from .clients import Came
 from .crowd import Address, Crowd
 
 #: What gunicorn would wait for streams that don't end. No test here may take half as long.
 GRACE = 40
-HOOKS = "tests/live/streams/gunicorn_hooks.py"
 HOOKS_AS_DOCUMENTED = "python:ssesync.gunicorn"
-APPLICATION = "tests.load.app:application"
-
-GTHREAD = ("--worker-class", "gthread", "--threads", "4")
-SYNC = ("--worker-class", "sync")
+APP = "tests.load.app:application"
 
 
 def with_gunicorn(
@@ -44,8 +40,8 @@ def with_gunicorn(
     if hooks == HOOKS_AS_DOCUMENTED and "control_socket_disable" in {setting.name for setting in KNOWN_SETTINGS}:
         options = ("--no-control-socket", *options)
     command = gunicorn(
-        "--graceful-timeout", str(GRACE), "--timeout", "120", *options, "--workers", str(workers), APPLICATION,
-        config=hooks or "tests/live/streams/gunicorn_settings.py",
+        "--graceful-timeout", str(GRACE), "--timeout", "120", *options, "--workers", str(workers),
+        app=APP, config=hooks or SETTINGS,
     )  # fmt: skip
     return Kind(name, command, environment=environment or {})
 
@@ -53,8 +49,8 @@ def with_gunicorn(
 #: One of each.
 GTHREAD_KIND = with_gunicorn("gthread", *GTHREAD)
 SYNC_KIND = with_gunicorn("sync", *SYNC)
-WERKZEUG_KIND = Kind("werkzeug", launch("werkzeug"))
-RUNSERVER_KIND = Kind("runserver", runserver, inherits=False)
+WERKZEUG_KIND = Kind("werkzeug", launch("werkzeug", APP))
+RUNSERVER_KIND = Kind("runserver", runserver(), inherits=False)
 ALL = [GTHREAD_KIND, SYNC_KIND, WERKZEUG_KIND, RUNSERVER_KIND]
 #: How many may be connecting to one at once: what its queue has room for.
 AT_ONCE = {"runserver": 6}
@@ -62,6 +58,8 @@ AT_ONCE = {"runserver": 6}
 
 class Lasting(Server):
     """A server that can be started again where it was."""
+
+    django_settings = "tests.load.django_settings"
 
     def __init__(self, kind: Kind, folder: Path, broker: str, **sockopts: int) -> None:
         self._place = (kind, folder, sockopts)
@@ -76,8 +74,6 @@ class Lasting(Server):
         folder.mkdir(parents=True, exist_ok=True)
         environment = {
             "TESTS_BROKER": self.broker,
-            "TESTS_APPLICATION": "tests.load.app",
-            "DJANGO_SETTINGS_MODULE": "tests.load.django_settings",
             **kind.environment,
         }
         Server.__init__(

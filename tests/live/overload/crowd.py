@@ -7,7 +7,6 @@ import resource
 import selectors
 import shlex
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,37 +15,26 @@ from types import TracebackType
 
 import pytest
 
-from tests.live.detached.servers import uwsgi as uwsgi_command
-from tests.live.streams import servers as living
-from tests.live.streams.servers import Kind
+from tests import servers
+from tests.servers import HOOKS, Command, Kind, flask_run, uwsgi
 
 #: Seconds without any progress after which a crowd is given up.
 CROWDS_PATIENCE = 40.0
+APP = "tests.live.overload.app:app"
 BROWSERS = "text/event-stream"
 #: What a stream begins with: by itself, and while refused clients are still to come back.
 OPENINGS = (b":ok\n", b"retry: 3000\n")
 
 
-def gunicorn(*options: str) -> Callable[[int, int], list[str]]:
-    return lambda descriptor, port: [
-        sys.executable, "-m", "gunicorn", "--config", "tests/live/overload/gunicorn_settings.py", "--bind",
-        f"fd://{descriptor}", "--workers", "1", *options, "tests.live.overload.app:app",
-    ]  # fmt: skip
+def gunicorn(*options: str, config: str = HOOKS) -> Command:
+    return servers.gunicorn("--graceful-timeout", "5", *options, app=APP, config=config)
 
 
-def flask_run(descriptor: int, port: int) -> list[str]:
-    return [sys.executable, "-m", "flask", "--app", "tests.live.overload.app:app", "run", "--port", str(port)]
-
-
-def uwsgi(descriptor: int, port: int) -> list[str]:
-    command = uwsgi_command(descriptor, port)
-    return [*command[:-1], "tests.live.overload.app:app", "--listen", "128"]
-
-
-GTHREAD = Kind("gthread", gunicorn("--worker-class", "gthread", "--threads", "4"))
-SYNC = Kind("sync", gunicorn("--worker-class", "sync"))
-WERKZEUG = Kind("werkzeug", flask_run, inherits=False)
-UWSGI = Kind("uwsgi", uwsgi, inherits=False)
+GTHREAD = Kind("gthread", gunicorn(*servers.GTHREAD))
+SYNC = Kind("sync", gunicorn(*servers.SYNC))
+WITHOUT_HOOKS = Kind("without hooks", gunicorn(*servers.GTHREAD, config=servers.SETTINGS))
+WERKZEUG = Kind("werkzeug", flask_run(APP), inherits=False)
+UWSGI = Kind("uwsgi", uwsgi(APP, "--listen", "128"), inherits=False)
 
 
 def limited(kind: Kind, soft: int, hard: int | None = None, **environment: str) -> Kind:
@@ -63,11 +51,10 @@ def limited(kind: Kind, soft: int, hard: int | None = None, **environment: str) 
     return replace(kind, command=command, environment={**kind.environment, **environment})
 
 
-class Server(living.Server):
-    """A running server with a queue of listening that a crowd fits into."""
+class Server(servers.Server):
+    """A running server with room for a crowd in the queue of its listening socket."""
 
-    def _listen(self) -> socket.socket:
-        return socket.create_server(("127.0.0.1", 0), backlog=4096)
+    backlog = 4096
 
     def pid(self) -> int:
         return int(self.state()["pid"])

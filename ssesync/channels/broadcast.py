@@ -87,7 +87,7 @@ class BroadcastGroups:
             if self._broker._closed:
                 raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
-            dispatcher.detach(connection)
+            dispatcher.remove(connection)
             if source.release():
                 detached.call_soon(source.end)
             raise
@@ -210,7 +210,7 @@ class ChannelSource:
         """See :class:`ssesync.detached.source.Source`."""
         registration: Registration = connection.registration
         self._index.remove(connection.fd, registration.channels, registration.patterns)
-        self._broker.dispatcher.detach(connection)
+        self._broker.dispatcher.remove(connection)
         if self.release():
             self.end()
 

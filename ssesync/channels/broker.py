@@ -1,12 +1,12 @@
-"""Brokers: where what is published is kept, and how it gets to those who subscribe.
+"""Brokers: they keep what is published and deliver it to subscribers.
 
 The contract, which one suite of tests holds every broker to:
 
 - Each event gets a number, its *seq*, higher than that of every event published before it, in whatever channel. A
-  client's last event ID, ``<epoch>-<seq>``, so tells how far it has come in all of its channels.
+  client's last event ID, ``<epoch>-<seq>``, so is its position in all of its channels.
 - The log keeps a channel's last events, bounded by number, bytes and age. A client that comes back with an id gets
-  what came after it, in order, without a gap or a duplicate, and then what comes live. If the log can't tell of all
-  of that, it gets one ``reset`` event instead. A client that sends no id gets what comes live.
+  what came after it, in order, without a gap or a duplicate, and then what comes live. If the log does not have all
+  of that any more, it gets one ``reset`` event instead. A client that sends no id gets what comes live.
 - ``publish`` returns when the event is in the log, and raises if it is not. It never waits for a subscriber.
 - A process has one listener, however many subscribe; a forked child gets its own.
 """
@@ -16,13 +16,12 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokerBusy, BrokerClosed, ChannelError, CloseReason, excerpt
+from ..errors import BrokerClosed, ChannelError, CloseReason, excerpt
 from ..event import dump_json
 from ..locks import make_lock
 from ..validation import check_number
@@ -34,7 +33,8 @@ from .log import Page
 from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
 from .options import Limits, checked_options
 from .policy import Policy
-from .reentry import Wakeup, entered
+from .reentry import entered
+from .starting import SharedStart
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -43,14 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 logger = logging.getLogger("ssesync")
-
-
-class Start:
-    """One thread's attempt to start listening, for which the others wait."""
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.over = Wakeup()
 
 
 class Broker:
@@ -83,10 +75,9 @@ class Broker:
     def _reset(self) -> None:
         """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
         self._lock = make_lock("channels.broker")
-        self._start: Start | None = None
-        self._listening: list[bool] = []  # True, while it listens: taken out by the one who ends it
+        self._listening = SharedStart(self._lock, self._listen, self._check_open)
         self._claims: dict[str, float] = {}
-        #: Who subscribes in this process.
+        #: The subscribers of this process.
         self.dispatcher = Dispatcher()
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
@@ -99,11 +90,13 @@ class Broker:
         type: str | None = None,
         dumps: Callable[[Any], str | bytes] | None = None,
     ) -> str:
-        """Publish an event to a channel; the id it got.
+        """Publish an event to a channel.
 
+        :param channel: the channel's name.
         :param event: an :class:`Event` without an id, text, or anything that JSON can hold.
         :param type: the event's type, where ``event`` is no :class:`Event`.
         :param dumps: the JSON encoder.
+        :return: the event's id.
         :raises BrokerError: it is not in the log; see :class:`BrokerUnavailable` for the one exception.
         :raises ChannelError: no channel can have this name.
         :raises EventError: the event has an id, or no data, or can't be written.
@@ -120,19 +113,29 @@ class Broker:
         dumps: Callable[[Any], str | bytes] | None = None,
     ) -> Callable[[], str]:
         """As :meth:`publish`, in two steps: the event is checked and encoded now, and published when the result is
-        called, after a transaction's commit say."""
+        called, after a transaction's commit say.
+
+        :param channel: the channel's name.
+        :param event: see :meth:`publish`.
+        :param type: see :meth:`publish`.
+        :param dumps: the JSON encoder.
+        :return: a function that publishes the event and returns its id.
+        :raises ChannelError: no channel can have this name.
+        :raises EventError: the event has an id, or no data, or can't be written.
+        :raises TypeError: the event is nothing that can be sent.
+        """
         return functools.partial(self._publish, check_channel(channel), body_of(event, type, dumps))
 
     def position(self) -> str:
         """The id of the last event that was published, in whatever channel.
 
         With it as ``last_event_id``, a subscription that is made later misses nothing that was published meanwhile: ask
-        for it first, then look at the state that you show, and subscribe when the page is there.
+        for it first, then read the state that you show, and subscribe when the page is there.
 
+        :return: the id.
         :raises BrokerError: the log can't be reached or used.
         """
-        if self._closed:
-            raise BrokerClosed("the broker is closed")
+        self._check_open()
         epoch, head = self._head()
         return f"{epoch}-{head}"
 
@@ -166,12 +169,14 @@ class Broker:
     ) -> Subscription:
         """Subscribe to channels. All that is published from now on comes, and before it what came after an id.
 
+        :param channels: the channels' names.
         :param patterns: more channels, also such as don't exist yet: in ``"room:*"``, ``*`` stands for any characters.
             Never make one of what a client sends.
         :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed.
         :param key: whose subscription this is, a user's name say, for :meth:`revoke`.
         :param policy: ``overflow``, ``coalesce``, ``max_pending_events``, ``max_pending_bytes``, ``patience``,
             ``reset_event``, ``dropped_event``; see :class:`ssesync.channels.policy.Policy`.
+        :return: the subscription.
         :raises BrokerError: the log can't be reached or used.
         :raises ChannelError: no channel can have this name.
         :raises SettingsError: a policy that does not exist or can't work.
@@ -188,13 +193,13 @@ class Broker:
         self._ensure_listening()
         subscription = Subscription(self, names, globs, checked, key)
         subscriber = subscription._subscriber
-        self.dispatcher.attach(subscriber, names, globs, key)
+        self.dispatcher.add(subscriber, names, globs, key)
         self._attached()
         if last_event_id:
             subscriber.start(*(parse_id(last_event_id) or ("", 0)), from_log=True)
         else:
-            # Asked after the dispatcher had it: what was published before this is not for it, and what comes after
-            # can't pass it by.
+            # Asked after it was added to the dispatcher: what was published before this is not for it, and what comes
+            # after is offered to it.
             subscriber.start(*self._head(), from_log=False)
         if self._closed:
             subscription.cancel(CloseReason.SHUTDOWN)
@@ -211,9 +216,14 @@ class Broker:
         return self._broadcast_groups
 
     def subscriber_count(self, channel: str, *, local: bool = False) -> int:
-        """How many subscribe to a channel: in all processes where the broker can tell, or only in this one.
+        """Count the subscribers of a channel: in all processes where the broker knows them, or only in this one.
 
-        Those of other processes are told within a second or so. Of theirs, those who have it by a pattern don't count.
+        Those of other processes are known within a second or so. Of theirs, subscribers by a pattern don't count.
+
+        :param channel: the channel's name.
+        :param local: only those in this process.
+        :return: how many there are.
+        :raises BrokerError: the broker can't be asked.
         """
         check_channel(channel)
         here = self.dispatcher.count(channel)
@@ -225,29 +235,32 @@ class Broker:
         They end at once with the reason ``revoked``, and nothing that waits is sent. Their clients come back: so have
         your own check refuse them first.
 
-        :raises BrokerError: other processes can't be told. In this one they are ended.
+        :param key: the key.
+        :param channel: end only those that have this channel.
+        :raises BrokerError: other processes can't be reached. In this one they are ended.
         """
         if not isinstance(key, str):
             raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
         if channel is not None:
             check_channel(channel)
         self.dispatcher.revoke(key, channel)
-        self._tell({"revoke": key, "channel": channel})
+        self._announce({"revoke": key, "channel": channel})
 
     def use_once(self, token: str, seconds: float) -> bool:
-        """Whether this is the first time that anyone asks for this token, in any process that has opened the same log.
+        """Use a token, which only the first call can, in whatever process that has opened the same log.
 
-        It is what makes a ticket good for one use only. Of any number that ask at the same time one is told so.
+        This is what makes a ticket valid for one use only.
 
-        :param seconds: for how long it is remembered, at least.
-        :raises BrokerError: nobody can tell.
+        :param token: the token.
+        :param seconds: how long it is remembered, at least.
+        :return: whether this call was the first.
+        :raises BrokerError: the broker can't be asked.
         """
         if not isinstance(token, str):
             raise TypeError(f"a token is text, got {type(token).__name__}")
         check_number("seconds", seconds, above=0)
-        if self._closed:
-            raise BrokerClosed("the broker is closed")
-        # However long it is, and whoever looks into the log: it is not to be read there.
+        self._check_open()
+        # Of any length, and not to be read in the log.
         return self._claim(sha256(token.encode()).hexdigest(), seconds)
 
     def close(self) -> None:
@@ -258,26 +271,32 @@ class Broker:
         uses is released when it is over.
         """
         self._closed = True
-        try:
-            self._listening.pop()
-        except IndexError:
-            pass  # it does not listen, or another call ends that
-        else:
+        if self._listening.end():
             self._unlisten()
         self.dispatcher.close(CloseReason.SHUTDOWN)
         self._release()
 
     def snapshot(self) -> dict[str, Any]:
-        """What this process has done, as plain values: ``subscribers`` now, and since its start ``published`` events,
-        ``disconnected`` subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``."""
+        """What this process has done.
+
+        :return: plain values: ``subscribers`` now, and since its start ``published`` events, ``disconnected``
+            subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``.
+        """
         names = ("published", "disconnected", "dropped", "coalesced", "resets")
         return {"subscribers": len(self.dispatcher), **{name: self._counters[name] for name in names}}
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
-        """Say, once in a process, that this broker can't serve several processes, if the WSGI environ tells of some."""
+        """Log a warning, once in a process, if this broker can't serve the several processes that a server has.
+
+        :param environ: the WSGI environ of a request.
+        """
 
     def count(self, name: str, by: int) -> None:
-        """Count for :meth:`snapshot`. It waits for no lock."""
+        """Count for :meth:`snapshot`. It waits for no lock.
+
+        :param name: the counter.
+        :param by: how much to add.
+        """
         self._counters.add(name, by)
 
     def __enter__(self) -> Broker:
@@ -289,7 +308,10 @@ class Broker:
     # What a broker fills in.
 
     def _append(self, channel: str, body: bytes) -> str:
-        """Put an event into the log and make it known to the listeners; its id."""
+        """Put an event into the log and make it known to the listeners.
+
+        :return: its id.
+        """
         raise NotImplementedError
 
     def _head(self) -> tuple[str, int]:
@@ -297,17 +319,14 @@ class Broker:
         raise NotImplementedError
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
-        """What the log has of channels after a place, at one moment, in order; up to ``limit`` events of it.
-
-        :raises BrokerError: the log can't be read.
-        """
+        """See :class:`ssesync.channels.log.Log`."""
         raise NotImplementedError
 
     def _listen(self) -> None:
-        """Set the dispatcher's place to the log's head and, from then on, deliver to it what is appended."""
+        """Set the dispatcher's position to the log's head and, from then on, deliver to it what is appended."""
 
     def _attached(self) -> None:
-        """A subscriber has come."""
+        """Called after a subscriber was added."""
 
     def _unlisten(self) -> None:
         """Undo it. Called once for each, perhaps by a signal handler: see :mod:`ssesync.channels.reentry`."""
@@ -316,18 +335,21 @@ class Broker:
         """Release files and connections. Any number of times, perhaps by a signal handler."""
 
     def _before_fork(self) -> list[Callable[[], str]]:
-        """Get ready for a fork; what is to be called in this process afterwards, each of which gives what is to be
-        logged as an error, or ``""``. The child gets :meth:`_reset`."""
+        """Get ready for a fork. In the child, :meth:`_reset` is called afterwards.
+
+        :return: what is to be called in this process afterwards. Each returns what is to be logged as an error, or
+            ``""``.
+        """
         return []
 
     def _count_elsewhere(self, channel: str) -> int:
         return 0
 
     def _claim(self, name: str, seconds: float) -> bool:
-        """See :meth:`use_once`. Without one of the broker's own: within this process."""
+        """See :meth:`use_once`. Here: within this process."""
         now = time.monotonic()
         with entered(), self._lock:
-            # In the order of their making, which is that of their end where all are remembered for as long.
+            # In the order in which they were made, which is that of their ends where all are remembered equally long.
             while self._claims and next(iter(self._claims.values())) < now:
                 del self._claims[next(iter(self._claims))]
             if self._claims.get(name, 0.0) >= now:
@@ -338,18 +360,17 @@ class Broker:
 
     # What they share.
 
-    def _tell(self, control: dict[str, Any]) -> None:
-        """Tell all processes."""
+    def _announce(self, control: dict[str, Any]) -> None:
+        """Send a request to all processes."""
         self._publish(CONTROL, body_of(dump_json(control), None, None))
 
     def _publish(self, channel: str, body: bytes) -> str:
-        if self._closed:
-            raise BrokerClosed("the broker is closed")
+        self._check_open()
         event_id = self._append(channel, body)
         if channel != CONTROL:
             self.count("published", 1)
         if self._closed:
-            self._release()  # by a signal handler, say, after it was looked for above: what was opened since
+            self._release()  # what was opened since: a signal handler, say, closed it after the check above
         return event_id
 
     def _control(self, message: Message) -> None:
@@ -357,31 +378,14 @@ class Broker:
         if "revoke" in control:
             self.dispatcher.revoke(control["revoke"], control.get("channel"))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerClosed("the broker is closed")
+
     def _ensure_listening(self) -> None:
-        """Listen, or wait for the thread that is about to. No lock is held meanwhile, as that may wait for a server."""
         if self._listening and not self._closed:
             return
-        own = Start()
-        try:
-            while self._start is not own:
-                with entered(), self._lock:
-                    if self._closed:
-                        raise BrokerClosed("the broker is closed")
-                    if self._listening:
-                        return
-                    start = self._start = self._start or own
-                if start is not own:
-                    if start.thread == own.thread:
-                        raise BrokerBusy(
-                            "a signal handler can't subscribe while its thread is about to start listening"
-                        )
-                    start.over.wait()
-            self._listen()
-            self._listening.append(True)
-        finally:
-            if self._start is own:
-                self._start = None
-            own.over.set()
+        self._listening.ensure()
         if self._closed:
-            self.close()  # again: it was closed when there was nothing to be ended yet
-            raise BrokerClosed("the broker is closed")
+            self.close()  # again: it was closed when there was nothing to end yet
+            self._check_open()

@@ -1,14 +1,12 @@
-"""The dispatcher: who in this process listens to which channels. Messages come in once and are offered to each.
+"""The dispatcher: who in this process subscribes to which channels. Each message comes in once and is offered to them.
 
-It holds *sinks*, and never waits for one. Sinks come and go from any thread, messages come from one at a time. A sink
-that is attached gets every message that is delivered afterwards; where that begins is ``position``, all before it lies
-in the log.
+It holds *sinks*, and never waits for one. Sinks are added and removed by any thread; messages come from one at a time.
+A sink gets every message that is delivered after it was added: those after ``position``. All before it is in the log.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,32 +20,35 @@ from .reentry import entered, entered_or_inside
 
 __all__ = ["Closable", "Dispatcher", "Registration", "SharedSink", "Sink"]
 
-logger = logging.getLogger("ssesync")
-
 # Messages that are offered to a sink at a time. So a thread that waits is woken once for all of them, not for each:
 # with a thousand threads that made bursts twenty times as fast. A quarter of what may wait for a sink by default.
 _RUN = 64
 # The sinks of a channel are remembered where it has more members than this. Of a user's own channel they are found as
 # fast, and remembering would take memory for each user.
 _FEW = 8
+# Channels whose sinks are remembered.
+_MOST_REMEMBERED = 10_000
 
 
 class Closable(Protocol):
-    """Who has channels. Nothing here may wait; called on any thread."""
+    """A member: what is subscribed to channels. Nothing here may wait; called on any thread."""
 
     def close(self, reason: CloseReason) -> object:
-        """End for a reason of the broker's: it closes, or a right was taken back."""
+        """End it, since the broker closes or a right was taken back.
+
+        :param reason: which of the two.
+        """
 
 
 class Sink(Protocol):
-    """What a dispatcher feeds. Nothing here may wait; called on the thread that publishes or listens."""
+    """What a dispatcher offers messages to. Nothing here may wait; called on the thread that publishes or listens."""
 
     def offer(self, messages: Sequence[Message]) -> bool:
         """Give messages to the sink.
 
-        :param messages: in order. One that was offered before may come again, and one from before the sink was
-            attached may come: ``seq`` tells.
-        :return: false if the sink has ended, and is to be detached.
+        :param messages: in order. One that was offered before may come again, and one from before the sink was added
+            may come: ``seq`` tells.
+        :return: false if the sink has ended, and is to be removed.
         """
 
     def restarted(self, epoch: str, position: int) -> object:
@@ -69,29 +70,36 @@ class ClosableSink(Sink, Closable, Protocol):
 
 
 class SharedSink(Sink, Protocol):
-    """A sink that several have, who are members by themselves."""
+    """A sink that is offered the messages of several members."""
 
     def revoked(self, who: Closable) -> object:
-        """One of those who have this is not to get what is offered from now on."""
+        """Report that a member is not to get what is offered from now on.
+
+        :param who: the member.
+        """
 
 
 @dataclass(eq=False, slots=True)
 class Registration:
-    """What the dispatcher knows of one who has channels."""
+    """What the dispatcher knows of a member."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
     key: str | None
     sink: Sink
-    """What is fed: the member itself, or what it shares with others."""
+    """What is offered its messages: the member itself, or what it shares with others."""
 
     def covers(self, channel: str) -> bool:
-        """Whether the channel is among those of the member."""
+        """Tell whether a channel is among those of the member.
+
+        :param channel: the channel's name.
+        :return: whether it is.
+        """
         return channel in self.channels or any(matches(each, channel) for each in self.patterns)
 
 
 class Dispatcher:
-    """See the module. Its methods may be called from any thread but for :meth:`claim` and :meth:`deliver`, whose
+    """See the module. Its methods may be called from any thread but for :meth:`advance` and :meth:`deliver`, whose
     callers come one at a time."""
 
     def __init__(self) -> None:
@@ -99,62 +107,85 @@ class Dispatcher:
         self._members: dict[Closable, Registration] = {}
         self._index: Index[Closable] = Index()
         self._keys: dict[str, Closable | dict[Closable, None]] = {}
-        self._replaced: dict[Closable, Closable] = {}  # who is about to go, by who has come instead
-        self._snapshots: dict[str, tuple[Sink, ...]] = {}
-        self._gone: deque[Any] = deque()
-        #: Which log ``position`` is a place of.
+        self._replaced: dict[Closable, Closable] = {}  # a member that is about to be removed, by the one in its place
+        self._remembered: dict[str, tuple[Sink, ...]] = {}  # the sinks of a channel
+        self._removed: deque[Any] = deque()  # members that are to be removed
+        #: Which log ``position`` is a number of.
         self.epoch = ""
-        #: A sink that is attached now gets all that comes after this.
+        #: A sink that is added now is offered all that comes after this.
         self.position = 0
-        self._changed: set[str] | None = None  # until somebody asks: within one process nobody does
+        self._changed: set[str] | None = None  # until it is asked for: within one process it is not
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
 
-    def attach(
+    def add(
         self, sink: ClosableSink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None
     ) -> None:
-        """Offer the sink every message of these channels from now on."""
+        """Add a member that is its own sink.
+
+        :param sink: the member.
+        :param channels: the names of its channels.
+        :param patterns: patterns of more names.
+        :param key: whose it is, see :meth:`revoke`.
+        """
         self._register(sink, Registration(tuple(channels), tuple(patterns), key, sink), None)
 
-    def register(self, who: Closable, member: Registration, instead_of: Closable | None = None) -> tuple[str, int]:
-        """One more has channels, who counts by himself and ends by himself, and gets what a shared sink is offered.
+    def register(self, who: Closable, registration: Registration, replaces: Closable | None = None) -> tuple[str, int]:
+        """Add a member that is counted and closed by itself, and whose sink may be shared with others: that is offered
+        each message once, however many members want it.
 
-        The sink is offered each message once, however many have it. ``instead_of`` is who will be detached next, and
-        who counts no more. The answer: the log and the place in it from which on the sink is offered all messages of
-        these channels. What came before, it may not have been offered.
+        :param who: the member.
+        :param registration: its channels and its sink.
+        :param replaces: a member that is about to be removed, and is not counted any more.
+        :return: the log and the number after which the sink is offered all messages of these channels. A shared sink
+            may not have been offered those before.
         """
-        return self._register(who, member, instead_of)
+        return self._register(who, registration, replaces)
 
-    def _register(self, who: Any, member: Registration, instead_of: Closable | None) -> tuple[str, int]:
+    def _register(self, who: Any, registration: Registration, replaces: Closable | None) -> tuple[str, int]:
         with self._held():
-            self._members[who] = member
-            if instead_of is not None:
-                self._replaced[who] = instead_of
-            self._index.add(who, member.channels, member.patterns)
-            if member.key is not None:
-                put(self._keys, member.key, who)
-            self._changed_at(member, None if member.sink is who else member.sink)
+            self._members[who] = registration
+            if replaces is not None:
+                self._replaced[who] = replaces
+            self._index.add(who, registration.channels, registration.patterns)
+            if registration.key is not None:
+                put(self._keys, registration.key, who)
+            self._note_change(registration, None if registration.sink is who else registration.sink)
             return self.epoch, self.position
 
-    def detach(self, who: Closable) -> None:
-        """Offer the sink nothing more. Any number of times, and also from a destructor, which may run anywhere."""
-        self._gone.append(who)
+    def remove(self, who: Closable) -> None:
+        """Remove a member. Any number of times, and also from a destructor, which may run anywhere.
+
+        :param who: the member.
+        """
+        self._removed.append(who)
         self._purge()
 
     def __len__(self) -> int:
         return len(self._members)
 
     def count(self, channel: str) -> int:
-        """How many have the channel, be it by a pattern."""
+        """Count the members that have a channel, by its name or by a pattern.
+
+        :param channel: the channel's name.
+        :return: how many there are.
+        """
         with self._held():
             return self._count(self._index.having(channel))
 
     def channel_count(self) -> int:
-        """How many channels anyone has by their names."""
+        """Count the channels that members have by their names.
+
+        :return: how many there are.
+        """
         return len(self._index.names)
 
     def take_changed(self, *, every: bool = False) -> dict[str, int]:
-        """The channels whose number of members has changed since the last call, or all of them, with that number."""
+        """Take the channels whose number of members has changed since the last call.
+
+        :param every: all channels, changed or not.
+        :return: the number of members by channel.
+        """
         with self._held():
             changed, self._changed = self._changed, set()
             if every or changed is None:
@@ -164,17 +195,26 @@ class Dispatcher:
     def _count(self, found: Collection[Closable]) -> int:
         return len(found) - sum(new in found and old in found for new, old in self._replaced.items())
 
-    def claim(self, channels: Iterable[str], position: int) -> list[str]:
-        """Take it on to deliver what comes up to ``position``; those of the channels that anyone wants."""
+    def advance(self, channels: Iterable[str], position: int) -> list[str]:
+        """Promise to deliver what comes up to a position: a member that is added from now on gets only what is later.
+
+        :param channels: the channels of these messages.
+        :param position: the number of the last of them.
+        :return: those of the channels that members have, or that the brokers use.
+        """
         with self._held():
             self.position = position
             return [channel for channel in channels if channel == CONTROL or self._sinks_of(channel)]
 
     def deliver(self, messages: Iterable[Message], position: int | None = None) -> None:
-        """Offer messages, in order, to all who have their channels; ``position`` is where they end."""
+        """Offer messages to all members that have their channels.
+
+        :param messages: in order.
+        :param position: the number of the last of them, where :meth:`advance` was not called for it.
+        """
         with self._held():
             if position is not None:
-                # Before they are offered: a sink that comes from now on looks for them in the log.
+                # Before they are offered: a sink that is added from now on finds them in the log.
                 self.position = position
             runs: list[tuple[list[Message], tuple[Sink, ...]]] = []
             for message in messages:
@@ -190,7 +230,7 @@ class Dispatcher:
             # Sink by sink: one that waits is woken once, and finds all of them.
             for sink in sinks:
                 if not sink.offer(run):
-                    self._gone.append(sink)
+                    self._removed.append(sink)
         self._purge()
 
     def restarted(self, epoch: str, position: int) -> None:
@@ -206,7 +246,10 @@ class Dispatcher:
             sink.restarted(epoch, position)
 
     def missed(self, channels: Iterable[str] | None) -> None:
-        """Tell the sinks of some channels, or all, that not everything could be delivered to them."""
+        """Report to sinks that messages could not be delivered, which are in the log.
+
+        :param channels: the channels that they are of; ``None``: any.
+        """
         with self._held():
             found: dict[Sink, list[str] | None] = {}
             if channels is None:
@@ -218,35 +261,43 @@ class Dispatcher:
             sink.missed(names)
 
     def revoke(self, key: str, channel: str | None) -> int:
-        """End the members that a key has, or only those that have the channel; how many that were."""
+        """Close and remove the members that have a key.
+
+        :param key: the key.
+        :param channel: only those that have this channel too; ``None``: all.
+        :return: how many there were.
+        """
         with self._held():
-            members: list[tuple[Any, Registration]] = [(who, self._members[who]) for who in having(self._keys, key)]
-        members = [(who, member) for who, member in members if channel is None or member.covers(channel)]
-        for who, member in members:
-            if member.sink is not who:
-                cast(SharedSink, member.sink).revoked(who)
+            found: list[tuple[Any, Registration]] = [(who, self._members[who]) for who in having(self._keys, key)]
+        found = [(who, registration) for who, registration in found if channel is None or registration.covers(channel)]
+        for who, registration in found:
+            if registration.sink is not who:
+                cast(SharedSink, registration.sink).revoked(who)
             who.close(CloseReason.REVOKED)
-            self.detach(who)
-        return len(members)
+            self.remove(who)
+        return len(found)
 
     def close(self, reason: CloseReason) -> None:
-        """End all members. Any thread, any signal handler: it waits for no lock."""
-        for member in list(self._members):  # one step of the interpreter
-            member.close(reason)
-            self.detach(member)
+        """Close and remove all members. Any thread, any signal handler: it waits for no lock.
+
+        :param reason: why.
+        """
+        for who in list(self._members):  # one step of the interpreter
+            who.close(reason)
+            self.remove(who)
 
     def _all_sinks(self) -> list[Sink]:
-        return list(dict.fromkeys(member.sink for member in self._members.values()))
+        return list(dict.fromkeys(registration.sink for registration in self._members.values()))
 
     def _sinks_of(self, channel: str) -> tuple[Sink, ...]:
-        sinks = self._snapshots.get(channel)
+        sinks = self._remembered.get(channel)
         if sinks is None:
             found = self._index.having(channel)
             sinks = tuple(dict.fromkeys([self._members[who].sink for who in found]))
             if len(found) > _FEW:
-                if len(self._snapshots) > 10_000:
-                    self._snapshots.clear()
-                self._snapshots[channel] = sinks
+                if len(self._remembered) > _MOST_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[channel] = sinks
         return sinks
 
     @contextlib.contextmanager
@@ -258,35 +309,35 @@ class Dispatcher:
             self._purge()
 
     def _purge(self) -> None:
-        # A sink may be let go of by a destructor, on a thread that holds the lock: then it waits in the queue until
-        # the lock is free. Whoever held it comes here after letting go, so nobody stays behind.
-        if not self._gone:
+        # A member may be removed by a destructor, on a thread that holds the lock: then it waits in the queue until the
+        # lock is free. The thread that held it comes here after releasing it, so no member stays.
+        if not self._removed:
             return
         with entered_or_inside():
-            while self._gone and self._lock.acquire(blocking=False):
+            while self._removed and self._lock.acquire(blocking=False):
                 try:
-                    while self._gone:
-                        self._remove(self._gone.popleft())
+                    while self._removed:
+                        self._remove(self._removed.popleft())
                 finally:
                     self._lock.release()
 
     def _remove(self, who: Closable) -> None:
-        member = self._members.pop(who, None)
-        if member is None:
+        registration = self._members.pop(who, None)
+        if registration is None:
             return
         if self._replaced:
             self._replaced = {new: old for new, old in self._replaced.items() if who not in (new, old)}
-        self._index.remove(who, member.channels, member.patterns)
-        if member.key is not None:
-            drop(self._keys, member.key, who)
-        self._changed_at(member)
+        self._index.remove(who, registration.channels, registration.patterns)
+        if registration.key is not None:
+            drop(self._keys, registration.key, who)
+        self._note_change(registration)
 
-    def _changed_at(self, member: Registration, sharing: Sink | None = None) -> None:
+    def _note_change(self, registration: Registration, shared: Sink | None = None) -> None:
         if self._changed is not None:
-            self._changed.update(member.channels)
-        if member.patterns:
-            self._snapshots.clear()
-        for channel in member.channels:
-            # One more who has a sink that is fed already changes nothing.
-            if sharing is None or sharing not in self._snapshots.get(channel, ()):
-                self._snapshots.pop(channel, None)
+            self._changed.update(registration.channels)
+        if registration.patterns:
+            self._remembered.clear()
+        for channel in registration.channels:
+            # One more member changes nothing where its shared sink has the channel already.
+            if shared is None or shared not in self._remembered.get(channel, ()):
+                self._remembered.pop(channel, None)

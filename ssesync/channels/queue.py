@@ -72,7 +72,10 @@ class MessageQueue:
         :param most: about how many bytes; at least one message is taken.
         :return: the event that reports dropped messages, if there is one; and the messages.
         """
-        notes = []
+        if self._by_key is None and self.size <= most and not self._dropped:
+            messages, self._messages, self.size = self._messages, [], 0
+            return [], messages
+        notes: list[bytes] = []
         if self._dropped:
             notes.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
             self._dropped = 0

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CloseReason
 from ..server.source import END, PENDING, Detachable, End, Pending, Pulled
-from .message import Message
 from .policy import Policy
 from .subscriber import ALL, Subscriber
 
@@ -64,7 +63,6 @@ class SubscriptionSource(Detachable):
         self.subscriber = Subscriber(broker, policy, channels, patterns)
         #: Events that come before all others.
         self.first: list[bytes] = []
-        self._given = 0
         self._connection: Connection | None = None  # once another thread serves the client
 
     @property
@@ -99,7 +97,7 @@ class SubscriptionSource(Detachable):
         while True:
             items = subscriber.poll(most)
             if items is None:
-                self._dispatcher.detach(subscriber)
+                self._dispatcher.remove(subscriber)
                 return END
             if not items and subscriber.state.reads_log:
                 remaining = subscriber.retry_at - time.monotonic()
@@ -107,7 +105,6 @@ class SubscriptionSource(Detachable):
                     return self._pending(Pending(again=remaining), waits=waits)
                 items = subscriber.read(_PAGE)
             if items:
-                self._given += sum(isinstance(item, Message) for item in items)
                 return items
             if not subscriber.is_ready:
                 return self._pending(PENDING, waits=waits)
@@ -137,7 +134,7 @@ class SubscriptionSource(Detachable):
             connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back
         elif reason is not None:
             connection.cancel(reason)
-        self._dispatcher.detach(subscriber)
+        self._dispatcher.remove(subscriber)
         return connection
 
     @property
@@ -153,14 +150,14 @@ class SubscriptionSource(Detachable):
     @property
     def events(self) -> int:
         """See :class:`Source`."""
-        return self._given if self._connection is None else self._connection.stats.events
+        return self.subscriber.events if self._connection is None else self._connection.stats.events
 
     def cancel(self, reason: CloseReason | str) -> None:
         """See :class:`Source`."""
         if self._connection is not None:
             self._connection.cancel(reason)
         self.subscriber.close(CloseReason(reason), discard=True)
-        self._dispatcher.detach(self.subscriber)
+        self._dispatcher.remove(self.subscriber)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """See :class:`Source`."""
@@ -168,7 +165,7 @@ class SubscriptionSource(Detachable):
             self._connection.stop(reason, last)
             return  # the subscriber would have it cut off
         self.subscriber.close(CloseReason(reason), last=last)
-        self._dispatcher.detach(self.subscriber)
+        self._dispatcher.remove(self.subscriber)
 
     def close(self) -> None:
         """See :class:`Source`."""
@@ -180,4 +177,4 @@ class SubscriptionSource(Detachable):
         subscriber: Subscriber | None = self.__dict__.get("subscriber")
         if subscriber is not None:
             subscriber.abandon()
-            self._dispatcher.detach(subscriber)
+            self._dispatcher.remove(subscriber)

@@ -173,6 +173,8 @@ class Subscriber:
         self.state = State.LIVE
         #: After the last message that was given to the reader.
         self.position = Position("", -1)
+        #: How many events were given to the reader.
+        self.events = 0
         self._newest = -1  # the number of the last message that was offered
         self._reset: Message | None = None  # to be given before all that waits
         self._ends: list[_End] = []  # the first counts, and stays
@@ -210,7 +212,10 @@ class Subscriber:
             except BaseException:  # of a signal handler, after a message was noted and before it was queued
                 self._miss()
                 raise
-        self._after(wake=changed)
+        if changed and self.on_ready is not None:
+            self.on_ready()
+        if self._ends:
+            self._after()
         return not self._ends
 
     def _offer_coalescing(self, message: Message) -> bool:
@@ -332,7 +337,8 @@ class Subscriber:
         with entered(), self._lock:
             self._polled = time.monotonic()
             items = self._poll(most)
-        self._after()
+        if self._ends:
+            self._after()
         return items
 
     def read(self, limit: int) -> list[bytes]:
@@ -413,14 +419,14 @@ class Subscriber:
             self._carry_out_ends()
             if self.state is State.ENDED:
                 return None
-        items: list[bytes] = [*self._take_reset()]
-        if self._must_read():
-            return items
+        reset = self._take_reset()
+        if self.state is not State.LIVE and self._must_read():
+            return [*reset]
         notes, messages = self._queue.take(most)
-        items += notes
-        items += messages
         if messages:
             self.position = Position(self.position.epoch, messages[-1].seq)
+            self.events += len(messages)
+        items: list[bytes] = [*reset, *notes, *messages]
         if self.state is State.ENDING and not self._queue:
             if last := self._ends[0].last:
                 items.append(last)
@@ -430,8 +436,6 @@ class Subscriber:
 
     def _must_read(self) -> bool:
         """Whether the log is to be read. What is left out of the queue from now on is noticed."""
-        if self.state is State.LIVE:
-            return False
         if self.state is State.DRAINING and not self._queue:
             self._move(_Input.DRAINED)
         if self.state.reads_log and not self.state.queues:
@@ -439,9 +443,9 @@ class Subscriber:
             self._move(_Input.READ)
         return self.state.reads_log
 
-    def _take_reset(self) -> list[Message]:
+    def _take_reset(self) -> Sequence[Message]:
         message, self._reset = self._reset, None
-        return [] if message is None else [message]
+        return () if message is None else (message,)
 
     def _reset_message(self, why: str, epoch: str, position: int) -> Message:
         """The event that tells a client to fetch anew what it shows, with the id to go on from."""
@@ -482,6 +486,7 @@ class Subscriber:
                 messages = messages + waiting
                 end = messages[-1].seq if messages else end
         self.position = Position(page.epoch, end)
+        self.events += len(messages)
         return [*notes, *messages]
 
     def _carry_out_ends(self) -> None:

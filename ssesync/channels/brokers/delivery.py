@@ -71,7 +71,9 @@ class Delivery:
                 done = len(messages)
                 delivered += done
                 if skipped is not None:
-                    self._dispatcher.claim((), skipped)  # a subscriber that is added from now on reads them in the log
+                    self._dispatcher.advance(
+                        (), skipped
+                    )  # a subscriber that is added from now on reads them in the log
                     self._dispatcher.missed(None)
                 elif messages:
                     self._dispatcher.deliver(messages, messages[-1].seq)

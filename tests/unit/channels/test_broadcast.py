@@ -208,11 +208,11 @@ def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connect
     class Late(Client):
         def began(self, connection: Connection) -> None:
             if how == "revoke":
-                memory.dispatcher.detach(connection)  # as if it came before this one was listed
+                memory.dispatcher.remove(connection)  # as if it came before this one was listed
                 turn()
                 memory.revoke("ada")
             elif how == "close":
-                memory.dispatcher.detach(connection)
+                memory.dispatcher.remove(connection)
                 memory.close()
             elif how == "stop":
                 self.subscription.stop("lifetime")

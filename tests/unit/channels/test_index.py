@@ -96,7 +96,7 @@ def test_publishing_to_a_channel_tries_no_pattern_of_others(monkeypatch: pytest.
     """The dispatcher's way there: nothing is remembered between two channels that are new to it."""
     dispatcher = Dispatcher()
     for number in range(1_000):
-        dispatcher.attach(live(), ["news"], [f"user:{number}:*"])
+        dispatcher.add(live(), ["news"], [f"user:{number}:*"])
     tried: list[str] = []
 
     def count(each: str, name: str) -> bool:
@@ -104,7 +104,7 @@ def test_publishing_to_a_channel_tries_no_pattern_of_others(monkeypatch: pytest.
         return matches(each, name)
 
     monkeypatch.setattr(index_module, "matches", count)
-    assert dispatcher.claim([f"user:{number}:mail" for number in range(2_000)], 1) == [
+    assert dispatcher.advance([f"user:{number}:mail" for number in range(2_000)], 1) == [
         f"user:{number}:mail" for number in range(1_000)
     ]
     assert len(tried) < 2_000 * 5

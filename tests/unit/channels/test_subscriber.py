@@ -164,9 +164,9 @@ def test_a_sink_is_detached_by_a_thread_that_holds_the_dispatcher() -> None:
     # As a destructor would that the garbage collector runs in the middle of anything.
     dispatcher = Dispatcher()
     subscriber = live()
-    dispatcher.attach(subscriber, ["a"])
+    dispatcher.add(subscriber, ["a"])
     with dispatcher._held():
-        dispatcher.detach(subscriber)
+        dispatcher.remove(subscriber)
         assert len(dispatcher) == 1
     assert len(dispatcher) == 0
 

@@ -305,7 +305,7 @@ class RedisBroker(Broker):
         self.dispatcher.restarted(epoch, head)
 
     def _take_on(self, before: int, end: int, channels: Iterable[bytes]) -> None:
-        wanted = self.dispatcher.claim([channel.decode() for channel in channels], end)
+        wanted = self.dispatcher.advance([channel.decode() for channel in channels], end)
         self._unfinished = (before, end, wanted) if wanted else None
 
     def _hand_on(self, after: int, end: int, wanted: list[str]) -> None:

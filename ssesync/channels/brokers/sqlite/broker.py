@@ -151,7 +151,7 @@ class SQLiteBroker(Broker):
         if epoch != dispatcher.epoch:
             dispatcher.restarted(epoch, head)
             return False
-        wanted = set(dispatcher.claim({channel for _, channel, _ in rows}, end))
+        wanted = set(dispatcher.advance({channel for _, channel, _ in rows}, end))
         if lost is None or lost:
             dispatcher.missed(lost)
         dispatcher.deliver(Message.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)

@@ -66,7 +66,7 @@ class BroadcastGroups:
         :raises RuntimeError: there can't be another thread.
         """
         detached = connections()
-        key = (place.policy.likeness, handover.settings.keep_alive)
+        key = (place.policy.grouping_key, handover.settings.keep_alive)
         with self._lock:
             source = self._sources.get(key)
             if source is None:

@@ -1,4 +1,4 @@
-"""Counters: how often something has happened, counted from any thread and at any moment."""
+"""Counters: how often something has happened, counted by any thread at any moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Counters"]
 
 
 class Counters:
-    """Counts exactly, and waits for no lock: also in a signal handler that has interrupted its thread in here."""
+    """Counts exactly, and waits for no lock, not even in a signal handler that has interrupted its thread in here."""
 
     def __init__(self) -> None:
         self._lock = make_lock("channels.counters")
@@ -18,7 +18,11 @@ class Counters:
         self._totals: Counter[str] = Counter()
 
     def add(self, name: str, by: int) -> None:
-        """Count."""
+        """Add to a counter.
+
+        :param name: the counter.
+        :param by: how much to add.
+        """
         if by:
             self._waiting.append((name, by))
             self._add_up()
@@ -28,7 +32,7 @@ class Counters:
         return self._totals[name]
 
     def _add_up(self) -> None:
-        # Whoever holds the lock does it for all, and looks again after the lock was released.
+        # The thread that holds the lock does it for all, and checks again after it has released the lock.
         while self._waiting and self._lock.acquire(blocking=False):
             try:
                 while self._waiting:

@@ -1,4 +1,4 @@
-"""What brokers do when their process forks: get ready, go on in the parent, begin anew in the child."""
+"""What brokers do when their process forks: get ready, continue in the parent, begin anew in the child."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ logger = logging.getLogger("ssesync")
 
 
 class Forking(Protocol):
-    """What is told of forks."""
+    """What gets ready for forks."""
 
     def _before_fork(self) -> list[Callable[[], str]]:
-        """Get ready; what is to be called in this process afterwards. Each gives an error to be logged, or ``""``."""
+        """Get ready.
+
+        :return: what is to be called in this process afterwards. Each returns an error to be logged, or ``""``.
+        """
 
     def _reset(self) -> None:
         """Begin anew, in the child."""
@@ -39,7 +42,10 @@ _forks = _Forks()
 
 
 def register(broker: Forking) -> None:
-    """Call the broker's methods at each fork from now on, for as long as the broker lives."""
+    """Call a broker's methods at each fork from now on, while the broker exists.
+
+    :param broker: the broker.
+    """
     _registered.add(broker)
 
 
@@ -59,9 +65,9 @@ def _before_fork() -> None:
 
 
 def _in_parent() -> None:
-    told = [call() for call in reversed(_forks.calls.pop())]
-    for text in filter(None, told):
-        logger.error("%s", escape(text))
+    errors = [call() for call in reversed(_forks.calls.pop())]
+    for error in filter(None, errors):
+        logger.error("%s", escape(error))
 
 
 def _in_child() -> None:

@@ -1,12 +1,12 @@
-"""Index: who has which channels, by their names and by patterns, without a look at each pattern.
+"""Index: the holders of channels, by the channels' names and by patterns, without a test of each pattern.
 
-A pattern is looked up by its literal text: what it begins with, what it ends with, and the longest of what stands
-between two ``*``. Patterns whose literals have the same lengths are one table, in which a channel's name is looked up
-by its own text of these lengths; only what is found there is matched. So 5,000 patterns such as ``user:1:*``, which one
-by one took 0.87 ms a name, cost one look-up for each length of a user's number.
+A pattern is found by its literal text: its beginning, its end, and the longest text between two ``*``. Patterns whose
+literals have the same lengths are one table, in which a channel's name is looked up by its own text of these lengths;
+only patterns that are found there are matched. So 5,000 patterns such as ``user:1:*``, which one by one took 0.87 ms a
+name, cost one look-up for each length of a user's number.
 
-Thousands of clients have a channel of their own. So where only one has something, the table holds that one itself and
-no ``dict`` of it, which would take 232 bytes.
+Thousands of clients have a channel of their own. So for a single holder the table has the holder itself and no ``dict``
+of it, which would take 232 bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ Lengths = tuple[int, int, int]
 
 
 def put(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
-    """Add one who has a name. ``None`` and a ``dict`` can't have one."""
+    """Add a holder of a name.
+
+    :param table: the holders by name.
+    :param name: the name.
+    :param who: the holder: neither ``None`` nor a ``dict``.
+    """
     held = table.get(name)
     if held is None:
         table[name] = who
@@ -38,7 +43,12 @@ def put(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
 
 
 def drop(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
-    """Take one away who has a name. Not an error if it is not there."""
+    """Remove a holder of a name, if it is there.
+
+    :param table: the holders by name.
+    :param name: the name.
+    :param who: the holder.
+    """
     held = table.get(name)
     if isinstance(held, dict):
         held.pop(who, None)
@@ -49,7 +59,12 @@ def drop(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
 
 
 def having(table: dict[K, T | dict[T, None]], name: K) -> Collection[T]:
-    """All who have a name. To be read before the table changes, and not to be changed."""
+    """The holders of a name.
+
+    :param table: the holders by name.
+    :param name: the name.
+    :return: all of them. To be read before the table changes, and not to be changed.
+    """
     held = table.get(name)
     if held is None:
         return ()
@@ -57,10 +72,14 @@ def having(table: dict[K, T | dict[T, None]], name: K) -> Collection[T]:
 
 
 def matches(pattern: str, channel: str) -> bool:
-    """Whether a pattern, in which each ``*`` stands for any characters or none, stands for a channel.
+    """Whether a pattern, in which each ``*`` stands for any characters or none, matches a channel.
 
-    Each text between two ``*`` is taken at its first place, so the time grows with the length of the name and not, as
-    with a regular expression, by a power of it for each ``*``.
+    Each text between two ``*`` is searched for once, so the time grows with the length of the name and not, as with a
+    regular expression, by a power of it for each ``*``.
+
+    :param pattern: the pattern.
+    :param channel: the channel's name.
+    :return: whether it matches.
     """
     start, *middle = pattern.split("*")
     if not middle:
@@ -81,14 +100,19 @@ class Index(Generic[T]):
     """See the module. It takes no lock: one thread at a time may use it."""
 
     def __init__(self) -> None:
-        #: Who has a channel, by its name.
+        #: The holders of a channel, by its name.
         self.names: dict[str, T | dict[T, None]] = {}
-        #: Who has a pattern.
+        #: The holders of a pattern.
         self.patterns: dict[str, T | dict[T, None]] = {}
         self._literals: dict[Lengths, dict[Literals, str | dict[str, None]]] = {}
 
     def add(self, who: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
-        """One has these channels, and those that a pattern stands for. Once more does nothing."""
+        """Add a holder of channels, and of those that patterns match. Once more does nothing.
+
+        :param who: the holder.
+        :param channels: names of channels.
+        :param patterns: patterns of names.
+        """
         for channel in channels:
             put(self.names, channel, who)
         for pattern in patterns:
@@ -98,7 +122,12 @@ class Index(Generic[T]):
             put(self.patterns, pattern, who)
 
     def remove(self, who: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
-        """Take :meth:`add` back. Does nothing for what was not added."""
+        """Undo :meth:`add`. Does nothing for what was not added.
+
+        :param who: the holder.
+        :param channels: names of channels.
+        :param patterns: patterns of names.
+        """
         for channel in channels:
             drop(self.names, channel, who)
         for pattern in patterns:
@@ -115,8 +144,12 @@ class Index(Generic[T]):
             del self._literals[lengths]
 
     def candidates(self, channel: str) -> list[str]:
-        """The patterns that may stand for a channel: all that do, and of the others only those whose longest texts are
-        in its name. None for the brokers' own channel."""
+        """The patterns that may match a channel.
+
+        :param channel: the channel's name.
+        :return: all that match, and of the others only those whose longest texts are in the name. None for the brokers'
+            own channel.
+        """
         if channel == CONTROL:
             return []
         found: list[str] = []
@@ -126,13 +159,17 @@ class Index(Generic[T]):
             if last < start:
                 continue
             first, final = channel[:start], channel[size - end :]
-            # A text in between may stand anywhere; without one there is one place to look at.
+            # The text in between may be anywhere; without one there is one place to try.
             for place in range(start, last + 1) if middle else (start,):
                 found += having(table, (first, final, channel[place : place + middle]))
         return list(dict.fromkeys(found)) if len(found) > 1 else found
 
     def having(self, channel: str) -> Collection[T]:
-        """All who have a channel, each once. To be read before the index changes, and not to be changed."""
+        """The holders of a channel.
+
+        :param channel: the channel's name.
+        :return: each once. To be read before the index changes, and not to be changed.
+        """
         named = having(self.names, channel)
         matching = (
             [pattern for pattern in self.candidates(channel) if matches(pattern, channel)] if self._literals else []
@@ -145,7 +182,11 @@ class Index(Generic[T]):
         return found
 
     def is_same_for_all(self, count: int) -> bool:
-        """Whether each of ``count`` who are in here has all names and patterns that anyone has."""
+        """Whether all holders have the same names and patterns.
+
+        :param count: how many holders there are.
+        :return: whether each of them has all.
+        """
         tables = (self.names, self.patterns)
         return all(len(having(table, name)) == count for table in tables for name in table)
 

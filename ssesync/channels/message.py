@@ -1,7 +1,7 @@
 """Messages: events of a channel as they go over the wire, made once in a process and shared by all who get them.
 
-An id is ``<epoch>-<seq>``. ``seq`` counts the events of all channels of a broker, so one id tells how far a client has
-come in any number of channels. The epoch names the log: a log that was begun anew does not know the ids of the old one.
+An id is ``<epoch>-<seq>``. ``seq`` counts the events of all channels of a broker, so one id is a client's position in
+any number of channels. The epoch names the log: a log that was begun anew does not know the ids of the old one.
 """
 
 from __future__ import annotations
@@ -18,21 +18,28 @@ from ..wire.encoder import encode
 
 __all__ = ["CONTROL", "Message", "body_of", "check_channel", "check_pattern", "parse_id"]
 
-#: What brokers tell one another goes over a channel of a name that no user can give.
+#: The channel for requests between the brokers of several processes: no user can give this name.
 CONTROL = "\x01control"
 _ID = re.compile(r"([0-9a-z]{1,32})-(\d{1,18})")
 _LONGEST_NAME = 200
 
 
 class Message(Numbered):
-    """An event as it goes over the wire, id and all, that knows its place. A *sink* sends it as the bytes it is."""
+    """An event as it goes over the wire, with its id, which knows its number and channel."""
 
     channel: str
     _event: Event | None
 
     @classmethod
     def make(cls, epoch: str, seq: int, channel: str, body: bytes) -> Message:
-        """The message of an event that is encoded without its id already."""
+        """Make the message of an encoded event.
+
+        :param epoch: of the log.
+        :param seq: the event's number.
+        :param channel: its channel.
+        :param body: the event, encoded without an id.
+        :return: the message.
+        """
         message = cls(b"id: %s-%d\n%s" % (epoch.encode(), seq, body))
         message.seq = seq
         message.channel = channel
@@ -41,7 +48,7 @@ class Message(Numbered):
 
     @property
     def event(self) -> Event:
-        """The event again, for those who don't send bytes."""
+        """The event, for a reader that takes events and not bytes."""
         if self._event is None:
             decoder = Decoder(max_event_size=len(self) + 1)
             self._event = decoder.feed(self)[0]
@@ -49,14 +56,22 @@ class Message(Numbered):
 
 
 def parse_id(text: str) -> tuple[str, int] | None:
-    """Epoch and seq of an id, ``None`` for a text that is no id of ours."""
+    """Take an id apart.
+
+    :param text: the id.
+    :return: its epoch and number; ``None`` for a text that no broker has made.
+    """
     match = _ID.fullmatch(text)
     return None if match is None else (match[1], int(match[2]))
 
 
 def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | None) -> bytes:
-    """What is published, encoded without an id.
+    """Encode what is published, without an id.
 
+    :param item: an event, text, or a value for ``dumps``.
+    :param type: the event's type, where ``item`` is no event.
+    :param dumps: the JSON encoder.
+    :return: the encoded event.
     :raises EventError: it has an id, or nothing that a client would see.
     :raises TypeError: it is neither an event nor text nor anything that JSON can hold.
     """
@@ -75,7 +90,7 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
             raise TypeError(f"can't publish {excerpt(item)}: {error}") from error
     if event.id is not None:
         raise EventError(
-            "id", event.id, "is the broker's to give, or clients could not resume: publish the event without one"
+            "id", event.id, "is given by the broker, or clients could not resume: publish the event without one"
         )
     if event.data is None:
         raise EventError("data", None, "is not set, so no client would see the event")
@@ -83,8 +98,10 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
 
 
 def check_channel(name: object) -> str:
-    """The name of a channel.
+    """Check the name of a channel.
 
+    :param name: the name.
+    :return: the name.
     :raises ChannelError: it is empty, longer than 200 characters, or holds ``*``, a control character or a surrogate.
     :raises TypeError: it is no text.
     """
@@ -95,7 +112,13 @@ def check_channel(name: object) -> str:
 
 
 def check_pattern(name: object) -> str:
-    """A pattern of channels' names, where ``*`` stands for any characters, or none. Errors as for names."""
+    """Check a pattern of channels' names, where ``*`` stands for any characters, or none.
+
+    :param name: the pattern.
+    :return: the pattern.
+    :raises ChannelError: it is empty, longer than 200 characters, or holds a control character or a surrogate.
+    :raises TypeError: it is no text.
+    """
     if not isinstance(name, str):
         raise TypeError(f"a channel's name is text, got {type(name).__name__} {excerpt(name)}")
     text = str.__str__(name)
@@ -107,5 +130,9 @@ def check_pattern(name: object) -> str:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The pattern as a regular expression for ``fullmatch``. No pattern has the brokers' own channel in it."""
+    """Make a regular expression of a pattern. None matches the brokers' own channel.
+
+    :param pattern: the pattern.
+    :return: the expression, for ``fullmatch``.
+    """
     return re.compile("[^\x01]*".join(re.escape(part) for part in pattern.split("*")))

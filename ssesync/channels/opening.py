@@ -22,6 +22,9 @@ def open_broker(url: str, **options: Any) -> Broker:
     Options stand in the URL's query or are given by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
     ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own.
 
+    :param url: the URL.
+    :param options: options by name.
+    :return: the broker. Nothing is connected or opened yet.
     :raises SettingsError: the URL names no broker, or an option that does not exist, or a value that can't work.
     """
     check_url(url)

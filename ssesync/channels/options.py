@@ -1,4 +1,4 @@
-"""What a broker's URL says: where the log is, and its options, checked."""
+"""A broker's URL and options, checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_ur
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a log keeps for clients that come back. What is older goes first, a channel's newest event never.
+    """How much a log keeps for clients that come back. The oldest events are removed first, a channel's newest never.
 
     :raises SettingsError: a value that can't work.
     """
@@ -32,8 +32,8 @@ class Limits:
     """Seconds. ``None``: without end."""
 
     max_channels: int = 10_000
-    """Channels. Over that the one that was published to the longest time ago goes whole: so that channels of users or
-    orders, whose number only grows, need no cleaning up."""
+    """Channels. Beyond that the channel with the oldest last event is removed: so channels of users or orders, whose
+    number only grows, need no cleaning up."""
 
     def __post_init__(self) -> None:
         for name in ("max_events", "max_bytes", "max_channels"):
@@ -42,15 +42,20 @@ class Limits:
 
 
 def shown_url(url: str) -> str:
-    """A broker's URL for an error, without the password in it, be that written as it must not be."""
+    """A broker's URL for an error message, without its password, even one that is not percent-encoded.
+
+    :param url: the URL.
+    :return: the URL to be shown.
+    """
     scheme, _, rest = url.partition("://")
     _, at, place = rest.rpartition("@")
     return excerpt(redact(f"{scheme}://***@{place}" if at and not rest.startswith("/") else url))
 
 
 def check_url(url: Any) -> None:
-    """Refuse what can't be read as a URL, without a word of a password that is the reason.
+    """Refuse what can't be read as a URL. The error does not show a password that is the reason.
 
+    :param url: the URL.
     :raises TypeError: it is no text.
     :raises SettingsError: it can't be read, or something else was taken for its host.
     """
@@ -75,7 +80,9 @@ def check_url(url: Any) -> None:
 def options_of_url(url: str) -> dict[str, str]:
     """The options in a URL's query.
 
-    :raises SettingsError: one that is there twice.
+    :param url: the URL.
+    :return: the options, as text by name.
+    :raises SettingsError: an option is there twice.
     """
     options: dict[str, str] = {}
     for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
@@ -88,10 +95,12 @@ def options_of_url(url: str) -> dict[str, str]:
 def checked_options(
     given: Mapping[str, Any], known: Mapping[str, Callable[[str], Any]], others: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Options by name: text, as a URL holds it, is parsed; other values are taken as they are.
+    """Parse the options that are text, as in a URL; other values stay as they are.
 
+    :param given: the options by name.
     :param known: how each is parsed.
-    :param others: more names, which pass as they are.
+    :param others: more names, whose values stay as they are.
+    :return: the options by name.
     :raises SettingsError: a name that is no option (the nearest is named), or text that can't be parsed.
     """
     others = list(others)
@@ -120,6 +129,11 @@ LIMITS: dict[str, Callable[[str], Any]] = {
 
 
 def split_limits(options: dict[str, Any]) -> tuple[Limits, dict[str, Any]]:
-    """The limits among options, and the rest."""
+    """Separate the limits from other options.
+
+    :param options: checked options by name.
+    :return: the limits, and the other options.
+    :raises SettingsError: a limit that can't work.
+    """
     limits = {name: value for name, value in options.items() if name in LIMITS}
     return Limits(**limits), {name: value for name, value in options.items() if name not in LIMITS}

@@ -1,4 +1,4 @@
-"""Policy: how much may wait for a subscriber, and what becomes of one that can't keep up."""
+"""Policy: how much may wait for a subscriber, and what happens to one that can't keep up."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["Policy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How much may wait for a subscriber, and what becomes of one that can't keep up.
+    """How much may wait for a subscriber, and what happens to one that can't keep up.
 
     :raises SettingsError: a value that can't work.
     """
 
     overflow: str = "disconnect"
     """``"disconnect"`` loses nothing: what there is no room for is read from the log later, and a subscriber that has
-    not looked for ``patience`` seconds by then is ended with the reason ``overflow``, to come back and resume.
-    ``"drop_oldest"`` leaves out the oldest, and says how many in an event of the type ``dropped_event``.
-    ``"coalesce"`` keeps the newest of each key that ``coalesce`` gives."""
+    read nothing for ``patience`` seconds by then is ended with the reason ``overflow``, to come back and resume.
+    ``"drop_oldest"`` drops the oldest, and reports how many in an event of the type ``dropped_event``. ``"coalesce"``
+    keeps the newest event of each key that ``coalesce`` returns."""
 
     coalesce: Callable[[Event], Any] | None = None
-    """What an event is about, for the policy of that name. ``None`` as its answer: nothing that another replaces. It is
-    called on the thread that publishes or listens, or that serves all detached streams, while no lock is held: so it
-    must be quick. It costs the decoding of each event for which there was no room."""
+    """A function that returns what an event is about, for the policy of that name; ``None``: nothing that another event
+    replaces. It is called on the thread that publishes or listens, or that serves all detached streams, while no lock
+    is held: so it must be quick. It costs the decoding of each event for which there was no room."""
 
     max_pending_events: int = 256
     """Events that may wait."""
@@ -39,16 +39,16 @@ class Policy:
     """Their bytes. One event larger than that still waits, alone."""
 
     patience: float = 10.0
-    """Seconds between two looks of a subscriber for whom there is no room, before it is ended. ``0``: at once. Over a
-    slow line seconds pass between two looks, as the system tells of room by tens of kilobytes."""
+    """Seconds without a read after which a subscriber that has no room is ended. ``0``: at once. Over a slow line
+    seconds pass between two reads, as the system reports room by tens of kilobytes."""
 
     reset_event: str = "reset"
-    """The type of the event that says: events are lost to you, fetch anew what you show. Its data is
-    ``{"reason": …}``, one of ``unknown`` (the id is not of this log), ``trimmed`` (the log goes less far back) and
-    ``restarted`` (the log was begun anew); its id is the place to go on from."""
+    """The type of the event that tells a client that it has lost events, and is to fetch anew what it shows. Its data
+    is ``{"reason": …}``, one of ``unknown`` (the id is not of this log), ``trimmed`` (the log goes less far back) and
+    ``restarted`` (the log was begun anew); its id is the position to go on from."""
 
     dropped_event: str = "dropped"
-    """The type of the event that says how many were left out: ``{"count": …}``."""
+    """The type of the event that reports how many were dropped: ``{"count": …}``."""
 
     def __post_init__(self) -> None:
         if self.overflow not in ("disconnect", "drop_oldest", "coalesce"):
@@ -64,9 +64,10 @@ class Policy:
             Event(type=getattr(self, name))
 
     @property
-    def likeness(self) -> tuple[Any, ...]:
-        """What policies that do the same have in common. A lambda is made anew in each call of a view."""
+    def grouping_key(self) -> tuple[Any, ...]:
+        """Equal for policies that do the same: their clients can be one broadcast group."""
         function: Any = self.coalesce
+        # A view makes a new function of a lambda in each call. Without this each of its clients would be a group.
         if isinstance(function, FunctionType):
             if not (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
                 function = (function.__code__, id(function.__globals__))

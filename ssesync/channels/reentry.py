@@ -5,12 +5,12 @@ thread holds a lock at that moment, waiting for the same lock would never end, a
 changed. Therefore each lock of this package is taken as ``with entered(), lock:``, which marks the thread. On a marked
 thread
 
-- whatever needs a lock raises :class:`ssesync.BrokerBusy` at once. No thread so ever waits for a second lock while it
-  holds one, and there is no order of locks to be kept;
-- whatever ends or releases something needs no lock. It leaves a request, and wakes; the request is carried out at once
-  where the lock is free, and else by the holder of the lock, which looks for requests after it has released the lock.
+- what needs a lock raises :class:`ssesync.BrokerBusy` at once. So no thread waits for a second lock while it holds one,
+  and there is no order of locks to be kept;
+- what ends or releases something needs no lock. It leaves a request, and wakes; the request is carried out at once
+  where the lock is free, and else by the holder of the lock, which checks for requests after it has released the lock.
 
-The marks are of the thread and not of a broker: a handler can't tell which of several brokers it has interrupted.
+A mark is the thread's and not a broker's: a handler can't know which of several brokers it has interrupted.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ _threads = _Threads()
 
 
 def is_inside() -> bool:
-    """Whether this thread holds a lock of this package: it was interrupted there."""
+    """Whether this thread holds a lock of this package, and so was interrupted there.
+
+    :return: whether it does.
+    """
     return bool(_threads.mark.locked())
 
 
 def entered() -> _Mark:
     """The mark of this thread, to be held together with a lock.
 
+    :return: a context manager that holds the mark.
     :raises BrokerBusy: this thread holds a lock of this package already.
     """
     mark = _threads.mark
@@ -58,7 +62,10 @@ def entered() -> _Mark:
 
 
 def entered_or_inside() -> contextlib.AbstractContextManager[object]:
-    """As :func:`entered`, where the thread may be marked already. For locks that are tried and not waited for."""
+    """As :func:`entered`, where the thread may be marked already. For locks that are tried and not waited for.
+
+    :return: a context manager that holds the mark, if it is not held already.
+    """
     mark = _threads.mark
     return contextlib.nullcontext() if mark.locked() else mark
 
@@ -85,7 +92,7 @@ class Wakeup:
         self._waiters.wake()
 
     def clear(self) -> None:
-        """Have :meth:`wait` wait again. A thread that clears it has to look afterwards for what it was woken for."""
+        """Have :meth:`wait` wait again. A thread that clears it has to check afterwards for what it was woken for."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:

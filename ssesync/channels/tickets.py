@@ -1,7 +1,7 @@
 """Tickets: a right to one stream, in its address, for pages whose EventSource can't send headers.
 
-An address ends up in histories and other people's logs. So a ticket is good for seconds, and once. What signs it is the
-framework's; a ticket can be read by whoever has it, but neither forged nor changed.
+Addresses end up in histories and in logs of others. So a ticket is valid for seconds, and once. The framework signs it:
+a ticket can be read, but neither forged nor changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import TicketRefused
 __all__ = ["Ticket", "Tickets"]
 
 _LONGEST_LIFE = 60
-# Clocks of several machines may differ by as much: until then its use is remembered.
+# Seconds. Clocks of several machines may differ by as much: until then a ticket's use is remembered.
 _SKEW = 60
 _LONGEST = 4096
 
@@ -32,7 +32,7 @@ class Tickets:
     """Issues and redeems tickets.
 
     :param sign: makes text, fit for an address, of a list that JSON can hold.
-    :param unsign: gives the list of a text that ``sign`` made, ``None`` for any other.
+    :param unsign: returns the list of a text that ``sign`` made, ``None`` for any other.
     :param use_once: :meth:`Broker.use_once` of a broker that all processes share.
     """
 
@@ -47,8 +47,12 @@ class Tickets:
         self._use_once = use_once
 
     def issue(self, subject: str, channels: Collection[str] = (), seconds: float = 30) -> str:
-        """A ticket for one stream, good for so many seconds, up to 60.
+        """Issue a ticket for one stream.
 
+        :param subject: whose ticket it is.
+        :param channels: the channels that it is for.
+        :param seconds: how long it is valid, up to 60.
+        :return: the ticket, as text that fits into an address.
         :raises TypeError: the subject is no text, or the channels are no list.
         :raises ValueError: too many seconds, or more channels than an address should hold (4,096 characters).
         """
@@ -64,11 +68,13 @@ class Tickets:
         return ticket
 
     def redeem(self, text: str, *, use: bool = True) -> Ticket:
-        """What a ticket was issued for. Each can be redeemed once, whatever process is asked.
+        """Redeem a ticket, which can be done once, in whatever process.
 
-        :param use: false only looks at it.
-        :raises TicketRefused: there is none, or it was used, has expired, or is not ours.
-        :raises BrokerError: nobody can tell whether it was used.
+        :param text: the ticket.
+        :param use: false: only check it.
+        :return: what it was issued for.
+        :raises TicketRefused: there is none, or it was used, has expired, or was not signed with this key.
+        :raises BrokerError: the broker can't be asked whether it was used.
         """
         if not text:
             raise TicketRefused("there is none")

@@ -112,7 +112,7 @@ class _LiveStream(OpenStream):
             self._cut()
         elif self._reader is None:
             for chunk in response.iter_content(65536):
-                self._keep(chunk)
+                self._received.keep(chunk)
         else:
             for event in self._reader:
                 if not self._may_read():

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from wsgiref.headers import Headers
 
-from ..errors import CloseReason, ContentTypeError, StatusError, excerpt
+from ..errors import CloseReason, ContentTypeError, StatusError
 from ..event import Event
 from ..locks import Waiters, make_rlock
 from ..server.registry import streams
 from ..server.stats import StreamStats
 from ..server.stream import EventStream, environ_of, join_producer
-from ..wire.http import is_event_stream
 from .errors import EndOfStream, WaitTimeout
+from .received import Received
 
-__all__ = ["MARK", "READ_AHEAD", "OpenStream"]
+__all__ = ["MARK", "OpenStream"]
 
 #: Where the environ of a request says which test's it is.
 MARK = "ssesync.testing"
-#: Events, and bytes of them, that are read before the test takes them: a client that does not come to read on.
-READ_AHEAD = 256, 65536
-# Of a body that is kept, and of comments.
-_KEPT_BYTES = 1024 * 1024
-_KEPT_COMMENTS = 10_000
 
 
 class OpenStream:
@@ -37,9 +31,6 @@ class OpenStream:
     any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
     """
 
-    # The thread that reads takes no lock, and changes what the others only look at: so it goes on whatever a signal
-    # handler has interrupted.
-
     def __init__(self, name: str, timeout: float) -> None:
         #: Method and URL, for messages.
         self.name = name
@@ -47,18 +38,8 @@ class OpenStream:
         self.timeout = timeout
         self._taking = make_rlock("testing.stream")  # of what waits, by those that the test calls
         self._changes = Waiters()
-        self._status = ""
-        self._headers = Headers([])
-        self._answered = False
-        self._pending: deque[Event] = deque()
-        self._added_bytes = self._taken_bytes = 0
-        self._recent: deque[Event] = deque(maxlen=3)
-        self._count = 0
-        self._comments: deque[str] = deque(maxlen=_KEPT_COMMENTS)
-        self._body = bytearray()
+        self._received = Received()
         self._last_event_id = ""
-        self._id_in_force = ""
-        self._retry: int | None = None
         self._stalled = self._left = self._ended = self._closed = False
         self._error: BaseException | None = None
         self._event_stream: EventStream | None = None
@@ -66,12 +47,12 @@ class OpenStream:
     @property
     def status(self) -> int:
         """The status of the answer."""
-        return int(self._status[:3])
+        return int(self._received.status[:3])
 
     @property
     def headers(self) -> Headers:
         """The headers of the answer; case means nothing in their names, and one that is missing is ``None``."""
-        return self._headers
+        return self._received.headers
 
     @property
     def body(self) -> bytes:
@@ -79,9 +60,9 @@ class OpenStream:
 
         :raises WaitTimeout: an answer that is no event stream did not come to its end within ``timeout``.
         """
-        if not self._is_stream:
+        if not self._received.is_stream:
             self._wait(lambda: self._ended, None, "the end of the answer")
-        return bytes(self._body)
+        return bytes(self._received.body)
 
     @property
     def text(self) -> str:
@@ -91,7 +72,7 @@ class OpenStream:
     @property
     def comments(self) -> list[str]:
         """All comments that have arrived, keep-alives among them, the last 10,000 at most. A copy."""
-        return list(self._comments)
+        return list(self._received.comments)
 
     @property
     def last_event_id(self) -> str:
@@ -101,7 +82,7 @@ class OpenStream:
     @property
     def retry(self) -> int | None:
         """The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did."""
-        return self._retry
+        return self._received.retry
 
     @property
     def closed(self) -> bool:
@@ -170,10 +151,10 @@ class OpenStream:
 
         :raises WaitTimeout: they have not.
         """
-        self._wait(lambda: len(self._comments) >= count or self._ended, timeout, f"{count} comments")
-        if len(self._comments) < count:
+        self._wait(lambda: len(self._received.comments) >= count or self._ended, timeout, f"{count} comments")
+        if len(self._received.comments) < count:
             raise EndOfStream(f"the stream is over: {self}")
-        return list(self._comments)
+        return list(self._received.comments)
 
     def stall(self) -> None:
         """Stop reading, as a client does whose network is stuck: the producer comes to feel it. See :meth:`resume`."""
@@ -232,55 +213,35 @@ class OpenStream:
         """What had arrived, in one line."""
         if not self._answered:
             return f"{self.name}: no answer yet"
-        told = [f"{self.name}: {self._status}, {self._headers.get('Content-Type') or 'no type'}"]
-        if self._is_stream:
-            recent = list(self._recent)
-            last = ", the last: " + ", ".join(map(repr, recent)) if recent else ""
-            told.append(f"{_number(self._count, 'event')} came{last}")
-            comments = list(self._comments)
-            last = f", the last: {comments[-1]!r}" if comments else ""
-            told.append(f"{_number(len(comments), 'comment')} came{last}")
-        else:
-            told.append(f"the body begins with {excerpt(bytes(self._body), 200)}")
+        parts = [f"{self.name}: {self._received}"]
         if self._error is not None:
-            told.append(f"it failed: {self._error!r}")
+            parts.append(f"it failed: {self._error!r}")
         elif self._left:
-            told.append("the client has left")
+            parts.append("the client has left")
         elif self._stalled:
-            told.append("the client is stalled")
-        elif self._full:
-            told.append("the client reads no further until the test takes what waits")
-        told.append("the body is closed" if self._closed else "the body is open")
-        return "; ".join(told)
+            parts.append("the client is stalled")
+        elif self._received.is_full:
+            parts.append("the client reads no further until the test takes what waits")
+        parts.append("the body is closed" if self._closed else "the body is open")
+        return "; ".join(parts)
 
     # What follows is for the thread that reads.
 
     def _answer(self, status: str, headers: list[tuple[str, str]]) -> None:
-        self._status, self._headers, self._answered = status, Headers(headers), True
+        self._received.begin(status, headers)
         self._changes.wake()
 
     def _may_read(self, cut: Callable[[], bool] | None = None) -> bool:
         """Wait while the client does not read; False when it has left, or ``cut``, which is looked at, says so."""
-        while (self._stalled or self._full) and not self._left:
+        while (self._stalled or self._received.is_full) and not self._left:
             if cut is not None and cut():
                 return False
-            self._changes.wait(lambda: self._left or not (self._stalled or self._full), 0.05)
+            self._changes.wait(lambda: self._left or not (self._stalled or self._received.is_full), 0.05)
         return not self._left
 
     def _add(self, events: list[Event], last_event_id: str, retry: int | None) -> None:
-        for event in events:
-            if event.data is None:
-                self._comments.append(event.comment or "")
-            else:
-                self._added_bytes += len(event.data)
-                self._recent.append(event)
-                self._count += 1
-                self._pending.append(event)
-        self._id_in_force, self._retry = last_event_id, retry
+        self._received.add(events, last_event_id, retry)
         self._changes.wake()
-
-    def _keep(self, data: bytes) -> None:
-        self._body += data[: max(0, _KEPT_BYTES - len(self._body))]
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._error is None and not self._left:
@@ -311,12 +272,8 @@ class OpenStream:
             raise self._error or EndOfStream(f"the server gave no answer: {self}")
 
     @property
-    def _is_stream(self) -> bool:
-        return self._status.startswith("200") and is_event_stream(", ".join(self._headers.get_all("Content-Type")))
-
-    @property
-    def _full(self) -> bool:
-        return len(self._pending) >= READ_AHEAD[0] or self._added_bytes - self._taken_bytes >= READ_AHEAD[1]
+    def _answered(self) -> bool:
+        return bool(self._received.status)
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
         seconds = self.timeout if timeout is None else timeout
@@ -324,30 +281,29 @@ class OpenStream:
             raise WaitTimeout(f"waited {seconds:.3g} s for {what}. {self}")
 
     def _take(self, timeout: float | None, what: str) -> Event | None:
-        if not self._is_stream and self._status[:3] != "204":
+        received = self._received
+        if not received.is_stream and received.status[:3] != "204":
             raise self._no_stream()
         until = _Deadline(self.timeout if timeout is None else timeout)
         while True:
-            self._wait(lambda: bool(self._pending) or self._ended, until.left(), what)
+            self._wait(lambda: bool(received.pending) or self._ended, until.left(), what)
             ended = self._ended  # before the look for an event: it is the last that is set
             with self._taking:
-                if self._pending:
-                    event = self._pending.popleft()
-                    self._taken_bytes += len(event.data or "")
+                if (event := received.take()) is not None:
                     self._last_event_id = event.id or ""
                     break
             if ended:
                 if self._error is not None:
                     raise self._error
-                self._last_event_id = self._id_in_force
+                self._last_event_id = received.last_event_id
                 return None
         self._changes.wake()
         return event
 
     def _no_stream(self) -> Exception:
         body = self.body
-        if not self._status.startswith("200"):
-            return StatusError(f"status {self._status} instead of 200: {self}", self, body)
+        if not self._received.status.startswith("200"):
+            return StatusError(f"status {self._received.status} instead of 200: {self}", self, body)
         return ContentTypeError(f"no event stream: {self}", self, body)
 
 
@@ -358,7 +314,3 @@ class _Deadline:
 
     def left(self) -> float:
         return max(0.0, self._end - time.monotonic())
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -99,7 +99,7 @@ class _ServedStream(OpenStream):
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=(self._run,), name="ssesync-open-stream", daemon=True).start()
         self._wait_for_answer()
-        return self._status, list(self._headers.items())
+        return self._received.status, list(self._received.headers.items())
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -155,8 +155,8 @@ class _ServedStream(OpenStream):
         if not self._may_read(self._is_cut):
             self._end(ConnectionResetError("the server cut the connection") if not self._left else None)
             return False
-        self._keep(chunk)
-        if self._is_stream:
+        self._received.keep(chunk)
+        if self._received.is_stream:
             events = self._decoder.feed(chunk)
             self._add(events, self._decoder.last_event_id, self._decoder.retry)
         return True

@@ -99,9 +99,9 @@ def test_a_stream_that_ends_is_read_to_its_end(ended: Ended) -> None:
     with opened(EventStream(lambda: ["a", "b"], on_close=ended, retry=1500)) as stream:
         assert [event.data for event in stream] == ["a", "b"]
         assert stream.rest() == []
+        stream.wait_closed()
         with pytest.raises(EndOfStream, match=r"2 events came, the last: .*'b'.*the body is closed"):
             stream.next()
-        stream.wait_closed()
         assert stream.retry == 1500
     assert ended.reason == "done"
 

@@ -1,8 +1,8 @@
-"""What a group of clients is sent at a time, where not all have the same channels.
+"""Batches: what a broadcast group sends at a time, where not all clients have the same channels.
 
-Events come in the order of the log, each for the clients that have its channel. Clients that have the same ones among
-the channels of a batch get the same bytes: so a batch is divided by these, and an event for all is one send for each,
-with what else there is for the same client behind it.
+Messages come in the order of the log, each for the clients that have its channel. Clients that have the same ones among
+the channels of a batch get the same bytes. So a batch is divided by these, and a message for all is one send a client,
+together with what else there is for that client.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from .message import Message
 
 __all__ = ["next_batch"]
 
-# Messages of a batch, and sends that it takes beyond those of its first channel: the reactor's thread has more to do.
-_FRAMES, _SENDS = 1000, 2000
+# Messages of a batch, and sends beyond those of its first channel: the reactor's thread has more to do.
+_MESSAGES, _SENDS = 1000, 2000
 
-Having = Callable[[str], Collection[int]]
+FdsOf = Callable[[str], Collection[int]]
 Part = tuple[list[Message], Collection[int]]
 """Messages in the order of the log, and the descriptors of the clients that get just these."""
 
 
-def next_batch(waiting: deque[Message], having: Having) -> tuple[list[Message], list[Part]]:
+def next_batch(waiting: deque[Message], fds_of: FdsOf) -> tuple[list[Message], list[Part]]:
     """Take the next messages, at least one, and divide them.
 
-    Of a channel there are ``SEND`` bytes at most, unless one message is longer. No descriptor is in two parts, and
-    messages that nobody has are in none.
+    Of a channel there are ``SEND`` bytes at most, unless one message is longer.
 
-    :param waiting: where to take them from; not empty.
-    :param having: gives the descriptors of all who have a channel. What it gives is not changed, and is in the parts.
+    :param waiting: where they are taken from; not empty.
+    :param fds_of: returns the descriptors of all clients of a channel. They are not changed, and are in the parts.
+    :return: the messages, and the parts. No descriptor is in two; messages of a channel without clients are in none.
     """
     messages: list[Message] = []
     found: dict[str, tuple[Collection[int], list[Message]]] = {}
     sizes: dict[str, int] = {}
     sends = 0
-    while waiting and len(messages) < _FRAMES:
+    while waiting and len(messages) < _MESSAGES:
         message = waiting[0]
         channel = message.channel
         if channel in found:
             if sizes[channel] + len(message) > SEND:
                 break
         else:
-            fds = having(channel)
+            fds = fds_of(channel)
             sends += len(fds)
             if found and sends > _SENDS:
                 break
@@ -59,16 +59,16 @@ def next_batch(waiting: deque[Message], having: Having) -> tuple[list[Message], 
 def _divided(found: list[tuple[Collection[int], list[Message]]]) -> Iterator[Part]:
     if not found:
         return
-    # The largest first: for it alone, no client is looked at.
+    # The largest first: where it is the only one, no client is looked at.
     found.sort(key=lambda each: len(each[0]), reverse=True)
     most = found[0][0]
     if all(fds == most for fds, _ in found):
         yield _in_order([messages for _, messages in found]), most
         return
-    # For each client a number, with a bit for each of these channels.
+    # A number for each client, with a bit for each of these channels.
     channels = dict.fromkeys(most, 1)
-    for place, (fds, _) in enumerate(found[1:], 1):
-        bit = 1 << place
+    for number, (fds, _) in enumerate(found[1:], 1):
+        bit = 1 << number
         for fd in fds:
             channels[fd] = channels.get(fd, 0) | bit
     parts: dict[int, list[int]] = {}

@@ -295,7 +295,9 @@ class ChannelSource:
 
     def _fds_of(self, channel: str) -> Collection[int]:
         # A reset is of no channel, and for all.
-        return self._index.having(channel) if channel else [connection.fd for connection in self.group.members()]
+        return (
+            self._index.having(channel) if channel else [connection.fd for connection in self.group.members()]
+        )
 
     def _send_batch(self) -> None:
         while self._revoked:

@@ -14,23 +14,25 @@ from ssesync.channels.message import Message
 from ssesync.detached.broadcast import SEND, split
 
 CHANNELS = "abcde"
-HAVING = st.dictionaries(st.sampled_from(CHANNELS), st.sets(st.integers(0, 6)))
+FDS_BY_CHANNEL = st.dictionaries(st.sampled_from(CHANNELS), st.sets(st.integers(0, 6)))
 
 
-def frames_of(channels: list[str], size: int = 10) -> deque[Message]:
+def messages_of(channels: list[str], size: int = 10) -> deque[Message]:
     return deque(Message.make("e", seq, channel, b"x" * size) for seq, channel in enumerate(channels, 1))
 
 
-@given(st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=60), HAVING, st.sampled_from([10, 9_000, 40_000]))
+@given(
+    st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=60), FDS_BY_CHANNEL, st.sampled_from([10, 9_000, 40_000])
+)
 def test_each_client_gets_its_channels_events_in_order_and_no_others(
-    channels: list[str], having: dict[str, set[int]], size: int
+    channels: list[str], fds_by_channel: dict[str, set[int]], size: int
 ):
-    waiting = frames_of(channels, size)
-    all_frames = list(waiting)
+    waiting = messages_of(channels, size)
+    all_messages = list(waiting)
     got: dict[int, list[int]] = {fd: [] for fd in range(7)}
     taken: list[Message] = []
     while waiting:
-        messages, parts = next_batch(waiting, lambda channel: tuple(having.get(channel, ())))
+        messages, parts = next_batch(waiting, lambda channel: tuple(fds_by_channel.get(channel, ())))
         taken += messages
         members = [fd for _, fds in parts for fd in fds]
         assert len(members) == len(set(members)), "a client in two parts"
@@ -39,22 +41,22 @@ def test_each_client_gets_its_channels_events_in_order_and_no_others(
             assert {message.seq for message in part} <= {message.seq for message in messages}
             for fd in fds:
                 got[fd] += [message.seq for message in part]
-    assert taken == all_frames
+    assert taken == all_messages
     for fd, seqs in got.items():
-        assert seqs == [message.seq for message in all_frames if fd in having.get(message.channel, ())]
+        assert seqs == [message.seq for message in all_messages if fd in fds_by_channel.get(message.channel, ())]
 
 
 def test_clients_of_the_same_channels_are_one_part_as_they_are():
     members = dict.fromkeys(range(100))
-    messages, [(part, fds)] = next_batch(frames_of(["a", "b", "a"]), lambda channel: members)
+    messages, [(part, fds)] = next_batch(messages_of(["a", "b", "a"]), lambda channel: members)
     assert part == messages
     assert fds is members
 
 
 def test_an_event_for_all_and_one_for_each_is_one_send_a_client():
-    having = {"news": list(range(50)), **{f"u{number}": [number] for number in range(50)}}
+    fds_by_channel = {"news": list(range(50)), **{f"u{number}": [number] for number in range(50)}}
     channels = ["news", *(f"u{number}" for number in range(20)), "news"]
-    _, parts = next_batch(frames_of(channels), lambda channel: having[channel])
+    _, parts = next_batch(messages_of(channels), lambda channel: fds_by_channel[channel])
     assert sorted(fd for _, fds in parts for fd in fds) == list(range(50))
     assert len(parts) == 21
     for part, fds in parts:
@@ -63,7 +65,7 @@ def test_an_event_for_all_and_one_for_each_is_one_send_a_client():
 
 
 def test_of_a_channel_there_is_a_send_and_of_others_as_much_beside_it():
-    waiting = frames_of(["a", "b"] * 100, SEND // 10)
+    waiting = messages_of(["a", "b"] * 100, SEND // 10)
     messages, _ = next_batch(waiting, lambda channel: [1, 2])
     for channel in "ab":
         size = sum(len(message) for message in messages if message.channel == channel)
@@ -72,15 +74,15 @@ def test_of_a_channel_there_is_a_send_and_of_others_as_much_beside_it():
 
 def test_a_batch_takes_no_longer_than_so_many_sends():
     """Or the loop's thread would do nothing else while a thousand rooms of many members are busy."""
-    having = {str(number): list(range(number * 500, number * 500 + 500)) for number in range(100)}
-    waiting = frames_of(list(having) * 2)
-    messages, parts = next_batch(waiting, lambda channel: having[channel])
+    fds_by_channel = {str(number): list(range(number * 500, number * 500 + 500)) for number in range(100)}
+    waiting = messages_of(list(fds_by_channel) * 2)
+    messages, parts = next_batch(waiting, lambda channel: fds_by_channel[channel])
     assert 0 < sum(len(fds) for _, fds in parts) <= batch._SENDS
     assert len(messages) == batch._SENDS // 500
 
 
 def test_what_nobody_has_is_taken_and_sent_to_nobody():
-    messages, parts = next_batch(frames_of(["a", "b"]), lambda channel: ())
+    messages, parts = next_batch(messages_of(["a", "b"]), lambda channel: ())
     assert len(messages) == 2
     assert parts == []
 

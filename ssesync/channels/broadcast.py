@@ -294,10 +294,9 @@ class ChannelSource:
             self._wake()
 
     def _fds_of(self, channel: str) -> Collection[int]:
-        # A reset is of no channel, and for all.
-        return (
-            self._index.having(channel) if channel else [connection.fd for connection in self.group.members()]
-        )
+        if not channel:
+            return [connection.fd for connection in self.group.members()]  # a reset is for all
+        return self._index.having(channel)
 
     def _send_batch(self) -> None:
         while self._revoked:

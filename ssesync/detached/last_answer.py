@@ -56,9 +56,8 @@ class LastAnswer(SocketTakeover):
     has written is not a complete response then, some middleware has still to send it, and the connection is given back
     to the server."""
 
-    _copy: Callable[[int], int] = staticmethod(
-        os.dup
-    )  # for a moment: it need not be one of the detached streams' descriptors
+    # For a moment: it need not be one of the descriptors that are set apart for detached streams.
+    _copy: Callable[[int], int] = staticmethod(os.dup)
 
     def close(self) -> None:
         """Send the response and end the connection. Any number of times."""

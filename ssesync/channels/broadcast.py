@@ -19,7 +19,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..detached.broadcast import BroadcastGroup
 from ..detached.connection import Connection, Handover, Record
@@ -31,12 +31,10 @@ from .batch import next_batch
 from .broadcast_subscribers import ClientSubscriber, GroupSubscriber
 from .dispatcher import Closable, Registration
 from .index import Index
+from .log import ProcessBroker
 from .message import Message, parse_id
 from .policy import Policy
 from .source import Place
-
-if TYPE_CHECKING:
-    from .broker import Broker
 
 __all__ = ["BroadcastGroups", "ChannelSource"]
 
@@ -51,20 +49,13 @@ _TURN = 0.02
 class BroadcastGroups:
     """Those of a broker in this process."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: ProcessBroker) -> None:
         self._broker = broker
         self._lock = make_lock("channels.broadcast")
         self._sources: dict[Any, ChannelSource] = {}
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
-        """Have a client served by the process's reactor from now on. Any thread.
-
-        :param replaces: the subscriber that has the client until now, which the caller detaches next.
-        :return: the client's connection.
-        :raises BrokerError: the log can't be reached or used. Then nothing has happened.
-        :raises OSError: there are no more descriptors.
-        :raises RuntimeError: there can't be another thread.
-        """
+        """See :class:`ssesync.channels.source.Groups`."""
         detached = connections()
         key = (place.policy.grouping_key, handover.settings.keep_alive)
         with self._lock:
@@ -84,7 +75,7 @@ class BroadcastGroups:
             place = place._replace(behind=True)  # the group may not have been offered what came in between
         try:
             source.start()
-            if self._broker._closed:
+            if self._broker.closed:
                 raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
         except BaseException:
             dispatcher.remove(connection)
@@ -113,7 +104,7 @@ class ChannelSource:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: ProcessBroker,
         policy: Policy,
         keep_alive: float | None,
         connections: Connections,
@@ -148,7 +139,7 @@ class ChannelSource:
         """Start at the log's end, the first time; other threads wait for that."""
         with self._starting:
             if not self._started:
-                position = self.group.position = Position(*self._broker._head())
+                position = self.group.position = Position(*(parse_id(self._broker.position()) or ("", -1)))
                 self.subscriber.start(position, from_log=False)
                 self._started = True
                 self._wake()

@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BrokerClosed, ChannelError, CloseReason, excerpt
 from ..event import dump_json
@@ -27,6 +27,7 @@ from ..locks import make_lock
 from ..validation import check_number
 from . import forks
 from .answer import answer
+from .broadcast import BroadcastGroups
 from .counters import Counters
 from .dispatcher import Dispatcher
 from .log import Page
@@ -36,9 +37,6 @@ from .policy import Policy
 from .reentry import entered
 from .starting import SharedStart
 from .subscription import Subscription
-
-if TYPE_CHECKING:
-    from .broadcast import BroadcastGroups
 
 __all__ = ["Broker"]
 
@@ -209,8 +207,6 @@ class Broker:
     def broadcast_groups(self) -> BroadcastGroups:
         """The detached clients of this process. Made when there is one: most processes have none."""
         if self._broadcast_groups is None:
-            from .broadcast import BroadcastGroups
-
             with entered(), self._lock:
                 self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self)
         return self._broadcast_groups
@@ -298,6 +294,11 @@ class Broker:
         :param by: how much to add.
         """
         self._counters.add(name, by)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def __enter__(self) -> Broker:
         return self

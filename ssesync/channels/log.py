@@ -1,4 +1,4 @@
-"""The contract of a broker's log, for those who read it: subscribers and broadcast groups."""
+"""What subscribers and broadcast groups know of a broker: its log, and the part of it that is in this process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ..detached.source import Position
+from .dispatcher import Dispatcher
 from .message import Message
 
-__all__ = ["Log", "Page", "Position", "merged"]
+__all__ = ["Log", "Page", "Position", "ProcessBroker", "merged"]
 
 
 class Page(NamedTuple):
@@ -44,6 +45,24 @@ class Log(Protocol):
 
         :param name: the counter's name.
         :param by: how much to add.
+        """
+
+
+class ProcessBroker(Log, Protocol):
+    """What those that add members to its dispatcher need of a broker."""
+
+    #: The subscribers of this process. Another one in a forked child.
+    dispatcher: Dispatcher
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+    def position(self) -> str:
+        """Ask for the id of the log's last event.
+
+        :return: the id.
+        :raises BrokerError: the log can't be reached or used.
         """
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import CloseReason
 from ..server.source import END, PENDING, Detachable, End, Pending, Pulled
+from .log import ProcessBroker
 from .policy import Policy
 from .subscriber import ALL, Subscriber
 
 if TYPE_CHECKING:
     from ..detached.connection import Connection, Handover, Record
-    from .broker import Broker
+    from .dispatcher import Closable
 
 __all__ = ["Place", "SubscriptionSource"]
 
@@ -37,6 +38,31 @@ class Place(NamedTuple):
     first_events: int
 
 
+class Groups(Protocol):
+    """What has a broker's subscribers' clients served by the reactor."""
+
+    def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
+        """Have a client served by the reactor from now on. Any thread.
+
+        :param handover: the client.
+        :param place: what it is to get.
+        :param record: the account of the stream.
+        :param replaces: the subscriber that has the client until now, which the caller removes next.
+        :return: the client's connection.
+        :raises BrokerError: the log can't be reached or used. Then nothing has happened.
+        :raises OSError: there are no more descriptors.
+        :raises RuntimeError: there can't be another thread.
+        """
+
+
+class SubscriptionBroker(ProcessBroker, Protocol):
+    """What a subscription needs of a broker."""
+
+    @property
+    def broadcast_groups(self) -> Groups:
+        """The detached clients of this process."""
+
+
 class SubscriptionSource(Detachable):
     """What serves one subscriber: it polls the queue, reads the log, and leaves the dispatcher at the end.
 
@@ -53,7 +79,12 @@ class SubscriptionSource(Detachable):
     resumable = True
 
     def __init__(
-        self, broker: Broker, channels: tuple[str, ...], patterns: tuple[str, ...], policy: Policy, key: str | None
+        self,
+        broker: SubscriptionBroker,
+        channels: tuple[str, ...],
+        patterns: tuple[str, ...],
+        policy: Policy,
+        key: str | None,
     ) -> None:
         self._broker = broker
         self._dispatcher = broker.dispatcher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
@@ -13,11 +13,8 @@ from ..locks import Waiters
 from ..server.source import End, Source, Streamable
 from .message import Message, body_of
 from .policy import Policy
-from .source import SubscriptionSource
+from .source import SubscriptionBroker, SubscriptionSource
 from .subscriber import Subscriber
-
-if TYPE_CHECKING:
-    from .broker import Broker
 
 __all__ = ["Subscription"]
 
@@ -41,7 +38,7 @@ class Subscription(Streamable):
 
     def __init__(
         self,
-        broker: Broker,
+        broker: SubscriptionBroker,
         channels: tuple[str, ...],
         patterns: tuple[str, ...],
         policy: Policy,

@@ -1,4 +1,4 @@
-"""The broker within one process: the log is in its memory, and whoever publishes hands on to the subscribers."""
+"""The broker within one process: the log is in its memory, and threads that publish deliver to the subscribers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("ssesync")
 
 def _is_worker() -> bool:
     """Whether a server has forked this process to serve requests."""
-    # gunicorn's worker owns the signal handlers of its process, and knows the process' number, which those that the
+    # gunicorn's worker owns the signal handlers of its process, and knows the process' number, which processes that the
     # worker forks in turn don't have. Only uWSGI itself has a module of that name.
     handler = signal.getsignal(signal.SIGUSR1) if "gunicorn" in sys.modules else None
     worker = getattr(handler, "__self__", None)
@@ -46,8 +46,12 @@ class Log:
         self.trimmed = 0  # up to this seq
 
     def after(self, seq: int, limit: int) -> list[Message]:
-        """Up to so many messages after a seq: no more, or who comes from far back would cost as much again each
-        time."""
+        """The messages after a number.
+
+        :param seq: the number.
+        :param limit: how many at most: else each page of a client that is far behind would cost as much as all.
+        :return: the messages.
+        """
         first = bisect.bisect_right(self.entries, seq, key=operator.itemgetter(0))
         return [message for _, _, message in itertools.islice(self.entries, first, first + limit)]
 
@@ -66,7 +70,7 @@ class MemoryBroker(Broker):
         self._warned_of_fork = self._made_in == os.getpid()
         self._lock = make_lock("channels.memory")
         self._seq = 0
-        self._logs: OrderedDict[str, Log] = OrderedDict()  # the last that was published to comes last
+        self._logs: OrderedDict[str, Log] = OrderedDict()  # in the order of their last events
         self._base = 0  # up to this seq, channels may be missing
         self._warned = False
         self._delivery = Delivery(self.dispatcher, self._lock)
@@ -82,9 +86,9 @@ class MemoryBroker(Broker):
             )
 
     def _warn_in_child(self) -> None:
-        """Say, once in a forked process that nobody has subscribed in, that what it publishes reaches nobody.
+        """Log a warning, once in a forked process without subscribers, that no subscriber gets what it publishes.
 
-        A server's workers are forked too. They are told by :meth:`warn_once`, where there are several.
+        A server's workers are forked too. Where there are several, :meth:`warn_once` logs it.
         """
         if not self._warned_of_fork:
             self._warned_of_fork = True
@@ -112,7 +116,7 @@ class MemoryBroker(Broker):
             while len(log.entries) > 1 and (len(log.entries) > limits.max_events or log.size > limits.max_bytes):
                 self._trim(log)
             self._expire(log, now)
-            self._forget_channels(now)
+            self._remove_channels(now)
             self._delivery.put(message)  # in the order of the log
         self._delivery.deliver()
         return f"{self.dispatcher.epoch}-{message.seq}"
@@ -125,12 +129,12 @@ class MemoryBroker(Broker):
         """See :class:`Broker`."""
         expressions = [compiled(pattern) for pattern in patterns]
         with entered(), self._lock:
-            self._forget_channels(time.monotonic())
+            self._remove_channels(time.monotonic())
             names = dict.fromkeys(channels)
             if expressions:
                 names.update((name, None) for name in self._logs if any(each.fullmatch(name) for each in expressions))
             logs = [self._logs[name] for name in names if name in self._logs]
-            # What was published to channels that are no longer there is not known.
+            # What was published to channels that were removed is not known.
             base = self._base if expressions or len(logs) < len(names) else 0
             for log in logs:
                 self._expire(log, time.monotonic())
@@ -147,7 +151,7 @@ class MemoryBroker(Broker):
             while log.entries and log.entries[0][1] < now - max_age:
                 self._trim(log)
 
-    def _forget_channels(self, now: float) -> None:
+    def _remove_channels(self, now: float) -> None:
         max_age = self.limits.max_age
         while self._logs:
             name, log = next(iter(self._logs.items()))

@@ -1,4 +1,4 @@
-"""The broker between machines: Redis 6.2 or newer, or Valkey. See ``redis_scripts`` for what is kept there and how."""
+"""The broker between machines: Redis 6.2 or newer, or Valkey. See ``scripts.py`` for what is kept there and how."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ...log import Page, merged
 from ...message import CONTROL, Message, compiled
 from ...options import LIMITS, Limits, checked_options, split_limits
 from ..listener import Listener
-from ..presence import GONE, Presence, as_far_as_it_works
+from ..presence import EXPIRY, Presence, best_effort
 from . import scripts
 from .link import Link
 
@@ -34,27 +34,26 @@ logger = logging.getLogger("ssesync")
 
 # Entries of the index that the listener takes at a time, and events of a channel.
 _BATCH = 500
-# Of redis-py's options, these would take away what the broker relies on.
-_NOT_YOURS = {"decode_responses", "max_connections", "retry", "retry_on_timeout", "retry_on_error", "encoder_class"}
-_OURS: dict[str, Callable[[str], Any]] = {**LIMITS, "prefix": str, "index_size": int}
+# Of redis-py's options, those that would break what the broker relies on.
+_RESERVED = {"decode_responses", "max_connections", "retry", "retry_on_timeout", "retry_on_error", "encoder_class"}
+_OWN: dict[str, Callable[[str], Any]] = {**LIMITS, "prefix": str, "index_size": int}
 
 
 class RedisBroker(Broker):
     """``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, with its options and the broker's own.
 
-    A process has one connection that listens, however many subscribe in it, and one for all else. When Redis can't be
-    reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; those who subscribe already stay,
-    and go on from where they were when it is back. What Redis loses in a crash of its own (see its ``appendonly``) is
-    lost.
+    A process has one connection that listens, however many subscribers it has, and one for all else. While Redis can't
+    be reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; existing subscriptions stay, and
+    go on from their position afterwards. What Redis loses in a crash of its own (see its ``appendonly``) is lost.
 
-    ``open_broker("redis://", client=client)`` uses a ``redis.Redis`` of yours instead, a Sentinel's say, with room for
-    two connections.
+    ``open_broker("redis://", client=client)`` uses your ``redis.Redis`` instead, a Sentinel's say, with room for two
+    connections.
 
     :param make_client: makes the client.
     :param limits: how much the log keeps.
-    :param prefix: what the keys begin with, in braces (``ssesync``). Another one is another log.
-    :param index_size: for how many events back a process that was cut off can tell what it missed without asking for
-        each channel (10,000).
+    :param prefix: the beginning of all keys, in braces (``ssesync``). Another one is another log.
+    :param index_size: how many events the index has, by which a process that lost its connection finds what it missed
+        without asking for each channel (10,000).
     :param own: whether the clients are to be closed with the broker.
     """
 
@@ -80,11 +79,18 @@ class RedisBroker(Broker):
 
     @classmethod
     def from_url(cls, url: str, options: dict[str, Any], client: redis.Redis | None = None) -> RedisBroker:
-        """The broker of a URL, with the options of its query and others."""
+        """Make the broker of a URL.
+
+        :param url: the URL.
+        :param options: the options of its query, and others.
+        :param client: a client to use instead of making one.
+        :return: the broker.
+        :raises SettingsError: the URL or an option can't work.
+        """
         parts = urlsplit(url)
         theirs = _options_of_redis(parts.scheme)
-        checked = checked_options(options, _OURS, theirs)
-        limits, rest = split_limits({name: value for name, value in checked.items() if name in _OURS})
+        checked = checked_options(options, _OWN, theirs)
+        limits, rest = split_limits({name: value for name, value in checked.items() if name in _OWN})
         if client is not None:
             if client.get_connection_kwargs().get("decode_responses"):
                 raise SettingsError("the client that is given to a broker must not have decode_responses=True")
@@ -120,7 +126,7 @@ class RedisBroker(Broker):
         self._unfinished: tuple[int, int, list[str]] | None = None  # after, up to, channels
 
     def _run(self, script: str, *args: str | bytes | int, link: Link | None = None) -> Any:
-        """Run one of our scripts.
+        """Run one of the scripts.
 
         :raises BrokerError: it could not be run.
         """
@@ -167,7 +173,7 @@ class RedisBroker(Broker):
             )
         count = max(10, limit // max(1, len(channels))) + 1
         end = "+" if upto is None else f"{upto}-0"
-        told, head, lost, *found = self._run(
+        answered, head, lost, *found = self._run(
             scripts.READ,
             secrets.token_hex(4),
             epoch,
@@ -179,10 +185,10 @@ class RedisBroker(Broker):
             *channels,
             link=link,
         )
-        current = told.decode()
+        current = answered.decode()
         if lost:
             return Page([], True, lost.decode(), current, int(head))
-        # Of a channel that has more, only so much is known: beyond that, others' events would come before its own.
+        # Of a channel that has more, only so much is known: later events of other channels may come after its own.
         known = min((_seq(entries[-1]) for entries in found[1::2] if len(entries) == count), default=None)
         messages = [
             [Message.make(current, _seq(entry), name.decode(), entry[1][1]) for entry in entries]
@@ -195,7 +201,7 @@ class RedisBroker(Broker):
         return page if known is None else page._replace(complete=False)
 
     def _changed(self, link: Link, after: int) -> tuple[str, int, list[str]]:
-        """Epoch, head, and the channels that have events after a place."""
+        """Epoch, head, and the channels that have events after a position."""
         epoch, head, names = self._run(scripts.CHANGED, secrets.token_hex(4), after, link=link)
         return epoch.decode(), int(head), [name.decode() for name in names]
 
@@ -234,7 +240,7 @@ class RedisBroker(Broker):
 
     def _unlisten(self) -> None:
         self._listener.stopping = True
-        # Where the connection is in use by the very thread that is to wake the listener, that one ends within a second.
+        # Where the connection is in use by this very thread, the listener is not woken, and ends within a second.
         with contextlib.suppress(BrokerError), self._link.use(timeout=1) as client:
             key = f"{self._prefix}:wake:{self._process}"
             client.xadd(key, {"x": "1"}, maxlen=1)
@@ -257,13 +263,13 @@ class RedisBroker(Broker):
         if listener.stopping:
             return
         if self._unfinished is None:
-            self._look()
+            self._poll()
         while self._unfinished is not None and not listener.stopping:
-            self._hand_on(*self._unfinished)
-        self._tell_who_subscribes()
+            self._deliver(*self._unfinished)
+        self._announce_subscribers()
 
     def _wait(self) -> None:
-        """Wait, a second at most, until something was published, or the process is to wake up."""
+        """Wait, a second at most, until something was published, or the listener is to stop."""
         timeout = self._following.client.get_connection_kwargs().get("socket_timeout")
         block = 1000 if timeout is None else max(1, min(1000, int(timeout * 500)))
         places: dict[Any, Any] = {
@@ -271,17 +277,17 @@ class RedisBroker(Broker):
             f"{self._prefix}:wake:{self._process}": "0",
         }
         with self._following.use() as client:
-            # Only woken by it: what there is, is asked for in one atomic step.
+            # Its answer is not used: what was published is asked for in one atomic step.
             client.xread(places, count=1, block=block)
 
-    def _look(self) -> None:
-        """Find out what was published since, and to which channels, and take on what anyone here wants."""
+    def _poll(self) -> None:
+        """Find out what was published since, and to which channels, and note what subscribers of this process want."""
         dispatcher = self.dispatcher
         before = dispatcher.position
-        told, head, flat, changed = self._run(
+        answered, head, flat, changed = self._run(
             scripts.SINCE, secrets.token_hex(4), before, _BATCH, link=self._following
         )  # fmt: skip
-        epoch, head = told.decode(), int(head)
+        epoch, head = answered.decode(), int(head)
         self._again = len(flat) == 3 * _BATCH
         if epoch != dispatcher.epoch:
             self._begin_anew(epoch, head)
@@ -289,27 +295,27 @@ class RedisBroker(Broker):
             self._renew()
         elif changed:
             # Further back than the index goes.
-            self._take_on(before, head, changed)
+            self._advance(before, head, changed)
             self._again = False
         elif flat:
-            self._take_on(before, int(flat[-3]), set(flat[1::3]))
+            self._advance(before, int(flat[-3]), set(flat[1::3]))
 
     def _renew(self) -> None:
-        # The server has lost what it had told us already: others may know ids that it will not.
-        told, head = self._run(scripts.RENEW, self.dispatcher.epoch, secrets.token_hex(4), link=self._following)
-        self._begin_anew(told.decode(), int(head))
+        # The server has lost events that this process has seen: clients may have ids that the log does not know.
+        answered, head = self._run(scripts.RENEW, self.dispatcher.epoch, secrets.token_hex(4), link=self._following)
+        self._begin_anew(answered.decode(), int(head))
 
     def _begin_anew(self, epoch: str, head: int) -> None:
         self._again = False
         self._unfinished = None
         self.dispatcher.restarted(epoch, head)
 
-    def _take_on(self, before: int, end: int, channels: Iterable[bytes]) -> None:
+    def _advance(self, before: int, end: int, channels: Iterable[bytes]) -> None:
         wanted = self.dispatcher.advance([channel.decode() for channel in channels], end)
         self._unfinished = (before, end, wanted) if wanted else None
 
-    def _hand_on(self, after: int, end: int, wanted: list[str]) -> None:
-        """Deliver a page of what was taken on."""
+    def _deliver(self, after: int, end: int, wanted: list[str]) -> None:
+        """Deliver a page of what was noted."""
         page = self._page(self._following, self.dispatcher.epoch, after, end, wanted, [], _BATCH)
         if page.epoch != self.dispatcher.epoch:
             self._begin_anew(page.epoch, page.head)
@@ -317,22 +323,22 @@ class RedisBroker(Broker):
             self._renew()
         elif page.lost:
             self.dispatcher.missed(wanted)
-            # They can ask the log. What processes tell one another comes this way alone.
+            # Subscribers read the log. The brokers' own messages come this way alone.
             self._unfinished = (after, end, [CONTROL]) if CONTROL in wanted and len(wanted) > 1 else None
         else:
             self.dispatcher.deliver(page.messages)
             self._unfinished = None if page.complete else (page.messages[-1].seq, end, wanted)
 
-    def _tell_who_subscribes(self) -> None:
+    def _announce_subscribers(self) -> None:
         presence = self._presence
         if presence.due(self.dispatcher):
-            with as_far_as_it_works():
-                told = [text for told in presence.untold.items() for text in told]
-                before, known = presence.known, self._run(scripts.TELL, self._process, GONE, *told)
-                presence.told(alive=True)
+            with best_effort():
+                counts = [text for item in presence.changed.items() for text in item]
+                before, known = presence.known, self._run(scripts.ANNOUNCE, self._process, EXPIRY, *counts)
+                presence.announced(alive=True)
                 if before and not known:
-                    # It was away for too long, and with it all that it had said.
-                    presence.untold = self.dispatcher.take_changed(every=True)
+                    # It was silent for too long, and all that it had announced has expired.
+                    presence.changed = self.dispatcher.take_changed(every=True)
 
     def _count_elsewhere(self, channel: str) -> int:
         return int(self._run(scripts.COUNT, self._process, channel))
@@ -343,7 +349,7 @@ def _seq(entry: Any) -> int:
 
 
 def _options_of_redis(scheme: str) -> list[str]:
-    """The options that redis-py's connections take, but for those that are not for users of a broker."""
+    """The options that redis-py's connections take, without those that are not for users of a broker."""
     kind = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}.get(scheme, redis.Connection)
     names = {name for each in kind.__mro__[:-1] for name in inspect.signature(each).parameters}
-    return sorted(names - _NOT_YOURS - {"self", "args", "kwargs"})
+    return sorted(names - _RESERVED - {"self", "args", "kwargs"})

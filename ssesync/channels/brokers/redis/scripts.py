@@ -7,27 +7,27 @@ Keys, all under one prefix in braces, which is what a cluster needs to take them
     {prefix}:tails              sorted set: each channel by the seq of its last event
     {prefix}:log:<channel>      stream: the bodies ("b") of a channel's events
     {prefix}:info:<channel>     hash: bytes of that stream, seq of the last event that was trimmed away
-    {prefix}:alive              sorted set: each process that listens, by when it counts as gone
+    {prefix}:alive              sorted set: each process that listens, by when it counts as ended
     {prefix}:here:<process>     hash: how many subscribe in that process, by channel
     {prefix}:wake:<process>     stream: ends the wait of that process
     {prefix}:claim:<name>       what was used once
 
 Where its ``maxmemory-policy`` evicts, Redis may delete any of these keys between two scripts, each of them as a whole.
-So nothing is taken for complete that can't be checked, and all checks come before what a script writes:
+So nothing counts as complete that can't be checked, and all checks come before what a script writes:
 
-- Without ``meta``, or without ``tails`` although something was published, nobody knows what there was: what is left is
-  deleted, as far as it is known, and a new epoch begins.
+- Without ``meta``, or without ``tails`` although something was published, it is not known what there was: what is left
+  is deleted, as far as it is known, and a new epoch begins.
 - A channel that is in ``tails`` has at least one event in its log, and an ``info``. Without one of them all of its
   events up to its tail count as trimmed.
 - A channel that is not in ``tails`` has no events. What is left of it is deleted when one is published to it.
 - Without ``index``, or its older part, listeners ask for the channels that have later events: those in ``tails``.
-- Without ``alive`` and ``here`` subscribers of other processes are not counted until these say it anew.
+- Without ``alive`` and ``here`` subscribers of other processes are not counted until these announce them anew.
 
 An event's seq is the time in microseconds, or one more than the last: so a server that has lost its latest events in a
-crash does not give their numbers out again. A stream's ids are ``<seq>-0``. Lua's numbers hold it exactly (2**53).
+crash does not use their numbers again. A stream's ids are ``<seq>-0``. Lua's numbers hold it exactly (2**53).
 """
 
-__all__ = ["CHANGED", "COUNT", "PUBLISH", "READ", "RENEW", "SINCE", "TELL"]
+__all__ = ["ANNOUNCE", "CHANGED", "COUNT", "PUBLISH", "READ", "RENEW", "SINCE"]
 
 _COMMON = """
 local p = ARGV[1]
@@ -45,8 +45,8 @@ local function current(candidate)
   if m[1] and m[2] and m[3] and (seq == 0 or redis.call('EXISTS', tails) == 1) then
     return m[1], seq, tonumber(m[3])
   end
-  -- Of an older log, of which a part was lost, nothing may be left. A server without memory refuses this, the first
-  -- thing that is written, and so the whole script.
+  -- Nothing may be left of an older log of which a part was lost. A server without memory refuses this first write, and
+  -- so the whole script.
   redis.call('HSET', meta, 'epoch', candidate, 'seq', '0', 'base', '0')
   for _, name in ipairs(redis.call('ZRANGE', tails, 0, -1)) do delete(name) end
   for _, entry in ipairs(redis.call('XRANGE', index, '-', '+')) do
@@ -76,7 +76,7 @@ end
 """
 
 #: ARGV: prefix, epoch if there is none, channel, body, max_events, max_bytes, max_age in us or 0, max_channels,
-#: entries of the index. Gives epoch, seq.
+#: entries of the index. Returns epoch, seq.
 PUBLISH = (
     _COMMON
     + """
@@ -122,7 +122,7 @@ return {epoch, num(seq)}
 """
 )
 
-#: ARGV: prefix, epoch if there is none, seq, entries. Gives epoch, head, the entries of the index after that seq as
+#: ARGV: prefix, epoch if there is none, seq, entries. Returns epoch, head, the entries of the index after that seq as
 #: seq, channel, seq of the event before, ...; and, where the index goes less far back, the channels with later events.
 SINCE = (
     _COMMON
@@ -145,7 +145,7 @@ return {epoch, num(head), entries, channels}
 """
 )
 
-#: ARGV: prefix, epoch if there is none, seq. Gives epoch, head, the channels with later events.
+#: ARGV: prefix, epoch if there is none, seq. Returns epoch, head, the channels with later events.
 CHANGED = (
     _COMMON
     + """
@@ -155,7 +155,7 @@ return {epoch, num(head), redis.call('ZRANGEBYSCORE', tails, '(' .. num(tonumber
 )
 
 #: ARGV: prefix, epoch if there is none, the client's epoch, its seq, up to which seq or '+', events of a channel,
-#: max_age in us or 0, whether there are channels whose names are not known, channels ... Gives epoch, head, what is
+#: max_age in us or 0, whether there are channels whose names are not known, channels ... Returns epoch, head, what is
 #: wrong with the client's place, and for each channel its name and its events as id, fields.
 READ = (
     _COMMON
@@ -206,8 +206,8 @@ return {epoch, num(head)}
 """
 )
 
-#: ARGV: prefix, process, seconds, (channel, subscribers) ... Gives whether what was told before is still there.
-TELL = (
+#: ARGV: prefix, process, seconds, (channel, subscribers) ... Returns whether what was announced before is still there.
+ANNOUNCE = (
     _COMMON
     + """
 local here, alive = p .. ':here:' .. ARGV[2], p .. ':alive'
@@ -223,7 +223,7 @@ return known
 """
 )
 
-#: ARGV: prefix, process, channel. Gives how many subscribe in other processes.
+#: ARGV: prefix, process, channel. Returns how many subscribe in other processes.
 COUNT = (
     _COMMON
     + """

@@ -19,7 +19,7 @@ from ...log import Page
 from ...message import Message
 from ...options import LIMITS, Limits, checked_options, shown_url, split_limits
 from ..listener import Listener
-from ..presence import GONE, Presence, as_far_as_it_works
+from ..presence import EXPIRY, Presence, best_effort
 from . import log
 from .file import Handle
 
@@ -29,19 +29,20 @@ logger = logging.getLogger("ssesync")
 
 # Rows that the listener takes at a time.
 _BATCH = 500
-# Seconds between two looks when nobody subscribes.
+# Seconds between two polls without subscribers.
 _IDLE = 0.5
 
 
 class SQLiteBroker(Broker):
     """``sqlite:///relative/path`` or ``sqlite:////absolute/path``: for all processes of a machine, on a local disk.
 
-    A process notices what another has published within about ``poll`` seconds, by ``PRAGMA data_version``; what is
-    published in the process itself at once. When ``publish`` returns, the event is in the file and survives any crash
-    of a process; of a crash of the machine, all but the last moments do.
+    A process notices what another one has published within about ``poll`` seconds, by ``PRAGMA data_version``, and what
+    is published in the process itself at once. When ``publish`` returns, the event is in the file and survives a crash
+    of any process. A crash of the machine may lose the last moments.
 
-    :param path: the file; it is made if it is not there.
-    :param poll: seconds between two looks (0.02).
+    :param path: the file; it is made if it does not exist.
+    :param limits: how much the log keeps.
+    :param poll: seconds between two polls (0.02).
     :param busy_timeout: seconds to wait for other processes' locks before ``BrokerUnavailable`` (5).
     """
 
@@ -52,7 +53,7 @@ class SQLiteBroker(Broker):
     ) -> None:
         check_number("poll", poll, above=0)
         check_number("busy_timeout", busy_timeout, above=0)
-        # Absolute, as it is opened later, and again: the process may be somewhere else by then.
+        # Absolute, as it is opened later, and again: the process may have changed its directory by then.
         self._path = Path(path).absolute()
         self._poll = poll
         self._busy_timeout = busy_timeout
@@ -60,7 +61,13 @@ class SQLiteBroker(Broker):
 
     @classmethod
     def from_url(cls, url: str, options: dict[str, Any]) -> SQLiteBroker:
-        """The broker of a URL, with the options of its query and others."""
+        """Make the broker of a URL.
+
+        :param url: the URL.
+        :param options: the options of its query, and others.
+        :return: the broker.
+        :raises SettingsError: the URL or an option can't work.
+        """
         parts = urlsplit(url)
         path = unquote(parts.path)[1:]
         if not url[len(parts.scheme) :].startswith(":///") or not path or path == ":memory:":
@@ -120,7 +127,7 @@ class SQLiteBroker(Broker):
 
     def _release(self) -> None:
         if self._presence.known:
-            with as_far_as_it_works(), self._write.transaction(write=True) as connection:
+            with best_effort(), self._write.transaction(write=True) as connection:
                 connection.execute("DELETE FROM ssesync_presence WHERE process = ?", (self._process,))
         for handle in (self._write, self._read, self._follow):
             handle.close()
@@ -133,13 +140,13 @@ class SQLiteBroker(Broker):
             return
         version = self._follow.data_version()
         if woken or version != self._version:
-            while self._hand_on():
+            while self._deliver():
                 pass
             self._version = version
-        self._tell_who_subscribes()
+        self._announce_subscribers()
 
-    def _hand_on(self) -> bool:
-        """Deliver what was appended; whether there may be more."""
+    def _deliver(self) -> bool:
+        """Deliver what was appended. Whether there may be more."""
         dispatcher = self.dispatcher
         lost: list[str] | None = []
         with self._follow.transaction() as connection:
@@ -157,29 +164,29 @@ class SQLiteBroker(Broker):
         dispatcher.deliver(Message.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
         return len(rows) == _BATCH
 
-    def _tell_who_subscribes(self) -> None:
+    def _announce_subscribers(self) -> None:
         presence = self._presence
         if not presence.due(self.dispatcher):
             return
-        alive = presence.gives_sign_of_life()
+        alive = presence.sign_of_life_due()
         known = None
-        with as_far_as_it_works(), self._write.transaction(write=True) as connection:
+        with best_effort(), self._write.transaction(write=True) as connection:
             now = time.time()
-            rows = [(channel, self._process, count, now) for channel, count in presence.untold.items()]
+            rows = [(channel, self._process, count, now) for channel, count in presence.changed.items()]
             connection.executemany("INSERT OR REPLACE INTO ssesync_presence VALUES (?, ?, ?, ?)", rows)
-            connection.execute("DELETE FROM ssesync_presence WHERE subscribers = 0 OR seen < ?", (now - GONE,))
+            connection.execute("DELETE FROM ssesync_presence WHERE subscribers = 0 OR seen < ?", (now - EXPIRY,))
             update = "UPDATE ssesync_presence SET seen = ? WHERE process = ?"
             known = connection.execute(update, (now, self._process)).rowcount if alive else None
-            presence.told(alive=alive)
+            presence.announced(alive=alive)
         if known is not None and known < self.dispatcher.channel_count():
-            # It was away for too long, or the clock was set, and others have taken it for gone.
-            presence.untold = self.dispatcher.take_changed(every=True)
+            # It was silent for too long, or the clock was set, and other processes have counted it as ended.
+            presence.changed = self.dispatcher.take_changed(every=True)
 
     def _count_elsewhere(self, channel: str) -> int:
         with self._read.transaction() as connection:
             (count,) = connection.execute(
                 "SELECT coalesce(sum(subscribers), 0) FROM ssesync_presence "
                 "WHERE channel = ? AND process <> ? AND seen >= ?",
-                (channel, self._process, time.time() - GONE),
+                (channel, self._process, time.time() - EXPIRY),
             ).fetchone()
         return int(count)

@@ -1,4 +1,4 @@
-"""What the SQLite broker does to its tables, each within a transaction of its caller's."""
+"""The statements of the SQLite broker, for a transaction that the caller begins and commits."""
 
 from __future__ import annotations
 
@@ -12,19 +12,31 @@ from ...options import Limits
 
 __all__ = ["append", "head_of", "page_of", "rows_after", "trimmed_after"]
 
-# Events, and channels, that one publishing may clear away at a time.
+# Events, and channels, that one publish removes at most.
 _SWEEP = 50
 
 
 def head_of(connection: sqlite3.Connection) -> tuple[str, int]:
-    """The epoch, and the seq of the last event."""
+    """Read the log's head.
+
+    :param connection: a connection in a transaction.
+    :return: the epoch, and the number of the last event.
+    """
     query = "SELECT (SELECT value FROM ssesync_meta WHERE name = 'epoch'), seq FROM sqlite_sequence WHERE name = ?"
     row: tuple[str, int] = connection.execute(query, ("ssesync_event",)).fetchone()
     return row
 
 
 def append(connection: sqlite3.Connection, limits: Limits, channel: str, body: bytes, now: float) -> int:
-    """Put an event in and what is too much out; its seq."""
+    """Append an event, and remove what is beyond the limits.
+
+    :param connection: a connection in a transaction that writes.
+    :param limits: how much the log keeps.
+    :param channel: the event's channel.
+    :param body: the event, encoded without an id.
+    :param now: the time.
+    :return: the event's number.
+    """
     query = "SELECT id, events, bytes, trimmed FROM ssesync_channel WHERE name = ?"
     row = connection.execute(query, (channel,)).fetchone()
     if row is None:
@@ -53,7 +65,7 @@ def append(connection: sqlite3.Connection, limits: Limits, channel: str, body: b
         "UPDATE ssesync_channel SET events = ?, bytes = ?, trimmed = ?, tail = ?, at = ? WHERE id = ?",
         (events, size, trimmed, seq, now, id),
     )
-    _forget_channels(connection, limits, now, count=row is None)
+    _remove_channels(connection, limits, now, count=row is None)
     return seq
 
 
@@ -70,7 +82,7 @@ def _oldest(connection: sqlite3.Connection, channel: int) -> Iterator[tuple[int,
         after = rows[-1][0]
 
 
-def _forget_channels(connection: sqlite3.Connection, limits: Limits, now: float, *, count: bool) -> None:
+def _remove_channels(connection: sqlite3.Connection, limits: Limits, now: float, *, count: bool) -> None:
     too_many = 0
     if count:
         (channels,) = connection.execute("SELECT count(*) FROM ssesync_channel").fetchone()
@@ -97,7 +109,12 @@ def page_of(
     limit: int,
     now: float,
 ) -> Page:
-    """See :meth:`ssesync.channels.broker.Broker.read`."""
+    """See :class:`ssesync.channels.log.Log`.
+
+    :param connection: a connection in a transaction.
+    :param limits: how much the log keeps.
+    :param now: the time.
+    """
     current, head = head_of(connection)
     leapt = _meta(connection, "lost") < after <= _meta(connection, "leapt")
     if epoch != current or after > head or leapt:
@@ -134,7 +151,13 @@ def page_of(
 
 
 def rows_after(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, bytes]]:
-    """Seq, channel and body of the events after a place, whatever their channel."""
+    """Read the events of all channels after a position.
+
+    :param connection: a connection in a transaction.
+    :param after: the position's number.
+    :param limit: how many events at most.
+    :return: number, channel and body of each.
+    """
     return connection.execute(
         "SELECT seq, name, body FROM ssesync_event JOIN ssesync_channel ON ssesync_channel.id = channel "
         "WHERE seq > ? ORDER BY seq LIMIT ?",
@@ -143,7 +166,12 @@ def rows_after(connection: sqlite3.Connection, after: int, limit: int) -> list[t
 
 
 def trimmed_after(connection: sqlite3.Connection, after: int) -> list[str] | None:
-    """The channels that have lost events from after a place. ``None``: nobody knows which."""
+    """Find the channels that have lost events from after a position.
+
+    :param connection: a connection in a transaction.
+    :param after: the position's number.
+    :return: the channels; ``None`` if it is not known which they are.
+    """
     if _meta(connection, "base") > after:
         return None
     rows = connection.execute("SELECT name FROM ssesync_channel WHERE tail > ? AND trimmed > ?", (after, after))

@@ -45,7 +45,7 @@ OF_DJANGO = {
     "_template_string_if_invalid_marker",
 }
 #: Rooms without a Django application.
-WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "server", "source", "wire")
+WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "server", "wire")
 
 
 def marks_of(path: Path) -> set[str]:

@@ -14,7 +14,7 @@ from tests.servers import ROOT
 #: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
 #: Not loop: where threads are greenlets nothing is detached.
 #: Those of one run stand together: a process of its own for each folder took 25 s of processor time more.
-RUNS = (("client",), ("core", "server"), ("source", "flask_skin", "django_skin"))
+RUNS = (("client",), ("core", "server"), ("client/source", "flask_skin", "django_skin"))
 
 GUNICORN = "it tests the sockets of gunicorn's sync and gthread workers, which gevent never patches"
 ASYNCIO = "asyncio has one running loop for a system thread, so a producer's greenlet is taken for a part of the view's"
@@ -38,6 +38,8 @@ LEFT_OUT = {
 def left_out(folder: str) -> list[str]:
     """The options of pytest that leave out what is not run under gevent."""
     chosen = [name for name in LEFT_OUT if name.startswith(f"tests/unit/{folder}/")]
+    # What is inside has a run of its own.
+    chosen += [f"tests/unit/{other}" for run in RUNS for other in run if other.startswith(f"{folder}/")]
     return [f"--deselect={name}" if "::" in name else f"--ignore={ROOT / name}" for name in chosen]
 
 
@@ -56,10 +58,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[s
         for folders in RUNS:
             name = " and ".join(folders)
             command = [sys.executable, "-m", "tests.live.frameworks.under_gevent", "-q", "-p", "no:cacheprovider"]
-            command += ["--basetemp", str(logs / f"files of {name}")]
+            command += ["--basetemp", str(logs / f"files of {len(started)}")]
             for folder in folders:
                 command += [*left_out(folder), str(ROOT / "tests" / "unit" / folder)]
-            log = logs / name
+            log = logs / str(len(started))
             with log.open("wb") as output:
                 process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
             started[name] = process, log

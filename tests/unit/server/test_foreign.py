@@ -20,7 +20,7 @@ from ssesync.server.liveness import Liveness
 from ssesync.server.mailbox import Mailbox
 from ssesync.server.source import END
 
-from ..test_reactor import make_tcp, pass_through
+from ..core.test_reactor import make_tcp, pass_through
 from .test_stream import environ
 
 PATIENCE = 90

@@ -1,4 +1,4 @@
-"""A process that follows a stream in its main thread: ``python -m tests.unit.source.follower URL WHAT``.
+"""A process that follows a stream in its main thread: ``python -m tests.unit.client.source.follower URL WHAT``.
 
 It prints a line for all that happens, and for how it ended. ``WHAT`` is what it makes of signals and forks.
 """

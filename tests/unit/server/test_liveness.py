@@ -16,7 +16,7 @@ from ssesync import CloseReason, Settings
 from ssesync.reactor import reactor
 from ssesync.server.liveness import Liveness, lifetime_of
 
-from ..test_reactor import make_tcp, pass_through
+from ..core.test_reactor import make_tcp, pass_through
 
 PATIENCE = 90.0
 

@@ -1,6 +1,6 @@
 """A WSGI application whose events are numbered and are replayed from behind ``Last-Event-ID`` on.
 
-``python -m tests.unit.source.replay_app PORT`` serves it with Werkzeug, and says so on a line once it listens.
+``python -m tests.unit.client.source.replay_app PORT`` serves it with Werkzeug, and says so on a line once it listens.
 """
 
 from __future__ import annotations

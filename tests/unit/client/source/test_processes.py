@@ -19,7 +19,7 @@ from tests.redis_server import lasting_port
 from .following import GEVENT, PATIENCE, Following, Log, in_turn
 from .replay_app import COUNT
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.skipif(GEVENT, reason="greenlets are tested within one process")
 
@@ -61,13 +61,13 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_event_and_doubles_none(
     )
     following = Following(source)
     for events in (COUNT // 5, COUNT // 2):
-        with running("tests.unit.source.replay_app", str(port)) as server:
+        with running("tests.unit.client.source.replay_app", str(port)) as server:
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
             following.wait_for_events(events)
             server.send_signal(signal.SIGKILL)
             server.wait(PATIENCE)
-    with running("tests.unit.source.replay_app", str(port)):
+    with running("tests.unit.client.source.replay_app", str(port)):
         came = following.result()
     assert [event.id for event in came] == [str(number) for number in range(1, COUNT + 1)]
     assert [event.data for event in came] == [f"event {number}" for number in range(1, COUNT + 1)]
@@ -87,7 +87,7 @@ SITUATIONS = {
 def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., FakeSSEServer]) -> None:
     answer, sign = SITUATIONS[name]
     server = serve(in_turn(answer))
-    with running("tests.unit.source.follower", server.url, "Ctrl-C") as process:
+    with running("tests.unit.client.source.follower", server.url, "Ctrl-C") as process:
         server.wait_for_requests(1)
         if sign is not None:
             lines(process, sign)
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., Fak
 def test_a_signal_handler_may_close(name: str, serve: Callable[..., FakeSSEServer]) -> None:
     answer, sign = SITUATIONS[name]
     server = serve(in_turn(answer))
-    with running("tests.unit.source.follower", server.url, "close on SIGTERM") as process:
+    with running("tests.unit.client.source.follower", server.url, "close on SIGTERM") as process:
         server.wait_for_requests(1)
         if sign is not None:
             lines(process, sign)
@@ -116,7 +116,7 @@ def test_a_forked_process_that_closes_does_not_cut_its_parents_stream(serve: Cal
     forked = [threading.Event(), threading.Event()]
     answer = Answer().event("one").wait_for(forked[0]).event("two").wait_for(forked[1])
     server = serve(in_turn(answer))
-    with running("tests.unit.source.follower", server.url, "fork") as process:
+    with running("tests.unit.client.source.follower", server.url, "fork") as process:
         for event in forked:
             lines(process, "child ended")
             event.set()

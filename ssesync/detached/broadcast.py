@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from .connections import Connections
 
 __all__ = ["SEND", "BroadcastGroup", "split"]
-
-logger = logging.getLogger("ssesync")
 
 #: Bytes of a send, about: half of what the kernel keeps for a client (see handover.py), so that one fits in.
 SEND = 32768
@@ -202,10 +199,6 @@ class BroadcastGroup:
             if (reason := subscriber.offer(messages)) is not None:
                 connection.abort(reason)
 
-    def give_all(self, data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send the same to all in sync."""
-        self.give(self._in_sync, data, events, keep_alives)
-
     def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
         """Send the same to some of those in sync. Those that do not take all of it are draining then.
 
@@ -233,12 +226,8 @@ class BroadcastGroup:
     def _send(self, wire: bytes, fds: Iterable[int]) -> None:
         for fd, sent in self._connections.send_to_all(fds, wire):
             connection = self._in_sync[fd]
-            try:
-                self.move(connection, State.DRAINING)
-                connection.keep(wire, sent)
-            except Exception:
-                logger.exception("a detached stream is closed, as its socket can't be watched until it takes more")
-                connection.abort(CloseReason.ERROR)
+            self.move(connection, State.DRAINING)
+            connection.keep(wire, sent)
 
     # What a client has taken, and what its subscriber has for it.
 

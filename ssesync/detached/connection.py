@@ -146,8 +146,9 @@ class Connection:
     def open(self, head: bytes) -> None:
         """Send the head, and do what was requested before the connection was registered."""
         self.put(head)
-        if self._deferred is not None:
-            self._deferred()
+        deferred, self._deferred = self._deferred, None
+        if deferred is not None:
+            deferred()
 
     def give(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bool:
         """Send events to this client alone, after what waits.
@@ -179,7 +180,7 @@ class Connection:
             self.abort(CloseReason.CLIENT_GONE)
             return False
         self.unsent = Unsent(memoryview(wire)[max(0, sent) :], self.handover.settings.send_timeout)
-        self._connections.await_room(self, True)
+        self._await_room(True)
         return False
 
     def on_room(self) -> None:
@@ -198,11 +199,23 @@ class Connection:
         if unsent is None:
             return
         self.unsent = None
-        self._connections.await_room(self, False)
+        self._await_room(False)
         if self.state is State.ENDING:
             self._close(self._reason or CloseReason.CANCELLED)
         else:
             self.group.drained(self)
+
+    def _await_room(self, wanted: bool) -> None:
+        try:
+            self._connections.await_room(self, wanted)
+        except OSError as error:
+            self._log_unwatched(error)
+            self.abort(CloseReason.ERROR)
+
+    def _log_unwatched(self, error: OSError) -> None:
+        logger.error(
+            "the detached stream %s is closed, as its socket can't be watched: %s", escape(self.name), escape(error)
+        )
 
     # The reactor's thread: the end.
 
@@ -227,9 +240,7 @@ class Connection:
 
     def fail(self, error: OSError) -> None:
         """End a connection that can't be registered: not even its head is sent."""
-        logger.error(
-            "the detached stream %s is closed, as its socket can't be watched: %s", escape(self.name), escape(error)
-        )
+        self._log_unwatched(error)
         self._close(CloseReason.ERROR)
 
     def _defer(self, request: Callable[[], object]) -> bool:

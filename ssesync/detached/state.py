@@ -45,7 +45,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.OPENING: RUNNING | OVER,
     State.IN_SYNC: frozenset((State.DRAINING, State.LAGGING)) | OVER,
     State.DRAINING: frozenset((State.IN_SYNC, State.LAGGING)) | OVER,
-    State.AHEAD: RUNNING | OVER,  # AHEAD again: of another position, where the log was started anew
+    State.AHEAD: RUNNING | OVER,  # AHEAD again: the group has not got there yet
     State.LAGGING: frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD)) | OVER,
     State.ENDING: frozenset((State.CLOSED,)),
     State.CLOSED: frozenset(),

@@ -190,7 +190,7 @@ def on(connections: Connections, call: Callable[[], object]) -> None:
 
 
 def give(group: Plain, data: bytes, events: int = 1) -> None:
-    on(group.connections, lambda: group.give_all(data, events))
+    on(group.connections, lambda: group.give(group._in_sync, data, events))
 
 
 def test_all_in_a_group_get_the_same_in_their_own_framing(connections: Connections):

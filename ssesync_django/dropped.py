@@ -1,4 +1,4 @@
-"""Streams whose response is not sent, as a middleware put another one in its place, end with their request."""
+"""Ends streams whose response is not sent, because a middleware replaced it, with their request."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ __all__ = ["end_with_request"]
 
 
 def end_with_request(stream: EventStream, request: HttpRequest) -> None:
-    """End a stream, if it has not ended by then, when the response to its request was sent, be it another one.
+    """Close a stream, if it is still open then, when the response to its request was sent, be it another one.
 
-    Django closes the request with whichever response it has sent. What a middleware raised may hold the response that
-    the view has made: until garbage is collected, or for good where a page for debugging keeps it.
+    Django closes the request with the response that it has sent. The traceback of an exception in a middleware may
+    reference the view's response: until garbage is collected, or for good where a debug page keeps it.
+
+    :param stream: the stream.
+    :param request: the request.
     """
     request = getattr(request, "_request", request)  # Django REST framework wraps it
     reference, close = weakref.ref(stream), request.close

@@ -26,19 +26,21 @@ _SALT = "ssesync.ticket"
 
 
 def issue_ticket(subject: Any, *, channels: Collection[str] = (), seconds: float = 30) -> str:
-    """A ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send headers.
+    """Issue a ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send
+    headers.
 
     It is signed with ``SECRET_KEY``, so it can't be forged or changed, but can be read.
 
     :param subject: whom it is for: a user, or text.
     :param channels: which channels it is for.
     :param seconds: how long it may be used, up to 60.
+    :return: the ticket.
     """
     return _tickets().issue(key_of(subject), channels, seconds)
 
 
 def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Let requests through that have a ticket in their address, and let each ticket through once, in all processes.
+    """Accept only requests that have a ticket in their address, each ticket once in all processes.
 
     ::
 
@@ -46,11 +48,13 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
         def events(request):
             return subscribe(request, *request.ticket.channels, key=request.ticket.subject)
 
-    :raises TypeError: the view is asynchronous.
+    ``request.ticket`` says what the ticket was issued for. Without a ticket, or with one that was used before, has
+    expired or is not of this project, the response is 401. It is also 401 when a browser reconnects by itself: its page
+    then requests another ticket, and resumes after the last id it has seen with ``?lastEventId=``.
 
-    ``request.ticket`` is what it was issued for. Without one, or with one that was used before, has expired or is not
-    of this project, the answer is 401. So is that to a browser that comes back by itself: its page then gets another
-    ticket, and goes on from the last id it has seen with ``?lastEventId=``.
+    :param view: the view.
+    :return: the view that requires a ticket.
+    :raises TypeError: the view is asynchronous.
     """
     if iscoroutinefunction(view):
         raise TypeError(f"ticket_required takes a synchronous view, got {view!r}: use def instead of async def")
@@ -61,7 +65,7 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
         try:
             request.ticket = _redeem(request)  # type: ignore[attr-defined]
         except TicketRefused as refused:
-            # Never with the ticket in it, nor what it says.
+            # Without the ticket and its contents, which are confidential.
             logger.info("a ticket was refused: %s", escape(refused))
             return refusal(request, "401 Unauthorized", "a ticket is needed", {}, ("WWW-Authenticate", "ticket"))
         except BrokerUnavailable as error:
@@ -73,7 +77,7 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _redeem(request: HttpRequest) -> Ticket:
-    # Who only asks for the headers has no stream yet.
+    # HEAD opens no stream, and does not use the ticket.
     return _tickets().redeem(request.GET.get("ticket", ""), use=request.method != "HEAD")
 
 

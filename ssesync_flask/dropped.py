@@ -1,7 +1,7 @@
-"""Streams whose response is not sent, as an error took its place, end with their request.
+"""Ends streams whose response is not sent, because an error response replaced it, with their request.
 
-Where ``after_request`` raises, the response that the view has made is nobody's. What was raised holds it by its
-traceback: until garbage is collected, and for good where a debugger's page keeps that.
+Where ``after_request`` raises, the response of the view is not sent. The exception's traceback references it: until
+garbage is collected, and for good where a debugger's page keeps the traceback.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ssesync import EventStream
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["end_with_request", "is_sent"]
+__all__ = ["end_with_request", "mark_sent"]
 
 _KEY = "ssesync.made"
 
 
 def end_with_request(stream: EventStream) -> None:
-    """Have a stream end when the current request fails, unless :func:`is_sent` was called for it before."""
-    # By thread: the producer's own copy of the request's context is torn down too, on another.
+    """Have a stream closed when the current request fails, unless :func:`mark_sent` was called for it before."""
+    # With the thread: the producer's copy of the request's context is torn down too, on another one.
     made = request.environ.setdefault(_KEY, (threading.get_ident(), weakref.WeakSet()))
     made[1].add(stream)
 
 
-def is_sent(environ: WSGIEnvironment, stream: EventStream) -> None:
-    """The server gets this stream."""
+def mark_sent(environ: WSGIEnvironment, stream: EventStream) -> None:
+    """Record that the server was given this stream."""
     if _KEY in environ:
         environ[_KEY][1].discard(stream)
 

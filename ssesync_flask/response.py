@@ -14,7 +14,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from ssesync import EventStream, Settings, Writer
 
-from .dropped import end_with_request, is_sent
+from .dropped import end_with_request, mark_sent
 from .state import encoder_of, state_of_current_app
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class EventStreamResponse(Response):
 
     :param source: what :class:`ssesync.EventStream` takes: an iterable of events, a generator function, a
         :class:`ssesync.Writer`; or an ``EventStream`` itself. Its producer runs with the request's context.
-    :param headers: more headers, or others instead of the default ones.
+    :param headers: more headers; they replace defaults of the same name.
     :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
     :raises Exception: what the producer raises before its first event, so that ``abort(403)`` in it is a 403.
     """
@@ -51,29 +51,32 @@ class EventStreamResponse(Response):
         status = stream.open(request.environ if has_request_context() else None)
         if has_request_context():
             end_with_request(stream)
-        # What would read all of a stream, such as get_data() in an after_request function, is refused by Werkzeug.
+        # Werkzeug refuses what would read the whole stream, such as get_data() in an after_request function.
         super().__init__(stream, status=status, headers=stream.headers, direct_passthrough=True)
         if "content-type" not in {name.lower() for name, _ in stream.headers}:
             del self.headers["Content-Type"]
         if self.status_code == 200:
-            # Extensions that compress leave alone what has a coding already.
+            # Extensions that compress skip responses that have a coding already.
             self.headers.setdefault("Content-Encoding", "identity")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        is_sent(environ, self.event_stream)
+        mark_sent(environ, self.event_stream)
         return super().__call__(environ, start_response)
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
-        """What is in ``response``: the stream, unless an extension has put something else there. ``call_on_close``
-        callbacks are run. HEAD, 1xx, 204 and 304 have no body (RFC 9110, sections 9.3.2 and 15): then the stream ends.
+        """The body: the stream, unless an extension has replaced ``response``. ``call_on_close`` callbacks are run at
+        its end. HEAD, 1xx, 204 and 304 have no body (RFC 9110, sections 9.3.2 and 15): there the stream is closed.
+
+        :param environ: the request's WSGI environ.
+        :return: the body.
         """
         if environ["REQUEST_METHOD"] == "HEAD" or self.status_code < 200 or self.status_code in (204, 304):
             self.event_stream.close()
             return ClosingIterator((), self.close)
         if self.response is self.event_stream:
             return ClosingIterator(self.event_stream, self.close)
-        self.event_stream.stay_served("something has been put round the response's body, which is to see all of it")
+        self.event_stream.stay_served("an extension has wrapped the response's body, and must see all of it")
         return ClosingIterator(self.iter_encoded(), self.close)
 
     def close(self) -> None:
@@ -84,7 +87,7 @@ class EventStreamResponse(Response):
             self.event_stream.close()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to be pickled, as a cache does it: each client has a stream of its own."""
+        """Refuse to be pickled, as a cache would: each client has a stream of its own."""
         raise TypeError(
             "an event stream can't be cached or pickled: take the view out of the cache (with Flask-Caching, drop "
             "@cache.cached from it, or give that unless= or response_filter=)"
@@ -92,8 +95,11 @@ class EventStreamResponse(Response):
 
 
 def unavailable(settings: Settings, error: Exception) -> EventStreamResponse:
-    """The answer to the current request while the broker can't be reached, if that is not a 503.
+    """The response to the current request while the broker can't be reached.
 
+    :param settings: the stream's settings.
+    :param error: the broker's error.
+    :return: the response, unless its status is 503.
     :raises werkzeug.exceptions.ServiceUnavailable: it is, so that the application's handler for it is called.
     """
     response = EventStreamResponse(EventStream.refused("try again", settings=settings))
@@ -122,7 +128,7 @@ def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> Eve
 
 
 class _Scope:
-    """Pushes the request's contexts round its producer and pops them when it ends, on the same thread.
+    """Pushes the request's contexts for its producer and pops them when it ends, on the same thread.
 
     The view's own are popped, with their teardown, when the view returns. So the producer gets its own: the same
     request and session, the same ``flask.g`` values, a teardown of its own.
@@ -142,7 +148,8 @@ class _Scope:
 
 
 def _after_step(app: Flask, options: Mapping[str, Any]) -> Callable[[], object] | None:
-    """Let go of Flask-SQLAlchemy's session after each write, where the extension is there. Ours ends it in the end."""
+    """Have Flask-SQLAlchemy's session removed after each write, where the extension is installed. The application's
+    teardown removes it at the end."""
     session = getattr(app.extensions.get("sqlalchemy"), "session", None)
     release = options.get("release_db", options["settings"].release_db)
     return session.remove if session is not None and release == "step" else None

@@ -1,4 +1,4 @@
-"""What an application has of this library: its settings and its broker."""
+"""An application's settings and broker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 
 def bind(app: Flask, defaults: Settings, broker: str | Broker | None) -> None:
-    """Give an application its state; what its configuration says goes before what is given here.
+    """Make an application's state. Its configuration takes precedence over the arguments.
 
     :raises ssesync.SettingsError: the configuration has an unknown key or option, or a value that can't work, an empty
         broker's URL among them.
@@ -61,7 +61,7 @@ def _warn_of_relative_path(url: str) -> None:
 
 
 def state_of(app: Flask) -> State:
-    """An application's state, made of its configuration where no extension was bound to it."""
+    """An application's state; made from its configuration where no extension was bound to it."""
     if _KEY not in app.extensions:
         bind(app, Settings(), None)
     state: State = app.extensions[_KEY]

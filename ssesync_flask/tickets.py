@@ -23,7 +23,7 @@ logger = logging.getLogger("ssesync")
 
 
 class _Challenge(WWWAuthenticate):
-    """A scheme alone (RFC 9110, section 11.3), which Werkzeug 3.0 writes with a space behind it."""
+    """A scheme alone (RFC 9110, section 11.3), after which Werkzeug 3.0 writes a space."""
 
     def to_header(self) -> str:
         """The header's value."""
@@ -37,7 +37,7 @@ def tickets_of(app: Flask, broker: Broker) -> Tickets:
     """
     if not app.secret_key:
         raise RuntimeError("tickets are signed: set the application's SECRET_KEY")
-    # The last one signs; those before it are honoured too.
+    # The last one signs; those before it are accepted too.
     keys = [*(app.config.get("SECRET_KEY_FALLBACKS") or ()), app.secret_key]
     serializer = URLSafeSerializer(keys, salt="ssesync.ticket", signer_kwargs={"digest_method": sha256})
 
@@ -55,7 +55,7 @@ def redeem(app: Flask, broker: Broker, text: str) -> Ticket:
     try:
         return tickets_of(app, broker).redeem(text)
     except TicketRefused as refused:
-        # Never with the ticket in it, nor what it says.
+        # Without the ticket and its contents, which are confidential.
         logger.info("a ticket was refused: %s", escape(refused))
         raise Unauthorized(
             "A ticket is needed that is not used, expired or changed.", www_authenticate=_Challenge("ticket")

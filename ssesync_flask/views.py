@@ -21,7 +21,7 @@ __all__ = ["event_stream", "event_writer"]
 
 View = Callable[..., Any]
 
-# Of each function that was decorated, what the decorators have made of it.
+# The wrappers that the decorators have made of each function.
 _made: WeakKeyDictionary[View, WeakSet[View]] = WeakKeyDictionary()
 
 
@@ -43,14 +43,17 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
 
     It may yield :class:`ssesync.Event`, text, UTF-8 bytes, and what the application's JSON provider encodes. It runs
     in a thread of its own, with the request's context, and is closed there when the client leaves. A function that
-    returns an iterable instead is called within the request; if it returns a response, that is the answer.
+    returns an iterable instead is called within the request; if it returns a response, that response is sent.
 
     ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. What the
     generator raises before its first event, ``abort(403)`` say, is answered as in any other view.
 
-    The route's decorator stands above this one. The other way round Flask has the bare function, which is an error at
-    its first request.
+    The route's decorator stands above this one. In the other order Flask registers the undecorated function, which is
+    an error at its first request.
 
+    :param view: the function.
+    :param options: those of :class:`ssesync.EventStream`.
+    :return: the view, or with options a decorator.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
     :raises TypeError: the function is asynchronous.
     """
@@ -64,7 +67,7 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
         source = functools.partial(view, *args, **kwargs) if generates else view(*args, **kwargs)
         return source if isinstance(source, Response) else EventStreamResponse(source, **options)
 
-    return _remembered(view, wrapper)
+    return _register(view, wrapper)
 
 
 @overload
@@ -82,8 +85,11 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
             for percent in run(job_id):
                 w.write_event(str(percent), type="progress", id=percent)
 
-    The stream ends when it returns. In all else it is as :func:`event_stream`.
+    The stream ends when it returns. Everything else is as for :func:`event_stream`.
 
+    :param view: the function.
+    :param options: those of :class:`ssesync.EventStream`.
+    :return: the view, or with options a decorator.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
     :raises TypeError: the function is asynchronous, or a generator.
     """
@@ -99,30 +105,30 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
         functools.update_wrapper(produce, view)
         return EventStreamResponse(make_stream(produce, imperative=True, **options))
 
-    return _remembered(view, wrapper)
+    return _register(view, wrapper)
 
 
 def _nothing(writer: Any) -> None:
-    """The function of a stream that is only made for its options to be checked."""
+    """The producer of a stream that is made only to check its options."""
 
 
-def _remembered(view: View, wrapper: View) -> View:
-    with contextlib.suppress(TypeError):  # it can't be referred to weakly
+def _register(view: View, wrapper: View) -> View:
+    with contextlib.suppress(TypeError):  # it can't be weakly referenced
         _made.setdefault(view, WeakSet()).add(wrapper)
     request_started.connect(_check_order)
     return wrapper
 
 
 def _check_order(app: Flask, **_: Any) -> None:
-    """Refuse a request for a function that was decorated after its route was registered: Flask would send what the bare
-    generator yields as ``text/html``. A function that has a route of its own beside that of the decorated one is meant.
+    """Refuse a request for a function that was decorated after its route was registered: Flask would send what the
+    undecorated generator yields as ``text/html``. A function that has a route beside that of its wrapper is allowed.
     """
     view = app.view_functions.get(request.endpoint or "")
     made = None
     if view is not None:
         with contextlib.suppress(TypeError):  # as above
             made = _made.get(view)
-    if made is not None and not any(_is_made_of(each, made) for each in app.view_functions.values()):
+    if made is not None and not any(_wraps_one_of(each, made) for each in app.view_functions.values()):
         name = getattr(view, "__qualname__", repr(view))
         raise TypeError(
             f"the route of {name} was registered without event_stream or event_writer, which stands above it: put the "
@@ -130,9 +136,9 @@ def _check_order(app: Flask, **_: Any) -> None:
         )
 
 
-def _is_made_of(function: View, made: WeakSet[View]) -> bool:
-    """Whether a function is one of these, with or without other decorators round it."""
+def _wraps_one_of(function: View, made: WeakSet[View]) -> bool:
+    """Whether a function is one of these wrappers, itself wrapped by other decorators or not."""
     try:
         return inspect.unwrap(function, stop=made.__contains__) in made
-    except (TypeError, ValueError):  # it has no hash, or wraps itself
+    except (TypeError, ValueError):  # it is not hashable, or wraps itself
         return False

@@ -118,7 +118,7 @@ class Following:
         self._finished = False  # the stream has ended for good
         self._delivered = False  # this connection has brought an event
         self._refreshed = False  # the connection before this one was refused with 401
-        #: Whether comments are handed out.
+        #: Whether comments are returned.
         self.with_comments = False
         #: The newest response.
         self.response: requests.Response | None = None
@@ -141,7 +141,7 @@ class Following:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in force with the last event that was handed out."""
+        """The reconnection time in force with the last event that was returned."""
         reader = self._reader
         return self._retry if reader is None or reader.retry is None else reader.retry
 
@@ -202,7 +202,7 @@ class Following:
         return self._token
 
     def _connect_and_read(self, token: CancelToken) -> Generator[Event, None, Exception]:
-        """Connect once, and hand out what comes. Returns what has ended it."""
+        """Connect once, and yield the events. Returns what has ended the connection."""
         # Abandoned attempts on a caller's session end by their own timeouts, and restarts may be faster.
         while len(running := [attempt for attempt in self._attempts if attempt.running]) >= _MAX_ATTEMPTS:
             if token.wait(_ATTEMPT_CHECK_SECONDS):

@@ -1,7 +1,8 @@
-"""Relay: an upstream's event stream passed on to one client, at every level of a chain.
+"""Relay: passes an upstream's event stream on to one client, at every level of a chain.
 
-The upstream is read in the stream's pump, so the server's thread is never blocked in requests. The client's leaving
-shuts the upstream's connection at once; that is its client's leaving for the next level, and so on to the origin.
+The upstream is read on the producer's thread, so the server's thread is never blocked in requests. When the client
+leaves, the upstream's connection is shut at once: for the next level, too, its client has left, and so on to the
+origin.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ logger = logging.getLogger("ssesync")
 # A line end, and two of them: an event ends there.
 _EOL = rb"(?:\r\n|\r(?!\n)|\n)"
 _BLANK = re.compile(_EOL + b"{2}")
-# What stands alone where a block begins: comments, reconnection times, more blank lines. They take effect at once, so
-# they must not wait for the event behind them.
+# Lines that are complete by themselves where a block begins: comments, reconnection times, more blank lines. They take
+# effect at once, so they must not wait for the event after them.
 _ALONE = re.compile(rb"(?:(?:(?::|retry:)[^\r\n]*)?" + _EOL + b")*")
 _FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
-# Of the answer of an upstream that is no event stream, these say something about its body or what to do next.
+# Headers of an upstream's response that is no event stream which describe its body or what to do next.
 _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
 _TEXT = "text/plain; charset=utf-8"
 
@@ -51,16 +52,16 @@ class Relay(Producing):
 
         return EventStreamResponse(Relay(requests.post(LLM, json=request.json, stream=True)))
 
-    Bytes go through untouched, but for a byte order mark: ids, comments and reconnection times as they are. Keep-alives
-    of the stream's own are put in while the upstream is silent, between events only. An upstream whose status is not
-    200 or that sends another media type is answered as an ordinary response, with its status and the first 64 kB of
-    its body; where that would be a part of a good answer, with 502. One that breaks off ends the stream with an
-    ``error`` event; the reason is logged.
+    Bytes are passed on unchanged, except for a byte order mark: ids, comments and reconnection times as they are. While
+    the upstream is silent the stream's own keep-alives are inserted, between events only. If the upstream's status is
+    not 200, or it sends another media type, the client gets an ordinary response with that status and the first 64 kB
+    of its body; where that would be a part of a successful response, 502. If the upstream breaks off, the stream ends
+    with an ``error`` event, and the reason is logged.
 
     :param upstream: a ``requests`` response got with ``stream=True``. It is closed when the stream ends.
-    :param transform: called with each event, gives what is sent instead: an event, several (any iterable), or
-        ``None`` for none. Events are then decoded and encoded anew, and comments are not passed on.
-    :param max_event_size: the bytes of an unfinished event that are held (16 MiB); with more the stream ends as if
+    :param transform: called with each event; returns what is sent instead: an event, several (any iterable), or
+        ``None`` for none. Events are decoded and encoded again then, and comments are not passed on.
+    :param max_event_size: the bytes of an unfinished event that are buffered (16 MiB); with more the stream ends as if
         the upstream had broken off.
     """
 
@@ -100,7 +101,7 @@ class Relay(Producing):
             self.close()
 
     def close(self) -> None:
-        """Shut the upstream's connection. From any thread, any number of times."""
+        """Close the upstream's connection. From any thread, any number of times."""
         self._body.close()
 
     def _pass_bytes(self, writer: Target) -> None:
@@ -112,7 +113,8 @@ class Relay(Producing):
             if blocks.size > self._max_event_size:
                 raise EventTooLarge(blocks.size, self._max_event_size)
         if blocks.size and self._body.complete:
-            # No event, as it lacks its end. The client is to decide that; after a break it would spoil our last words.
+            # Not an event, as it is incomplete: the client decides what to do with it. After a broken connection it
+            # would corrupt the error event.
             writer.write_raw(blocks.rest(), events=0)
 
     def _pass_events(self, writer: Target, transform: Callable[[Event], Any]) -> None:
@@ -137,22 +139,26 @@ class Relay(Producing):
     def _ordinary_answer(self, refused: ContentEncodingError | None) -> Refusal:
         upstream = self._upstream
         status = upstream.status_code
-        # Of a good answer a piece is no good: where the length says that there is an end, it is waited for longer.
+        # A part of a successful response is useless: where Content-Length promises an end, it is waited for longer.
         promised = status < 300 and "Content-Length" in upstream.headers
         body = excerpt_of(self._body, patient=promised)
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         if refused is not None:
-            # Encoded bytes without the header that says so are noise, and the client may not know the coding either.
+            # Encoded bytes without their header are useless, and the client may not know the coding either.
             host = urlsplit(upstream.url).hostname
-            logger.error("a relay can't pass on what %s answers: %s", escape(host), escape(refused))
+            logger.error(
+                "the relay can't pass on the response of %s, and answers with an error: %s",
+                escape(host),
+                escape(refused),
+            )
             body = b"the upstream's answer is encoded in a way that can't be decoded here\n"
             headers = [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
         elif status < 200:
-            # Of an interim answer (101, or where the connection could not be read on) nothing is a client's.
+            # An interim response (101, or where the connection could not be read any further) is not for the client.
             body = b"the upstream sent no answer but an interim one\n"
             headers = [("Content-Type", _TEXT)]
         elif status < 300 and not self._body.complete:
-            # A piece of an error's body tells enough; a piece of a good answer is a wrong answer.
+            # A part of an error's body is of use; a part of a successful response is a wrong response.
             body = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
             headers = [("Content-Type", _TEXT)]
         else:
@@ -210,10 +216,10 @@ _NEVER = HOP_BY_HOP | {"content-length", "cookie", "expect", "host", "proxy-conn
 
 
 def _allowed(forward: Iterable[str], environ: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """The names of those headers that may go along."""
+    """The names of the headers that may be forwarded."""
     never = _NEVER | {name.strip().lower() for name in environ.get("HTTP_CONNECTION", "").split(",")}
     if "json" in options or "files" in options or not isinstance(options.get("data", b""), (str, bytes, type(None))):
-        never |= {"content-type"}  # it was said of another body
+        never |= {"content-type"}  # it described another body
     return [name for name in forward if name.lower() not in never]
 
 
@@ -225,17 +231,17 @@ def _request_body(request: Any, environ: Mapping[str, Any]) -> bytes:
         return bytes(request.body)
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if not length and environ.get("wsgi.input_terminated"):
-        return bytes(environ["wsgi.input"].read())  # chunked, with an end that the server sees to
+        return bytes(environ["wsgi.input"].read())  # chunked, and the server marks its end
     return bytes(environ["wsgi.input"].read(length)) if length else b""
 
 
 def _items(result: Any, retry: int | None) -> Iterator[Any]:
-    """What a transform gave, one by one; ``retry`` is the reconnection time that was passed on last."""
+    """The results of a transform, one by one; ``retry`` is the reconnection time that was passed on last."""
     if result is None:
         return
     for item in [result] if isinstance(result, (Event, str, bytes, bytearray, Mapping)) else result:
         if isinstance(item, Event):
-            # The decoder names the type of events that name none; they should go as they came.
+            # The decoder sets the type of events that have none; they are sent as they came.
             if item.type == "message":
                 item = dataclasses.replace(item, type=None)
             if item.retry is not None and item.retry == retry:
@@ -244,53 +250,53 @@ def _items(result: Any, retry: int | None) -> Iterator[Any]:
 
 
 class _Blocks:
-    """Finds the places in a stream where a keep-alive of ours can stand: behind a blank line, behind a comment there.
+    """Finds the offsets in a stream where a keep-alive may be inserted: after a blank line, and after a comment there.
 
-    The bytes of an unfinished block are held back, and joined once, however many pieces it comes in.
+    The bytes of an unfinished block are buffered, and joined once, however many pieces it comes in.
     """
 
     def __init__(self) -> None:
-        #: Bytes held back.
+        #: The number of bytes that are buffered.
         self.size = 0
-        self._held: list[bytes] = []
-        self._alone = False  # what is held may become a line that stands alone
+        self._buffered: list[bytes] = []
+        self._alone = False  # what is buffered may become a line that is complete by itself
         self._started = False
         self._has_lf = False
 
     def feed(self, chunk: bytes) -> tuple[bytes, int]:
-        """Take the next bytes; those that can go, and how many blocks end in them."""
+        """Add the next bytes. Returns the bytes to send now, and how many blocks end in them."""
         if not self._started:
             chunk = self._without_bom(chunk)
         self._has_lf = self._has_lf or b"\n" in chunk
-        tail = b"".join(self._held[-3:])[-3:]
+        tail = b"".join(self._buffered[-3:])[-3:]
         window = tail + chunk
         end, blocks = self._last_blank(window)
-        if not end and self._held and not (self._alone and (b"\n" in chunk or b"\r" in chunk)):
-            self._hold(chunk)
+        if not end and self._buffered and not (self._alone and (b"\n" in chunk or b"\r" in chunk)):
+            self._buffer(chunk)
             return b"", 0
-        data = b"".join([*self._held, chunk])
+        data = b"".join([*self._buffered, chunk])
         if end:
             end += len(data) - len(window)
         alone = _ALONE.match(data, end, self._limit(data))
         end = alone.end() if alone is not None else end
-        self._held.clear()
+        self._buffered.clear()
         self.size = 0
         rest = data[end:]
         self._alone = rest.startswith((b":", b"retry:")) or b"retry:".startswith(rest)
-        self._hold(rest)
+        self._buffer(rest)
         return data[:end], blocks
 
     def rest(self) -> bytes:
-        """What is held back, at the stream's end."""
-        return b"".join(self._held)
+        """The buffered bytes, at the stream's end."""
+        return b"".join(self._buffered)
 
-    def _hold(self, data: bytes) -> None:
+    def _buffer(self, data: bytes) -> None:
         if data:
-            self._held.append(data)
+            self._buffered.append(data)
             self.size += len(data)
 
     def _last_blank(self, window: bytes) -> tuple[int, int]:
-        """Where the last blank line ends, 0 without any, and how many there are."""
+        """The offset after the last blank line, 0 without any, and how many there are."""
         if b"\r" not in window:
             end = window.rfind(b"\n\n") + 2
             return (end, window.count(b"\n\n")) if end > 1 else (0, 0)
@@ -298,16 +304,17 @@ class _Blocks:
         return (ends[-1], len(ends)) if ends else (0, 0)
 
     def _limit(self, data: bytes) -> int:
-        """Up to where line ends are certain: in a stream of CR LF, a CR at the end is half of one."""
+        """The offset up to which line ends are certain: in a stream of CR LF, a CR at the end is half of one."""
         return len(data) - (self._has_lf and data.endswith(b"\r"))
 
     def _without_bom(self, chunk: bytes) -> bytes:
-        """Ours are the stream's first bytes, and elsewhere it would spoil the first line."""
+        """Remove a byte order mark: the preamble comes before it, and within a stream it would corrupt the first
+        line."""
         head = self.rest() + chunk
-        self._held.clear()
+        self._buffered.clear()
         self.size = 0
         if len(head) < len(BOM) and BOM.startswith(head):
-            self._hold(head)
+            self._buffer(head)
             return b""
         self._started = True
         return head[len(BOM) :] if head.startswith(BOM) else head

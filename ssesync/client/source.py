@@ -35,48 +35,49 @@ class EventSource:
             for event in source:
                 handle(event)
 
-    It connects when the first event is asked for, on the thread that asks; that one thread iterates. :meth:`close`,
-    :meth:`cancel`, :meth:`restart` and :meth:`ack` may be called from any. Leaving the loop closes.
+    It connects when the first event is requested. One thread iterates; any thread may call :meth:`close`,
+    :meth:`cancel`, :meth:`restart` and :meth:`ack`. Leaving the loop closes the source.
 
-    Ends quietly: status 204, ``until``, ``close()``; and with ``reconnect`` off, the end of the stream. Tried again:
-    network errors, the end of the stream, silence for ``idle_timeout``, status 408, 425, 429 and 5xx. All else is
-    raised. A connection that fails leaves nothing behind: an event that was not complete is dropped, and the last
+    The iteration ends without an error on status 204, ``until`` and ``close()``, and with ``reconnect`` off at the end
+    of the stream. Retried are network errors, the end of the stream, silence for ``idle_timeout``, and status 408, 425,
+    429 and 5xx. Every other error is raised. Of a connection that fails, an incomplete event is dropped, and the last
     event ID is that of the last event that the consumer took.
 
-    :param url: the stream's address; or, as ``headers`` and ``params`` too, a function without arguments that gives
-        it, called for every connection on a thread of its own. Where there is such a function a 401 is answered by
-        one more attempt with fresh values; the next one is final.
+    :param url: the stream's address; or, as ``headers`` and ``params`` too, a function without arguments that returns
+        it, called for every connection on a thread of its own. Where there is such a function, a 401 is followed by
+        one more attempt with fresh values; the next 401 is final.
     :param method: the request's method.
     :param session: the ``requests.Session`` to use. It stays the caller's: it is neither copied nor closed.
-    :param headers: sent along; they win over ``Accept``, ``Accept-Encoding`` and ``Cache-Control`` as sent by us.
+    :param headers: sent along; they replace the defaults of ``Accept``, ``Accept-Encoding`` and ``Cache-Control``.
     :param params: the query, as ``requests`` takes it.
     :param data: the body, as ``requests`` takes it; sent anew with every connection.
     :param json: the body, as an object.
-    :param last_event_id: where to begin: the ID of the last event that was handled in an earlier life; ``None`` and
-        ``""``: as the server begins.
+    :param last_event_id: where to begin: the ID of the last event that an earlier process has handled; ``None`` and
+        ``""``: where the server begins.
     :param commit: when the last event ID moves on: ``"taken"``, as the consumer takes the event, or ``"manual"``, by
         :meth:`ack`; then what was not acknowledged comes again after a reconnection.
-    :param reconnect: whether to; ``None``: if the method is idempotent, so that a POST is never sent twice unasked.
+    :param reconnect: whether to reconnect; ``None``: if the method is idempotent, so that a POST is never sent twice by
+        default.
     :param backoff: the waits between connections.
     :param connect_timeout: seconds for making the connection.
     :param idle_timeout: seconds without a byte, comments included, before or after the headers, until the connection
         counts as dead; ``None``: no limit. 45 is three keep-alives of this library's servers.
     :param max_event_size: bytes; see :class:`ssesync.wire.Decoder`. A larger event is final.
-    :param event_timeout: seconds that may be waited for an event on an open connection, whatever comments come
-        meanwhile, until it counts as dead; ``None``: no limit. For servers whose keep-alives go on though what they
-        pass on has died.
+    :param event_timeout: seconds without an event on an open connection, whatever comments come meanwhile, until it
+        counts as dead; ``None``: no limit. For servers whose keep-alives go on although their upstream has died.
     :param until: the event that ends the stream for good, as for :class:`Reader`.
-    :param until_inclusive: hand that event out too, as the last one; its ID becomes the last event ID.
+    :param until_inclusive: return that event too, as the last one; its ID becomes the last event ID.
     :param cancel: something that closes from elsewhere, as for :class:`Reader`.
-    :param should_retry: called with every error, may overrule: true tries again, false raises, ``None`` leaves it to
-        the rules above. The end of the stream is a :class:`StreamEnded`.
+    :param should_retry: called with every error; its result overrules the rules above: true retries, false raises,
+        ``None`` applies the rules. The end of the stream is a :class:`StreamEnded`.
     :param on_open: called with each response that is an event stream.
     :param on_error: called with every error, whether it is raised or not.
-    :param on_retry: called before each wait with the error, the wait in seconds and which reconnection in a row it is.
+    :param on_retry: called before each wait with the error, the wait in seconds and the number of consecutive
+        reconnections.
     :param on_comment: called with the text of every comment, as soon as its line is complete. All four are called on
-        the iterating thread; what they raise goes to the consumer.
-    :param clock: the time that waits go by; for tests.
-    :param options: what else ``requests`` takes, handed on as it is: ``auth``, ``cert``, ``cookies``, ``proxies``,
+        the iterating thread; what they raise is raised to the consumer.
+    :param clock: the time that the waits use; for tests.
+    :param options: what else ``requests`` takes, passed on as it is: ``auth``, ``cert``, ``cookies``, ``proxies``,
         ``verify``, …
     :raises TypeError: an option does not exist, or a body can be read only once and would be needed again.
     :raises ValueError: ``commit`` is neither of the two, or another option makes no sense (:class:`SettingsError`).
@@ -84,11 +85,11 @@ class EventSource:
     While iterating, besides what ``requests`` raises for a request that can't be made:
 
     :raises StatusError: the status is final.
-    :raises ContentTypeError: the answer is not an event stream.
+    :raises ContentTypeError: the response is not an event stream.
     :raises ContentEncodingError: its body is encoded in a way that can't be decoded here.
     :raises EventTooLarge: an event passes ``max_event_size``.
     :raises RetriesExhausted: the limits of ``backoff`` are reached.
-    :raises ReadError: one of the errors above that are tried again, where that is not to be done.
+    :raises ReadError: one of the errors that are retried, where ``reconnect`` is off or ``should_retry`` refuses.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class EventSource:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in milliseconds in force with the last event that was handed out.
+        """The reconnection time in milliseconds in force with the last event that was returned.
 
         ``None`` if the stream had never asked for any by then.
         """

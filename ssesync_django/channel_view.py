@@ -36,7 +36,7 @@ _PROPERTIES = (property, cached_property, functools.cached_property)
 
 
 class ChannelView(View):
-    """Answers with what is published to channels, as :func:`subscribe` does.
+    """Answers with the events that are published to channels, as :func:`subscribe` does.
 
     ::
 
@@ -49,22 +49,22 @@ class ChannelView(View):
 
         path("rooms/<slug:room>/events", RoomEvents.as_view())
 
-    Where the URL has variable parts, ``authorize`` must be there, or ``public`` must be true. Without one of them the
-    view fails, for whoever asks.
+    Where the URL has variable parts, the class must define ``authorize``, or ``public`` must be true. Otherwise every
+    request fails.
 
-    All else that :func:`subscribe` takes may be an attribute too, or a property or a method (``on_close``), and be
-    given to ``as_view()``: ``reset_event = "stream-reset"``, ``headers``, ``last_event_id``, ``overflow``,
-    ``keep_alive``, and so on. An attribute goes before the same name in ``stream_options``. What is declared is checked
-    by ``as_view()``, but for what a property gives.
+    Everything else that :func:`subscribe` takes may be an attribute too, or a property or a method (``on_close``), and
+    be given to ``as_view()``: ``reset_event = "stream-reset"``, ``headers``, ``last_event_id``, ``overflow``,
+    ``keep_alive``, and so on. An attribute takes precedence over the same name in ``stream_options``. ``as_view()``
+    checks all of them, except the values of properties.
 
-    :raises django.core.exceptions.ImproperlyConfigured: neither is there.
+    :raises django.core.exceptions.ImproperlyConfigured: neither is given.
     """
 
     #: The channels; ``{room}`` stands for the part of the URL of that name.
     channels: Sequence[str] = ()
     #: Patterns of channels, see :func:`subscribe`.
     patterns: Sequence[str] = ()
-    #: Whether all who get as far as this view may have every channel that its URL can name.
+    #: Whether every client that reaches this view may read every channel that its URL can name.
     public: bool = False
     #: Whose streams these are, see :meth:`get_key`.
     key: Any = None
@@ -96,11 +96,11 @@ class ChannelView(View):
         return [channel.format(*self.args, **self.kwargs) for channel in self.channels]
 
     def authorize(self, request: HttpRequest, channel: str) -> bool:
-        """Whether this client may have a channel. Asked for each, whenever a client comes, or comes back."""
+        """Whether this client may read a channel. Called for each channel, whenever a client connects or reconnects."""
         return True
 
     def on_connect(self, subscription: Subscription) -> Iterable[Any] | None:
-        """Called when a stream begins; the events that it begins with, if any. See :func:`subscribe`."""
+        """Called when a stream begins. Returns the events to send first, if any. See :func:`subscribe`."""
         return None
 
     def get_key(self, request: HttpRequest) -> Any:
@@ -109,7 +109,7 @@ class ChannelView(View):
         return self.key
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer with the stream; also HEAD, without one."""
+        """Answer with the stream; HEAD is answered too, without a body."""
         chosen = bool(args or kwargs)
         if chosen:
             self._check_authorized()
@@ -133,7 +133,7 @@ class ChannelView(View):
                 raise TypeError(
                     f"{name} of {type(self).__name__} is called synchronously: use def instead of async def"
                 )
-        # A property may need the request, which there is none of yet.
+        # A property may need the request, and there is none yet.
         known = [name for name in _OPTIONS if not isinstance(getattr_static(self, name, None), _PROPERTIES)]
         options = dict(self.stream_options)
         options |= {name: value for name in known if (value := getattr(self, name, _MISSING)) is not _MISSING}
@@ -147,6 +147,6 @@ class ChannelView(View):
     def _check_authorized(self) -> None:
         if not (self.public or self._has_check()):
             raise ImproperlyConfigured(
-                f"the client chooses the channels of {type(self).__name__} by its URL: say who may have which in "
-                "authorize(request, channel), or set public = True if all may have all of them"
+                f"the client chooses the channels of {type(self).__name__} by its URL: check them in "
+                "authorize(request, channel), or set public = True if every client may read all of them"
             )

@@ -35,7 +35,7 @@ _opened: dict[str, Broker] = {}
 
 
 def broker_url() -> str:
-    """What ``settings.SSESYNC_BROKER`` says."""
+    """The value of ``settings.SSESYNC_BROKER``."""
     url: str = getattr(project, "SSESYNC_BROKER", "memory://")
     return url
 
@@ -43,7 +43,9 @@ def broker_url() -> str:
 def get_broker() -> Broker:
     """The broker that ``settings.SSESYNC_BROKER`` names, ``memory://`` without it: the same one for the whole process.
 
-    It connects, opens files and starts its thread when something is first published or subscribed to.
+    It connects, opens files and starts its thread with the first publishing or subscription.
+
+    :return: the broker.
 
     :raises ssesync.SettingsError: the URL is empty or names no broker, or an option that does not exist; or there is an
         unknown setting ``SSESYNC_…``.
@@ -51,8 +53,8 @@ def get_broker() -> Broker:
     url = broker_url()
     if url not in _opened:
         Settings.check_keys(dir(project))
-    # Without a lock, which a fork could leave locked: of two that are made at the same time one is used, and the other
-    # has opened nothing yet.
+    # Without a lock, which a fork could leave locked: of two brokers that are made at the same time one is used, and
+    # the other has opened nothing yet.
     return _opened.get(url) or _opened.setdefault(url, open_broker(url))
 
 
@@ -66,16 +68,18 @@ def publish(
 ) -> str | None:
     """Publish an event to a channel, from a view, a model's ``save()``, a signal, a command or a task.
 
-    Within an atomic block it is published when the transaction is committed, and not at all if that is rolled back.
-    Whatever is wrong with it is raised here all the same, and it is what it was here if it is changed afterwards. If
-    the broker fails then, the transaction stands: that is logged as an error to the logger ``ssesync`` and not raised,
-    as the view has done its work, and other callbacks of the transaction are still called.
+    Within an atomic block the event is published when the transaction is committed, and not at all if that is rolled
+    back. It is checked and encoded here all the same, so that errors are raised here and later changes to it have no
+    effect. If the broker fails after the commit, the transaction stands: the failure is logged as an error to the
+    logger ``ssesync`` and not raised, as the view has done its work, and other callbacks of the transaction are still
+    called.
 
+    :param channel: the channel.
     :param event: an :class:`ssesync.Event` without an id, text, or what ``DjangoJSONEncoder`` encodes.
     :param type: the event's type, where ``event`` is no :class:`ssesync.Event`.
     :param on_commit: ``False`` publishes at once, whatever becomes of the transaction.
     :param using: the database whose transaction it is.
-    :return: the id it got; ``None`` where it waits for a commit.
+    :return: the event's id; ``None`` where it waits for a commit.
     :raises ssesync.BrokerError: it was to be published at once, and could not be.
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.EventError: the event has an id, or no data, or can't be written.
@@ -111,38 +115,41 @@ def subscribe(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     **options: Any,
 ) -> EventStreamResponse:
-    """Answer a request with what is published to channels from now on.
+    """Answer a request with the events that are published to channels from now on.
 
     ::
 
         def events(request, room):
             return subscribe(request, f"room:{room}", authorize=may_read)
 
-    A browser that comes back sends the id of the last event it saw, and first gets what it missed.
+    A browser that reconnects sends the id of the last event it saw, and first gets the events that it has missed.
 
-    :param patterns: more channels, also such as don't exist yet: in ``"room:*"`` the ``*`` stands for any characters.
-    :param authorize: called with the request and each of the channels and patterns. If one is refused the answer is 403
-        and no channel is read, be it live or for replay. Give it wherever a part of a name comes from the client;
-        with it, a name that no channel can have is answered 404.
+    :param request: the request, Django's or that of REST framework.
+    :param channels: the channels.
+    :param patterns: more channels, also ones that don't exist yet: in ``"room:*"`` the ``*`` stands for any characters.
+    :param authorize: called with the request and each of the channels and patterns. If one is refused the response is
+        403 and no channel is read, live or for replay. Give it wherever a part of a name comes from the client; with
+        it, the response to a name that no channel can have is 404.
     :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins; the
-        events that it returns, if any, are sent first: the state, say, that those in the channels change. Where it is
-        called, ``on_close`` among the options will be called once when the stream has ended.
+        events that it returns, if any, are sent first: the state, for example, that later events change. Where it was
+        called, ``on_close`` among the options is called once when the stream has ended.
     :param key: whose stream this is, for :func:`revoke` and ``max_streams_per_key``: a user or text. Without it the
         user who is logged in, if any.
     :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``): a value of
         ``get_broker().position()``, say, that the page was made with.
     :param headers: more response headers.
-    :param options: what :class:`ssesync.EventStream` takes, and the policy for those who can't keep up: ``overflow``,
+    :param options: what :class:`ssesync.EventStream` takes, and the policy for slow clients: ``overflow``,
         ``coalesce``, ``patience``, ``reset_event``, ``dropped_event``; ``max_pending_events`` and ``max_pending_bytes``
-        bound what waits. See :class:`ssesync.channels.policy.Policy`.
+        limit what waits. See :class:`ssesync.channels.policy.Policy`.
+    :return: the response.
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
     :raises TypeError: ``authorize`` is asynchronous.
 
     While the broker can't be reached the client is refused, see the setting ``refusal``. A subscription takes no thread
     of its own and holds no database connection. In an asynchronous view all of this, ``authorize`` and ``on_connect``
-    too, is done on another thread when Django renders the response (see :class:`EventStreamResponse`), so that nothing
-    waits on the event loop.
+    too, is done on another thread when Django renders the response (see :class:`EventStreamResponse`), so that the
+    event loop is not blocked.
     """
     subscribing = functools.partial(
         _subscribe, request, *channels, patterns=patterns, authorize=authorize, on_connect=on_connect, key=key,
@@ -194,18 +201,20 @@ _REFUSALS = {403: ("403 Forbidden", "not for you"), 404: ("404 Not Found", "no c
 
 
 def revoke(who: Any, channel: str | None = None) -> None:
-    """End the streams of a user (or of the key, if it is text), or those of them that read a channel, in all processes.
+    """End the streams of a user, in all processes.
 
-    Take the right away first, so that :func:`subscribe` refuses the clients when they come back.
+    Revoke the permission first, so that :func:`subscribe` refuses the clients when they reconnect.
 
-    :raises ssesync.BrokerError: other processes can't be told. In this one they are ended.
+    :param who: the user, or a key as text.
+    :param channel: end only the streams that read this channel.
+    :raises ssesync.BrokerError: other processes can't be reached. In this one the streams are ended.
     """
     get_broker().revoke(key_of(who), channel)
 
 
 @receiver(setting_changed)
 def _close_brokers(*, setting: str, **_: Any) -> None:
-    # Tests change settings: what one has published is nothing to the next.
+    # Tests change settings: one must not see what another has published.
     if setting == "SSESYNC_BROKER":
         while _opened:
             _opened.popitem()[1].close()

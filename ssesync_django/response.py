@@ -32,7 +32,7 @@ __all__ = ["EventStreamResponse"]
 logger = logging.getLogger("ssesync")
 _warned = threading.Event()
 
-_WRAPPED = "a middleware has put something round the response's content, which is to see all of it"
+_WRAPPED = "a middleware has wrapped the response's content, and must see all of it"
 
 
 class EventStreamResponse(StreamingHttpResponse):
@@ -41,17 +41,17 @@ class EventStreamResponse(StreamingHttpResponse):
     :param source: what :class:`ssesync.EventStream` takes: an iterable of events, a generator function, a
         :class:`ssesync.Writer`; or an ``EventStream`` itself.
     :param request: the request that this answers. May be left out with ``ssesync_django`` in ``INSTALLED_APPS``.
-    :param headers: more headers, or others instead of the default ones.
+    :param headers: more headers; they replace defaults of the same name.
     :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
     :raises Exception: what the producer raises before its first event, so that ``Http404`` in it is a 404.
 
     Under ASGI the stream is served one event at a time, by a thread of its own. Made on a thread that runs an event
-    loop, as in an asynchronous view, it is opened later: by ``render()``, which Django calls on another thread for any
-    response that has it, before the middleware and the status line. So nothing waits on the loop, and what the producer
-    raises has its status all the same. Until then ``status_code`` is 200.
+    loop, as in an asynchronous view, it is opened later: by ``render()``, which Django calls on another thread for
+    every response that has it, before the middleware and the status line. So nothing blocks the loop, and what the
+    producer raises still gets its status. Until then ``status_code`` is 200.
     """
 
-    #: There where the response is still to be opened, see above.
+    #: Set while the response is still to be opened, see above.
     render: Callable[[], HttpResponseBase]
 
     def __init__(
@@ -79,8 +79,11 @@ class EventStreamResponse(StreamingHttpResponse):
 
     @classmethod
     def later(cls, make: Callable[[], EventStreamResponse]) -> EventStreamResponse:
-        """A response for a thread that runs an event loop: ``make`` is called on another one, and this becomes what it
-        gives. ``event_stream`` is there from then on."""
+        """Make a response on a thread that runs an event loop.
+
+        :param make: makes the real response, and is called on another thread.
+        :return: a response that becomes the real one. It has ``event_stream`` from then on.
+        """
         response = cls.__new__(cls)
         response._own_content = response._late_content()
         StreamingHttpResponse.__init__(response, response._own_content)
@@ -94,8 +97,11 @@ class EventStreamResponse(StreamingHttpResponse):
         self.render = self._render
 
     def add_post_render_callback(self, callback: Callable[[Any], Any]) -> None:
-        """Have ``callback`` called with the response when ``render()`` is; at once if it was. Django's decorators that
-        are made of middleware ask for this."""
+        """Have ``callback`` called with the response when ``render()`` is called; at once if it was. Django's
+        decorators that are made of middleware use this.
+
+        :param callback: the function.
+        """
         if self._opening is None:
             callback(self)
         else:
@@ -131,7 +137,8 @@ class EventStreamResponse(StreamingHttpResponse):
         self._answer(made.status_code, dict(made.headers))
 
     def _answer(self, status: int, headers: Mapping[str, str]) -> None:
-        """Have the status and the headers that came of opening the stream, but for headers that were set meanwhile."""
+        """Set the status and the headers that result from opening the stream, except headers that were set
+        meanwhile."""
         self.status_code = status
         for name, value in self._set_before.items():
             if self.headers.get(name) == value:
@@ -146,7 +153,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     @property
     def streaming_content(self) -> Any:
-        """The stream, or what a middleware has put round it or in its place."""
+        """The stream, or what a middleware has wrapped it in or replaced it with."""
         return super().streaming_content
 
     @streaming_content.setter
@@ -157,7 +164,7 @@ class EventStreamResponse(StreamingHttpResponse):
             self.event_stream.stay_served(_WRAPPED)
 
     def close(self) -> None:
-        """What Django calls when it is done with the response."""
+        """Close the response and the stream. Django calls this at the response's end."""
         try:
             super().close()
         finally:
@@ -182,7 +189,7 @@ class EventStreamResponse(StreamingHttpResponse):
         loop = asyncio.get_running_loop()
         executor = ThreadPoolExecutor(1, thread_name_prefix="ssesync-asgi")
         try:
-            if self.is_async:  # what a middleware has put in place of the stream
+            if self.is_async:  # a middleware has replaced the stream
                 async for part in super().__aiter__():
                     yield part
                 return
@@ -205,7 +212,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
 
 def runs_event_loop() -> bool:
-    """Whether this thread runs an event loop, which nothing may keep waiting."""
+    """Whether this thread runs an event loop, which must not be blocked."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -214,7 +221,7 @@ def runs_event_loop() -> bool:
 
 
 def _with_identity(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    # GZipMiddleware would hold the stream back; it leaves alone what has a coding already.
+    # GZipMiddleware would buffer the stream; it skips responses that have a coding already.
     return {"Content-Encoding": "identity", **dict(headers)}
 
 
@@ -226,22 +233,22 @@ def make_stream(
     imperative: bool = False,
     **options: Any,
 ) -> EventStream:
-    """The core's stream with the project's settings and Django's JSON, letting go of database connections."""
+    """The core's stream with the project's settings and Django's JSON encoder, which releases database connections."""
     settings = options.setdefault("settings", app_settings())
     options.setdefault("dumps", dump_json)
     options.setdefault("scope", _Scope())
-    # There the view must run where the test does, and the transaction that is open is the test's.
+    # In tests the view must run on the test's thread, and the open transaction is the test's.
     tested = is_tested(environ)
     if tested:
         options.setdefault("threaded", False)
     release = options.get("release_db", settings.release_db)
-    let_go = release_connections if tested else _release_and_warn
+    release_step = release_connections if tested else _release_and_warn
     if release is not None:
-        options.setdefault("on_start", let_go)
+        options.setdefault("on_start", release_step)
     if release == "step":
-        options.setdefault("after_step", let_go)
+        options.setdefault("after_step", release_step)
     if options.get("max_streams_per_key", settings.max_streams_per_key):
-        # Asked for when the stream is opened: to find out who is logged in may take a query.
+        # A function, called when the stream is opened: finding the user who is logged in may take a query.
         options.setdefault("key", lambda environ: own_key(request))
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
@@ -250,14 +257,16 @@ def make_stream(
 
 
 def is_tested(environ: Mapping[str, Any] | None) -> bool:
-    """Whether a request is one of Django's test client or request factory."""
+    """Whether a request comes from Django's test client or request factory."""
     return type((environ or {}).get("wsgi.input")).__module__ == "django.test.client"
 
 
 def release_connections() -> list[str]:
-    """Close this thread's database connections, but for those that an atomic block holds: their aliases are returned.
+    """Close this thread's database connections, except those that an atomic block holds.
 
     Django opens a connection again on its next use.
+
+    :return: the aliases of the connections that an atomic block holds.
     """
     held = []
     for connection in connections.all(initialized_only=True):
@@ -269,22 +278,22 @@ def release_connections() -> list[str]:
 
 
 def _release_and_warn() -> None:
-    # One that threads share is a test's: its transaction is meant to last.
+    # A connection that threads share is a test's, whose transaction is meant to last.
     held = [alias for alias in release_connections() if not connections[alias].allow_thread_sharing]
     if held and not _warned.is_set():
         _warned.set()
         logger.warning(
-            "a transaction holds the database connection %s while an event stream waits; let no atomic block, be it "
-            "the producer's or a middleware's, last from one event to the next",
+            "a transaction holds the database connection %s while an event stream waits; end every atomic block, the "
+            "producer's or a middleware's, before the next event",
             escape(", ".join(held)),
         )
 
 
 class _Scope:
-    """Gives the producer's thread what Django keeps for each thread, and lets go of its connections in the end.
+    """Sets on the producer's thread what Django keeps for each thread, and releases its connections at the end.
 
-    The language, time zone, URL configuration and script prefix lie in asgiref's ``Local``, which since 3.12 shows
-    them to the thread that set them alone, whatever context another thread runs in.
+    The language, time zone, URL configuration and script prefix are in asgiref's ``Local``, which since 3.12 shows
+    them only to the thread that has set them, whatever context another thread runs in.
     """
 
     def __init__(self) -> None:
@@ -301,13 +310,13 @@ class _Scope:
             set_urlconf(self._urlconf)
             set_script_prefix(self._prefix)
             here = connections.all(initialized_only=True)
-            brought = [connection for connection in self._shared if connection not in here]
-            for connection in brought:
+            shared = [connection for connection in self._shared if connection not in here]
+            for connection in shared:
                 connections[connection.alias] = connection
             try:
                 yield
             finally:
-                for connection in brought:
+                for connection in shared:
                     del connections[connection.alias]  # not this thread's to close
                 release_connections()
 
@@ -315,25 +324,25 @@ class _Scope:
 def refusal(
     request: HttpRequest, status: str, why: str, options: Mapping[str, Any], *headers: tuple[str, str]
 ) -> EventStreamResponse:
-    """An answer that is no stream, for a reason that the client is told."""
+    """A response that is no stream, with a reason for the client."""
     stream = EventStream.answering(status, why, headers, **{"settings": app_settings(), **_for_refusals(options)})
     return EventStreamResponse(stream, request=request)
 
 
 def unavailable(request: HttpRequest, options: Mapping[str, Any]) -> EventStreamResponse:
-    """The answer while the broker can't be reached."""
+    """The response while the broker can't be reached."""
     kept = {"settings": app_settings(), **_for_refusals(options)}
     return EventStreamResponse(EventStream.refused("try again", **kept), request=request)
 
 
 def _for_refusals(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a stream's options that mean something for an answer that is none."""
+    """The stream's options that also apply to a response that is no stream."""
     names = ("settings", "same_origin_only", "cors_origins", "cors_credentials", "refusal", "retry", "detach")
     return {name: options[name] for name in names if name in options}
 
 
 def key_of(who: Any) -> str:
-    """The key of a user, for limits and for what is revoked; text is a key itself.
+    """The key of a user, for limits and for :func:`revoke`; text is a key itself.
 
     :raises TypeError: it is neither.
     """
@@ -351,7 +360,7 @@ def own_key(request: Any) -> str | None:
 
 
 def dump_json(value: Any) -> str:
-    """JSON by Django's encoder, without NaN, which is none."""
+    """Encode as JSON with Django's encoder; NaN, which is not JSON, is refused."""
     if isinstance(value, Promise):
         return str(value)  # a lazy translation is text
     return json.dumps(value, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

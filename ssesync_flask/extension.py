@@ -25,11 +25,11 @@ class SSE:
     factory.
 
     Settings come from ``app.config["SSESYNC"]``, a mapping of :class:`ssesync.Settings`' options; those given here
-    are the defaults beneath them. Without the extension the views read the same mapping, when first used.
+    are the defaults. Without the extension the views read the same mapping, when first used.
 
-    The broker is what ``app.config["SSESYNC_BROKER"]`` says, else ``broker``, else ``"memory://"``: a URL, see
-    :func:`ssesync.open_broker`, of which each application gets a broker of its own, or a :class:`ssesync.Broker`.
-    Nothing is connected, opened or started before it is used, so it may be bound before the server forks.
+    The broker is ``app.config["SSESYNC_BROKER"]``, else ``broker``, else ``"memory://"``: a URL (see
+    :func:`ssesync.open_broker`), of which each application gets a broker of its own, or a :class:`ssesync.Broker`.
+    Nothing is connected, opened or started before its first use, so it may be bound before the server forks.
 
     :raises ssesync.SettingsError: an unknown option or a value that can't work, when the application is bound.
     """
@@ -75,10 +75,12 @@ class SSE:
         type: str | None = None,
         dumps: Callable[[Any], str | bytes] | None = None,
     ) -> str:
-        """Publish an event to a channel; the id it got. See :meth:`ssesync.Broker.publish` for arguments and errors.
+        """Publish an event to a channel. See :meth:`ssesync.Broker.publish` for arguments and errors.
 
-        JSON is the application's own. No application context is needed if only one application was bound. Inside
-        a database transaction, publish after the commit: who is told earlier reads the old rows.
+        The application's JSON provider encodes it. No application context is needed if only one application was bound.
+        Inside a database transaction, publish after the commit: clients that get the event earlier read the old rows.
+
+        :return: the event's id.
         """
         app, state = self._state()
         return state.broker.publish(channel, event, type=type, dumps=dumps or encoder_of(app))
@@ -93,7 +95,7 @@ class SSE:
         last_event_id: str | None = None,
         **options: Any,
     ) -> EventStreamResponse:
-        """Answer the current request with all that is published to these channels from now on.
+        """Answer the current request with the events that are published to these channels from now on.
 
         ::
 
@@ -101,23 +103,26 @@ class SSE:
             def events(room):
                 return sse.subscribe(f"room:{room}", authorize=may_read)
 
-        :param patterns: more channels, such as ``"room:*"``. Never make one of what a client sends.
-        :param authorize: asked with the request and each channel, and each pattern, whether this client may have it.
-            If the answer is false, the client's is 403 and nothing is read, be it live or for replay; it may also
-            ``abort()`` by itself. **Where any part of a channel's name is the client's choice, check it here.** With
-            it, a name that no channel can have is answered 404.
+        :param channels: the channels.
+        :param patterns: more channels, such as ``"room:*"``. Never make one from what a client sends.
+        :param authorize: called with the request and each channel and pattern; returns whether this client may read
+            it. If it is false the response is 403 and nothing is read, live or for replay; it may also ``abort()`` by
+            itself. **Where the client chooses any part of a channel's name, check it here.** With it, the response to a
+            name that no channel can have is 404.
         :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins.
-            The events that it returns, if any, are sent first: the state, say, that those in the channels change.
+            The events that it returns, if any, are sent first: the state, for example, that later events change.
             Where it was called, ``on_close`` among the options is called once when the stream has ended.
-        :param key: whose stream this is, a user's id as text say: for :meth:`revoke` and ``max_streams_per_key``.
+        :param key: whose stream this is, a user's id as text for example: for :meth:`revoke` and
+            ``max_streams_per_key``.
         :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``):
             a value of ``sse.broker.position()``, say, that the page was made with.
         :param options: ``overflow``, ``coalesce``, ``patience``, ``reset_event`` and ``dropped_event`` as
-            :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which bound
+            :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which limit
             what waits, and what else :class:`EventStreamResponse` takes.
+        :return: the response.
         :raises werkzeug.exceptions.Forbidden: ``authorize`` refused.
         :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached, and the client is no browser's
-            ``EventSource``, which is answered as the setting ``refusal`` says.
+            ``EventSource``, for which the setting ``refusal`` decides.
         :raises ssesync.ChannelError: no channel can have this name.
         :raises TypeError: ``authorize`` is asynchronous.
 
@@ -154,27 +159,31 @@ class SSE:
 
     def revoke(self, key: str, channel: str | None = None) -> None:
         """End the streams that :meth:`subscribe` made with a key, or those of them that have a channel, in all
-        processes. Their clients come back at once, so let ``authorize`` refuse them first.
+        processes. Their clients reconnect at once, so have ``authorize`` refuse them first.
 
-        :raises ssesync.BrokerError: other processes can't be told. In this one they are ended.
+        :param key: the key.
+        :param channel: end only the streams that read this channel.
+        :raises ssesync.BrokerError: other processes can't be reached. In this one the streams are ended.
         """
         self.broker.revoke(key, channel)
 
     def issue_ticket(self, subject: str, *, channels: Collection[str] = (), seconds: float = 30) -> str:
-        """A ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send headers.
+        """Issue a ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send
+        headers.
 
         It is signed with the application's ``SECRET_KEY``, so it can't be forged or changed, but can be read.
 
         :param subject: whom it is for, a user's id as text.
         :param channels: which channels it is for.
         :param seconds: how long it may be used, up to 60.
+        :return: the ticket.
         :raises RuntimeError: the application has no ``SECRET_KEY``.
         """
         app, state = self._state()
         return tickets_of(app, state.broker).issue(subject, channels, seconds)
 
     def redeem_ticket(self) -> Ticket:
-        """What the current request's ticket was issued for. Each can be redeemed once, whatever process is asked.
+        """Redeem the current request's ticket. Each can be redeemed once, in all processes.
 
         ::
 
@@ -183,6 +192,7 @@ class SSE:
                 ticket = sse.redeem_ticket()
                 return sse.subscribe(*ticket.channels, key=ticket.subject)
 
+        :return: what the ticket was issued for.
         :raises werkzeug.exceptions.Unauthorized: there is none, or it was used, has expired, or is not this
             application's: 401.
         """
@@ -197,12 +207,12 @@ class SSE:
         if self._only is not None:
             return self._only, state_of(self._only)
         if self._several:
-            raise RuntimeError("several applications were bound: say which one is meant, with app.app_context()")
+            raise RuntimeError("several applications were bound: choose one with app.app_context()")
         raise RuntimeError("no application was bound: SSE(app), or sse.init_app(app)")
 
 
 def allow_other_origins(settings: Settings) -> None:
-    """Whatever the answer to the current request will be: let the pages of ``cors_origins`` read it."""
+    """Let the pages of ``cors_origins`` read the response to the current request, whatever it will be."""
     if not settings.cors_origins:
         return
     environ = request.environ

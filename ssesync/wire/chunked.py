@@ -52,52 +52,51 @@ class ChunkDecoder:
         :return: the data of the chunks in them, complete or not. An error is in :attr:`error`.
         """
         pieces: list[bytes] = []
+        if self.rest:
+            data = self.rest + data
+        at, end = 0, len(data)
         try:
-            self._decode(self.rest + data if self.rest else data, pieces)
+            try_bulk = True
+            self.rest = b""
+            while at < end and not self.done:
+                if self._left:
+                    piece = data[at : at + self._left] if at or self._left < end else data
+                    pieces.append(piece)
+                    at += len(piece)
+                    self._left -= len(piece)
+                    self._line_end = 0 if self._left else 2
+                elif self._line_end:
+                    step = min(self._line_end, end - at)
+                    if data[at : at + step] != b"\r\n"[2 - self._line_end :][:step]:
+                        raise ReadError(f"a chunk of the body is longer than its size says: {data[at : at + 20]!r}")
+                    at += step
+                    self._line_end -= step
+                else:
+                    stop = data.find(b"\r\n", at)
+                    if stop < 0:
+                        self.rest = data[at:]
+                        if len(self.rest) > _LONGEST_LINE:
+                            raise ReadError("a chunk-size line of the body is too long")
+                        return pieces
+                    if self._last:
+                        self.done = stop == at
+                        at = stop + 2
+                    else:
+                        size = _chunk_size(data[at:stop])
+                        if try_bulk and 0 < size * 8 < end - at:
+                            bulk = _decode_bulk(data[at:])
+                            try_bulk = False  # a second try would cost as much again for each chunk
+                            if bulk is not None:
+                                pieces += bulk[0]
+                                at = end - bulk[1]
+                                continue
+                        at = stop + 2
+                        self._left = size
+                        self._last = not size
+            self.rest = self.rest or data[at:]
         except ReadError as error:
             self.error = error
         return pieces
-
-    def _decode(self, data: bytes, pieces: list[bytes]) -> None:
-        at, end = 0, len(data)
-        try_bulk = True
-        self.rest = b""
-        while at < end and not self.done:
-            if self._left:
-                piece = data[at : at + self._left] if at or self._left < end else data
-                pieces.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                self._line_end = 0 if self._left else 2
-            elif self._line_end:
-                step = min(self._line_end, end - at)
-                if data[at : at + step] != b"\r\n"[2 - self._line_end :][:step]:
-                    raise ReadError(f"a chunk of the body is longer than its size says: {data[at : at + 20]!r}")
-                at += step
-                self._line_end -= step
-            else:
-                stop = data.find(b"\r\n", at)
-                if stop < 0:
-                    self.rest = data[at:]
-                    if len(self.rest) > _LONGEST_LINE:
-                        raise ReadError("a chunk-size line of the body is too long")
-                    return
-                if self._last:
-                    self.done = stop == at
-                    at = stop + 2
-                else:
-                    size = _chunk_size(data[at:stop])
-                    if try_bulk and 0 < size * 8 < end - at:
-                        bulk = _decode_bulk(data[at:])
-                        try_bulk = False  # a second try would cost as much again for each chunk
-                        if bulk is not None:
-                            pieces += bulk[0]
-                            at = end - bulk[1]
-                            continue
-                    at = stop + 2
-                    self._left = size
-                    self._last = not size
-        self.rest = self.rest or data[at:]
 
 
 def _decode_bulk(data: bytes) -> tuple[list[bytes], int] | None:

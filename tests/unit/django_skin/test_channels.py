@@ -314,7 +314,7 @@ def test_a_name_that_no_channel_can_have_is_not_found_where_the_client_chose_it(
 
 def test_a_view_whose_url_names_channels_asks_for_a_check(client: Client, opened: Callable[..., Opened]) -> None:
     opened("/public/1")
-    with pytest.raises(ImproperlyConfigured, match="Forgotten by its URL: say who may have which"):
+    with pytest.raises(ImproperlyConfigured, match="Forgotten by its URL: check them in"):
         client.get("/forgotten/1")
     with pytest.raises(ImproperlyConfigured, match="authorize"):
         ChannelView.as_view(channels=["room:{room}"])

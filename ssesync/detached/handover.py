@@ -34,7 +34,6 @@ from ..server.detaching import Head
 from ..server.keepalive import gunicorn_force_close
 from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
 from ..settings import Settings
-from ..text import escape
 from ..wire.chunked import LAST_CHUNK
 from .sending import AGAIN, make_send
 
@@ -48,16 +47,17 @@ _ASKED = ("uwsgi", "cheroot", "wsgiref")
 _LONGEST_OPENING = 4096
 # The kernel otherwise keeps some 4 MB for a client that does not read.
 _SEND_BUFFER = 65536
-# Bytes that are asked for, so that any head fits. Linux gives some 400 kB of it; a larger one is fetched by ticks.
+# The buffer that the kernel is asked for, so that any head fits. Linux gives some 400 kB of it; of a larger head, ticks
+# read what is there.
 _DUMMY_BUFFER = 1024 * 1024
 _PIECE = 65536
-# Bytes of a head that are fetched at most.
+# Bytes of a head that are read at most.
 _LONGEST_HEAD = 16 * 1024 * 1024
-# Seconds for which a server may be stuck in the dummy, with a head larger than that.
+# Seconds for which a server may wait for the dummy, with a head larger than that.
 _STUCK = 5
-# Seconds after which nobody asks any more for what comes behind an opening: a server does so at once. A view that takes
-# the opening itself and then fails has its error page written into the dummy.
-_FORSAKEN = 30
+# Seconds after which a response counts as abandoned behind its opening: a server asks for the next chunk at once. A
+# view that takes the opening itself and then fails has its error page written into the dummy.
+_ABANDONED = 30
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)")
@@ -65,7 +65,12 @@ _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 
 
 def sniff(data: bytes, opening: bytes) -> Head | None:
-    """What a server has written, if it is the head of an event stream and exactly the opening; else ``None``."""
+    """Read what a server has written.
+
+    :param data: all that it has written.
+    :param opening: what the stream gave it.
+    :return: the head for the client, if this is the head of an event stream and exactly the opening; else ``None``.
+    """
     top, end, body = data.partition(b"\r\n\r\n")
     status, *lines = top.split(b"\r\n")
     version = _STATUS.fullmatch(status)
@@ -100,7 +105,7 @@ def sniff(data: bytes, opening: bytes) -> Head | None:
 
 
 def _difference(written: bytes, opening: bytes) -> str:
-    """What is wrong, without a word of it: a head has cookies."""
+    """Describe why :func:`sniff` gave ``None``, without quoting the bytes: a head has cookies."""
     top, end, body = written.partition(b"\r\n\r\n")
     if not end:
         return f"{len(top)} bytes of a head were written when the stream was asked for more; something reads ahead"
@@ -112,7 +117,12 @@ def _difference(written: bytes, opening: bytes) -> str:
 def takeover_of(
     environ: Mapping[str, Any], settings: Settings, opening: bytes, kind: type[SocketTakeover] | None = None
 ) -> SocketTakeover | None:
-    """What can take the connection over, ``None`` where that is not possible or not wanted."""
+    """Find what can take the connection of a request from its server.
+
+    :param opening: what the stream, or the answer, sends first.
+    :param kind: the class to make an object of, :class:`SocketTakeover` without it.
+    :return: ``None`` where that is not possible or not wanted.
+    """
     if not settings.detach or len(opening) > _LONGEST_OPENING or threads_are_greenlets():
         return None
     found = find_socket(environ)
@@ -135,7 +145,7 @@ def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
             and not _is_tls(environ["werkzeug.socket"])
         )
     if server == "cheroot":
-        # It reads what is left of a request's body before it sends the head, and would read it from the dummy.
+        # cheroot reads the rest of a request's body before it sends the head, and would read it from the dummy.
         body = environ["wsgi.input"]
         unread = getattr(body, "remaining", 1) if environ.get("CONTENT_LENGTH") else "HTTP_TRANSFER_ENCODING" in environ
         return not unread and "gevent" not in type(body).__module__
@@ -147,8 +157,8 @@ def _is_tls(connection: Any) -> bool:
 
 
 class SocketTakeover:
-    """Of one connection. All but :meth:`tick` on the server's thread: :meth:`begin`, then :meth:`complete` or
-    :meth:`undo`, then :meth:`close` in any case."""
+    """Takes one connection from its server, see :class:`ssesync.server.detaching.Takeover`. All but :meth:`tick` on the
+    server's thread: :meth:`begin`, then :meth:`complete` or :meth:`undo`, then :meth:`close` in any case."""
 
     # Makes the descriptor that the client's socket goes on with.
     _copy: Callable[[int], int] = staticmethod(duplicate)
@@ -159,9 +169,9 @@ class SocketTakeover:
         self._opening = opening
         self._real = -1
         self._ours: socket.socket | None = None
-        self._reading = make_rlock("server.takeover")  # from it
+        self._reading = make_rlock("server.takeover")  # held while the dummy is read, or its descriptors change
         self._read: list[bytes] = []
-        self._whose = _identity(found.fd)
+        self._before = _identity(found.fd)
         self._dummy: tuple[int, int] | None = None
         self._began = math.inf
         self._end_keep_alive: Callable[[], object] | None = None
@@ -171,12 +181,15 @@ class SocketTakeover:
         self.is_short = False
 
     def begin(self) -> bool:
-        """Let the server write into the dummy from now on; whether that is so."""
+        """Let the server write into the dummy from now on.
+
+        :return: whether that is so.
+        """
         fd = self._server.fd
         if self.why:
             return False
         try:
-            if _identity(fd) != self._whose:
+            if _identity(fd) != self._before:
                 self.why = "the request's connection is closed"
                 return False
             if self._server.server == "gunicorn":
@@ -186,8 +199,8 @@ class SocketTakeover:
                     return False
             self._real = self._copy(fd)
             ours, dummy = socket.socketpair()
-            # Before anybody has it: a worker's timeout raises SystemExit anywhere, and what is read to the end in
-            # :meth:`close` must not wait.
+            # Before it is an attribute: a worker's timeout raises SystemExit anywhere, and :meth:`close`, which reads
+            # it to its end, must not wait.
             ours.setblocking(False)
             self._ours = ours
             with dummy:
@@ -202,7 +215,7 @@ class SocketTakeover:
         except OSError as error:
             self.why = f"there are no descriptors for it: {error}"
             self.is_short = error.errno in (errno.EMFILE, errno.ENFILE)
-            self._hang_up()
+            self._close_dummy()
             if self._real >= 0:
                 os.close(self._real)
                 self._real = -1
@@ -210,19 +223,22 @@ class SocketTakeover:
         return True
 
     def complete(self, give: Callable[[int, Head], object]) -> bool:
-        """Take the connection and give it away: its descriptor and what the client is to get first. ``False``: that was
-        not possible, and it is the server's again."""
+        """Take the connection from the server.
+
+        :param give: called with the client's descriptor, which it owns then, and with what the client is to get first.
+        :return: ``False``: that was not possible, and the connection is the server's again.
+        """
         written = self._written()
         head = sniff(written, self._opening)
         if head is None or self._ours is None:
             self.why = _difference(written, self._opening)
             self._give_back(written)
             return False
-        # The server's next look for a request finds an end.
+        # When the server reads the next request it finds the end of the connection.
         self._ours.shutdown(socket.SHUT_WR)
         fd = self._take_real()
         try:
-            with contextlib.suppress(OSError):  # it is gone already, which the reactor will find
+            with contextlib.suppress(OSError):  # the client is gone, which the reactor will notice
                 _prepare(fd, None if self._send_timeout is None else self._send_timeout + 10)
             give(fd, head)
         except Exception as error:
@@ -236,31 +252,38 @@ class SocketTakeover:
         return True
 
     def undo(self) -> None:
-        """The answer has ended before it was complete: let the client have what there is of it."""
+        """Give the connection back to the server, and to the client what the server has written: the response has ended
+        before it was complete."""
         if self._real >= 0:
             self._give_back(self._written())
 
     def close(self) -> None:
-        """The server is done with the answer. Any number of times."""
+        """Release the dummy, as the server is done with the response. Any number of times."""
         self.undo()
         if self._ours is not None:
             left = self._written()
             if left not in (b"", LAST_CHUNK):
-                logger.warning("%d bytes that came behind a detached stream's opening are lost", len(left))
-            self._hang_up()
+                logger.warning(
+                    "%d bytes that the server wrote after a detached stream's opening are dropped", len(left)
+                )
+            self._close_dummy()
 
     def tick(self, now: float) -> None:
         """Take from the dummy what a server writes of a head that is larger than the kernel keeps, so that the server
         can go on; cut the connection if nothing is asked for behind the opening. On the reactor's thread."""
         self._fetch(_LONGEST_HEAD)
         with self._reading:
-            forsaken = self._real >= 0 and now - self._began > _FORSAKEN
-            if forsaken:
+            abandoned = self._real >= 0 and now - self._began > _ABANDONED
+            if abandoned:
                 self._began = math.inf
                 ClientSocket(self._real).shut()
-        if forsaken:
-            text = "an event stream's opening was taken and then no more of it: its connection is cut"
-            run_foreign(lambda: logger.warning("%s", escape(text)))
+        if abandoned:
+            run_foreign(
+                lambda: logger.warning(
+                    "the response of an event stream was abandoned after its first chunk, so its connection is closed: "
+                    "an error page or another response was sent instead"
+                )
+            )
 
     def _take_real(self) -> int:
         with self._reading:
@@ -274,7 +297,7 @@ class SocketTakeover:
                 self._read.append(piece)
                 size += len(piece)
                 if len(piece) < _PIECE:
-                    break  # there was no more: a call to hear that lets others have the interpreter's lock once more
+                    break  # there is no more: a call that says so would release the interpreter's lock once more
 
     def _written(self) -> bytes:
         with self._reading:
@@ -282,7 +305,7 @@ class SocketTakeover:
             pieces, self._read = self._read, []
         return b"".join(pieces)
 
-    def _hang_up(self) -> None:
+    def _close_dummy(self) -> None:
         with self._reading:
             if self._ours is not None:
                 self._ours.close()
@@ -293,15 +316,15 @@ class SocketTakeover:
         try:
             _send_all(real, written)
         except OSError:
-            # It is gone, or takes nothing: what the server writes next would come behind a gap.
+            # The client is gone, or takes nothing: what the server writes next would come after a gap.
             ClientSocket(real).shut()
         finally:
-            # Where the answer is closed late, the server has closed its descriptor, and another client may have it now.
+            # Where the response is closed late, the server has closed its descriptor, and another client may have it.
             with contextlib.suppress(OSError):
                 if self._dummy is not None and _identity(fd) == self._dummy:
                     os.dup2(real, fd, inheritable=os.get_inheritable(fd))
             os.close(real)
-            self._hang_up()
+            self._close_dummy()
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
@@ -325,7 +348,10 @@ def _prepare(fd: int, seconds: float | None) -> None:
 
 
 def _send_all(fd: int, data: bytes) -> None:
-    """Write all of it, whether the descriptor blocks or not, to a client who takes it in reasonable time."""
+    """Write all of it, whether the descriptor blocks or not.
+
+    :raises OSError: the client is gone, or does not take it in ``_STUCK`` seconds.
+    """
     deadline = time.monotonic() + _STUCK
     send, room = make_send(), select.poll()
     room.register(fd, select.POLLOUT)

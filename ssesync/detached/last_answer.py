@@ -67,7 +67,7 @@ class LastAnswer(SocketTakeover):
             if wire is None:
                 self._give_back(written)
             else:
-                self._hang_up()  # the server's next read of a request finds an end
+                self._close_dummy()  # the server's next read of a request finds an end
                 if self._end_keep_alive is not None:
                     self._end_keep_alive()
                 _send_and_close(self._take_real(), wire)

@@ -1,5 +1,5 @@
-"""gunicorn accepts clients before any of our code sees them: so that it neither takes what detached streams have, nor
-dies of a shortage.
+"""Keeps gunicorn, which accepts clients before any code of the library runs, from taking the descriptors of detached
+streams, and from crashing when there are none left.
 
 gthread accepts up to ``worker_connections`` clients (1,000) before it runs a view for one of them, and ends its process
 when there is no descriptor for the next (EMFILE), with all streams in it. sync does the latter too. Three things are
@@ -39,16 +39,16 @@ logger = logging.getLogger("ssesync")
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# Descriptors that a request needs while it is answered: with less of them a client is not let in.
+# Descriptors that a request needs while it is answered: with fewer of them a client is refused.
 _FOR_A_REQUEST = 4
-# Seconds for which a full server rests before it looks at its queue again, as the kernel goes on telling of it.
+# Seconds for which a full server sleeps before it polls its queue again, which the kernel goes on reporting as ready.
 _REST = 0.005
 # Seconds that a client gets who has connected and not sent its request yet.
 _REQUEST = 0.01
 _LONGEST_REQUEST = 65536
 # Seconds between two lines of the log about the same.
 _BETWEEN_LINES = 10.0
-# Seconds for which the kernel keeps a client that says nothing to itself; 129, as seen on Linux 6.18.
+# Seconds for which the kernel does not report a client that sends nothing; 129, as seen on Linux 6.18.
 _SILENT = 120
 
 Refuse = Callable[[bool], float]
@@ -59,8 +59,8 @@ def prepare(worker: Any, refuse: Refuse) -> None:
     """Divide this process's descriptors, and have its server keep to that. Only the first call does anything.
 
     :param worker: gunicorn's, where it is known.
-    :param refuse: is told whether a client that is refused is a browser, and gives the seconds after which it is to
-        come back.
+    :param refuse: called for each refused client with whether it is a browser; it returns the seconds after which the
+        client is to come back.
     """
     global _prepared
     if _prepared:
@@ -81,8 +81,10 @@ def prepare(worker: Any, refuse: Refuse) -> None:
 
 
 def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callable[[], bool] | None:
-    """Have a gthread worker keep no more connections than there is room for; how to see that it does, where it doesn't
-    by itself."""
+    """Have a gthread worker keep no more connections than there are descriptors for.
+
+    :return: what tells whether it is full, where the worker does not stop accepting by itself.
+    """
     fits, configured = division.connections, worker.worker_connections
     # The usual 1,000 beside the usual 1,024 descriptors: little is lost.
     level = logging.INFO if fits > configured // 2 else logging.WARNING
@@ -139,7 +141,7 @@ class GuardedAccept:
         raise BlockingIOError(errno.EAGAIN, "a client was refused")
 
     def _refuse_with_spare(self) -> None:
-        """Accept a client with the spare descriptor, only to send it away."""
+        """Accept a client with the spare descriptor, to answer and close it."""
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1

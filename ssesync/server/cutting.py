@@ -40,7 +40,7 @@ Remains = socket.socket
 
 # Seconds that a server's thread waits for the client's system to acknowledge more of what was sent: more than a round
 # trip to anywhere, and less than what is left of gunicorn's graceful timeout when streams are ended for it.
-_PATIENCE = 1.0
+_STALL_TIMEOUT = 1.0
 # Seconds that it waits in all.
 _LONGEST_WAIT = 5.0
 # Seconds to wait where the kernel does not say how much is unacknowledged.
@@ -53,13 +53,13 @@ _CHUNKING = ("gunicorn", "gunicorn_pywsgi", "werkzeug", "waitress", "cheroot")
 
 
 def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseException | None:
-    """Have the client of a served answer see that it is incomplete.
+    """Have the client of a served response see that it is incomplete.
 
     Called on the server's thread, by the iterable's last ``next()``, when nothing else touches the client's socket.
 
     :param at_once: don't wait for the client to have what was sent.
-    :return: what to close when the server calls ``close()``; or an exception that the iterable is to raise, since
-        nothing else helps; or ``None``.
+    :return: what to close when the server calls ``close()``; or an exception that the iterable is to raise, where that
+        is the only way; or ``None``, where nothing is left to be done.
     """
     found = find_socket(environ)
     if found is None:
@@ -77,7 +77,10 @@ def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseE
 
 
 def unacknowledged(fd: int) -> int | None:
-    """Bytes that were sent and that the peer's system does not have yet; ``None`` where the kernel does not say."""
+    """Count the bytes that were sent and that the peer's system has not acknowledged.
+
+    :return: ``None`` where the kernel does not say.
+    """
     if fcntl is None or sys.platform != "linux":
         return None
     # SIOCOUTQ, which has the number of TIOCOUTQ.
@@ -85,7 +88,7 @@ def unacknowledged(fd: int) -> int | None:
 
 
 def drop_rest(handle: socket.socket) -> None:
-    """Take what the client said and nobody has read: when the connection is closed it would make a reset of the end."""
+    """Read and drop what the client has sent: unread bytes would make the kernel reset the connection on its close."""
     for _ in range(16):
         if not handle.recv(_PIECE, socket.MSG_DONTWAIT):
             break
@@ -106,7 +109,10 @@ def _is_gevents(environ: Mapping[str, Any]) -> bool:
 
 
 def _exception(environ: Mapping[str, Any]) -> BaseException | None:
-    """What ends an answer whose socket is out of reach, ``None`` under a test client, which reads to the end."""
+    """Make the exception that ends a response whose socket can't be reached.
+
+    :return: ``None`` under a test client, which reads to the end.
+    """
     if environ.get("HTTP_VERSION") == "2" and (errors := sys.modules.get("gunicorn.http2.errors")) is not None:
         # gunicorn answers it with RST_STREAM(INTERNAL_ERROR), at level DEBUG; any other with a traceback, too.
         return errors.HTTP2StreamError(0, "the answer is incomplete")  # type: ignore[no-any-return]
@@ -189,10 +195,10 @@ def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once:
 
 
 def _wait_until_none(left: Callable[[], int | None]) -> None:
-    """Wait until nothing is left, for as long as it gets less, for a bounded time."""
+    """Wait until nothing is left, as long as it becomes less, for a bounded time."""
     now = time.monotonic()
     last, since, end = left(), now, now + _LONGEST_WAIT
-    while last and now < end and now - since < _PATIENCE:
+    while last and now < end and now - since < _STALL_TIMEOUT:
         time.sleep(_POLL)
         size, now = left(), time.monotonic()
         if size != last:

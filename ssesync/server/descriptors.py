@@ -1,5 +1,5 @@
-"""Which file descriptors are whose: the sockets of detached streams have the numbers from a floor upwards, what else
-the process opens has those below.
+"""Divides the numbers of file descriptors: the sockets of detached streams have those from a floor upwards, everything
+else that the process opens has those below.
 
 The kernel always gives out the lowest free number. So as long as detached sockets stay above the floor, the server can
 accept, the application can open files, and what waits with ``select()`` finds its descriptors below 1,024, however
@@ -38,7 +38,7 @@ REACH = 65536
 #: The environment variable that says otherwise. ``0`` keeps to the soft limit.
 VARIABLE = "SSESYNC_OPEN_FILES"
 
-# What a limit of "unlimited" is taken for: the kernel's own limit is that, unless it was told otherwise.
+# What a limit of "unlimited" is taken for: the kernel's own limit by default.
 _UNLIMITED = 1024 * 1024
 # Descriptors of the application's own: files, databases, upstreams.
 _RESERVE = 64
@@ -80,7 +80,10 @@ def _divided(threads: int, connections: int) -> Division:
 
 
 def division() -> Division:
-    """How they are divided; as on a server that nothing is known of, until :func:`divide` was called."""
+    """Get how they are divided. Until :func:`divide` is called, as on a server that nothing is known of.
+
+    :return: the division of this process.
+    """
     return _division or _divided(1, 1)
 
 
@@ -104,8 +107,9 @@ def reach() -> int:
 
 
 def duplicate(fd: int) -> int:
-    """Another descriptor of the same socket, above the floor. Programs that are started don't inherit it.
+    """Make another descriptor of the same socket, above the floor. Programs that are started don't inherit it.
 
+    :return: its number.
     :raises OSError: there is no number left there.
     """
     try:
@@ -135,10 +139,12 @@ def duplicate(fd: int) -> int:
 
 
 def are_free(count: int, fd: int) -> bool:
-    """Whether so many more descriptors could be opened now. That costs some microseconds, and keeps the interpreter's
-    lock: to get it back eight times, a thread stands in line for it behind others that compute.
+    """Check whether so many more descriptors could be opened now. That costs some microseconds, and holds the
+    interpreter's lock: to get it back eight times, a thread would wait behind others that compute.
 
+    :param count: how many.
     :param fd: an open one.
+    :return: whether they could.
     """
     native = _native()
     if native is None:
@@ -196,7 +202,10 @@ class _Native(NamedTuple):
 
 @functools.cache
 def _native() -> _Native | None:
-    """``None`` where they can't be had, or don't say what is wrong."""
+    """Get them.
+
+    :return: ``None`` where there are none, or where they don't report errors.
+    """
     try:
         import ctypes
         import fcntl

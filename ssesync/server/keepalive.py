@@ -1,8 +1,8 @@
 """Ending a server's keep-alive: nothing that a client sent behind a detached request is processed (RFC 9112, 9.6).
 
 A detached answer says ``Connection: close``, whatever its server wrote. The server may have read further requests into
-a buffer of its own by then, where no end of the connection reaches it, and would run them: what they answer goes
-nowhere, what they do is done. Of the servers whose streams are detached only gunicorn's ``gthread`` worker does so.
+a buffer of its own by then, where no end of the connection reaches it, and would run them: their responses go
+nowhere, and what they do is done. Of the servers whose streams are detached only gunicorn's ``gthread`` worker does so.
 Werkzeug, runserver, wsgiref and uWSGI close after every answer of unknown length; cheroot writes its last chunk when
 the answer was closed, and gives up the connection as that fails (each seen, with and without a request's body).
 """
@@ -21,10 +21,10 @@ _DEEPEST = 200
 
 
 def gunicorn_force_close() -> Callable[[], object] | None:
-    """What has gunicorn close its connection after the answer that this thread is just sending.
+    """Find the method that has gunicorn close its connection after the response that this thread is sending.
 
-    The worker decides by its ``Response`` object, which no environ leads to in all releases (22 to 27 were read), nor
-    behind a middleware that replaces ``wsgi.input``. But the call that iterates over the answer has it.
+    The worker decides by its ``Response`` object. No environ leads to it in all releases (22 to 27 were read), nor
+    behind a middleware that replaces ``wsgi.input``. But the call that iterates over the response has it.
 
     :return: ``None`` where the object is not found: the connection can't be taken over then.
     """

@@ -1,4 +1,4 @@
-"""Liveness: watches over one stream while it is served: whether its client is there and reads, how long it lives."""
+"""Liveness of one served stream: whether its client is connected and reads, and how long the stream may last."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Watched(Protocol):
 
 
 class Liveness:
-    """Looks after one stream from its opening to its end.
+    """Watches one stream from its opening to its end.
 
     The descriptor is the server's and may be another connection's as soon as the stream has ended: so it is only ever
     touched under the lock that :meth:`end` takes, and every server calls ``close()`` before it closes the socket. The
-    stream is held weakly, since the reactor holds this: a stream that nobody serves must go.
+    stream is held weakly, since the reactor refers to this: a stream that is served no longer must be collected.
     """
 
     def __init__(self, stream: Watched, environ: Mapping[str, Any], settings: Settings) -> None:

@@ -13,7 +13,10 @@ __all__ = ["advice", "gunicorn_worker", "kind_of", "thread_limit"]
 
 
 def gunicorn_worker() -> Any:
-    """The gunicorn worker that this process is, None elsewhere. Its SIGTERM handler is a method of it."""
+    """Find the gunicorn worker that this process is, by its SIGTERM handler, which is a method of it.
+
+    :return: ``None`` elsewhere.
+    """
     if "gunicorn" not in sys.modules:
         return None
     handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGTERM)
@@ -23,8 +26,11 @@ def gunicorn_worker() -> Any:
 
 
 def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
-    """Which of gunicorn's two kinds of worker a class is, or is derived from, that serve with the connections of their
-    listening sockets' ``accept()``; ``""`` for all others."""
+    """Tell which of gunicorn's two kinds of worker a class is, or is derived from, whose connections come from their
+    listening sockets' ``accept()``.
+
+    :return: ``""`` for all others.
+    """
     kinds: tuple[tuple[Literal["gthread", "sync"], str, str], ...] = (
         ("gthread", "gunicorn.workers.gthread", "ThreadWorker"),
         ("sync", "gunicorn.workers.sync", "SyncWorker"),
@@ -37,7 +43,10 @@ def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
 
 
 def thread_limit() -> int | None:
-    """Streams that may take threads so that one stays free for other requests; ``None`` where that is not known."""
+    """Count the streams that may take threads so that one stays free for other requests.
+
+    :return: ``None`` where that is not known.
+    """
     worker = gunicorn_worker()
     if worker is None or not type(worker).__module__.endswith("gthread"):
         return None
@@ -45,7 +54,10 @@ def thread_limit() -> int | None:
 
 
 def advice(environ: Mapping[str, Any]) -> str | None:
-    """What is to be said of a server that can't serve streams well, if it is one."""
+    """Say what is wrong with a server that can't serve streams well, and what to do.
+
+    :return: ``None`` for any other server.
+    """
     worker = gunicorn_worker()
     kind = type(worker).__module__.rpartition(".")[2] if worker is not None else ""
     if kind == "sync":

@@ -24,22 +24,22 @@ _LONGEST = 2**31 - 1
 
 
 class ClientSocket:
-    """The connection to one client. It is the server's: this looks at it, and cuts it, but never reads or writes."""
+    """The connection to one client. It is the server's: this inspects and shuts it down, but never reads or writes."""
 
     def __init__(self, fd: int, server: str = "") -> None:
         self.fd = fd
-        #: Which server's.
+        #: The server that has it, by the name of the function that found it.
         self.server = server
 
     def shut(self) -> None:
-        """Cut the connection both ways, which ends a send that is blocked on it. TLS and all; never blocks."""
+        """Shut the connection down both ways, which ends a send that is blocked on it, with TLS too. Never blocks."""
         try:
             with _duplicate(self.fd) as handle:
                 # Behind what waits a FIN would follow, and an answer that ends with its connection would look whole.
                 reset_on_close(handle)
                 handle.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it was cut already
+            pass  # it is shut down already
 
     def reset_on_close(self) -> None:
         """Have the connection end with a reset when the server closes it.
@@ -50,7 +50,10 @@ class ClientSocket:
             reset_on_close(handle)
 
     def expect_loss(self, seconds: float | None) -> None:
-        """Have the kernel give up a peer that vanished without a word (RFC 5482), where it can be told to."""
+        """Have the kernel give up a peer that acknowledges nothing (RFC 5482), where it has the option.
+
+        :param seconds: after which it does; ``None``: the system's own.
+        """
         with contextlib.suppress(OSError), _duplicate(self.fd) as handle:
             expect_loss(handle, seconds)
 
@@ -67,11 +70,14 @@ def expect_loss(handle: socket.socket, seconds: float | None) -> None:
         if seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), _LONGEST))
     except OSError:
-        pass  # a unix socket, or a system without the option: failing writes will tell
+        pass  # a unix socket, or a system without the option: writes fail in the end
 
 
 def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
-    """The client's socket, ``None`` where the server is unknown, hides it, or shares it between streams (HTTP/2)."""
+    """Find the client's socket.
+
+    :return: ``None`` where the server is unknown, hides the socket, or shares it between streams (HTTP/2).
+    """
     if environ.get("HTTP_VERSION") == "2":
         return None
     for find in _FINDERS:
@@ -147,11 +153,12 @@ def _duplicate(fd: int) -> socket.socket:
     return duplicate
 
 
-def _is_socket(fd: int, surely_a_client_s: bool) -> bool:
-    # With threads that compute beside it every call of the system counts: each lets go of the interpreter's lock.
+def _is_socket(fd: int, known: bool) -> bool:
+    # known: if it is a socket, it is a client's. Beside threads that compute each system call counts, as it releases
+    # the interpreter's lock.
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
-        if surely_a_client_s or not is_socket:
+        if known or not is_socket:
             return is_socket
         with _duplicate(fd) as handle:
             try:

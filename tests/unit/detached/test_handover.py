@@ -435,7 +435,7 @@ def test_who_takes_the_opening_and_no_more_does_not_leave_the_client_waiting_for
         connection.takeover.tick(time.monotonic() + later)
     assert connection.client.recv(100) == b""
     [record] = caplog.records
-    assert "is cut" in record.getMessage()
+    assert "is closed" in record.getMessage()
     connection.takeover.close()
 
 

@@ -85,7 +85,7 @@ def test_a_client_that_reads_nothing_holds_the_server_up_for_no_more_than_a_mome
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, server = pair
-    monkeypatch.setattr(cutting, "_PATIENCE", 0.1)
+    monkeypatch.setattr(cutting, "_STALL_TIMEOUT", 0.1)
     server.settimeout(0.1)
     with pytest.raises(TimeoutError):
         server.sendall(b"x" * 10_000_000)

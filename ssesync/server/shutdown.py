@@ -64,9 +64,10 @@ def _drain(farewell: Event | None, *, quickly: bool = False) -> None:
             if finishes and time.monotonic() - started < time_to_finish(stream.settings):
                 waiting = True
                 continue
-            stream.stop(CloseReason.SHUTDOWN, last)
             if finishes:
+                # First: with its last stream the process may exit, and waits for no helper thread.
                 run_foreign(functools.partial(_log_unfinished, stream.name, stream.settings))
+            stream.stop(CloseReason.SHUTDOWN, last)
             # A stream that was just being opened may have missed it.
             waiting = waiting or stream.reason is None
         if waiting:

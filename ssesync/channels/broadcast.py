@@ -99,7 +99,7 @@ class BroadcastGroups:
 class ChannelSource:
     """What fills one broadcast group, and the dispatcher's sink for it.
 
-    :param release: to be called for each client that is no more: whether it was the last.
+    :param release: to be called for each client that has left; returns whether it was the last.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class ChannelSource:
         self._policy = policy
         self._connections = connections
         self.release = release
-        #: How many clients there are, counted under the lock of who made this.
+        #: How many clients there are, counted under the lock of :class:`BroadcastGroups`.
         self.clients = 0
         self.group = BroadcastGroup(connections, keep_alive, self)
         own = Policy(
@@ -127,7 +127,6 @@ class ChannelSource:
         self._revoked: deque[Closable] = deque()
         self._gaps: deque[Collection[str] | None] = deque()  # channels of which not everything was offered
         self._starting = make_lock("channels.group")
-        self._started = False
         self._woken = self._reading = False
         self._index: Index[int] = Index()  # the descriptors of all clients that were admitted
         self._complete_after = -1  # up to here, channels that no client had may have been left out
@@ -138,11 +137,15 @@ class ChannelSource:
     def start(self) -> None:
         """Start at the log's end, the first time; other threads wait for that."""
         with self._starting:
-            if not self._started:
-                position = self.group.position = Position(*(parse_id(self._broker.position()) or ("", -1)))
+            if not self._is_started:
+                position = Position(*(parse_id(self._broker.position()) or ("", -1)))
                 self.subscriber.start(position, from_log=False)
-                self._started = True
+                self.group.position = position
                 self._wake()
+
+    @property
+    def _is_started(self) -> bool:
+        return bool(self.group.position.epoch)
 
     def _wake(self) -> None:
         if not self._woken:
@@ -215,7 +218,7 @@ class ChannelSource:
     def _flush(self) -> None:
         """Send what there is to all, for as long as others may wait for their turn."""
         self._woken = False
-        if not self._started:
+        if not self._is_started:
             return
         deadline = time.monotonic() + _TURN
         while self._fill():

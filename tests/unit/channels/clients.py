@@ -20,7 +20,7 @@ HEAD = b"head"
 
 
 class Client:
-    """A client of a broker's, by a socket pair, which reads when it is told to."""
+    """A client of a broker's, by a socket pair, which reads when the test says so."""
 
     def __init__(
         self, broker: Broker, *channels: str, last_event_id: str = "", buffer: int = 4096, **options: Any

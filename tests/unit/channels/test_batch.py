@@ -81,7 +81,7 @@ def test_a_batch_takes_no_longer_than_so_many_sends():
     assert len(messages) == batch._SENDS // 500
 
 
-def test_what_nobody_has_is_taken_and_sent_to_nobody():
+def test_a_message_of_a_channel_without_clients_is_taken_and_in_no_part():
     messages, parts = next_batch(messages_of(["a", "b"]), lambda channel: ())
     assert len(messages) == 2
     assert parts == []

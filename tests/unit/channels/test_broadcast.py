@@ -124,7 +124,7 @@ def test_a_slow_reader_catches_up_from_the_log_and_loses_nothing(broker: Broker,
     assert slow.data == quick.data
 
 
-def test_only_who_does_not_read_is_given_up(memory: Broker, join: Join):
+def test_only_a_client_that_does_not_read_is_ended(memory: Broker, join: Join):
     stuck, quick = join(memory, "a", max_pending_events=5, patience=0.01), join(memory, "a")
     turn()
     sent = 0
@@ -141,7 +141,7 @@ def test_only_who_does_not_read_is_given_up(memory: Broker, join: Join):
     assert stuck.data + again.data == quick.data
 
 
-def test_the_oldest_are_dropped_where_the_policy_says_so_and_their_number_is_told(memory: Broker, join: Join):
+def test_the_oldest_are_dropped_where_the_policy_says_so_and_their_number_is_sent(memory: Broker, join: Join):
     client = join(memory, "a", overflow="drop_oldest", max_pending_events=5)
     turn()
     for number in range(200):
@@ -235,7 +235,7 @@ def test_what_ends_a_subscription_in_the_middle_of_the_handover_ends_the_connect
 
 
 @pytest.mark.slow
-def test_thousands_who_come_back_while_much_is_published_catch_up(
+def test_thousands_that_come_back_while_much_is_published_catch_up(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     """That the log takes longer to be read than they have patience is not their fault."""
@@ -423,7 +423,7 @@ def test_by_chance_no_client_has_a_gap_or_a_duplicate(
         elif step < 0.6 and len(crowd) < 12:
             come(chance.choice(SETS), len(order), [], "")
         elif step < 0.65:
-            broker.revoke("nobody")  # which is told in the log, and is nobody's event
+            broker.revoke("nobody")  # which is in the log, and is no client's event
         elif step < 0.9 and crowd:
             _, client, _, _ = chance.choice(crowd)
             client.read(chance.choice((7, 300, 65536)))

@@ -220,7 +220,7 @@ def test_what_each_was_given_is_counted_for_each(memory: Broker, join: Join):
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_a_client_that_ends_and_has_not_taken_all_gets_nothing_behind_its_last_words(
+def test_a_client_that_ends_and_has_not_taken_all_gets_nothing_after_its_trailer(
     memory: Broker, join: Join, waits: bool
 ):
     slow, other = join(memory, "news", "user:1"), join(memory, "news")
@@ -253,9 +253,7 @@ def read_logs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return read
 
 
-def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
-    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
-):
+def test_only_clients_of_a_gap_s_channel_read_the_log(memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch):
     clients = [join(memory, "news", f"user:{number}", patience=600) for number in range(5)]
     clients += [join(memory, patterns=["user:3*"], patience=600)]
     slow = join(memory, "news", "user:3", patience=600)
@@ -288,7 +286,7 @@ def test_of_a_gap_only_those_read_the_log_who_have_the_channel(
     assert clients[0].last_event_id == f"{epoch}-{int(number) + 2}"
 
 
-def test_a_burst_beyond_what_may_wait_is_read_by_each_from_the_log_and_only_who_lost_something_is_reset(
+def test_a_burst_beyond_what_may_wait_is_read_by_each_from_the_log_and_only_clients_that_lost_something_are_reset(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(broadcast_module, "_EVENTS", 50)
@@ -393,7 +391,7 @@ def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memo
         assert [event.type for event in client.events].count("reset") == 1
 
 
-def test_a_keep_alive_goes_to_those_alone_who_were_given_nothing_for_so_long(memory: Broker, join: Join):
+def test_a_keep_alive_goes_only_to_clients_that_were_sent_nothing_for_so_long(memory: Broker, join: Join):
     clients = [join(memory, "news", f"user:{number}", keep_alive=1_000) for number in range(3)]
     ahead = join(memory, "news", keep_alive=1_000)
     turn()

@@ -231,7 +231,7 @@ def test_a_client_may_stop_sending_where_the_setting_says_so(connections: Connec
     for number in range(3):
         give(group, b"%d" % number)
         assert client.read(6) == b"1\r\n%d\r\n" % number
-    # It stalls, goes on, and is told of both.
+    # It stalls and goes on, and both are seen.
     give(group, b"y" * 500_000)
     assert client.read(500_009).count(b"y") == 500_000
     client.socket.close()
@@ -239,7 +239,7 @@ def test_a_client_may_stop_sending_where_the_setting_says_so(connections: Connec
     assert client.note.reason is CloseReason.CLIENT_GONE
 
 
-def test_what_a_client_says_is_ignored_and_does_not_spoil_its_end(connections: Connections):
+def test_what_a_client_sends_is_ignored_and_its_end_is_clean_all_the_same(connections: Connections):
     group = Plain(connections)
     client = Client(group, tcp=True)
     client.socket.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
@@ -252,7 +252,7 @@ def test_what_a_client_says_is_ignored_and_does_not_spoil_its_end(connections: C
     assert client.note.reason is CloseReason.SHUTDOWN
 
 
-def test_a_stop_sends_what_waits_then_the_last_words_once(connections: Connections):
+def test_a_stop_sends_what_waits_then_the_trailer_once(connections: Connections):
     group = Plain(connections)
     client = Client(group)
     give(group, b"y" * 300_000)
@@ -396,7 +396,7 @@ def test_a_call_that_fails_is_logged_and_the_reactor_goes_on(
     caplog.clear()
 
 
-def test_a_goodbye_ends_all_and_whoever_comes_after_it(connections: Connections):
+def test_a_drain_ends_all_clients_and_those_that_come_after_it(connections: Connections):
     group = Plain(connections)
     clients = [Client(group), Client(group, chunked=False)]
     connections.drain(b"data: bye\n\n")
@@ -405,7 +405,7 @@ def test_a_goodbye_ends_all_and_whoever_comes_after_it(connections: Connections)
         assert client.note.reason is CloseReason.SHUTDOWN
 
 
-def test_a_forked_child_lets_go_of_the_connections_of_its_parent():
+def test_a_forked_child_closes_the_connections_of_its_parent():
     """Else a client would see no end for as long as the child lives."""
     current = connections_module.connections()
     client = Client(Plain(current), chunked=False, tcp=True)
@@ -426,7 +426,7 @@ def test_a_forked_child_lets_go_of_the_connections_of_its_parent():
 
 
 @pytest.mark.slow
-def test_a_process_that_exits_tells_its_clients():
+def test_a_process_that_exits_ends_its_streams():
     """Whatever ends it, as long as Python gets to run its exit functions."""
     ours, theirs = tcp_pair()
     child = os.fork()
@@ -461,7 +461,7 @@ def test_a_process_that_exits_tells_its_clients():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_one_who_can_not_be_waited_for_ends_and_the_others_get_what_is_theirs(
+def test_a_client_that_can_not_be_watched_for_room_ends_and_the_others_go_on(
     connections: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     group = Plain(connections)
@@ -480,7 +480,7 @@ def test_one_who_can_not_be_waited_for_ends_and_the_others_get_what_is_theirs(
     caplog.clear()
 
 
-def test_one_who_can_not_be_watched_ends_without_a_word(
+def test_a_client_that_can_not_be_watched_ends_before_its_head(
     connections: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fail(fd: int, half_close: bool) -> None:
@@ -520,7 +520,7 @@ def test_lifetimes_of_clients_that_left_are_not_kept(connections: Connections):
 
 
 @pytest.mark.parametrize("send", [make_send(), plain_send], ids=["best", "plain"])
-def test_sending_tells_how_much_was_taken_and_what_is_wrong(send: Callable[[int, bytes, int], int]):
+def test_sending_returns_how_much_was_taken_or_the_error(send: Callable[[int, bytes, int], int]):
     ours, theirs = tcp_pair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -566,7 +566,7 @@ def test_a_log_that_fails_does_not_end_the_reactor(connections: Connections, cap
     assert client.rest().endswith(b"0\r\n\r\n")
 
 
-def test_a_reactor_that_can_not_wait_ends_the_clients_that_it_has_and_those_that_come(caplog: pytest.LogCaptureFixture):
+def test_a_reactor_that_can_not_wait_ends_its_clients_and_those_that_come(caplog: pytest.LogCaptureFixture):
     class Broken(SelectorPoller):
         broken = False
 
@@ -602,7 +602,7 @@ def test_a_reactor_that_can_not_wait_ends_the_clients_that_it_has_and_those_that
 
 
 @pytest.mark.skipif("epoll" not in POLLERS, reason="other ways of waiting fail for all")
-def test_a_client_whose_descriptor_somebody_else_has_closed_ends_like_any_other(caplog: pytest.LogCaptureFixture):
+def test_a_client_whose_descriptor_other_code_has_closed_ends_like_any_other(caplog: pytest.LogCaptureFixture):
     with running(EpollPoller()) as connections:
         group = Plain(connections)
         lost, other = Client(group), Client(group)
@@ -615,7 +615,7 @@ def test_a_client_whose_descriptor_somebody_else_has_closed_ends_like_any_other(
     caplog.clear()
 
 
-def test_a_thread_that_was_ended_while_it_asked_does_not_keep_the_process(connections: Connections):
+def test_a_thread_that_was_ended_in_a_request_does_not_keep_the_process(connections: Connections):
     """By gunicorn's SystemExit, that is, when the reactor counts as awake and was not woken."""
     on(connections, lambda: None)
     deadline = time.monotonic() + PATIENCE

@@ -60,7 +60,7 @@ def test_an_answer_gets_an_error_event_and_no_end(
     assert client.note.reason == reason
 
 
-def test_a_farewell_comes_before_the_error_event(connections: Connections) -> None:
+def test_the_last_event_comes_before_the_error_event(connections: Connections) -> None:
     client = Client(Plain(connections), orderly=False, error_event=Event("over"))
     client.connection.stop("shutdown", b"data: bye\n\n")
     assert all_of(client) == (to_chunk(b"data: bye\n\ndata: over\n\n"), False)

@@ -212,13 +212,13 @@ def test_a_client_that_is_ahead_gets_what_comes_after_its_position(stage: Stage)
 
 def test_a_client_of_another_log_gets_all_of_the_new_one(stage: Stage) -> None:
     other, client = stage.join(Position("new", 1))
-    told, _ = stage.join(Position("old", 900))
-    assert other.state is told.state is State.AHEAD
+    stale, _ = stage.join(Position("old", 900))
+    assert other.state is stale.state is State.AHEAD
     stage.group.restart(Position("new", 1))
-    stage.group.send([([message(1), message(2)], [other.fd, told.fd])], 2)
-    assert other.state is told.state is State.IN_SYNC
+    stage.group.send([([message(1), message(2)], [other.fd, stale.fd])], 2)
+    assert other.state is stale.state is State.IN_SYNC
     assert read_all(client) == message(2)
-    assert told.stats.events == 2
+    assert stale.stats.events == 2
 
 
 def test_a_subscriber_that_refuses_ends_its_client_for_that_reason(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""A process that stops while a client is handed over: it is told when to come back, as all others are."""
+"""A process that stops while a client is handed over: the client gets a reconnection time, as all others do."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_revocation_in_the_middle_of_the_hand_over_is_one(broker: ssesync.Brok
         assert read(client) == HEAD + b"0\r\n\r\n"
 
 
-def test_a_stop_behind_the_hand_over_cuts_nobody_off(broker: ssesync.Broker):
+def test_a_stop_after_the_hand_over_cuts_no_client_off(broker: ssesync.Broker):
     subscription = broker.subscribe("news")
     with hand_over(subscription, Record()) as client:
         assert client.recv(len(HEAD), socket.MSG_WAITALL) == HEAD

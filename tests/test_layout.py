@@ -1,0 +1,115 @@
+"""Where the tests of a module are.
+
+``ssesync/<room>/<module>.py`` is tested by ``tests/unit/<room>/test_<module>.py``, by a folder of its name, or with its
+package: ``brokers/redis/link.py`` by ``test_redis.py``. A module outside the rooms belongs to ``core``. Others are
+tested through what uses them, and ``THROUGH`` says by which file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ssesync
+
+ROOT = Path(__file__).resolve().parents[1]
+UNIT = ROOT / "tests" / "unit"
+PACKAGE = Path(ssesync.__file__).parent
+#: Tested by their commands and fixtures, which are several modules each.
+BY_USE = {"cli", "testing"}
+
+THROUGH = {
+    # A contract, a record, names or constants: there is nothing to call.
+    "channels/log": "channels/test_subscriber",
+    "channels/policy": "channels/test_overflow",
+    "detached/source": "detached/test_connections",
+    "detached/state": "detached/test_connections",
+    "lock_order": "core/test_locks",
+    "producing": "server/test_source",
+    "server/spec": "server/test_stream",
+    "server/stats": "server/test_stream",
+    # Part of a class whose behaviour users see, and tested by that.
+    "channels/answer": "flask_skin/test_channels",
+    "channels/broadcast_subscribers": "channels/test_broadcast",
+    "channels/brokers/connection": "channels/test_reentry",
+    "channels/brokers/delivery": "channels/test_reentry",
+    "channels/brokers/listener": "channels/test_contract",
+    "channels/brokers/presence": "channels/test_sqlite",
+    "channels/counters": "channels/test_contract",
+    "channels/dispatcher": "channels/test_index",
+    "channels/forks": "channels/test_contract",
+    "channels/message": "channels/test_batch",
+    "channels/queue": "channels/test_overflow",
+    "channels/starting": "channels/test_contract",
+    "channels/subscription": "channels/test_subscriber",
+    "channels/upstream": "channels/test_feed",
+    "client/cancel_adapter": "client/test_cancel",
+    "client/connect": "client/source/test_statuses",
+    "client/following": "client/source/test_waits",
+    "client/session": "client/test_interim",
+    "client/watchdog": "client/test_errors",
+    "detached/accounting": "detached/test_connections",
+    "detached/broadcast": "channels/test_distinct",
+    "detached/connection": "detached/test_connections",
+    "detached/detacher": "detached/test_handover",
+    "detached/disconnecting": "detached/test_connections",
+    "detached/sending": "detached/test_connections",
+    "lock_check": "core/test_locks",
+    "pollers": "core/test_reactor",
+    "retry": "client/source/test_waits",
+    "server/checks": "server/test_stream",
+    "server/closing": "server/test_ending",
+    "server/detaching": "detached/test_handover",
+    "server/factory": "server/test_source",
+    "server/framing": "server/test_ending",
+    "server/keepalive": "detached/test_handover",
+    "server/output": "server/test_stream",
+    "server/producer": "server/test_source",
+    "server/record": "detached/test_connections",
+    "server/registry": "server/test_admission",
+    "validation": "server/test_stream",
+    # It needs what only a broker of several processes or a framework gives.
+    "channels/opening": "channels/test_redis",
+    "channels/options": "channels/test_sqlite",
+    "channels/tickets": "flask_skin/test_channels",
+    # It refuses clients, as other modules do.
+    "detached/last_answer": "server/test_refusal",
+    "server/refusing": "server/test_refusal",
+    "server/wsgi_server": "server/test_accepting",
+    # A contract that every broker is held to.
+    "channels/broker": "channels/test_contract",
+    # The name of another module, kept for those who import it.
+    "client/backoff": "client/source/test_waits",
+    # It needs real servers or other packages.
+    "client/relay": "../live/relay/test_bytes",
+    "client/source": "client/source/test_reading",
+    "greenlets": "../live/frameworks/test_gevent_patched",
+    "gunicorn": "../live/streams/test_stopping",
+    "prometheus": "server/test_admission",
+}
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if not path.name.startswith("__") and path.relative_to(PACKAGE).parts[0] not in BY_USE
+)
+
+
+def is_tested_by_name(module: str) -> bool:
+    """Whether a module, or the package inside a room that it belongs to, has a test module or folder of its name."""
+    *rooms, name = module.split("/")
+    room = UNIT / (rooms[0] if rooms else "core")
+    names = [name, *rooms[2:]]
+    return any((room / each).is_dir() or any(room.rglob(f"test_{each}.py")) for each in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_of_the_core_has_a_test_of_its_name_or_a_reason(module: str) -> None:
+    if is_tested_by_name(module):
+        return
+    assert module in THROUGH, f"add tests/unit/{module.replace('/', '/test_', 1)}.py, or the file that tests it"
+    assert (UNIT / f"{THROUGH[module]}.py").resolve().exists(), f"{THROUGH[module]}.py, which tests {module}, is gone"
+
+
+def test_no_test_is_promised_for_a_module_that_is_gone() -> None:
+    assert set(THROUGH) <= set(MODULES)

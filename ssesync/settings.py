@@ -13,7 +13,7 @@ from .errors import SettingsError, excerpt
 from .event import Event
 from .validation import check_number, nearest, suggest
 
-__all__ = ["Settings"]
+__all__ = ["DEFAULTS", "Settings"]
 
 # A wait of more seconds than this overflows the operating system's timers.
 _LONGEST = 2**31 - 1
@@ -231,3 +231,7 @@ class Settings:
                 raise SettingsError(f"unknown option {name!r}: {suggest(name.lower(), known, _OF_A_STREAM)}")
             changes[name.lower()] = value
         return dataclasses.replace(self, **changes)
+
+
+#: The settings of a stream that is given none. One object: to make it takes some 15 µs.
+DEFAULTS = Settings()

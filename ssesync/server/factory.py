@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..cancel import CancelToken
 from ..errors import CloseReason
 from ..producing import Producing, Refusal
+from ..wire.http import get_last_event_id
 from .checks import check_function, check_iterable
 from .producer import InlineProducer, ThreadProducer, close_iterator
 from .source import Detachable, Source, Streamable
@@ -52,12 +53,12 @@ class SourceFactory(abc.ABC):
         return CancelToken()
 
     @abc.abstractmethod
-    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
         """Make the source. It is not open yet.
 
         :param spec: what the stream is made of.
         :param cancelled: the stream's token.
-        :param last_event_id: what the client sent.
+        :param environ: the WSGI environ of the request.
         """
 
     @abc.abstractmethod
@@ -78,7 +79,7 @@ class Given(SourceFactory):
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
         return self._source
 
     def discard(self) -> None:
@@ -98,9 +99,9 @@ class Producer(SourceFactory):
     def release(self) -> None:
         """Close what it reads from. The stream has ended; :meth:`run` was called."""
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
         kind = ThreadProducer if spec.settings.threaded else InlineProducer
-        return kind(self, spec, cancelled, last_event_id)
+        return kind(self, spec, cancelled, get_last_event_id(environ))
 
     def discard(self) -> None:
         """Release what it reads from: :meth:`run` will not be called."""
@@ -193,7 +194,7 @@ class Instead(SourceFactory):
         super().__init__("refusal")
         self.answer = answer
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
         """There is none."""
         raise AssertionError("there is an answer in place of the stream")
 

@@ -70,7 +70,7 @@ class Lifecycle:
     @property
     def is_over(self) -> bool:
         """Whether the server is to send nothing more of the stream."""
-        return not _TRANSITIONS[self.state]
+        return self._ended.done or self._state is State.DETACHED
 
     def advance(self, state: State) -> None:
         """Go on to a state that is not the end. On the server's thread, inside of the stream."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..cancel import CancelToken
 from ..errors import CloseReason
 from ..producing import Producing
-from ..settings import Settings
+from ..settings import DEFAULTS, Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
@@ -94,7 +94,7 @@ class EventStream(Closable):
         **options: Any,
     ) -> None:
         check_callbacks(finished=finished, on_close=on_close)
-        settings = (settings or Settings()).replace(**options)
+        settings = (settings or DEFAULTS).replace(**options)
         factory = factory_of(source)
         spec = StreamSpec(
             factory, name or factory.name, settings, tuple(response_headers(headers)), finished=finished,
@@ -274,7 +274,7 @@ class EventStream(Closable):
         return answer.status
 
     def _start(self, environ: WSGIEnvironment) -> Refusal | None:
-        source = self._spec.factory.make(self._spec, self.cancelled, get_last_event_id(environ))
+        source = self._spec.factory.make(self._spec, self.cancelled, environ)
         self._pull = BlockingPull(source)
         self._source = source
         self._lifecycle.advance(State.OPEN)

@@ -12,7 +12,7 @@ from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
 from ..event import Event, dump_json, warn_if_encoded
 from ..reactor import run_foreign
-from ..settings import Settings
+from ..settings import DEFAULTS, Settings
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
 from .source import Pulled, Source, Streamable
@@ -128,7 +128,7 @@ class Writer(Streamable):
         dumps: Callable[[Any], str | bytes] | None = None,
         last_event_id: str | None = None,
     ) -> None:
-        settings = settings or Settings()
+        settings = settings or DEFAULTS
         mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
         self._write_to(WriterSource(mailbox, CancelToken()), settings.max_pending_bytes, dumps, last_event_id)
 

@@ -12,7 +12,7 @@ import pytest
 from tests.servers import ROOT
 
 #: Folders of tests that start no servers. Not wire: it is pure (tests/test_import_law.py), there is nothing to patch.
-#: Not loop: where threads are greenlets nothing is detached.
+#: Not detached: where threads are greenlets nothing is detached.
 #: Those of one run stand together: a process of its own for each folder took 25 s of processor time more.
 RUNS = (("client",), ("core", "server"), ("client/source", "flask_skin", "django_skin"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -120,30 +120,18 @@ class SubscriptionSource(Detachable):
         """
         subscriber = self.subscriber
         if self._dispatcher is not self._broker.dispatcher:
-            subscriber.abandon()  # it is the parent's, in a forked child: nobody feeds it
+            subscriber.close(CloseReason.CANCELLED)  # it is the parent's, in a forked child, and gets no messages
             return END
         if self.first and subscriber.reason is None:
             first, self.first = self.first, []
             return first
-        while True:
-            items = subscriber.poll(most)
-            if items is None:
-                self._dispatcher.remove(subscriber)
-                return END
-            if not items and subscriber.state.reads_log:
-                remaining = subscriber.retry_at - time.monotonic()
-                if remaining > 0:
-                    return self._pending(Pending(again=remaining), waits=waits)
-                items = subscriber.read(_PAGE)
-            if items:
-                return items
-            if not subscriber.is_ready:
-                return self._pending(PENDING, waits=waits)
-
-    def _pending(self, pending: Pending, *, waits: bool) -> Pending:
-        if waits:
-            self.subscriber.await_ready()
-        return pending
+        taken = subscriber.take(most, _PAGE, waits=waits)
+        if taken is None:
+            self._dispatcher.remove(subscriber)
+            return END
+        if isinstance(taken, float):
+            return PENDING if taken == math.inf else Pending(taken)
+        return taken
 
     def detach(self, handover: Handover, record: Record) -> Connection:
         """See :class:`Detachable`.
@@ -155,9 +143,10 @@ class SubscriptionSource(Detachable):
         subscriber = self.subscriber
         if subscriber.reason is not None:
             raise RuntimeError(f"the subscription has ended: {subscriber.reason}")
+        policy, epoch, seq, reads_log = subscriber.place
         place = Place(
-            self._channels, self._patterns, subscriber.policy, self._key, *subscriber.position,
-            subscriber.state.reads_log, b"".join(self.first), len(self.first),
+            self._channels, self._patterns, policy, self._key, epoch, seq, reads_log,
+            b"".join(self.first), len(self.first),
         )  # fmt: skip
         connection = self._connection = self._broker.broadcast_groups.hand_over(handover, place, record, subscriber)
         reason = subscriber.pass_on(connection)
@@ -207,5 +196,4 @@ class SubscriptionSource(Detachable):
         # Of a view that failed after it had subscribed, say. This may run anywhere, so it takes no lock.
         subscriber: Subscriber | None = self.__dict__.get("subscriber")
         if subscriber is not None:
-            subscriber.abandon()
             self._dispatcher.remove(subscriber)

@@ -186,6 +186,12 @@ class Subscriber:
         self.on_ready: Callable[[], object] | None = None
 
     @property
+    def place(self) -> tuple[Policy, str, int, bool]:
+        """What another object needs to go on with its client: the policy, the position, and whether what follows may be
+        in the log alone."""
+        return self.policy, *self.position, self.state.reads_log
+
+    @property
     def policy(self) -> Policy:
         """How much may wait, and what happens to the rest."""
         return self._queue.policy
@@ -280,11 +286,6 @@ class Subscriber:
         end = _End(CloseReason.CANCELLED, b"", discard=True, successor=successor)
         return None if self._end(end) else self.reason
 
-    def abandon(self) -> None:
-        """End it without a lock and without callbacks: for a destructor, which may run on a thread that holds any."""
-        if not self._ends:
-            self._ends.append(_End(CloseReason.CANCELLED, b"", discard=False))
-
     def _end(self, end: _End) -> bool:
         self._ends.append(end)
         first = self._ends[0]
@@ -317,14 +318,32 @@ class Subscriber:
         """Note that the client takes what it was given, if slowly: it is not ended as one that stalls."""
         self._polled = max(self._polled, time.monotonic())
 
-    def await_ready(self) -> None:
-        """Note that the reader waits for ``on_ready``: until the next poll it can't be too slow. It may have been woken
-        and not have had the processor yet."""
-        self._polled = math.inf
+    def take(self, most: int, limit: int, *, waits: bool) -> list[bytes] | float | None:
+        """Take what waits or, where that is due, read the log: for a reader's own thread. Does not wait for events.
+
+        :param most: about how many bytes of what waits.
+        :param limit: how many events of the log at most.
+        :param waits: where there is nothing, the reader waits for ``on_ready``: until its next call it can't be too
+            slow. It may have been woken and not have had the processor yet.
+        :return: messages and other bytes to be sent, at least one; ``None`` at the end; the seconds after which to try
+            again though ``on_ready`` was not called, ``math.inf`` for never.
+        """
+        while True:
+            items = self.poll(most)
+            again = math.inf
+            if items == [] and self.state.reads_log:
+                again = self.retry_at - time.monotonic()
+                if again <= 0:
+                    items = self.read(limit)
+            if items != []:
+                return items
+            if again > 0 and not (again == math.inf and self._is_ready):
+                if waits:
+                    self._polled = math.inf
+                return again
 
     @property
-    def is_ready(self) -> bool:
-        """Whether :meth:`poll` or :meth:`read` has something to do. Takes no lock."""
+    def _is_ready(self) -> bool:
         return bool(self._queue or self._reset or self._ends) or self.state is not State.LIVE
 
     def poll(self, most: int = ALL) -> list[bytes] | None:

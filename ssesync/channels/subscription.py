@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
-from ..locks import Waiters
 from ..server.source import End, Source, Streamable
 from .message import Message, body_of
 from .policy import Policy
+from .reentry import Wakeup
 from .source import SubscriptionBroker, SubscriptionSource
 from .subscriber import Subscriber
 
@@ -47,7 +47,7 @@ class Subscription(Streamable):
         #: The channels, and patterns of channels, that it gets.
         self.channels, self.patterns = channels, patterns
         self._source = SubscriptionSource(broker, channels, patterns, policy, key)
-        self._waiters = Waiters()
+        self._wakeup = Wakeup()
         self._unread: list[Event] = []  # of what was taken, the last first
 
     def as_source(self) -> Source:
@@ -123,8 +123,9 @@ class Subscription(Streamable):
             subscription has ended, see ``reason``.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._source.on_ready = self._waiters.wake
+        self._source.on_ready = self._wakeup.set
         while True:
+            self._wakeup.clear()  # before the take: a call of on_ready after it sets this again
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             taken = self._source.take(waits=remaining != 0)
             if isinstance(taken, End):
@@ -133,14 +134,8 @@ class Subscription(Streamable):
                 return taken
             if remaining == 0:
                 return []
-            if taken.again is None:
-                self._waiters.wait(self._is_ready, remaining)
-            else:  # the log can't be read now
-                wait = taken.again if remaining is None else min(taken.again, remaining)
-                self._waiters.wait(lambda: self.closed, wait)
-
-    def _is_ready(self) -> bool:
-        return self._subscriber.is_ready
+            waits = [seconds for seconds in (remaining, taken.again) if seconds is not None]
+            self._wakeup.wait(min(waits, default=None))
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Wait for an event.
@@ -153,7 +148,7 @@ class Subscription(Streamable):
         while not self._unread:
             items = self.take(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if items is None:
-                raise StreamClosed(self._subscriber.reason or CloseReason.CANCELLED)
+                raise StreamClosed(self.reason or CloseReason.CANCELLED)
             self._unread = [item.event for item in reversed(items) if isinstance(item, Message)]
             if not self._unread and deadline is not None and time.monotonic() >= deadline:
                 return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ssesync import BrokerClosed, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason
@@ -259,13 +261,15 @@ def test_only_a_reader_that_neither_polls_nor_waits_is_too_slow() -> None:
     subscriber.touch()
     assert offer(subscriber, 3)
     subscriber._polled -= 61
-    subscriber.await_ready()
-    assert offer(subscriber, 4)
+    subscriber.poll()
+    subscriber.start("e", 3, from_log=False)
+    assert subscriber.take(1, 1, waits=True) == math.inf
+    assert offer(subscriber, 4, 5)
     subscriber.poll()
     subscriber._polled -= 61
-    assert offer(subscriber, 5)  # there is room, and was nothing to poll for
+    assert offer(subscriber, 6)  # there is room, and was nothing to poll for
     subscriber._polled -= 61
-    assert not offer(subscriber, 6)
+    assert not offer(subscriber, 7)
     assert subscriber.reason is CloseReason.OVERFLOW
 
 

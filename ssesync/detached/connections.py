@@ -53,6 +53,7 @@ class Connections:
         self.send = make_send()
         #: See :func:`ssesync.detached.sending.make_send_to_all`.
         self.send_to_all = make_send_to_all()
+        self._callback = self._on_event  # one bound method for all descriptors: each takes 64 bytes
         self._open: dict[int, Connection] = {}
         self._groups: dict[BroadcastGroup, None] = {}
         self._lifetimes: dict[Connection, Timer] = {}
@@ -93,7 +94,7 @@ class Connections:
         """Serve a client from now on, beginning with the head."""
         self._open[connection.fd] = connection
         try:
-            self._reactor.add(connection.fd, self._on_event, half_close=_half_close(connection))
+            self._reactor.add(connection.fd, self._callback, half_close=_half_close(connection))
         except OSError as error:
             connection.fail(error)
             return

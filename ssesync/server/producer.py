@@ -45,34 +45,58 @@ class ProducerWriter(Writer):
     :param last_event_id: what the client sent.
     """
 
-    def __init__(self, source: WriterSource, spec: StreamSpec, last_event_id: str) -> None:
+    def __init__(self, source: ProducerSource, spec: StreamSpec, last_event_id: str) -> None:
         self._write_to(source, spec.settings.max_pending_bytes, spec.dumps, last_event_id)
-        #: The thread that runs the producer.
-        self.thread: int | None = None
-        if spec.after_step is not None:
-            self._after_step = spec.after_step
-            self._after_write = self._after_own_write
+        self._after_step = spec.after_step
+        self._producer = source
 
-    def _after_own_write(self) -> None:
-        if self.thread == threading.get_ident():
+    def _end_step(self) -> None:
+        if self._after_step is not None and self._producer.thread == threading.get_ident():
             self._after_step()
 
 
-class ThreadProducer(WriterSource):
+class ProducerSource(WriterSource):
+    """A source that runs a producer. The writer refers to this, and this not to the writer: they are no cycle for the
+    garbage collector.
+
+    :param mailbox: where its writes wait.
+    :param producer: the user's code.
+    :param spec: what the stream is made of.
+    :param cancelled: the stream's token.
+    :param last_event_id: what the client sent.
+    """
+
+    def __init__(
+        self, mailbox: Mailbox, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str
+    ) -> None:
+        super().__init__(mailbox, cancelled)
+        self._producer = producer
+        self._spec = spec
+        self._scope = spec.scope or contextlib.nullcontext
+        self._last_event_id = last_event_id
+        #: The thread that runs the producer, while it does.
+        self.thread: int | None = None
+        #: See :class:`Source`.
+        self.error: BaseException | None = None
+
+    def _make_writer(self) -> ProducerWriter:
+        return ProducerWriter(self, self._spec, self._last_event_id)
+
+    def _is_own_end(self, error: BaseException) -> bool:
+        """Whether this is only how a producer learns that its own stream is over."""
+        return isinstance(error, StreamClosed) and self.reason is not None
+
+
+class ThreadProducer(ProducerSource):
     """Runs a producer on a thread, with a copy of the context it was made in."""
 
     def __init__(self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> None:
         settings = spec.settings
-        super().__init__(Mailbox(settings.max_pending_events, settings.max_pending_bytes), cancelled)
-        self._producer = producer
-        self._scope = spec.scope or contextlib.nullcontext
-        self._name = spec.name
-        self._writer = ProducerWriter(self, spec, last_event_id)
+        mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
+        super().__init__(mailbox, producer, spec, cancelled, last_event_id)
         # Taken by the view when the answer begins, or by a producer that failed before: then the view raises.
         self._begun = Once()
         self._failure: BaseException | None = None
-        #: See :class:`Source`.
-        self.error: BaseException | None = None
         # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
         self._thread = threading.Thread(
             target=contextvars.copy_context().run, args=(self._run,), name=f"ssesync-{escape(spec.name)}", daemon=True
@@ -100,28 +124,29 @@ class ThreadProducer(WriterSource):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        self._writer.thread = threading.get_ident()
+        self.thread = threading.get_ident()
         try:
             with self._scope():
-                items = self._producer.run(self._writer)
+                writer = self._make_writer()
+                items = self._producer.run(writer)
                 if items is not None:
-                    _write_all(items, self._writer)
+                    _write_all(items, writer)
         except BaseException as error:
-            if not _is_own_end(error, self._writer):
+            if not self._is_own_end(error):
                 self._fail(error)
         finally:
-            self._writer.close()
+            self.mailbox.close(CloseReason.DONE)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
         if self.events or not self._begun():
             self._failure = None
-            log_failure(self._name, error)
+            log_failure(self._spec.name, error)
             self.error = error
         self.mailbox.close(CloseReason.ERROR)
 
 
-class InlineProducer(WriterSource):
+class InlineProducer(ProducerSource):
     """Runs a producer on the thread that pulls, in a copy of the context it was made in.
 
     A generator makes a step for each pull. A function runs to its end first, and what it wrote is kept: so it may write
@@ -132,15 +157,9 @@ class InlineProducer(WriterSource):
     LIMIT = 10_000
 
     def __init__(self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> None:
-        super().__init__(Mailbox(self.LIMIT, sys.maxsize), cancelled)
-        self._producer = producer
-        self._scope = spec.scope or contextlib.nullcontext
-        self._name = spec.name
-        self._writer = ProducerWriter(self, spec, last_event_id)
+        super().__init__(Mailbox(self.LIMIT, sys.maxsize), producer, spec, cancelled, last_event_id)
         self._context = contextvars.copy_context()
         self._steps: Generator[None, None, None] | None = None
-        #: See :class:`Source`.
-        self.error: BaseException | None = None
         self._begun = self._stepping = self._closing = False
 
     def open(self, wait: float) -> Refusal | None:
@@ -180,14 +199,14 @@ class InlineProducer(WriterSource):
             if steps is not None:
                 self._context.run(steps.close)
         except Exception as error:
-            log_failure(self._name, error)
+            log_failure(self._spec.name, error)
         finally:
             self._producer.release()
 
     def _step(self) -> None:
         if self._steps is None:
             self._steps = self._run()
-        self._writer.thread = threading.get_ident()
+        self.thread = threading.get_ident()
         try:
             self._stepping = True
             try:
@@ -197,13 +216,13 @@ class InlineProducer(WriterSource):
                 if self._closing:
                     self.close()
         except StopIteration:
-            self._writer.close()
+            self.mailbox.close(CloseReason.DONE)
         except Exception as error:
-            if _is_own_end(error, self._writer):
+            if self._is_own_end(error):
                 return
             may_raise = not self._begun and not self.events
             if not may_raise:
-                log_failure(self._name, error)
+                log_failure(self._spec.name, error)
                 self.error = error
             self.mailbox.close(CloseReason.ERROR)
             if may_raise:
@@ -211,12 +230,13 @@ class InlineProducer(WriterSource):
 
     def _run(self) -> Generator[None, None, None]:
         with self._scope():
-            items = self._producer.run(self._writer)
+            writer = self._make_writer()
+            items = self._producer.run(writer)
             if items is None:
                 return
             try:
                 for item in items:
-                    self._writer.write(item)
+                    writer.write(item)
                     yield
             finally:
                 close_iterator(items)
@@ -240,8 +260,3 @@ def _write_all(items: Iterator[Any], writer: Writer) -> None:
             writer.write(item)
     finally:
         close_iterator(items)
-
-
-def _is_own_end(error: BaseException, writer: Writer) -> bool:
-    """Whether this is only how a producer learns that its own stream is over."""
-    return isinstance(error, StreamClosed) and writer.closed

@@ -121,6 +121,9 @@ class Writer(Streamable):
     :param last_event_id: what the client sent as its last event ID; ``None``: none.
     """
 
+    # Of a producer that the stream runs: called after each write of its thread that is not part of a batch.
+    _after_step: Callable[[], object] | None = None
+
     def __init__(
         self,
         settings: Settings | None = None,
@@ -148,8 +151,6 @@ class Writer(Streamable):
         self._source = source
         self._batch_bytes = batch_bytes
         self._batch = _Batch()
-        # Called after each write that is not part of a batch.
-        self._after_write: Callable[[], object] | None = None
 
     @property
     def closed(self) -> bool:
@@ -278,13 +279,16 @@ class Writer(Streamable):
         """See :class:`ssesync.server.source.Streamable`."""
         return self._source
 
+    def _end_step(self) -> None:
+        """There are no steps: the caller's own threads write."""
+
     def _put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
         """:param resumable: whether the client now has an event ID to come back with; ``None``: no change."""
         batch = self._batch
         if batch.pieces is None:
             self._source.put(data, events, resumable)
-            if self._after_write is not None:
-                self._after_write()
+            if self._after_step is not None:
+                self._end_step()
             return
         if self._source.reason is not None:
             raise StreamClosed(self._source.reason)

@@ -426,3 +426,92 @@ assert len(clock) > 50, "the hub was blocked"
 print("well")
 """
     assert run(code) == "well"
+
+
+def test_timers_are_called_in_their_order_and_those_that_were_cancelled_are_not() -> None:
+    called: list[str] = []
+    done = Called()
+    last = reactor().call_later(0.02, lambda: (called.append("last"), done()))
+    never = reactor().call_later(0.0, lambda: called.append("never"))
+    reactor().call_later(0.01, lambda: called.append("first"))
+    never.cancel()
+    never.cancel()
+    assert done.within()
+    assert done.thread == "ssesync-reactor"
+    assert called == ["first", "last"]
+    assert last.cancelled
+    assert never.cancelled
+
+
+def test_a_timer_that_fails_is_logged_and_the_next_is_called(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("in a timer")
+
+    done = Called()
+    reactor().call_later(0.0, fail)
+    reactor().call_later(0.01, done)
+    assert done.within()
+    callers().wait(10)
+    assert "in a timer" in caplog.text
+
+
+def test_calls_from_any_thread_and_from_signal_handlers_are_made_in_their_order() -> None:
+    called: list[int] = []
+    done = Called()
+    for number in range(100):
+        add = reactor().call_from_signal if number % 3 else reactor().call_soon
+        add(lambda number=number: called.append(number))  # type: ignore[misc]
+    reactor().call_soon(done)
+    assert done.within()
+    assert called == list(range(100))
+
+
+def test_who_needs_a_thread_hears_that_there_is_none_and_gets_one_later() -> None:
+    code = """
+import threading
+from ssesync.reactor import reactor
+
+def fail(self):
+    raise RuntimeError("can't start new thread")
+
+start, threading.Thread.start = threading.Thread.start, fail
+for _ in range(2):
+    try:
+        reactor().require_thread()
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError("there was a thread")
+threading.Thread.start = start
+called = threading.Event()
+reactor().call_soon(called.set)
+reactor().require_thread()
+assert called.wait(10)
+print([thread.name for thread in threading.enumerate()].count("ssesync-reactor"))
+"""
+    assert run(code) == "1"
+
+
+def test_threads_that_need_the_reactor_at_once_get_one() -> None:
+    code = """
+import threading
+from ssesync.reactor import reactor
+
+barrier, failed = threading.Barrier(20), []
+
+def need():
+    barrier.wait()
+    try:
+        reactor().require_thread()
+    except RuntimeError as error:
+        failed.append(error)
+
+threads = [threading.Thread(target=need) for _ in range(20)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+print([thread.name for thread in threading.enumerate()].count("ssesync-reactor"))
+"""
+    assert run(code) == "1"

@@ -29,11 +29,11 @@ ORDER = (
     # server
     "server.streams",
     "server.takeover",
-    "server.guard",
+    "server.liveness",
     "reactor",
     "server.mailbox",
 )
 
 #: Those that belong to one object and to nothing that outlives it. Garbage is collected in the middle of anything, and
 #: what ends then may take these whatever else is held: no other thread has a way to the object any more.
-OF_GARBAGE = frozenset(("client.attempt", "client.body", "server.guard", "server.mailbox", "testing.stream"))
+OF_GARBAGE = frozenset(("client.attempt", "client.body", "server.liveness", "server.mailbox", "testing.stream"))

@@ -135,7 +135,7 @@ KNOW_EACH_OTHER = (
     {"errors", "event"},
     {"server.factory", "server.producer", "server.spec"},
     {"detached.broadcast", "detached.connection", "detached.connections", "detached.disconnecting", "detached.source"},
-    {"channels.answer", "channels.broadcast", "channels.broker", "channels.source", "channels.subscription"},
+    {"channels.answer", "channels.broker"},
 )
 
 

@@ -41,7 +41,7 @@ class Liveness:
     def __init__(self, stream: Watched, environ: Mapping[str, Any], settings: Settings) -> None:
         self._stream = weakref.ref(stream)
         self._settings = settings
-        self._lock = make_lock("server.guard")
+        self._lock = make_lock("server.liveness")
         self._ended = False
         self._sending_since: float | None = None
         self._lifetime: Timer | None = None

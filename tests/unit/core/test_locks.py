@@ -51,7 +51,7 @@ def test_without_the_variable_they_are_the_standard_librarys(monkeypatch: pytest
 
 @pytest.mark.slow
 def test_without_the_variable_the_check_is_not_even_imported() -> None:
-    code = "import sys, ssesync, ssesync.locks as l; l.make_lock('server.guard'); l.foreign('')"
+    code = "import sys, ssesync, ssesync.locks as l; l.make_lock('server.liveness'); l.foreign('')"
     code += "; sys.exit('ssesync.lock_check' in sys.modules)"
     environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, env=environ).returncode == 0

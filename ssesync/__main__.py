@@ -6,7 +6,7 @@ import sys
 
 
 def run() -> None:
-    """Run the command line, or say what it needs."""
+    """Run the command line, or print what must be installed for it."""
     try:
         from .cli import main
     except ModuleNotFoundError as error:

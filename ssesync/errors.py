@@ -13,7 +13,7 @@
     │   ├── BrokerDamaged              the log is deleted, corrupt or another program's: it won't pass
     │   ├── BrokerBusy                 a signal handler has interrupted this thread inside a broker
     │   └── BrokerClosed               the broker was closed
-    ├── TicketRefused                  a ticket is not ours, or good no more
+    ├── TicketRefused                  a ticket is forged, used or expired
     └── ReadError                      reading a stream failed
         ├── ResponseError              the answer is not an event stream; keeps the response
         │   ├── StatusError            ... because of its status
@@ -22,8 +22,8 @@
         ├── ConnectFailed (ConnectionError)  no answer came to the request
         ├── IdleTimeout (TimeoutError)       not one byte, or not one event, for too long
         ├── ConnectionLost (ConnectionError) the connection broke in the middle
-        ├── StreamEnded                the server ended the stream; an EventSource comes back
-        ├── RetriesExhausted           an EventSource has come back often enough
+        ├── StreamEnded                the server ended the stream; an EventSource reconnects
+        ├── RetriesExhausted           an EventSource has reached the limits of its Backoff
         └── IncompleteStream           the stream ended before the event that should end it
 
 Wrong types raise the built-in ``TypeError``.
@@ -77,13 +77,13 @@ class CloseReason(str, Enum):
     OVERFLOW = "overflow"
     """A subscriber fell further behind than its buffer holds."""
     LIFETIME = "lifetime"
-    """The stream reached its longest lifetime; the client is expected back."""
+    """The stream reached its longest lifetime; the client is expected to reconnect."""
     REVOKED = "revoked"
-    """The right to what the stream carries was taken back."""
+    """The permission to read the stream was revoked."""
     SHUTDOWN = "shutdown"
     """The process is stopping."""
     CANCELLED = "cancelled"
-    """Someone called ``cancel()``, or the stream was dropped without being served."""
+    """``cancel()`` was called, or the stream was dropped without being served."""
     ERROR = "error"
     """The producer raised."""
 
@@ -170,7 +170,7 @@ class BrokerUnavailable(BrokerError, ConnectionError):
     """The log can't be reached or takes no more: a server that is down, a full disk, a lock held for too long.
 
     It may pass. An event whose publishing raised this was not published, unless the connection to a server broke
-    after the event had been sent to it: then nobody can tell.
+    after the event had been sent to it: then it is not known.
     """
 
 
@@ -192,7 +192,7 @@ class BrokerClosed(BrokerError):
 
 
 class TicketRefused(SSEError):
-    """A ticket is missing, forged, used or expired; the message says which, and nothing of what the ticket says."""
+    """A ticket is missing, forged, used or expired; the message says which, without the ticket's contents."""
 
 
 class ReadError(SSEError):
@@ -243,13 +243,13 @@ class ConnectFailed(ReadError, ConnectionError):
 
 
 class StreamEnded(ReadError):
-    """The server ended the stream in good order, which is no reason not to come back."""
+    """The server ended the stream in order. An :class:`EventSource` reconnects."""
 
 
 class RetriesExhausted(ReadError):
     """The limits of a ``Backoff`` are reached.
 
-    ``attempts`` is the number of reconnections in a row, ``last_error`` what came of the last one.
+    ``attempts`` is the number of consecutive reconnections, ``last_error`` the error of the last one.
     """
 
     def __init__(self, attempts: int, elapsed: float, last_error: Exception) -> None:

@@ -21,15 +21,19 @@ __all__ = ["post_worker_init", "when_ready", "worker_exit"]
 
 
 def when_ready(server: Any) -> None:
-    """In the master, before it starts workers: leave clients with the kernel until they have sent something, so that
-    one which never does takes no thread."""
+    """In the master, before it starts workers: have the kernel keep connections until the client has sent something, so
+    that a client which never does takes no thread.
+
+    :param server: gunicorn's arbiter.
+    """
     defer_accept(server.LISTENERS, server.worker_class)
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker that has loaded the application: see to it that its streams end when it does, and that there are
-    descriptors for its clients.
+    """In a worker that has loaded the application: have its streams end when the worker does, and reserve descriptors
+    for its clients.
 
+    :param worker: gunicorn's worker.
     :raises ssesync.SettingsError: ``SSESYNC_OPEN_FILES`` is no number.
     """
     streams.prepare(worker)
@@ -38,5 +42,9 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """In a worker that ends for whatever reason: its threads are waited for, and so must not sit in streams."""
+    """In a worker that ends for any reason: end its streams, since gunicorn waits for its threads.
+
+    :param server: gunicorn's arbiter.
+    :param worker: gunicorn's worker.
+    """
     drain()

@@ -1,7 +1,7 @@
 """Locks that watch over the laws of ``locks.py``. Loaded only where ``SSESYNC_LOCK_CHECK`` is set.
 
 What is found is appended to the file that the variable names, and nothing is raised: the code under test goes on, in
-this process and in those that it starts, and whoever set the variable reads the file in the end.
+this process and in those that it starts, and the process that has set the variable reads the file at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .lock_order import OF_GARBAGE, ORDER, VARIABLE
 __all__ = ["CheckedLock", "CheckedRLock", "check_foreign", "edges"]
 
 _RANKS = {name: rank for rank, name in enumerate(ORDER)}
-# What each thread holds, by its identifier: under gevent that is the greenlet's, whatever was imported first.
+# What each thread holds, by its identifier: under gevent that is the greenlet's, in any order of imports.
 _held: dict[int, list[CheckedLock]] = {}
 _reported: set[str] = set()
 # The threads that collect garbage now.

@@ -10,7 +10,7 @@ Three laws (docs/design.md, "Locks", has the table and the reasons):
    (:func:`is_owned`).
 
 The locks are the standard library's, without any cost. Where the environment variable ``SSESYNC_LOCK_CHECK`` names a
-file when a lock is made, it is one that watches over the first two laws and appends what breaks them to that file, see
+file when a lock is made, it is one that checks the first two laws and appends violations to that file, see
 ``lock_check.py``: that is how the tests run.
 """
 
@@ -53,7 +53,7 @@ def make_rlock(name: str) -> threading.RLock:
 
 def make_condition(name: str) -> threading.Condition:
     """A condition with a re-entrant lock. A signal handler may notify those that wait, but a thread that it interrupts
-    between its look at the state and its wait misses that: where handlers close, use :class:`Waiters`."""
+    between its check of the state and its wait misses that: where handlers close, use :class:`Waiters`."""
     return threading.Condition(make_rlock(name))
 
 
@@ -82,8 +82,8 @@ class Waiters:
 
     In place of ``threading.Condition`` and ``threading.Event`` where a signal handler may wake: a handler that runs on
     a thread which is inside of ``Event.set()`` or ``Event.wait()`` hangs on the event's own lock, and one that runs
-    between a thread's look at a condition and its wait is missed. Here each thread puts its own lock where
-    :meth:`wake` finds it, and looks after that; :meth:`wake` is called after the change. So no order of the two loses
+    between a thread's check of a condition and its wait is missed. Here each thread puts its own lock where
+    :meth:`wake` finds it, and checks after that; :meth:`wake` is called after the change. So no order of the two loses
     one, and neither takes a lock that another thread, or an interrupted one, can hold.
     """
 
@@ -93,7 +93,7 @@ class Waiters:
         self._locks: list[Any] = []
 
     def wake(self) -> None:
-        """Have all that wait look again. Any thread, any signal handler; never waits."""
+        """Have all waiting threads check their condition again. Any thread, any signal handler; never waits."""
         for _ in range(len(self._locks)):
             try:
                 lock = self._locks.pop(0)
@@ -127,7 +127,7 @@ class Waiters:
 
 
 class Once:
-    """Something that only the first of all who ask may do. Takes no lock."""
+    """A step that only the first caller may do. Takes no lock."""
 
     __slots__ = ("_left",)
 

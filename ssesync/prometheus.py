@@ -1,7 +1,7 @@
 """The counters of :data:`ssesync.streams` for Prometheus, through ``prometheus_client`` (the extra ``prometheus``).
 
 ``prometheus_client.REGISTRY.register(StreamsCollector())`` once in each process that serves. With several workers
-each counts its own, as with everything else that ``prometheus_client`` collects by a collector.
+each counts its own streams, as with every collector of ``prometheus_client``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["StreamsCollector"]
 
 
 class StreamsCollector(Collector):
-    """Reads the process's streams each time that metrics are collected; keeps nothing itself."""
+    """Reads the process's streams whenever metrics are collected; keeps no state."""
 
     def collect(self) -> Iterator[Metric]:
         """``ssesync_streams_open`` by tier, ``ssesync_pending_bytes``, and counters of what was opened,

@@ -21,9 +21,9 @@ _LONGEST = 2**31 - 1
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
-# What one stream is given beside the settings: for hints.
+# Options of one stream that are no settings, for the error message.
 _OF_A_STREAM = ("finished", "on_close", "headers", "dumps", "key", "name")
-# An application's configuration has these keys, and others of the prefix mean nothing.
+# The keys of an application's configuration; other keys with this prefix are mistakes.
 _KEYS = ("SSESYNC", "SSESYNC_BROKER")
 
 
@@ -133,9 +133,10 @@ class Settings:
     """Let the pages of ``cors_origins`` have the streams opened with cookies (``withCredentials``)."""
 
     release_db: Literal["step", "start"] | None = "step"
-    """When the skins let go of database connections that no atomic block holds (Django's, Flask-SQLAlchemy's session):
-    before the first byte and after each of the producer's writes; ``"start"``, only before the first byte, for
-    producers that iterate over an open cursor (``QuerySet.iterator()``); ``None``, only when the producer has ended."""
+    """When the integrations release database connections that no atomic block holds (Django's, Flask-SQLAlchemy's
+    session): before the first byte and after each of the producer's writes; ``"start"``, only before the first byte,
+    for producers that iterate over an open cursor (``QuerySet.iterator()``); ``None``, only when the producer has
+    ended."""
 
     def __post_init__(self) -> None:
         check = functools.partial(check_number, most=_LONGEST)
@@ -151,7 +152,7 @@ class Settings:
             check("max_streams", self.max_streams, least=1, whole=True, optional=True)
         if self.max_detached != "auto":
             if self.max_detached == 0:
-                raise SettingsError("max_detached takes 1 or more, got 0; for none detached, say detach=False")
+                raise SettingsError("max_detached takes 1 or more, got 0; use detach=False to detach none")
             check("max_detached", self.max_detached, least=1, whole=True, optional=True)
         check("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
         check("drain_timeout", self.drain_timeout, least=0)
@@ -204,11 +205,11 @@ class Settings:
 
     @classmethod
     def check_keys(cls, keys: Iterable[str]) -> None:
-        """Find keys in an application's configuration that look like ours and mean nothing, such as
+        """Find keys in an application's configuration that have the prefix of this library and no meaning, such as
         ``SSESYNC_KEEP_ALIVE``. Only ``SSESYNC`` and ``SSESYNC_BROKER`` have a meaning; others without the prefix
-        ``SSESYNC_`` are not looked at.
+        ``SSESYNC_`` are not checked.
 
-        :raises SettingsError: there is one; the message says what may have been meant.
+        :raises SettingsError: there is one; the message names the nearest key.
         """
         for key in sorted(key for key in keys if isinstance(key, str) and key.startswith("SSESYNC_")):
             if key in _KEYS:
@@ -227,7 +228,7 @@ class Settings:
         for name, value in options.items():
             if name.lower() not in known:
                 if name in _OF_A_STREAM:
-                    raise SettingsError(f"{name} is no setting: it is given to a view, a response or an EventStream")
+                    raise SettingsError(f"{name} is no setting: give it to a view, a response or an EventStream")
                 raise SettingsError(f"unknown option {name!r}: {suggest(name.lower(), known, _OF_A_STREAM)}")
             changes[name.lower()] = value
         return dataclasses.replace(self, **changes)

@@ -1,4 +1,4 @@
-"""Text of others where people read it: in logs, on terminals, in errors. No control characters, and no passwords."""
+"""Text from clients and servers for logs, terminals and errors: without control characters and passwords."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 __all__ = ["UNSAFE", "escape", "redact"]
 
-#: What a terminal obeys (C0, DEL, C1), what reorders or ends lines (bidirectional controls, U+2028, U+2029), and what
-#: can't be encoded (surrogates). A tab is harmless.
+#: Characters that control a terminal (C0, DEL, C1), that reorder or end lines (bidirectional controls, U+2028,
+#: U+2029), and that can't be encoded (surrogates). A tab is harmless.
 UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # The password before a URL's host (RFC 3986, section 3.2.1), and values that a query calls by such a name.
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s/?#]*@")
@@ -17,7 +17,7 @@ _SECRET = re.compile(r"([?&;][^=&;\s#]*(?:password|passwd|secret|token|credentia
 def escape(text: object) -> str:
     r"""``str(text)`` on one line, with control characters as ``\x1b`` or ``\u202e``.
 
-    For every log line and terminal: what comes from a request can neither begin a line of its own nor give orders.
+    For every log line and terminal: text from a request can neither begin a line of its own nor control the terminal.
     """
     return UNSAFE.sub(lambda found: _written(ord(found[0])), str(text))
 

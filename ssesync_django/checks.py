@@ -39,7 +39,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 
 def check_broker(**_: Any) -> list[CheckMessage]:
-    """What can be told of ``SSESYNC_BROKER`` without opening it.
+    """What can be checked of ``SSESYNC_BROKER`` without opening it.
 
     - ``ssesync.E002``: it is empty or names no broker, or has an unknown option or a value that can't work.
     - ``ssesync.E003``: the directory of an SQLite log does not exist, or it or the file can't be written to.

@@ -63,7 +63,7 @@ class SSE:
     def broker(self) -> Broker:
         """The application's broker: the current one's or, without a context, that of the only one that was bound.
 
-        :raises RuntimeError: it can't be told which application is meant.
+        :raises RuntimeError: it is not clear which application is meant.
         """
         return self._state()[1].broker
 

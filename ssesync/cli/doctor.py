@@ -23,14 +23,14 @@ from .checks_head import HEAD_CHECKS
 from .finding import Examination, Finding, Level, problem
 from .options import Request, request_options
 from .probe import BROWSER_ENCODINGS, Probe, http2_offered
-from .screen import LiveConsole, is_terminal, until_told_to_stop
+from .screen import LiveConsole, exiting_on_signals, is_terminal
 from .text import bytes_text, duration_text, escape, excerpt, plural, reason
 
 __all__ = ["doctor"]
 
-# A second request is answered within this time, or shows that it is not.
+# Seconds within which a second request must be answered.
 _PROMPT = 5.0
-# How long a stream that resumes is watched for what it goes on with.
+# Seconds for which a resumed stream is watched for its first event.
 _RESUME = 3.0
 _STYLES: dict[Level, tuple[str, str]] = {
     "ok": ("ok", "green"),
@@ -64,7 +64,7 @@ def doctor(seconds: float, head: bool, as_json: bool, **options: Any) -> None:
     more to resume behind the first event ID. It reads no more than a few megabytes.
     """
     request = Request.from_options(options)
-    with until_told_to_stop():
+    with exiting_on_signals():
         with _progress(seconds) as show:
             started = time.monotonic()
             browser = Probe(request, encodings=BROWSER_ENCODINGS, patience=seconds)
@@ -100,7 +100,7 @@ def _examine(
         if browser.answer is None or browser.over:
             continue
         if not browser.answer.is_stream:
-            # An excerpt of what it is comes soon or not at all.
+            # The beginning of an error's body comes soon or not at all.
             seconds = min(seconds, (browser.answered_after or 0) + 2)
             continue
         left = seconds - browser.age
@@ -171,24 +171,24 @@ def _findings(seen: Examination | Probe, seconds: float) -> list[Finding]:
 
 @contextlib.contextmanager
 def _progress(seconds: float) -> Iterator[Callable[[Probe], None]]:
-    """Draw how far the watch is, on a terminal."""
+    """Draw a progress bar, on a terminal."""
     console = LiveConsole(stderr=True)
     if not is_terminal(console):
         yield lambda probe: None
         return
-    columns = (TextColumn("Watching"), BarColumn(30), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("Watching"), BarColumn(30), TextColumn("{task.fields[progress]}"))
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=seconds, told="connecting")
+        task = progress.add_task("", total=seconds, progress="connecting")
 
         def show(probe: Probe) -> None:
             scan = probe.scan
-            told = "connecting"
+            text = "connecting"
             if probe.answer is not None:
-                told = (
+                text = (
                     f"{min(probe.age, seconds):.0f} of {seconds:g} s, {plural(scan.events, 'event')}, "
                     f"{plural(scan.comments, 'comment')}, {bytes_text(scan.size)}"
                 )
-            progress.update(task, completed=probe.age, told=told)
+            progress.update(task, completed=probe.age, progress=text)
 
         yield show
 
@@ -226,7 +226,7 @@ def _write(url: str, seen: Examination | None, findings: list[Finding]) -> None:
         console.print(table)
         console.print()
         console.print(Text(_summary(seen, findings), "bold"))
-    # Drawn to the full width; what is copied elsewhere needs no blanks at the end.
+    # The table is drawn to the full width; copied lines must not end in blanks.
     click.echo("\n".join(line.rstrip() for line in drawn.get().split("\n")), nl=False, color=console.is_terminal)
 
 

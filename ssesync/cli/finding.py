@@ -1,4 +1,4 @@
-"""Finding: one thing a doctor looked at; and the examination that the checks look at."""
+"""Finding: the result of one of doctor's checks; and the examination on which the checks are made."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .scan import Scan
 
 __all__ = ["Check", "Examination", "Finding", "Level", "advice", "ok", "problem", "unknown"]
 
-#: ``unknown``: it could not be told this time.
+#: ``unknown``: it could not be found out this time.
 Level = Literal["ok", "advice", "problem", "unknown"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it is, what was seen, and what to change."""
+    """What was checked, the verdict, what was seen, and what to change."""
 
     check: str
     level: Level
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass
 class Examination:
-    """All that the probes saw. ``browser`` asked as a browser does, and had an event stream for an answer."""
+    """Everything that the probes saw. ``browser`` sent a browser's request, and got an event stream."""
 
     browser: Probe
     answer: Answer
@@ -49,7 +49,7 @@ class Examination:
 
     @property
     def scan(self) -> Scan:
-        """What to judge the stream by: what could be read of it."""
+        """The scan on which the checks of the body are made."""
         browser, identity = self.browser.scan, self.identity and self.identity.scan
         return identity if identity and identity.events and not browser.events else browser
 
@@ -75,15 +75,15 @@ def ok(check: str, seen: str) -> Finding:
 
 
 def advice(check: str, seen: str, remedy: str) -> Finding:
-    """Works, and would work better."""
+    """Works, and could work better."""
     return Finding(check, "advice", seen, remedy)
 
 
 def problem(check: str, seen: str, remedy: str) -> Finding:
-    """Does not work, or will not for somebody."""
+    """Does not work, or not for every client."""
     return Finding(check, "problem", seen, remedy)
 
 
 def unknown(check: str, seen: str, remedy: str = "") -> Finding:
-    """Could not be told this time; the remedy says how to find out."""
+    """Could not be found out this time; the remedy says how to."""
     return Finding(check, "unknown", seen, remedy)

@@ -1,8 +1,8 @@
-"""Probe: one request, watched on a thread of its own for a bounded time, whatever the server does with it.
+"""Probe: one request, watched on a thread of its own for a limited time, whatever the server does.
 
 requests follows redirects by reading their bodies to the end, and waits for a header line after the other without a
-limit to all of them. So redirects are followed here, and whoever waits for a probe waits for a time, not for its
-thread, which is a daemon.
+limit to all of them. So redirects are followed here, and a caller waits for a time, not for the probe's thread, which
+is a daemon.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _answer(response: Any, redirects: list[tuple[int, str]]) -> Answer:
 
 
 def http2_offered(url: str, *, timeout: float) -> bool | None:
-    """Whether an https server offers HTTP/2; ``None`` if that can't be told from here."""
+    """Whether an https server offers HTTP/2; ``None`` if that can't be found out from here."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or requests.utils.get_environ_proxies(url):
         return None

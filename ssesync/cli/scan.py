@@ -13,11 +13,11 @@ from ..wire.decoder import BOM, Decoder
 
 __all__ = ["LARGEST_EVENT", "Burst", "LineScan", "Scan"]
 
-#: The longest event that is read. A doctor reads no more than a few MB, so one that passes this is told as such.
+#: The longest event that is read. Doctor reads no more than a few MB, so a longer event is reported as too large.
 LARGEST_EVENT = 4 * 1024 * 1024
-# Bytes that come within this time of those before them came together.
+# Seconds; bytes that arrive within this time of those before them are one burst.
 _TOGETHER = 0.05
-# Events like these are keep-alives that every client takes for news.
+# Events like these are keep-alives that every client handles as events.
 _PINGS = ("ping", "pong", "keepalive", "heartbeat", "hb", "noop")
 _MAX_BURSTS = 10_000
 # Comments of a burst, types and IDs that are kept.
@@ -26,7 +26,7 @@ _MAX_KEPT = 100
 
 @dataclass
 class Burst:
-    """Bytes that came together."""
+    """Bytes that arrived together."""
 
     #: Seconds from the request to its first byte, and to its last.
     at: float
@@ -36,7 +36,7 @@ class Burst:
     size: int = 0
     events: int = 0
     comments: list[str] = field(default_factory=list)
-    #: Whether its last byte ends an event or a comment: one that does not was cut by somebody who counts bytes.
+    #: Whether its last byte ends an event or a comment; if not, a buffer of a fixed size has cut it.
     whole: bool = True
 
 

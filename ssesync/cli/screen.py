@@ -1,4 +1,4 @@
-"""The terminal, and what ends the command from outside: signals, and a pipe that nobody reads any more."""
+"""The terminal, and what ends the command from outside: signals, and a pipe whose reader has gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.theme import Theme
 
-__all__ = ["LiveConsole", "is_terminal", "on_reader_gone", "until_told_to_stop", "waking_on_signals"]
+__all__ = ["LiveConsole", "exiting_on_signals", "is_terminal", "on_reader_gone", "waking_on_signals"]
 
 _ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -48,13 +48,14 @@ class LiveConsole(Console):
 
 
 def is_terminal(console: Console) -> bool:
-    """Whether somebody looks at it who sees a line move. FORCE_COLOR makes no terminal of a pipe here."""
+    """Whether it is a terminal on which lines can be redrawn. FORCE_COLOR does not make a pipe one."""
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 @contextlib.contextmanager
-def until_told_to_stop() -> Iterator[None]:
-    """End quietly on Ctrl-C (status 130), a termination signal (128 and its number) or a closed pipe (0)."""
+def exiting_on_signals() -> Iterator[None]:
+    """Exit without a traceback on Ctrl-C (status 130), a termination signal (128 and its number) or a closed pipe
+    (0)."""
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -79,7 +80,7 @@ def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
     """Have ``action`` end what the main thread waits in when a signal that ends the command comes.
 
     Its handler runs between two of Python's own steps, and so not at all while the thread is in a call that the signal
-    has come just too early to interrupt: then it waits for the server's next word.
+    has come just too early to interrupt: then it waits for the server's next bytes.
     """
     woken, wakes = socket.socketpair()
     wakes.setblocking(False)
@@ -100,7 +101,7 @@ def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
 
 
 def on_reader_gone(action: Callable[[], object]) -> None:
-    """Call ``action`` when nobody reads what is written, before there is more to write: ``… | head -1``."""
+    """Call ``action`` when the reader of the output has gone, before there is more to write: ``… | head -1``."""
     try:
         descriptor = sys.stdout.fileno()
         kind = os.fstat(descriptor).st_mode

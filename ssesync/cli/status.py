@@ -77,15 +77,15 @@ class Status:
         if state == "waiting":
             line.append(f" {max(0.0, self._again_at - time.monotonic()):.1f} s", style)
         rate = self.rate()
-        told = [
+        parts = [
             plural(self.events, "event"),
             f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s",
             bytes_text(self.size),
         ]
         if last_event_id:
-            told.append(f"last id {escape(last_event_id)}")
-        told.append(_clock(self.age))
-        for part in told:
+            parts.append(f"last id {escape(last_event_id)}")
+        parts.append(_clock(self.age))
+        for part in parts:
             line.append(" │ ", "dim")
             line.append(part)
         line.truncate(options.max_width, overflow="ellipsis")

@@ -22,7 +22,7 @@ from ..retry import Backoff
 from ..text import redact
 from .options import Request, request_options
 from .raw import copy_raw
-from .screen import LiveConsole, is_terminal, on_reader_gone, until_told_to_stop, waking_on_signals
+from .screen import LiveConsole, exiting_on_signals, is_terminal, on_reader_gone, waking_on_signals
 from .show import Arrived, Columns, json_line
 from .status import Status
 from .text import duration_text, escape, excerpt, plural, reason
@@ -41,7 +41,7 @@ Exit status:
 
 
 @dataclass(frozen=True)
-class _Wishes:
+class _Selection:
     """What is to be shown, and until when."""
 
     until: str | None
@@ -72,28 +72,28 @@ class _Wishes:
 )  # fmt: skip
 def tail(raw: bool, reconnect: bool | None, retries: int | None, idle_timeout: float, **options: Any) -> None:
     """Follow the event stream at URL."""
-    wishes = _Wishes(**{name: options.pop(name) for name in ("until", "count", "as_json", "timing", "comments")})
+    selection = _Selection(**{name: options.pop(name) for name in ("until", "count", "as_json", "timing", "comments")})
     request = Request.from_options(options)
     if raw:
-        if wishes.as_json or wishes.timing or wishes.comments or reconnect:
+        if selection.as_json or selection.timing or selection.comments or reconnect:
             raise click.UsageError(
                 "--raw is the bytes as they are: it goes with none of --json, --timing, --comments, --reconnect"
             )
-        with until_told_to_stop():
-            status = copy_raw(request, idle_timeout or None, until=wishes.until, count=wishes.count)
+        with exiting_on_signals():
+            status = copy_raw(request, idle_timeout or None, until=selection.until, count=selection.count)
     else:
-        with until_told_to_stop():
-            status = _Tail(request, wishes).run(reconnect, retries, idle_timeout or None)
+        with exiting_on_signals():
+            status = _Tail(request, selection).run(reconnect, retries, idle_timeout or None)
     sys.exit(status)
 
 
 class _Tail:
     """One run of the command."""
 
-    def __init__(self, request: Request, wishes: _Wishes) -> None:
+    def __init__(self, request: Request, selection: _Selection) -> None:
         self._request = request
-        self._wishes = wishes
-        self._columns = Columns(timing=wishes.timing)
+        self._selection = selection
+        self._columns = Columns(timing=selection.timing)
         self._status = Status()
         self._console = LiveConsole()
         self._on_terminal = is_terminal(self._console)
@@ -118,7 +118,7 @@ class _Tail:
             idle_timeout=idle_timeout,
             reconnect=reconnect,
             backoff=Backoff(max_attempts=retries),
-            # Whoever mistypes an address wants to know; whoever says --reconnect waits for the server to start.
+            # A mistyped address is an error at once; with --reconnect the command waits for the server to start.
             should_retry=lambda error: None if self._opened or reconnect else False,
             on_open=self._on_open,
             on_retry=self._on_retry,
@@ -142,28 +142,28 @@ class _Tail:
                 source.close()
             if source.response is not None and source.response.status_code == 204:
                 self._notice("204: the server says that there is no more", "green")
-            if self._met or self._reader_gone or (self._wishes.until is None and self._wishes.count is None):
+            if self._met or self._reader_gone or (self._selection.until is None and self._selection.count is None):
                 return 0
-            missed = "--until" if self._wishes.until is not None else "--count"
+            missed = "--until" if self._selection.until is not None else "--count"
             self._notice(f"the stream ended before {missed} was met, after {self._status.summary()}", "red")
             return 1
 
     def _follow(self, source: EventSource) -> None:
-        status, wishes = self._status, self._wishes
+        status, selection = self._status, self._selection
         for event in source.events_and_comments():
             text = event.comment if event.data is None else event.data
             status.size += len((text or "").encode("utf-8", "replace"))
             if event.data is None:
                 status.comments += 1
-                if not wishes.comments:
+                if not selection.comments:
                     continue
-            elif wishes.until is not None and event.data == wishes.until:
+            elif selection.until is not None and event.data == selection.until:
                 self._met = True
                 return
             else:
                 status.events += 1
             self._show(event, source.retry)
-            if wishes.count is not None and status.events >= wishes.count:
+            if selection.count is not None and status.events >= selection.count:
                 self._met = True
                 return
 
@@ -172,12 +172,12 @@ class _Tail:
         shown = retry if event.data is not None and retry != self._retry else None
         if event.data is not None:
             self._retry = retry
-        if self._wishes.as_json and event.retry is not None:
+        if self._selection.as_json and event.retry is not None:
             shown = event.retry  # a program gets what the event came with, be it what was in force already
         arrived = Arrived(event, time.time(), age, age - self._last_at, shown)
         self._last_at = age
-        if self._wishes.as_json:
-            self._write(json_line(arrived, timing=self._wishes.timing))
+        if self._selection.as_json:
+            self._write(json_line(arrived, timing=self._selection.timing))
         elif self._on_terminal:
             self._console.print(self._columns.drawn(arrived), crop=False)
         else:
@@ -192,7 +192,7 @@ class _Tail:
         sys.stdout.buffer.flush()
 
     def _notice(self, text: str, style: str) -> None:
-        """Say something that is no event: on the error output, above the status line if that is the same terminal."""
+        """Print something that is no event: on the error output, above the status line if that is the same terminal."""
         text = escape(text)
         if self._on_terminal and sys.stderr.isatty():
             self._console.print(Text(f"— {text}", style))
@@ -229,7 +229,7 @@ class _Tail:
 
     @contextlib.contextmanager
     def _warnings(self) -> Iterator[None]:
-        """Show what the library warns of as notices, not in the midst of the status line."""
+        """Show the library's warnings as notices, not within the status line."""
         handler = _Handler(lambda text: self._notice(text, "yellow"))
         logger = logging.getLogger("ssesync")
         logger.addHandler(handler)
@@ -240,13 +240,13 @@ class _Tail:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, say: Callable[[str], object]) -> None:
+    def __init__(self, show: Callable[[str], object]) -> None:
         super().__init__(logging.WARNING)
-        self._say = say
+        self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
-        self._say(escape(record.getMessage()))
+        """Show a record."""
+        self._show(escape(record.getMessage()))
 
 
 def _why(error: Exception, url: str) -> str:

@@ -94,7 +94,7 @@ def duration_text(seconds: float) -> str:
 
 
 def excerpt(body: bytes, content_type: str) -> str:
-    """What an answer says that is no stream, for the end of a sentence: ``": no such room"``, or nothing."""
+    """The beginning of a body that is no stream, for the end of a sentence: ``": no such room"``, or ``""``."""
     text = " ".join(body[:2000].decode("utf-8", "replace").split())
     if not text or text.startswith("<") or "html" in content_type.lower():
         return ""

@@ -1,4 +1,4 @@
-"""Answer: what a :class:`FakeSSEServer` sends to one request, told step by step."""
+"""Answer: what a :class:`FakeSSEServer` sends to one request, step by step."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeClock"]
 
-# How often a wait that is held looks at the clock: a signal has no way to call back.
+# Seconds between two checks of the signal in a wait that is held: a signal can't call back.
 _LOOK = 0.005
 
 
@@ -29,8 +29,8 @@ class FakeClock:
 
     All methods may be called from any thread.
 
-    :param start: what :meth:`monotonic` says first, in seconds.
-    :param now: what :meth:`time` says first, in seconds since 1970; some morning in 2026 by default.
+    :param start: what :meth:`monotonic` returns first, in seconds.
+    :param now: what :meth:`time` returns first, in seconds since 1970; some morning in 2026 by default.
     :param hold: waits do not end by themselves but last until :meth:`advance` has moved the clock past their end, or
         until their signal is given: for tests of what ends a wait early. Such a wait raises :class:`WaitTimeout` after
         20 real seconds.

@@ -31,7 +31,7 @@ _LONGEST_HEAD = 1024 * 1024
 
 @dataclass
 class RecordedRequest:
-    """What a :class:`FakeSSEServer` was asked."""
+    """A request to a :class:`FakeSSEServer`."""
 
     method: str
     """``"GET"``, ``"POST"``, …"""
@@ -51,7 +51,7 @@ class RecordedRequest:
 
     @property
     def last_event_id(self) -> str:
-        """Where the client says it was, ``""`` if it does not say."""
+        """The client's last event ID, ``""`` without one."""
         return get_last_event_id(self.headers)
 
     def json(self) -> Any:
@@ -135,7 +135,7 @@ class FakeSSEServer:
     ) -> Answer:
         """Add an answer, to be filled by its own methods; the options are those of :class:`Answer`.
 
-        :param when: only for requests that this says yes to: ``lambda request: request.path == "/login"``, or
+        :param when: only for requests for which this is true: ``lambda request: request.path == "/login"``, or
             ``lambda request: request.connection == 1``.
         :param times: to how many requests it is given; ``None``: to all that come.
         """
@@ -169,7 +169,7 @@ class FakeSSEServer:
         """Cut all connections and stop. Any number of times; while one call does so, others return at once.
 
         :param quiet: don't raise what went wrong in scripts.
-        :raises ScriptError: a script could not be played, or the client did what it does not foresee.
+        :raises ScriptError: a script could not be played, or the client did something unexpected.
         :raises Exception: what a script's own function raised.
         """
         listener, self._listener = self._listener, None
@@ -198,7 +198,7 @@ class FakeSSEServer:
     def wait_for_requests(self, count: int, timeout: float = 20.0) -> list[RecordedRequest]:
         """Wait until ``count`` requests have come, for ``timeout`` seconds at most; all that have.
 
-        :raises WaitTimeout: they have not. The message tells those that did.
+        :raises WaitTimeout: fewer came. The message lists them.
         """
         if not self._came.wait(lambda: len(self.requests) >= count, timeout):
             came = ", ".join(f"{request.method} {request.target}" for request in self.requests) or "none"

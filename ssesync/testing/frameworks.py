@@ -1,6 +1,6 @@
-"""What each framework's application and test client is asked: who is to be called, and with which environ.
+"""How a request is made to each framework's application or test client: which application, with which environ.
 
-Nothing of a framework is imported unless it is there already: whoever hands over one of its objects has done so.
+No framework is imported unless it is loaded already, which it is where one of its objects is given.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def live_stream(
 
     :param app: a WSGI application. Of a test client its application is taken, and nothing else.
     :param url: path and query.
-    :param timeout: seconds that each wait for the stream may take, unless it is told otherwise.
+    :param timeout: seconds that each wait for the stream may take by default.
     :param last_event_id: what the client sends as ``Last-Event-ID``; ``None`` and ``""``: none.
     :param method: the request's.
     :param session: a session to ask with; without one, one that knows no proxies.

@@ -44,7 +44,7 @@ def open_stream(
     :param app_or_client: a Flask application; a test client of Flask, Django or Werkzeug, whose cookies, defaults and
         login count; or any WSGI application, an :class:`ssesync.EventStream` for one.
     :param url: path and query, or a whole URL.
-    :param timeout: seconds that each wait for the stream may take, unless it is told otherwise.
+    :param timeout: seconds that each wait for the stream may take by default.
     :param last_event_id: what the client sends as ``Last-Event-ID``; ``None`` and ``""``: none.
     :param request_options: what the client's own ``open()`` (Flask, Werkzeug) or ``get()``, ``post()``, … (Django)
         takes; ``method`` and ``json`` everywhere. For a bare WSGI application: ``method``, ``headers``, ``query``,

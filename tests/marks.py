@@ -27,6 +27,8 @@ BY_PLACE = {
     "unit/channels/test_redis.py": {"slow"},
     "unit/cli/test_behind_servers.py": {"live"},
     "unit/cli/test_terminal.py": {"slow"},
+    "unit/client/source/test_cycles.py": {"slow"},
+    "unit/client/source/test_processes.py": {"slow"},
     "unit/core/test_signals.py": {"slow"},
     "unit/detached/test_collected.py": {"slow"},
     "unit/detached/test_shortages.py": {"slow"},

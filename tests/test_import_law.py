@@ -13,6 +13,7 @@ use public names of ``ssesync`` only, and never each other.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,11 @@ DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing",
 WHERE_LOADED = {"ssesync.greenlets": {"gevent"}}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -77,7 +83,7 @@ def imports(path: Path, *, type_checking: bool) -> Iterator[tuple[str, str]]:
     """Every module that is imported, wherever in the file, with the name taken from it ("" for the module itself)."""
     module = module_name(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     skipped = set()
     if not type_checking:
         for node in ast.walk(tree):

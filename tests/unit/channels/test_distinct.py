@@ -87,6 +87,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_a_client_with_channels_of_its_own_takes_little_more_memory_than_one_that_shares_them():
     """Of 2,000 it was 0.7 kB shared and 6.3 kB with a channel of one's own."""
     run = subprocess.run(

@@ -245,6 +245,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{server.url}?prefix=lease-{os.getpid()}-{threading.get_ident()}"
 
 
+@pytest.mark.slow
 def test_when_the_process_that_feeds_is_killed_another_does(
     url: str, upstream: Upstream, feeding: Callable[[str], int]
 ) -> None:

@@ -313,6 +313,7 @@ def test_there_is_one_in_a_process() -> None:
     assert names.count("ssesync-reactor") == 1
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_is_let_go(pair: Pair) -> None:
     called = Called()
     reactor().watch(pair[0].fileno(), called)
@@ -379,6 +380,7 @@ print(reactor_if_any())
     assert run(code) == "None"
 
 
+@pytest.mark.slow
 def test_under_gevent_a_greenlet_notices_and_the_hub_goes_on() -> None:
     code = """
 from gevent import monkey

@@ -195,7 +195,8 @@ class Reactor:
                 self._awake = True
             except Exception as error:
                 if self._closed:
-                    return  # a greenlet does come along into a forked child
+                    # A greenlet comes along into a forked child, where threading does not know it and fails at its end.
+                    threading.Event().wait()
                 self._fail(error)
                 ready = []
             for fd, gone, writable in ready:

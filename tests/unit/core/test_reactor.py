@@ -517,3 +517,30 @@ assert not failed, failed
 print([thread.name for thread in threading.enumerate()].count("ssesync-reactor"))
 """
     assert run(code) == "1"
+
+
+def test_under_gevent_a_forked_child_has_a_greenlet_of_its_own() -> None:
+    code = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, socket, threading
+from ssesync.reactor import reactor, reactor_if_any
+
+kept, peer = socket.socketpair()
+parents = threading.Event()
+reactor().watch(kept.fileno(), parents.set)
+gevent.sleep(0.1)
+child = os.fork()
+if not child:
+    assert reactor_if_any() is None
+    ours, theirs = socket.socketpair()
+    called = threading.Event()
+    reactor().watch(ours.fileno(), called.set)
+    theirs.close()
+    os._exit(not called.wait(10))
+assert os.waitpid(child, 0)[1] == 0
+peer.close()
+assert parents.wait(10)
+print("well")
+"""
+    assert run(code) == "well"

@@ -88,7 +88,7 @@ class Closable:
         """
         if not self._lifecycle.is_over:
             reason = CloseReason(reason)
-            self._lifecycle.ask(reason, last)  # before the look: _end_early() looks in the other order
+            self._lifecycle.ask(reason, last)  # before the source is read: _end_early() has the other order
             if self._source is not None:
                 self._source.stop(reason, last)
             self.cancelled._set(reason, run_foreign)
@@ -176,7 +176,7 @@ class Closable:
     def _cancel(self, reason: CloseReason) -> None:
         if self._output.drop_rest():
             self._ending.torn = True
-        self._lifecycle.ask(reason, None)  # before the look, as in stop()
+        self._lifecycle.ask(reason, None)  # before the source is read, as in stop()
         if self._source is not None:
             self._source.cancel(reason)
         self.cancelled._set(reason, run_foreign)

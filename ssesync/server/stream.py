@@ -184,9 +184,9 @@ class EventStream(Closable):
         The result is the status line to answer; ``headers`` are those of that answer, and what is to be sent comes
         from iterating in any case. It is ``403 Forbidden`` for other origins where ``same_origin_only`` says so,
         ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` or 200 where a limit is reached (see
-        ``refusal``), what a source that can't be streamed says, else ``200 OK``. Only on 200, not on HEAD, not where a
-        limit is reached and not while the process is stopping, was a producer started. Needed only by those who don't
-        call the stream as an application. Once only.
+        ``refusal``), the status of another answer that the source gives, else ``200 OK``. A producer was started only
+        on 200, not on HEAD, not where a limit is reached and not while the process is stopping. Needed only where the
+        stream is not called as an application. Once only.
 
         :raises Exception: what the producer raised before its first event.
         :raises RuntimeError: the stream was opened before.
@@ -201,7 +201,7 @@ class EventStream(Closable):
         self._ending = Ending(settings, environ, self.name)
         outer = self._enter()
         try:
-            # A signal handler may have closed it since the look above.
+            # A signal handler may have closed it since the state was read.
             status = "200 OK" if self._lifecycle.is_over else self._decide(environ)
         finally:
             self._leave(outer)

@@ -18,7 +18,7 @@ from .received import Received
 
 __all__ = ["MARK", "OpenStream"]
 
-#: Where the environ of a request says which test's it is.
+#: The key of a request's environ under which the test's client is.
 MARK = "ssesync.testing"
 
 
@@ -27,14 +27,14 @@ class OpenStream:
 
     A thread reads, so the view is served while the test does other things; it reads no further than 256 events or
     64 kB ahead of the test. Nothing here waits for ever: every wait takes a ``timeout`` in seconds, by default that of
-    :func:`open_stream`, and raises :class:`WaitTimeout`, which tells what had arrived. Every method may be called from
-    any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
+    :func:`open_stream`, and raises :class:`WaitTimeout`, whose message has what had arrived. Every method may be called
+    from any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
     """
 
     def __init__(self, name: str, timeout: float) -> None:
         #: Method and URL, for messages.
         self.name = name
-        #: Seconds that each wait may take unless told otherwise.
+        #: Seconds that each wait may take where no other timeout is given.
         self.timeout = timeout
         self._taking = make_rlock("testing.stream")  # of what waits, by those that the test calls
         self._changes = Waiters()

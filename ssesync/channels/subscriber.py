@@ -8,7 +8,6 @@ the log, and only a subscriber that is not polled at all is ended.
 
 from __future__ import annotations
 
-import enum
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,6 +24,7 @@ from .message import Message
 from .policy import Policy
 from .queue import MessageQueue, coalescing_key
 from .reentry import entered, entered_or_inside
+from .subscriber_state import TRANSITIONS, Input, State
 
 __all__ = ["ALL", "State", "Subscriber"]
 
@@ -33,99 +33,6 @@ _NO_KEYS: Mapping[int, Any] = {}
 _RETRY = (0.2, 3.0)
 #: Bytes: more than can wait.
 ALL = 1 << 62
-
-
-class State(enum.Enum):
-    """Where a subscriber is."""
-
-    # The flags: queues, reads_log, excused, ended.
-    LIVE = ("live", True, False, False, False)
-    """Nothing is missing: the queue follows what was given."""
-    DRAINING = ("draining", False, False, True, False)
-    """Messages wait, and something after them was not offered: the queue is given first, then the log is read."""
-    CATCHING_UP = ("catching up", True, True, True, False)
-    """The log is read, for another reason than a slow client."""
-    CATCHING_UP_OVERRUN = ("catching up, overrun", False, True, True, False)
-    """The same, and something was left out of the queue since the last read began."""
-    LAGGING = ("lagging", True, True, False, False)
-    """The log is read, since the client was too slow for the queue."""
-    LAGGING_OVERRUN = ("lagging, overrun", False, True, False, False)
-    """The same, and something was left out of the queue since the last read began."""
-    ENDING = ("ending", False, False, False, True)
-    """It has ended: what waits is still given."""
-    ENDED = ("ended", False, False, False, True)
-    """All was given."""
-
-    #: Whether the queue takes what is published.
-    queues: bool
-    #: Whether the log is to be read next.
-    reads_log: bool
-    #: Whether a log that has lost what is due is answered with a reset. Else the subscriber was too slow for the log,
-    #: and ends.
-    excused: bool
-    #: Whether the subscriber has ended.
-    ended: bool
-
-    def __init__(self, name: str, queues: bool, reads_log: bool, excused: bool, ended: bool) -> None:
-        self.queues, self.reads_log, self.excused, self.ended = queues, reads_log, excused, ended
-
-
-class _Input(enum.Enum):
-    """What changes a subscriber's state."""
-
-    START_LIVE = enum.auto()  # start() at the log's end
-    START_FROM_LOG = enum.auto()  # start() anywhere else: all that was offered until now is in the log
-    OVERRUN = enum.auto()  # no room in the queue
-    MISSED = enum.auto()  # something was not offered
-    DRAINED = enum.auto()  # the queue is empty
-    READ = enum.auto()  # a read of the log begins: it finds all that was left out until now
-    CAUGHT_UP = enum.auto()  # a read has reached the log's end
-    RESTARTED = enum.auto()  # the log was begun anew
-    END = enum.auto()  # a request to end is carried out
-    GIVEN = enum.auto()  # the last bytes were given
-
-
-# What is not in the table changes nothing.
-_TRANSITIONS: dict[_Input, dict[State, State]] = {
-    _Input.START_LIVE: {
-        State.DRAINING: State.CATCHING_UP,
-        State.CATCHING_UP: State.LIVE,
-        State.LAGGING: State.LIVE,
-    },
-    _Input.START_FROM_LOG: {
-        State.LIVE: State.CATCHING_UP,
-        State.DRAINING: State.CATCHING_UP,
-        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
-        State.LAGGING: State.CATCHING_UP,
-        State.LAGGING_OVERRUN: State.CATCHING_UP,
-    },
-    _Input.OVERRUN: {
-        State.LIVE: State.LAGGING_OVERRUN,
-        State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
-        State.LAGGING: State.LAGGING_OVERRUN,
-    },
-    _Input.MISSED: {
-        State.LIVE: State.DRAINING,
-        State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
-        State.LAGGING: State.CATCHING_UP_OVERRUN,
-        State.LAGGING_OVERRUN: State.CATCHING_UP_OVERRUN,
-    },
-    _Input.DRAINED: {State.DRAINING: State.CATCHING_UP},
-    _Input.READ: {
-        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
-        State.LAGGING_OVERRUN: State.LAGGING,
-    },
-    _Input.CAUGHT_UP: {State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
-    _Input.RESTARTED: {
-        State.DRAINING: State.LIVE,
-        State.CATCHING_UP: State.LIVE,
-        State.CATCHING_UP_OVERRUN: State.LIVE,
-        State.LAGGING: State.LIVE,
-        State.LAGGING_OVERRUN: State.LIVE,
-    },
-    _Input.END: dict.fromkeys(set(State) - {State.ENDED}, State.ENDING),
-    _Input.GIVEN: {State.ENDING: State.ENDED},
-}
 
 
 class _End(NamedTuple):
@@ -257,7 +164,7 @@ class Subscriber:
             else:
                 self._queue.clear()
                 self.position, self._newest = Position(epoch, position), position
-                self._move(_Input.RESTARTED)
+                self._move(Input.RESTARTED)
                 self._reset = self._reset_message("restarted", epoch, position)
         self._after(wake=True)
 
@@ -307,11 +214,11 @@ class Subscriber:
             self.position = Position(epoch, seq)
             if from_log:
                 self._queue.clear()
-                self._move(_Input.START_FROM_LOG)
+                self._move(Input.START_FROM_LOG)
             else:
                 self._newest = max(self._newest, seq)
                 self._queue.keep(lambda message: message.seq > seq)
-                self._move(_Input.START_LIVE)
+                self._move(Input.START_LIVE)
         self._after()
 
     def touch(self) -> None:
@@ -393,9 +300,9 @@ class Subscriber:
 
     # With the lock held.
 
-    def _move(self, change: _Input) -> None:
+    def _move(self, change: Input) -> None:
         assert self._lock.locked()
-        self.state = _TRANSITIONS[change].get(self.state, self.state)
+        self.state = TRANSITIONS[change].get(self.state, self.state)
 
     def _offer(self, messages: Sequence[Message], keys: Mapping[int, Any]) -> bool:
         """Queue messages. The result: whether the reader is to be woken."""
@@ -414,7 +321,7 @@ class Subscriber:
                     changed = True
                     continue
                 queue.clear()
-                self._move(_Input.OVERRUN)
+                self._move(Input.OVERRUN)
                 changed = True
             self._newest = max(self._newest, messages[-1].seq)
             return self._end_if_slow() or changed
@@ -431,7 +338,7 @@ class Subscriber:
     def _miss(self) -> None:
         if self.state.reads_log:
             self._queue.clear()
-        self._move(_Input.MISSED)
+        self._move(Input.MISSED)
 
     def _poll(self, most: int) -> list[bytes] | None:
         if self._ends:
@@ -449,17 +356,17 @@ class Subscriber:
         if self.state is State.ENDING and not self._queue:
             if last := self._ends[0].last:
                 items.append(last)
-            self._move(_Input.GIVEN)
+            self._move(Input.GIVEN)
             return items or None
         return items
 
     def _must_read(self) -> bool:
         """Whether the log is to be read. What is left out of the queue from now on is noticed."""
         if self.state is State.DRAINING and not self._queue:
-            self._move(_Input.DRAINED)
+            self._move(Input.DRAINED)
         if self.state.reads_log and not self.state.queues:
             self._queue.clear()
-            self._move(_Input.READ)
+            self._move(Input.READ)
         return self.state.reads_log
 
     def _take_reset(self) -> Sequence[Message]:
@@ -497,7 +404,7 @@ class Subscriber:
         self._newest = max(self._newest, end)
         notes: list[bytes] = [*self._take_reset()]
         if page.complete:
-            self._move(_Input.CAUGHT_UP)
+            self._move(Input.CAUGHT_UP)
             if self.state is State.LIVE:
                 self._queue.keep(lambda message: message.seq > end)
                 dropped, waiting = self._queue.take(ALL)
@@ -519,7 +426,7 @@ class Subscriber:
                 self._reset = None
             if later:
                 del self._ends[1]
-            self._move(_Input.END)
+            self._move(Input.END)
 
     # Without it.
 

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from ssesync import BrokerClosed, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason
-from ssesync.channels import subscriber as module
 from ssesync.channels.dispatcher import Dispatcher
 from ssesync.channels.log import Page
 from ssesync.channels.policy import Policy
@@ -271,16 +270,3 @@ def test_only_a_reader_that_neither_polls_nor_waits_is_too_slow() -> None:
     subscriber._polled -= 61
     assert not offer(subscriber, 7)
     assert subscriber.reason is CloseReason.OVERFLOW
-
-
-def test_the_table_of_transitions_leads_out_of_no_end() -> None:
-    for change, transitions in module._TRANSITIONS.items():
-        for before, after in transitions.items():
-            assert after.ended >= before.ended, change
-            assert before is not State.ENDED, change
-
-
-def test_in_each_state_it_queues_or_something_else_is_to_come_first() -> None:
-    for state in State:
-        assert state.queues or state.reads_log or state.ended or state is State.DRAINING
-        assert not (state.ended and (state.queues or state.reads_log))

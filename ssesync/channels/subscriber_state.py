@@ -1,0 +1,100 @@
+"""The states of a subscriber, and what changes them."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["TRANSITIONS", "Input", "State"]
+
+
+class State(enum.Enum):
+    """Where a subscriber is."""
+
+    # The flags: queues, reads_log, excused, ended.
+    LIVE = ("live", True, False, False, False)
+    """Nothing is missing: the queue follows what was given."""
+    DRAINING = ("draining", False, False, True, False)
+    """Messages wait, and something after them was not offered: the queue is given first, then the log is read."""
+    CATCHING_UP = ("catching up", True, True, True, False)
+    """The log is read, for another reason than a slow client."""
+    CATCHING_UP_OVERRUN = ("catching up, overrun", False, True, True, False)
+    """The same, and something was left out of the queue since the last read began."""
+    LAGGING = ("lagging", True, True, False, False)
+    """The log is read, since the client was too slow for the queue."""
+    LAGGING_OVERRUN = ("lagging, overrun", False, True, False, False)
+    """The same, and something was left out of the queue since the last read began."""
+    ENDING = ("ending", False, False, False, True)
+    """It has ended: what waits is still given."""
+    ENDED = ("ended", False, False, False, True)
+    """All was given."""
+
+    #: Whether the queue takes what is published.
+    queues: bool
+    #: Whether the log is to be read next.
+    reads_log: bool
+    #: Whether a log that has lost what is due is answered with a reset. Else the subscriber was too slow for the log,
+    #: and ends.
+    excused: bool
+    #: Whether the subscriber has ended.
+    ended: bool
+
+    def __init__(self, name: str, queues: bool, reads_log: bool, excused: bool, ended: bool) -> None:
+        self.queues, self.reads_log, self.excused, self.ended = queues, reads_log, excused, ended
+
+
+class Input(enum.Enum):
+    """What changes a subscriber's state."""
+
+    START_LIVE = enum.auto()  # start() at the log's end
+    START_FROM_LOG = enum.auto()  # start() anywhere else: all that was offered until now is in the log
+    OVERRUN = enum.auto()  # no room in the queue
+    MISSED = enum.auto()  # something was not offered
+    DRAINED = enum.auto()  # the queue is empty
+    READ = enum.auto()  # a read of the log begins: it finds all that was left out until now
+    CAUGHT_UP = enum.auto()  # a read has reached the log's end
+    RESTARTED = enum.auto()  # the log was begun anew
+    END = enum.auto()  # a request to end is carried out
+    GIVEN = enum.auto()  # the last bytes were given
+
+
+# What is not in the table changes nothing.
+TRANSITIONS: dict[Input, dict[State, State]] = {
+    Input.START_LIVE: {
+        State.DRAINING: State.CATCHING_UP,
+        State.CATCHING_UP: State.LIVE,
+        State.LAGGING: State.LIVE,
+    },
+    Input.START_FROM_LOG: {
+        State.LIVE: State.CATCHING_UP,
+        State.DRAINING: State.CATCHING_UP,
+        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
+        State.LAGGING: State.CATCHING_UP,
+        State.LAGGING_OVERRUN: State.CATCHING_UP,
+    },
+    Input.OVERRUN: {
+        State.LIVE: State.LAGGING_OVERRUN,
+        State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
+        State.LAGGING: State.LAGGING_OVERRUN,
+    },
+    Input.MISSED: {
+        State.LIVE: State.DRAINING,
+        State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
+        State.LAGGING: State.CATCHING_UP_OVERRUN,
+        State.LAGGING_OVERRUN: State.CATCHING_UP_OVERRUN,
+    },
+    Input.DRAINED: {State.DRAINING: State.CATCHING_UP},
+    Input.READ: {
+        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
+        State.LAGGING_OVERRUN: State.LAGGING,
+    },
+    Input.CAUGHT_UP: {State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
+    Input.RESTARTED: {
+        State.DRAINING: State.LIVE,
+        State.CATCHING_UP: State.LIVE,
+        State.CATCHING_UP_OVERRUN: State.LIVE,
+        State.LAGGING: State.LIVE,
+        State.LAGGING_OVERRUN: State.LIVE,
+    },
+    Input.END: dict.fromkeys(set(State) - {State.ENDED}, State.ENDING),
+    Input.GIVEN: {State.ENDING: State.ENDED},
+}

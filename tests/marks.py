@@ -32,6 +32,7 @@ BY_PLACE = {
     "unit/core/test_signals.py": {"slow"},
     "unit/detached/test_collected.py": {"slow"},
     "unit/detached/test_shortages.py": {"slow"},
+    "unit/flask_skin/test_wire.py": {"live"},
 }
 #: pytest-django's fixtures that every test gets: a third of the time of a short test, and they do something only for
 #: Django's test client, mails, sites and marks.

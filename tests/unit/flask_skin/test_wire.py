@@ -50,7 +50,7 @@ def test_a_subscription_is_detached_and_one_with_a_body_put_round_it_is_served_t
         assert plain.find(b"data: hello\n\n").startswith(b"id: ")
         assert upper.find(b"DATA: HELLO\n\n").startswith(b"ID: ")
     assert eventually(lambda: "/counted/room client_gone" in server.state()["ended"])
-    assert server.logs("/counted/room takes a thread, as it could not be detached: something has been put round")
+    assert server.logs("/counted/room takes a thread, as it could not be detached: an extension has wrapped")
 
 
 def test_publishing_in_a_child_of_a_worker_is_warned_of_and_in_the_worker_it_is_not(server: Server) -> None:

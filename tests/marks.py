@@ -32,7 +32,11 @@ BY_PLACE = {
     "unit/core/test_signals.py": {"slow"},
     "unit/detached/test_collected.py": {"slow"},
     "unit/detached/test_shortages.py": {"slow"},
+    "unit/flask_skin/test_extensions.py": {"slow"},
     "unit/flask_skin/test_wire.py": {"live"},
+    "unit/server/test_descriptors.py": {"slow"},
+    "unit/server/test_shutdown.py": {"slow"},
+    "unit/testing/test_plugin.py": {"slow"},
 }
 #: pytest-django's fixtures that every test gets: a third of the time of a short test, and they do something only for
 #: Django's test client, mails, sites and marks.

@@ -18,8 +18,8 @@ demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
 
 # Most tests wait for something: with six processes two cores are busy all the time, with four they were for two thirds.
-# The tests of a file stay together, as they share servers; and the files in their order, in which those that take long
-# come first: xdist would begin with those that have most tests, and end with one process at work.
+# The tests of a file stay together, as they share servers, and the files in the order of tests/order.py: xdist itself
+# would begin with those that have most tests, and end with one process at work.
 test: $(VENV)/dev.installed
 	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential
 	@$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(ARGS)

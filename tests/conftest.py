@@ -17,6 +17,7 @@ from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
 from .marks import is_left_out, leave_out_djangos_fixtures, mark_by_place
+from .order import spread
 from .profiles import load_profile
 from .signals import handle_ignored_signals
 
@@ -41,6 +42,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_by_place(items)
+    spread(items)
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,7 @@ BY_PLACE = {
     "unit/detached/test_shortages.py": {"slow"},
     "unit/flask_skin/test_extensions.py": {"slow"},
     "unit/flask_skin/test_wire.py": {"live"},
+    "unit/server/test_admission.py": {"slow"},
     "unit/server/test_descriptors.py": {"slow"},
     "unit/server/test_shutdown.py": {"slow"},
     "unit/testing/test_plugin.py": {"slow"},

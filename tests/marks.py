@@ -7,6 +7,7 @@ or takes more than about a second. ``pytest -m "not live and not slow"`` is the 
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from pathlib import Path
 
@@ -56,18 +57,17 @@ OF_DJANGO = {
 WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "server", "wire")
 
 
-def marks_of(path: Path) -> set[str]:
-    """The marks that follow from a path."""
-    return {mark for place, marks in BY_PLACE.items() if path.is_relative_to(TESTS / place) for mark in marks}
+@functools.cache
+def marks_of(path: Path) -> frozenset[str]:
+    """The marks that follow from a path: the same for all tests of a file, of which there are thousands."""
+    return frozenset(mark for place, marks in BY_PLACE.items() if path.is_relative_to(TESTS / place) for mark in marks)
 
 
 def mark_by_place(items: list[pytest.Item]) -> None:
     """Give each test the marks of its place; a test with a redis-server is slow too."""
     for item in items:
-        marks = marks_of(item.path)
-        if isinstance(item, pytest.Function) and starts_redis(item):
-            marks.add("slow")
-        for name in sorted(marks):
+        redis = {"slow"} if isinstance(item, pytest.Function) and starts_redis(item) else set()
+        for name in sorted(marks_of(item.path) | redis):
             item.add_marker(name)
 
 
@@ -77,10 +77,16 @@ def starts_redis(item: pytest.Function) -> bool:
     return "redis_server" in item.fixturenames or "redis" in given
 
 
+@functools.cache
+def is_without_django(path: Path) -> bool:
+    """Whether a test's file is in a room without Django."""
+    return any(path.is_relative_to(TESTS / "unit" / room) for room in WITHOUT_DJANGO)
+
+
 def leave_out_djangos_fixtures(item: pytest.Item) -> None:
     """Drop the fixtures of pytest-django from a test in a room without Django."""
     names = getattr(item, "fixturenames", [])
-    if any(item.path.is_relative_to(TESTS / "unit" / room) for room in WITHOUT_DJANGO) and "db" not in names:
+    if is_without_django(item.path) and "db" not in names:
         names[:] = [name for name in names if name not in OF_DJANGO]
 
 

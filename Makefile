@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 # The demo reads them from its environment.
 export PORT EVENTS
-# The tests start several hundred processes, which would compile all that they import, and are collected by six.
+# The tests start several hundred processes, which would compile all that they import, and are collected by four.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick check docs bench coverage clean
@@ -17,12 +17,12 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
 
-# Most tests wait for something: with six processes two cores are busy all the time, with four they were for two thirds.
+# Most tests wait for something: with four processes they take less than half of the time, on two cores.
 # The tests of a file stay together, as they share servers, and the files in the order of tests/order.py: xdist itself
 # would begin with those that have most tests, and end with one process at work.
 test: $(VENV)/dev.installed
 	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential
-	@$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Compiled tests are kept even where the environment says not to: compiling takes longer than the tests.
 quick: $(VENV)/dev.installed

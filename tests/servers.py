@@ -85,12 +85,16 @@ def uvicorn(app: str) -> Command:
 
 def uwsgi(app: str, *options: str) -> Command:
     """uWSGI, which comes as a wheel with its program."""
-    program = shutil.which("uwsgi", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert program is not None
-    return lambda descriptor, port: [
-        program, "--http-socket", f"127.0.0.1:{port}", "--master", "--threads", "4", "--die-on-term", "--need-app",
-        "--virtualenv", sys.prefix, "--module", app, *options,
-    ]  # fmt: skip
+
+    def command(descriptor: int, port: int) -> list[str]:
+        program = shutil.which("uwsgi", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert program is not None
+        return [
+            program, "--http-socket", f"127.0.0.1:{port}", "--master", "--threads", "4", "--die-on-term", "--need-app",
+            "--virtualenv", sys.prefix, "--module", app, *options,
+        ]  # fmt: skip
+
+    return command
 
 
 @dataclass

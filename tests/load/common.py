@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import ssesync
-from ssesync import Broker, CloseReason, StreamStats, Subscription
+from ssesync import Broker, CloseReason, StreamStats
+from ssesync.channels.subscriber import Subscriber
 from tests.live.apps.line import Line
 
 from .texts import KINDS_OF_EVENTS, echo, event_data, number_of
@@ -148,7 +149,7 @@ class Common:
             "worker": os.getpid(),
             "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
             "threads": sorted(thread.name for thread in threading.enumerate()),
-            "subscriptions": sum(isinstance(thing, Subscription) for thing in gc.get_objects()),
+            "subscriptions": sum(isinstance(thing, Subscriber) for thing in gc.get_objects()),
             "present": self._broker().subscriber_count(query["channel"]) if "channel" in query else 0,
             "reasons": reasons,
             "broker": self._broker().snapshot(),

@@ -1,4 +1,4 @@
-"""The dispatcher: who in this process subscribes to which channels. Each message comes in once and is offered to them.
+"""The dispatcher: the subscriptions of this process to channels. Each message comes in once and is offered to them.
 
 It holds *sinks*, and never waits for one. Sinks are added and removed by any thread; messages come from one at a time.
 A sink gets every message that is delivered after it was added: those after ``position``. All before it is in the log.
@@ -72,10 +72,10 @@ class ClosableSink(Sink, Closable, Protocol):
 class SharedSink(Sink, Protocol):
     """A sink that is offered the messages of several members."""
 
-    def revoked(self, who: Closable) -> object:
+    def revoked(self, member: Closable) -> object:
         """Report that a member is not to get what is offered from now on.
 
-        :param who: the member.
+        :param member: the member.
         """
 
 
@@ -130,35 +130,37 @@ class Dispatcher:
         """
         self._register(sink, Registration(tuple(channels), tuple(patterns), key, sink), None)
 
-    def register(self, who: Closable, registration: Registration, replaces: Closable | None = None) -> tuple[str, int]:
+    def register(
+        self, member: Closable, registration: Registration, replaces: Closable | None = None
+    ) -> tuple[str, int]:
         """Add a member that is counted and closed by itself, and whose sink may be shared with others: that is offered
         each message once, however many members want it.
 
-        :param who: the member.
+        :param member: the member.
         :param registration: its channels and its sink.
         :param replaces: a member that is about to be removed, and is not counted any more.
         :return: the log and the number after which the sink is offered all messages of these channels. A shared sink
             may not have been offered those before.
         """
-        return self._register(who, registration, replaces)
+        return self._register(member, registration, replaces)
 
-    def _register(self, who: Any, registration: Registration, replaces: Closable | None) -> tuple[str, int]:
+    def _register(self, member: Any, registration: Registration, replaces: Closable | None) -> tuple[str, int]:
         with self._held():
-            self._members[who] = registration
+            self._members[member] = registration
             if replaces is not None:
-                self._replaced[who] = replaces
-            self._index.add(who, registration.channels, registration.patterns)
+                self._replaced[member] = replaces
+            self._index.add(member, registration.channels, registration.patterns)
             if registration.key is not None:
-                put(self._keys, registration.key, who)
-            self._note_change(registration, None if registration.sink is who else registration.sink)
+                put(self._keys, registration.key, member)
+            self._note_change(registration, None if registration.sink is member else registration.sink)
             return self.epoch, self.position
 
-    def remove(self, who: Closable) -> None:
+    def remove(self, member: Closable) -> None:
         """Remove a member. Any number of times, and also from a destructor, which may run anywhere.
 
-        :param who: the member.
+        :param member: the member.
         """
-        self._removed.append(who)
+        self._removed.append(member)
         self._purge()
 
     def __len__(self) -> int:
@@ -268,13 +270,17 @@ class Dispatcher:
         :return: how many there were.
         """
         with self._held():
-            found: list[tuple[Any, Registration]] = [(who, self._members[who]) for who in having(self._keys, key)]
-        found = [(who, registration) for who, registration in found if channel is None or registration.covers(channel)]
-        for who, registration in found:
-            if registration.sink is not who:
-                cast(SharedSink, registration.sink).revoked(who)
-            who.close(CloseReason.REVOKED)
-            self.remove(who)
+            found: list[tuple[Any, Registration]] = [
+                (member, self._members[member]) for member in having(self._keys, key)
+            ]
+        found = [
+            (member, registration) for member, registration in found if channel is None or registration.covers(channel)
+        ]
+        for member, registration in found:
+            if registration.sink is not member:
+                cast(SharedSink, registration.sink).revoked(member)
+            member.close(CloseReason.REVOKED)
+            self.remove(member)
         return len(found)
 
     def close(self, reason: CloseReason) -> None:
@@ -282,9 +288,9 @@ class Dispatcher:
 
         :param reason: why.
         """
-        for who in list(self._members):  # one step of the interpreter
-            who.close(reason)
-            self.remove(who)
+        for member in list(self._members):  # one step of the interpreter
+            member.close(reason)
+            self.remove(member)
 
     def _all_sinks(self) -> list[Sink]:
         return list(dict.fromkeys(registration.sink for registration in self._members.values()))
@@ -293,7 +299,7 @@ class Dispatcher:
         sinks = self._remembered.get(channel)
         if sinks is None:
             found = self._index.having(channel)
-            sinks = tuple(dict.fromkeys([self._members[who].sink for who in found]))
+            sinks = tuple(dict.fromkeys([self._members[member].sink for member in found]))
             if len(found) > _FEW:
                 if len(self._remembered) > _MOST_REMEMBERED:
                     self._remembered.clear()
@@ -321,15 +327,15 @@ class Dispatcher:
                 finally:
                     self._lock.release()
 
-    def _remove(self, who: Closable) -> None:
-        registration = self._members.pop(who, None)
+    def _remove(self, member: Closable) -> None:
+        registration = self._members.pop(member, None)
         if registration is None:
             return
         if self._replaced:
-            self._replaced = {new: old for new, old in self._replaced.items() if who not in (new, old)}
-        self._index.remove(who, registration.channels, registration.patterns)
+            self._replaced = {new: old for new, old in self._replaced.items() if member not in (new, old)}
+        self._index.remove(member, registration.channels, registration.patterns)
         if registration.key is not None:
-            drop(self._keys, registration.key, who)
+            drop(self._keys, registration.key, member)
         self._note_change(registration)
 
     def _note_change(self, registration: Registration, shared: Sink | None = None) -> None:

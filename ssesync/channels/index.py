@@ -26,35 +26,35 @@ Literals = tuple[str, str, str]
 Lengths = tuple[int, int, int]
 
 
-def put(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
+def put(table: dict[K, T | dict[T, None]], name: K, holder: T) -> None:
     """Add a holder of a name.
 
     :param table: the holders by name.
     :param name: the name.
-    :param who: the holder: neither ``None`` nor a ``dict``.
+    :param holder: the holder: neither ``None`` nor a ``dict``.
     """
     held = table.get(name)
     if held is None:
-        table[name] = who
+        table[name] = holder
     elif isinstance(held, dict):
-        held[who] = None
-    elif held != who:
-        table[name] = {held: None, who: None}
+        held[holder] = None
+    elif held != holder:
+        table[name] = {held: None, holder: None}
 
 
-def drop(table: dict[K, T | dict[T, None]], name: K, who: T) -> None:
+def drop(table: dict[K, T | dict[T, None]], name: K, holder: T) -> None:
     """Remove a holder of a name, if it is there.
 
     :param table: the holders by name.
     :param name: the name.
-    :param who: the holder.
+    :param holder: the holder.
     """
     held = table.get(name)
     if isinstance(held, dict):
-        held.pop(who, None)
+        held.pop(holder, None)
         if len(held) == 1:
             (table[name],) = held
-    elif held is not None and held == who:
+    elif held is not None and held == holder:
         del table[name]
 
 
@@ -106,33 +106,33 @@ class Index(Generic[T]):
         self.patterns: dict[str, T | dict[T, None]] = {}
         self._literals: dict[Lengths, dict[Literals, str | dict[str, None]]] = {}
 
-    def add(self, who: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
+    def add(self, holder: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
         """Add a holder of channels, and of those that patterns match. Once more does nothing.
 
-        :param who: the holder.
+        :param holder: the holder.
         :param channels: names of channels.
         :param patterns: patterns of names.
         """
         for channel in channels:
-            put(self.names, channel, who)
+            put(self.names, channel, holder)
         for pattern in patterns:
             if pattern not in self.patterns:
                 literals = _literals(pattern)
                 put(self._literals.setdefault(_lengths(literals), {}), literals, pattern)
-            put(self.patterns, pattern, who)
+            put(self.patterns, pattern, holder)
 
-    def remove(self, who: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
+    def remove(self, holder: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
         """Undo :meth:`add`. Does nothing for what was not added.
 
-        :param who: the holder.
+        :param holder: the holder.
         :param channels: names of channels.
         :param patterns: patterns of names.
         """
         for channel in channels:
-            drop(self.names, channel, who)
+            drop(self.names, channel, holder)
         for pattern in patterns:
             if pattern in self.patterns:
-                drop(self.patterns, pattern, who)
+                drop(self.patterns, pattern, holder)
                 if pattern not in self.patterns:
                     self._forget(pattern)
 

@@ -21,6 +21,7 @@ __all__ = [
     "Handover",
     "Head",
     "Record",
+    "Served",
     "Takeover",
     "last_answer_of",
     "register_detacher",
@@ -58,8 +59,8 @@ class Handover:
     """Whether the client can resume, so that its response may end as a complete one does."""
 
 
-class Detached(Protocol):
-    """A stream that has left its server. Any thread may use it."""
+class Served(Protocol):
+    """A stream that a server serves, as far as the registry and a drain use it."""
 
     @property
     def name(self) -> str:
@@ -70,12 +71,8 @@ class Detached(Protocol):
         """The stream's settings."""
 
     @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-
-    @property
     def reason(self) -> CloseReason | None:
-        """Why it has ended, or ends as soon as all that waits is sent; ``None`` otherwise."""
+        """Why the stream ended or is ending, ``None`` while it is not."""
 
     @property
     def finishes(self) -> bool:
@@ -85,14 +82,25 @@ class Detached(Protocol):
     def stats(self) -> StreamStats:
         """What it came to so far."""
 
+    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
+        """End after what waits."""
+
+    def describe(self) -> dict[str, Any]:
+        """What ``streams.snapshot()`` shows of it."""
+
+
+class Detached(Served, Protocol):
+    """A stream that has left its server. Any thread may use it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
         """End at once: what waits is dropped."""
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
         """End after what waits, then ``last``, then a reconnection time, or an error event if it can't resume."""
-
-    def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` shows of it."""
 
 
 class Record(Protocol):

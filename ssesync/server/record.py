@@ -13,8 +13,8 @@ from ..errors import CloseReason
 from ..executor import callers
 from ..locks import foreign
 from ..text import escape
-from .detaching import Detached
-from .registry import Served, streams
+from .detaching import Detached, Served
+from .registry import streams
 from .stats import StreamStats
 
 __all__ = ["DetachedRecord"]

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
@@ -23,47 +23,16 @@ from ..settings import Settings
 from ..text import escape
 from . import descriptors
 from .accepting import prepare
-from .detaching import Detached
+from .detaching import Detached, Served
 from .refusal import ReturnTimes
-from .stats import StreamStats
 from .wsgi_server import advice, gunicorn_worker, thread_limit
 
-__all__ = ["Served", "Streams", "streams"]
+__all__ = ["Streams", "streams"]
 
 logger = logging.getLogger("ssesync")
 
 #: Called with the time on the monotonic clock.
 Tick = Callable[[float], object]
-
-
-class Served(Protocol):
-    """A stream that a server serves, as far as the registry and a drain use it."""
-
-    @property
-    def name(self) -> str:
-        """The stream's name in log lines."""
-
-    @property
-    def settings(self) -> Settings:
-        """The stream's settings."""
-
-    @property
-    def reason(self) -> CloseReason | None:
-        """Why the stream ended or is ending, ``None`` while it is not."""
-
-    @property
-    def finishes(self) -> bool:
-        """Whether it goes on to its own end, for a while, when the process stops."""
-
-    @property
-    def stats(self) -> StreamStats:
-        """What it came to so far."""
-
-    def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
-        """End after what waits."""
-
-    def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` shows of it."""
 
 
 class Streams:

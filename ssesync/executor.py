@@ -38,7 +38,7 @@ class Executor:
         self._unfinished: dict[object, None] = {}
         self._finished = Waiters()
 
-    def ask(self, call: Call) -> None:
+    def submit(self, call: Call) -> None:
         """Call as soon as a thread is free. An exception is logged."""
         token = object()
         self._unfinished[token] = None

@@ -237,7 +237,7 @@ class Reactor:
 
     def _fail(self, error: Exception) -> None:
         # Clients that leave are noticed late from now on, by failing writes.
-        callers().ask(
+        callers().submit(
             lambda: logger.error("the ssesync reactor can't wait for its descriptors: %r", error, exc_info=error)
         )
         for callback in self.on_failure:
@@ -250,7 +250,7 @@ class Reactor:
             return callback()
         except Exception as failed:
             error = failed
-            callers().ask(lambda: logger.error("a callback of the reactor failed: %r", callback, exc_info=error))
+            callers().submit(lambda: logger.error("a callback of the reactor failed: %r", callback, exc_info=error))
             return False
 
 
@@ -384,7 +384,7 @@ def run_foreign(call: Callback) -> None:
     """
     current = reactor_if_any()
     if current is not None and current.is_this_thread:
-        callers().ask(call)
+        callers().submit(call)
     else:
         call()
 

@@ -28,7 +28,9 @@ THROUGH = {
     "lock_order": "core/test_locks",
     "producing": "server/test_source",
     "server/spec": "server/test_stream",
+    "server/limits": "server/test_admission",
     "server/stats": "server/test_stream",
+    "server/status": "server/test_stream",
     # Part of a class whose behaviour users see, and tested by that.
     "channels/answer": "flask_skin/test_channels",
     "channels/broadcast_subscribers": "channels/test_broadcast",

@@ -70,11 +70,11 @@ class Connections:
 
     def read(self, call: Call) -> None:
         """Call on a thread that may wait for a log. What it raises is logged."""
-        self._readers.ask(call)
+        self._readers.submit(call)
 
     def run_in_executor(self, call: Call) -> None:
         """Call users' code, on a thread on which it may take its time. What it raises is logged."""
-        self._callers.ask(call)
+        self._callers.submit(call)
 
     def drain(self, last: bytes = b"") -> None:
         """End all streams cleanly, and those that are still to come. Waits until they have ended and ``on_close`` has

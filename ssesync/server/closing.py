@@ -13,16 +13,11 @@ from ..executor import callers
 from ..locks import foreign
 from ..reactor import reactor_if_any, run_foreign
 from ..text import escape
-from .detaching import Detached, Takeover
-from .ending import Ending
+from .detaching import Takeover
 from .lifecycle import Lifecycle, State
-from .liveness import Liveness
-from .output import Output
 from .producer import InlineProducer
 from .registry import streams
-from .source import Source
-from .spec import StreamSpec
-from .stats import StreamStats
+from .status import StreamStatus
 
 __all__ = ["Closable"]
 
@@ -33,26 +28,14 @@ logger = logging.getLogger("ssesync")
 _ABANDONED = 30
 
 
-class Closable:
+class Closable(StreamStatus):
     """The ways in which an :class:`EventStream` ends. All lead to :meth:`_end`, which runs once."""
 
     cancelled: CancelToken
-    _spec: StreamSpec
-    _lifecycle: Lifecycle
-    _output: Output
-    _ending: Ending
-    _source: Source | None
-    _liveness: Liveness | None
     _takeover: Takeover | None
-    _detached: Detached | None
     _admitted: str | None
     _opened: float | None
     _context: contextvars.Context
-
-    @property
-    def stats(self) -> StreamStats:
-        """What the stream came to so far."""
-        raise NotImplementedError
 
     def _enter(self) -> bool:
         """The server's thread is in here from now on. Another thread, or a signal handler that has interrupted this
@@ -112,7 +95,7 @@ class Closable:
             self._opened = None
             # One that runs step by step does not run while nothing pulls.
             if self._lifecycle.state is State.OPEN and not isinstance(self._source, InlineProducer):
-                callers().ask(self._close_abandoned)
+                callers().submit(self._close_abandoned)
 
     def _close_abandoned(self) -> None:
         logger.warning(
@@ -190,6 +173,6 @@ class Closable:
         if self._source is not None or self._spec.factory.is_live:
             current = reactor_if_any()
             if current is not None:
-                current.call_from_signal(functools.partial(callers().ask, self.close))
+                current.call_from_signal(functools.partial(callers().submit, self.close))
             else:
                 self.close()

@@ -57,7 +57,7 @@ class DetachedRecord:
 
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> None:
         """Count the stream out, and have the executor call what waits for its end."""
-        run = callers().ask
+        run = callers().submit
         streams.leave(connection, self._key, reason, run)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:

@@ -1,8 +1,8 @@
-"""The streams of this process: which are open, how many there may be, and counters of those that have ended.
+"""The streams of this process: which are open, and counters of those that were closed.
 
-One place counts: so each stream that was opened is open or was closed for a reason, the limits hold, and a process that
-stops finds all its streams. The counters outlive the streams. A served stream is held weakly: one that its server has
-dropped is not kept alive here.
+One place counts: so each stream that was opened is open or was closed for a reason, the limits (``limits``) hold, and a
+process that stops finds all its streams. The counters outlive the streams. A served stream is held weakly: one that its
+server has dropped is not kept alive here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from typing import Any, cast
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
 from ..reactor import reactor
-from ..settings import Settings
 from ..text import escape
-from . import descriptors
 from .accepting import prepare
 from .detaching import Detached, Served
-from .refusal import ReturnTimes
-from .wsgi_server import advice, gunicorn_worker, thread_limit
+from .limits import Admission, detached_limit, log_full, served_limit
+from .wsgi_server import advice, gunicorn_worker
 
 __all__ = ["Streams", "streams"]
 
@@ -48,13 +46,11 @@ class Streams:
         self._open: dict[int, tuple[weakref.ref[Served], weakref.WeakMethod[Tick]]] = {}
         self._leaving: set[int] = set()  # those of them that are about to be detached
         self._detached: dict[Detached, str] = {}  # with the keys that they were admitted by
-        self._keys: Counter[str] = Counter()
+        self._admission = Admission()
         self._opened = 0
-        self._refused = 0
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
-        self._return_times = ReturnTimes()
-        self._logged: set[str] = set()  # what was warned of already
+        self._logged: set[str] = set()  # warnings that were logged
         #: Set while the process stops: then no stream is admitted.
         self.stopping = False
         #: Called on the reactor's thread twice a second while streams are open.
@@ -73,32 +69,23 @@ class Streams:
         ticking = reactor()  # before anything is counted: there may be no descriptors for one
         if detached:
             self.prepare()
-        limit = _detached_limit(settings) if detached else _served_limit(settings)
+        limit = detached_limit(settings) if detached else served_limit(settings)
         with self._locked():
             held = len(self._detached) + len(self._leaving) if detached else len(self._open) - len(self._leaving)
             full = limit is not None and held >= limit
-            per_key = settings.max_streams_per_key
-            admitted = not (full or self.stopping or (per_key is not None and self._keys[key] >= per_key))
+            admitted = self._admission.admit(key, settings, is_full=full or self.stopping)
             if admitted:
                 self._open[id(stream)] = weakref.ref(stream), weakref.WeakMethod(tick)
                 if detached:
                     self._leaving.add(id(stream))
-                self._keys[key] += 1
                 self._opened += 1
-            else:
-                self._refused += 1
             warn = full and detached and "files" not in self._logged
             if warn:
                 self._logged.add("files")
         if admitted:
             ticking.every_tick(self._tick)
         if warn:  # not with the lock held: a handler of the log may wait
-            logger.warning(
-                "this process holds %d detached event streams and refuses more; max_detached=%r%s",
-                held,
-                settings.max_detached,
-                escape("" if settings.max_detached == limit else f", and {_about_files()}"),
-            )
+            log_full(settings, held)
         return admitted
 
     def refuse(self, *, browser: bool, least: float = 0.0, counted: bool = False) -> float:
@@ -110,11 +97,7 @@ class Streams:
         :return: seconds after which it is to reconnect.
         """
         with self._locked():
-            self._refused += not counted
-            seconds = self._return_times.give(least)
-            if browser:
-                self._return_times.promise(seconds)
-        return seconds
+            return self._admission.refuse(browser=browser, least=least, counted=counted)
 
     def prepare(self, worker: Any = None) -> None:
         """Divide the descriptors between detached streams and the server. Any number of times.
@@ -126,7 +109,7 @@ class Streams:
     @property
     def refused_lately(self) -> bool:
         """Whether a browser that connects now may have got a long reconnection time when it was refused."""
-        return self._return_times.are_kept()
+        return self._admission.refused_lately
 
     def detached(self, stream: Served, key: str, connection: Detached) -> None:
         """Count a stream as detached from now on.
@@ -145,7 +128,7 @@ class Streams:
 
         :return: whether there is room for it.
         """
-        limit = _served_limit(stream.settings)
+        limit = served_limit(stream.settings)
         with self._locked():
             if id(stream) not in self._leaving:
                 return True
@@ -185,9 +168,7 @@ class Streams:
             self._leaving.discard(id(stream))
             if self._open.pop(id(stream), None) is None and self._detached.pop(cast(Any, stream), None) is None:
                 return
-            self._keys[key] -= 1
-            if not self._keys[key]:
-                del self._keys[key]
+            self._admission.release(key)
             self._closed[reason.value] += 1
             self._totals.update(events=stats.events, bytes=stats.bytes, keep_alives=stats.keep_alives)
         if not logger.isEnabledFor(logging.INFO):
@@ -220,7 +201,7 @@ class Streams:
         with self._locked():
             counters = {
                 "opened": self._opened,
-                "refused": self._refused,
+                "refused": self._admission.refused,
                 "closed": dict(self._closed),
                 **{name: self._totals[name] for name in ("events", "bytes", "keep_alives")},
             }
@@ -273,20 +254,6 @@ class Streams:
                 if not connection.finishes:
                     connection.stop(CloseReason.SHUTDOWN)
         return bool(served or detached)
-
-
-def _served_limit(settings: Settings) -> int | None:
-    return thread_limit() if settings.max_streams == "auto" else settings.max_streams
-
-
-def _detached_limit(settings: Settings) -> int | None:
-    most, wanted = descriptors.capacity(), settings.max_detached
-    return most if wanted == "auto" or wanted is None else wanted if most is None else min(most, wanted)
-
-
-def _about_files() -> str:
-    count = descriptors.capacity()
-    return f"there are descriptors for {count}: raise the hard limit of open files (LimitNOFILE=, ulimit -n)"
 
 
 #: The streams of this process.

@@ -30,7 +30,7 @@ from .refusing import refuse
 from .registry import streams
 from .source import BlockingPull, Detachable, Pending, Refusal, Source, Streamable
 from .spec import StreamSpec
-from .stats import StreamStats, describe
+from .stats import StreamStats
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -122,16 +122,6 @@ class EventStream(Closable):
         # The key that it was admitted by, and when, until the server has asked for the first byte.
         self._admitted: str | None = None
         self._opened: float | None = None
-
-    @property
-    def settings(self) -> Settings:
-        """The options of the stream."""
-        return self._spec.settings
-
-    @property
-    def name(self) -> str:
-        """What log lines and the producer's thread call this stream."""
-        return self._spec.name
 
     @classmethod
     def from_writer(cls, function: Callable[[Writer], object], **options: Any) -> EventStream:
@@ -376,45 +366,6 @@ class EventStream(Closable):
         if self._liveness is not None:
             self._liveness.sending(cast(float, self._output.last_write))
         return piece
-
-    @property
-    def closed(self) -> bool:
-        """Whether the stream has ended."""
-        return self._lifecycle.is_over if self._detached is None else self._detached.closed
-
-    @property
-    def reason(self) -> CloseReason | None:
-        """Why the stream ended or is ending, ``None`` while it is not."""
-        if self._detached is not None:
-            return self._detached.reason
-        return None if self._source is None else self._source.reason
-
-    @property
-    def finishes(self) -> bool:
-        """Whether the stream goes on to its own end, for a while, when the process stops (``Settings.drain``)."""
-        return self._ending.finishes(self._source) if self._detached is None else self._detached.finishes
-
-    @property
-    def senses_disconnect(self) -> bool:
-        """Whether a client that leaves is noticed at once; else by failing keep-alives."""
-        if self._detached is not None:
-            return self.settings.sense_disconnect
-        return self._liveness is not None and self._liveness.senses
-
-    @property
-    def stats(self) -> StreamStats:
-        """What the stream came to so far."""
-        if self._detached is not None:
-            return self._detached.stats
-        output, events = self._output, 0 if self._source is None else self._source.events
-        return StreamStats(events, output.bytes, output.keep_alives, time.monotonic() - output.created)
-
-    def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` shows of this stream."""
-        now = time.monotonic()
-        pending = (0, 0) if self._source is None else self._source.pending
-        last = self._output.last_write
-        return describe(self, now - self._output.created, pending, None if last is None else now - last, "served")
 
 
 def environ_of(stream: EventStream) -> Mapping[str, Any]:

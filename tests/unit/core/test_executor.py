@@ -25,7 +25,7 @@ def test_calls_are_made_side_by_side_on_as_many_threads_as_are_needed_at_most():
         names.add(threading.current_thread().name)
 
     for _ in range(9):
-        executor.ask(meet)
+        executor.submit(meet)
     executor.wait(PATIENCE)
     assert names == {"test-executor_0", "test-executor_1", "test-executor_2"}
 
@@ -34,7 +34,7 @@ def test_one_thread_is_enough_for_calls_that_come_one_by_one():
     executor = Executor(4, "test-single")
     for _ in range(20):
         done = threading.Event()
-        executor.ask(done.set)
+        executor.submit(done.set)
         assert done.wait(PATIENCE)
         executor.wait(PATIENCE)
     assert len(executor._names) == 3
@@ -42,8 +42,8 @@ def test_one_thread_is_enough_for_calls_that_come_one_by_one():
 
 def test_what_a_call_raises_is_logged_and_the_next_is_made(caplog: pytest.LogCaptureFixture):
     executor, done = Executor(1, "test-failing"), threading.Event()
-    executor.ask(lambda: 1 / 0)
-    executor.ask(done.set)
+    executor.submit(lambda: 1 / 0)
+    executor.submit(done.set)
     assert done.wait(PATIENCE)
     assert "ZeroDivisionError" in caplog.text
     caplog.clear()
@@ -51,7 +51,7 @@ def test_what_a_call_raises_is_logged_and_the_next_is_made(caplog: pytest.LogCap
 
 def test_waiting_ends_when_the_time_is_over():
     executor, go_on = Executor(1, "test-waiting"), threading.Event()
-    executor.ask(lambda: go_on.wait(PATIENCE))
+    executor.submit(lambda: go_on.wait(PATIENCE))
     executor.wait(0.01)
     assert not go_on.is_set()
     go_on.set()
@@ -65,7 +65,7 @@ def test_where_no_thread_can_be_started_calls_are_made_by_the_thread_that_adds_t
 
     monkeypatch.setattr(threading.Thread, "start", fail)
     names: list[str] = []
-    Executor(2, "test-none").ask(lambda: names.append(threading.current_thread().name))
+    Executor(2, "test-none").submit(lambda: names.append(threading.current_thread().name))
     assert names == ["MainThread"]
 
 
@@ -74,7 +74,7 @@ def test_an_interpreter_that_exits_waits_for_no_call():
         "import threading\n"
         "from ssesync.executor import Executor\n"
         "begun = threading.Event()\n"
-        "Executor(2, 'x').ask(lambda: (begun.set(), threading.Event().wait()))\n"
+        "Executor(2, 'x').submit(lambda: (begun.set(), threading.Event().wait()))\n"
         "begun.wait()\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE).returncode == 0
@@ -84,8 +84,8 @@ def test_what_ends_a_thread_elsewhere_ends_none_here(caplog: pytest.LogCaptureFi
     """A callback that calls sys.exit(), or an asyncio.CancelledError, which is no Exception either."""
     executor, done = Executor(2, "test-exiting"), threading.Event()
     for error in (SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()):
-        executor.ask(functools.partial(fail, error))
-    executor.ask(done.set)
+        executor.submit(functools.partial(fail, error))
+    executor.submit(done.set)
     assert done.wait(PATIENCE)
     executor.wait(PATIENCE)
     assert not executor._unfinished

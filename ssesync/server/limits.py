@@ -1,0 +1,90 @@
+"""Admission: how many streams a process holds, how many one key holds, and when refused clients reconnect."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from ..settings import Settings
+from ..text import escape
+from . import descriptors
+from .refusal import ReturnTimes
+from .wsgi_server import thread_limit
+
+__all__ = ["Admission", "detached_limit", "log_full", "served_limit"]
+
+logger = logging.getLogger("ssesync")
+
+
+class Admission:
+    """Counts the streams of each key and the refused clients. Its methods are called under the lock of the streams."""
+
+    def __init__(self) -> None:
+        self._keys: Counter[str] = Counter()
+        self._return_times = ReturnTimes()
+        #: Clients that were refused since the process started.
+        self.refused = 0
+
+    def admit(self, key: str, settings: Settings, *, is_full: bool) -> bool:
+        """Count one more stream of a key, or one more refused client.
+
+        :param key: whose stream it is.
+        :param settings: the stream's.
+        :param is_full: whether the process holds as many streams as it may.
+        :return: whether the stream is admitted.
+        """
+        per_key = settings.max_streams_per_key
+        admitted = not is_full and (per_key is None or self._keys[key] < per_key)
+        if admitted:
+            self._keys[key] += 1
+        else:
+            self.refused += 1
+        return admitted
+
+    def release(self, key: str) -> None:
+        """Count a stream of a key as closed."""
+        self._keys[key] -= 1
+        if not self._keys[key]:
+            del self._keys[key]
+
+    def refuse(self, *, browser: bool, least: float, counted: bool) -> float:
+        """See :meth:`ssesync.server.registry.Streams.refuse`."""
+        self.refused += not counted
+        seconds = self._return_times.give(least)
+        if browser:
+            self._return_times.promise(seconds)
+        return seconds
+
+    @property
+    def refused_lately(self) -> bool:
+        """Whether a browser that connects now may have got a long reconnection time when it was refused."""
+        return self._return_times.are_kept()
+
+
+def served_limit(settings: Settings) -> int | None:
+    """How many streams may be served by threads at once; ``None``: any number."""
+    return thread_limit() if settings.max_streams == "auto" else settings.max_streams
+
+
+def detached_limit(settings: Settings) -> int | None:
+    """How many streams may be detached at once; ``None``: any number."""
+    most, wanted = descriptors.capacity(), settings.max_detached
+    return most if wanted == "auto" or wanted is None else wanted if most is None else min(most, wanted)
+
+
+def log_full(settings: Settings, held: int) -> None:
+    """Warn that clients are refused since this process holds as many detached streams as it may.
+
+    :param settings: the refused stream's.
+    :param held: detached streams now.
+    """
+    advice = ""
+    if settings.max_detached != detached_limit(settings):
+        room = f", and there are descriptors for {descriptors.capacity()}"
+        advice = f"{room}: raise the hard limit of open files (LimitNOFILE=, ulimit -n)"
+    logger.warning(
+        "this process holds %d detached event streams and refuses more; max_detached=%r%s",
+        held,
+        settings.max_detached,
+        escape(advice),
+    )

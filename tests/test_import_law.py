@@ -140,14 +140,7 @@ def test_a_part_of_the_core_imports_only_what_lies_below_it(path: Path) -> None:
 KNOW_EACH_OTHER = (
     {"errors", "event"},
     {"server.factory", "server.producer", "server.spec"},
-    {
-        "detached.broadcast",
-        "detached.connection",
-        "detached.connections",
-        "detached.disconnecting",
-        "detached.single",
-        "detached.source",
-    },
+    {"detached.broadcast", "detached.connection", "detached.connections", "detached.disconnecting", "detached.source"},
     {"channels.answer", "channels.broker"},
 )
 

@@ -72,10 +72,6 @@ class BroadcastGroup:
         subscriber = self._lagging.get(connection)
         return (0, 0) if subscriber is None else subscriber.pending
 
-    def is_resumable(self, connection: Connection) -> bool:
-        """Whether the client was given an event ID to come back with: all events of a channel have one."""
-        return True
-
     # States.
 
     def move(self, connection: Connection, state: State, held: Position | Subscriber | None = None) -> None:

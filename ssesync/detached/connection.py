@@ -23,8 +23,8 @@ from .sending import AGAIN, PIECE, Unsent
 from .state import OVER, State
 
 if TYPE_CHECKING:
+    from .broadcast import BroadcastGroup
     from .connections import Connections
-    from .source import Group
 
 __all__ = ["Connection", "Handover", "Record"]
 
@@ -44,7 +44,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, connections: Connections, handover: Handover, group: Group, record: Record, registration: Any
+        self, connections: Connections, handover: Handover, group: BroadcastGroup, record: Record, registration: Any
     ) -> None:
         self._connections = connections
         self.fd = handover.fd
@@ -52,7 +52,7 @@ class Connection:
         self.handover = dataclasses.replace(handover, head=b"")
         self.group = group
         self.record = record
-        #: What the group, or its source, knows of the client, and nobody else.
+        #: What the group's source knows of the client, and nobody else.
         self.registration = registration
         #: Changed by the group alone.
         self.state = State.ARRIVING
@@ -104,15 +104,7 @@ class Connection:
     @property
     def finishes(self) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops."""
-        return finishes(self.handover.settings, self.is_orderly())
-
-    def is_orderly(self, reason: CloseReason | None = None) -> bool:
-        """Whether the response may end as a complete one does.
-
-        :param reason: why it ends; ``None``: for another reason than a failure, and not by its own end.
-        """
-        own = reason is CloseReason.DONE
-        return own or self.handover.resumption.is_orderly(self.group.is_resumable(self), reason)
+        return finishes(self.handover.settings, self.handover.orderly)
 
     @property
     def stats(self) -> StreamStats:
@@ -232,20 +224,16 @@ class Connection:
         if self.state is not State.CLOSED and not self._defer(lambda: self.abort(reason)):
             self._close(reason)
 
-    def finish(self, reason: CloseReason, last: bytes = b"", error: BaseException | None = None) -> None:
-        """End after what waits, ``last`` and the trailer. Does nothing if it is ending already.
-
-        :param error: what the client's source failed with, if the client is to get an error event for it.
-        """
-        if self.state in OVER or self._defer(lambda: self.finish(reason, last, error)):
+    def finish(self, reason: CloseReason, last: bytes = b"") -> None:
+        """End after what waits, ``last`` and the trailer. Does nothing if it is ending already."""
+        if self.state in OVER or self._defer(lambda: self.finish(reason, last)):
             return
-        told = error is not None or not self.is_orderly(reason)
-        if not (told and callable(self.handover.settings.error_event)):
-            self._finish(reason, last + self._trailer(reason, error))
+        if self.handover.orderly or not callable(self.handover.settings.error_event):
+            self._finish(reason, last + self._trailer(reason))
             return
 
         def make() -> None:  # it calls the user's function
-            trailer = self._trailer(reason, error)
+            trailer = self._trailer(reason)
             self._connections.call_soon(lambda: self._finish(reason, last + trailer))
 
         self.run_in_executor(make)
@@ -262,14 +250,12 @@ class Connection:
         self._deferred = self._deferred or request
         return True
 
-    def _trailer(self, reason: CloseReason, error: BaseException | None) -> bytes:
-        """What is sent last: a reconnection time, or the error event; nothing after the stream's own end."""
+    def _trailer(self, reason: CloseReason) -> bytes:
+        """What is sent last: a reconnection time, or the error event."""
         handover = self.handover
-        if reason is CloseReason.DONE:
-            return b""
-        if error is None and self.is_orderly(reason):
+        if handover.orderly:
             return make_trailer(handover.settings)
-        return encode_error(handover.settings, reason, error, handover.name)
+        return encode_error(handover.settings, reason, None, handover.name)
 
     def _finish(self, reason: CloseReason, last: bytes) -> None:
         if self.state in OVER:
@@ -279,13 +265,13 @@ class Connection:
         self.group.move(self, State.ENDING)
         if rest:
             self.give(rest, events)
-        if not self.closed and self.put(self._framed(last, reason)):
+        if not self.closed and self.put(self._framed(last)):
             self._close(reason)
 
-    def _framed(self, last: bytes, reason: CloseReason) -> bytes:
+    def _framed(self, last: bytes) -> bytes:
         if not self.handover.chunked:
             return last
-        return (to_chunk(last) if last else b"") + (LAST_CHUNK if self.is_orderly(reason) else b"")
+        return to_chunk(last) + (LAST_CHUNK if self.handover.orderly else b"")
 
     def _close(self, reason: CloseReason) -> None:
         # Neither its head nor its trailer is to be ended by anything more.

@@ -24,10 +24,9 @@ from ..executor import Executor, callers, logged
 from ..reactor import Reactor, Timer, reactor
 from ..server.cutting import unacknowledged
 from ..server.liveness import lifetime_of
+from .broadcast import BroadcastGroup
 from .connection import Connection
 from .sending import make_send, make_send_to_all
-from .single import SingleClients
-from .source import Group
 from .state import State
 
 __all__ = ["Connections", "connections", "connections_if_any"]
@@ -56,9 +55,7 @@ class Connections:
         self.send_to_all = make_send_to_all()
         self._callback = self._on_event  # one bound method for all descriptors: each takes 64 bytes
         self._open: dict[int, Connection] = {}
-        self._groups: dict[Group, None] = {}
-        #: The clients that have a filler each.
-        self.singles = SingleClients()
+        self._groups: dict[BroadcastGroup, None] = {}
         self._lifetimes: dict[Connection, Timer] = {}
         self._readers = Executor(_READERS, "ssesync-reader")
         self._callers = callers()
@@ -126,7 +123,7 @@ class Connections:
         del self._open[connection.fd]
         self._set_if_empty()
 
-    def discard(self, group: Group) -> None:
+    def discard(self, group: BroadcastGroup) -> None:
         """A group has no more clients."""
         self._groups.pop(group, None)
 

@@ -1,4 +1,4 @@
-"""The contracts between connections and what fills them: a group, and of a broadcast group its source."""
+"""The contract between a broadcast group and what fills it."""
 
 from __future__ import annotations
 
@@ -8,51 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ..errors import CloseReason
 
 if TYPE_CHECKING:
-    from .accounting import Totals
     from .connection import Connection
-    from .state import State
 
-__all__ = ["Group", "Numbered", "Position", "Source", "Subscriber"]
-
-
-class Group(Protocol):
-    """What fills connections: of clients that all get the same, or each its own. But for the first two on the reactor's
-    thread; nothing may wait."""
-
-    totals: Totals
-    """What all in sync were sent together."""
-    last_write: float
-    """When that was last so, on the monotonic clock."""
-
-    def pending_of(self, connection: Connection) -> tuple[int, int]:
-        """Count what is there for a client and not sent. Any thread.
-
-        :return: events and bytes.
-        """
-
-    def is_resumable(self, connection: Connection) -> bool:
-        """Whether a client was given an event ID to come back with. Any thread."""
-
-    def move(self, connection: Connection, state: State) -> None:
-        """Change the state of a client, and what follows from it."""
-
-    def drained(self, connection: Connection) -> None:
-        """A client has taken all that waited for it."""
-
-    def progressed(self, connection: Connection) -> None:
-        """A client has taken some of what waits for it."""
-
-    def take_rest(self, connection: Connection) -> tuple[bytes, int]:
-        """Take what is there for a client that is about to end, which gets nothing more.
-
-        :return: that, and how many events it is.
-        """
-
-    def left(self, connection: Connection) -> None:
-        """A client is closed."""
-
-    def tick(self, now: float) -> None:
-        """Called twice a second."""
+__all__ = ["Numbered", "Position", "Source", "Subscriber"]
 
 
 class Position(NamedTuple):

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
 from ..settings import Settings
-from .resumption import ALWAYS, Resumption
 from .stats import StreamStats
 
 __all__ = [
@@ -56,8 +55,8 @@ class Handover:
     """When the stream was made, on the monotonic clock."""
     given: int
     """Bytes of the stream that are in ``head``."""
-    resumption: Resumption = ALWAYS
-    """What decides whether the response may end as a complete one does."""
+    orderly: bool = True
+    """Whether the client can resume, so that its response may end as a complete one does."""
 
 
 class Served(Protocol):

@@ -20,7 +20,7 @@ from ..text import escape
 from ..wire.encoder import encode
 from .cutting import Remains, cut
 from .framing import make_trailer
-from .resumption import resumption_of
+from .refusal import is_event_source
 
 if TYPE_CHECKING:
     from .source import Source
@@ -99,21 +99,29 @@ class Ending:
     :param environ: the WSGI environ of the request, ``{}`` without one. It is not kept.
     """
 
-    __slots__ = ("_ended", "_name", "_remains", "_settings", "resumption", "torn")
+    __slots__ = ("_ended", "_get", "_is_event_source", "_name", "_remains", "_settings", "torn")
 
     def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str) -> None:
         self._settings = settings
         self._name = name
-        #: What decides whether the answer may end as if it were whole.
-        self.resumption = resumption_of(settings, environ)
+        # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
+        self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
+        self._is_event_source = is_event_source(environ)
         self._ended = False
         self._remains: Remains | None = None
         #: Whether the client has the first part of an event whose rest was dropped: nothing can follow that.
         self.torn = False
 
     def is_orderly(self, has_ids: bool, reason: CloseReason | None = None) -> bool:
-        """See :meth:`Resumption.is_orderly`."""
-        return self.resumption.is_orderly(has_ids, reason)
+        """Whether the answer may end as if it were whole, since its client comes back for the rest.
+
+        :param has_ids: whether the client was sent an event ID to come back with.
+        :param reason: why the stream ends; ``None``: for another reason than a failure.
+        """
+        if self._settings.resumable != "auto":
+            return self._settings.resumable
+        failed = reason is CloseReason.ERROR
+        return (self._get and has_ids) or (self._is_event_source and not failed)
 
     def finishes(self, source: Source | None) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops."""

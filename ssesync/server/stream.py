@@ -336,11 +336,11 @@ class EventStream(Closable):
         source = cast(Detachable, self._source)
 
         def give(fd: int, head: Head) -> None:
+            orderly = self._ending.is_orderly(source.resumable)
             output = self._output
             handover = Handover(
-                fd, head.chunked, head.wire, self.name, self.settings, output.created, output.bytes,
-                self._ending.resumption,
-            )  # fmt: skip
+                fd, head.chunked, head.wire, self.name, self.settings, output.created, output.bytes, orderly
+            )
             record = DetachedRecord(self, cast(str, self._admitted), self._spec.on_close, self._context)
             self._detached = source.detach(handover, record)
 

@@ -29,7 +29,6 @@ from ssesync.detached.state import State
 from ssesync.executor import callers
 from ssesync.pollers import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.reactor import Reactor, Timer
-from ssesync.server.resumption import Resumption
 from ssesync.wire.encoder import KEEP_ALIVE
 
 PATIENCE = 90.0
@@ -103,7 +102,7 @@ class Client:
         other.setblocking(False)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         settings = Settings().replace(**options)
-        handover = Handover(other.detach(), chunked, HEAD, "test", settings, time.monotonic(), 0, Resumption(orderly))
+        handover = Handover(other.detach(), chunked, HEAD, "test", settings, time.monotonic(), 0, orderly)
         self.note = Note()
         self.connection = Connection(group.connections, handover, group, self.note, None)
 

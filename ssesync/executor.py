@@ -1,4 +1,4 @@
-"""Threads on which calls may wait, for threads that must not."""
+"""Threads for calls that may wait, submitted by threads that must not wait."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ logger = logging.getLogger("ssesync")
 
 Call = Callable[[], object]
 
-# Threads on which users' code is called that no thread of the library may wait for.
+# Threads for users' code, as no thread of the library may wait for it.
 _CALLERS = 4
 
 
 class Executor:
-    """Runs calls in their order on a few daemon threads, which start when they are needed. Any thread may add calls.
+    """Runs calls in their order on a few daemon threads, which start when they are needed. Any thread may submit calls.
 
-    ``concurrent.futures`` would wait at the interpreter's exit for all calls that are still to be made, before the exit
-    functions run: with one ``on_close`` that hangs, no client would be told that the process ends.
+    At the interpreter's exit ``concurrent.futures`` would wait for all pending calls, before the exit functions run:
+    one ``on_close`` that hangs would keep the clients from being sent the end of their streams.
 
     :param size: threads at most.
-    :param name: the threads' names begin so.
+    :param name: the prefix of the threads' names.
     """
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
-        self._names = [f"{name}_{number}" for number in reversed(range(size))]  # of threads that were not started
+        self._names = [f"{name}_{number}" for number in reversed(range(size))]  # of the threads that are not started
         self._calls: queue.SimpleQueue[tuple[object, Call]] = queue.SimpleQueue()
         self._unfinished: dict[object, None] = {}
         self._finished = Waiters()
@@ -58,7 +58,7 @@ class Executor:
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
         except RuntimeError:
-            # No more threads can be started. Those that run make the calls; without any, this thread does.
+            # No more threads can be started. The running ones make the calls; if there are none, this thread does.
             self._names.append(name)
             if len(self._names) == self._size:
                 with contextlib.suppress(queue.Empty):
@@ -72,7 +72,7 @@ class Executor:
     def _perform(self, token: object, call: Call) -> None:
         try:
             logged(call)
-        except BaseException as error:  # a sys.exit() in on_close, say: it does not end this thread
+        except BaseException as error:  # sys.exit() in on_close, for example, does not end this thread
             with contextlib.suppress(Exception):
                 logger.error("%r in a callback of ssesync is ignored", error)
         del self._unfinished[token]
@@ -83,14 +83,16 @@ _callers: list[Executor] = []
 
 
 def callers() -> Executor:
-    """Get this process's threads for users' code: ``on_close`` of detached streams, callbacks of tokens, logging, where
-    the thread that comes to call them has other streams to serve.
+    """Get this process's executor for users' code and logging: ``on_close`` of detached streams, callbacks of tokens.
+    The reactor's thread calls none of these itself, as it has other streams to serve.
 
-    A callback that never returns keeps one of them. When all of them are kept no more users' code is called from here.
-    Clients that leave, stalls, lifetimes and sending do not depend on it.
+    A callback that never returns blocks one thread. When all threads are blocked, no more users' code is called here.
+    Sending, stalls, lifetimes and clients that leave do not depend on these threads.
+
+    :return: the executor.
     """
     if not _callers:
-        _callers.append(Executor(_CALLERS, "ssesync-caller"))  # it has no thread yet, and the first one counts
+        _callers.append(Executor(_CALLERS, "ssesync-caller"))  # no thread is started yet; the first executor counts
     return _callers[0]
 
 
@@ -103,5 +105,5 @@ def logged(call: Call) -> None:
     try:
         call()
     except Exception:
-        with contextlib.suppress(Exception):  # a filter of the log that fails must not end the thread
+        with contextlib.suppress(Exception):  # a logging filter that fails must not end the thread
             logger.exception("a call of ssesync failed: %r", call)

@@ -1,9 +1,9 @@
-"""The reactor: one thread per process that waits for descriptors and time, and runs what other threads ask for.
+"""The reactor: one thread per process that waits for descriptors and timers, and runs calls from other threads.
 
-It has two users. What watches over served streams (``server/liveness.py``) asks to be called when a client leaves,
-whose connection the WSGI server has. What serves detached connections (``detached/connections.py``) has their
-descriptors here. Nothing that waits may run on this thread: a callback sets things in motion (it closes a mailbox,
-sends what the kernel takes at once). Users' code may wait, so it runs on other threads, see :func:`run_foreign`.
+It has two users. ``server/liveness.py`` watches served streams: it is called back when a client leaves whose
+connection the WSGI server owns. ``detached/connections.py`` serves detached connections and adds their descriptors.
+Nothing that waits may run on this thread: a callback closes a mailbox, or sends what the kernel accepts at once. Users'
+code may wait, so it runs on other threads, see :func:`run_foreign`.
 
 Under gevent the thread is a greenlet, see ``pollers.py``.
 """
@@ -37,7 +37,7 @@ Tick = Callable[[], bool]
 #: Called with a descriptor, whether its peer is gone, and whether it can take more.
 OnReady = Callable[[int, bool, bool], object]
 
-# Cancelled timers that are kept, beside as many as there are others.
+# Cancelled timers that are kept at most, beyond the number of the others.
 _KEPT = 64
 
 
@@ -53,7 +53,7 @@ class Reactor:
         # Of _watched. Re-entrant: a signal handler may end a stream, and so come here, on a thread that is in here.
         self._lock = make_rlock("reactor")
         self._calls: deque[Callback] = deque()
-        self._awake = False  # so that it need not be woken
+        self._awake = False  # whether it sees new calls without being woken
         self._ticks: dict[Tick, None] = {}
         self._timers = _Timers(self.every_tick)
         self._start = _Start(self._run)
@@ -65,12 +65,12 @@ class Reactor:
         self._poller.add_pipe(self._wake_out)
 
     def start(self) -> None:
-        """Start the thread, which also does what was asked for before. Any number of times: where there can be no
-        other thread now, there may be one later."""
+        """Start the thread, which also runs the calls that were added before. Any number of times: where no thread can
+        be started now, that may work later."""
         self._start()
 
     def require_thread(self) -> None:
-        """Start the thread, and wait until it is known whether there is one.
+        """Start the thread, and wait until it runs.
 
         :raises RuntimeError: no other thread can be started now.
         """
@@ -79,15 +79,15 @@ class Reactor:
     # Any thread.
 
     def call_soon(self, call: Callback) -> None:
-        """Call on the reactor's thread, after all that was asked for before. Takes no lock."""
+        """Call on the reactor's thread, after all calls that were added before. Takes no lock."""
         self._calls.append(call)
         if not self._awake:
             self._awake = True
             self._wake()
 
     def call_from_signal(self, call: Callback) -> None:
-        """Do as :meth:`call_soon` does, whatever a signal handler has interrupted, or raises: that may be a thread
-        between the flag and the pipe, which then never gets to the pipe."""
+        """Do as :meth:`call_soon`, for signal handlers. A handler may interrupt a thread that has set the flag and not
+        written to the pipe yet, and raise, so that the thread never does: here the pipe is written to in any case."""
         self._calls.append(call)
         self._wake()
 
@@ -96,12 +96,12 @@ class Reactor:
         lock."""
         if callback not in self._ticks:
             self._ticks[callback] = None
-            self._wake()  # it may wait without end
+            self._wake()  # it may be waiting without a timeout
 
     def call_later(self, seconds: float, call: Callback) -> Timer:
-        """Call on the reactor's thread at the first tick that is so many seconds from now.
+        """Call on the reactor's thread at the first tick after so many seconds.
 
-        :return: what cancels that.
+        :return: the timer, which can be cancelled.
         """
         return self._timers.add(time.monotonic() + seconds, call)
 
@@ -125,7 +125,7 @@ class Reactor:
         return True
 
     def unwatch(self, fd: int, callback: Callback) -> None:
-        """Take :meth:`watch` back, before the descriptor is closed. Not an error if it has called back."""
+        """Undo :meth:`watch`, before the descriptor is closed. Not an error after the callback."""
         with self._lock:
             if self._watched.get(fd, (None,))[0] != callback:
                 return
@@ -141,8 +141,8 @@ class Reactor:
         return threading.get_ident() == self._ident
 
     def close(self) -> None:
-        """Close the reactor's own descriptors: those that a forked child has from its parent, whose thread did not come
-        along, or of a reactor that was not started."""
+        """Close the reactor's own descriptors: in a forked child, which has none of its parent's threads, or of a
+        reactor that was not started."""
         self._closed = True
         for fd in (self._wake_in, self._wake_out):
             os.close(fd)
@@ -151,33 +151,33 @@ class Reactor:
     # The reactor's thread.
 
     def add(self, fd: int, on_ready: OnReady, *, half_close: bool = True) -> None:
-        """Call back when the peer of a descriptor is gone, for as long as the descriptor is here.
+        """Call back when the peer of a descriptor is gone, until the descriptor is removed.
 
-        :raises OSError: the system can't do that for one more.
+        :raises OSError: the system can't watch one more.
         """
         self._poller.add(fd, half_close)
         self._added[fd] = on_ready
 
     def set_writable(self, fd: int, wanted: bool, *, half_close: bool = True) -> None:
-        """Call back also, or no longer, when the peer can take more.
+        """Call back also, or no longer, when the descriptor is writable.
 
         :raises OSError: the system can't do that.
         """
         self._poller.set_writable(fd, half_close, wanted)
 
     def remove(self, fd: int) -> None:
-        """Take :meth:`add` back, before the descriptor is closed. Any number of times."""
+        """Undo :meth:`add`, before the descriptor is closed. Any number of times."""
         if self._added.pop(fd, None) is not None:
             try:
                 self._poller.remove(fd)
             except OSError:
-                pass  # something else has closed it
+                pass  # other code has closed it
 
     def _wake(self) -> None:
         try:
             os.write(self._wake_in, b"x")
         except OSError:
-            pass  # the pipe is full: it wakes in any case
+            pass  # the pipe is full: the reactor wakes in any case
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
@@ -187,7 +187,7 @@ class Reactor:
                 due = None
             elif due is None:
                 due = time.monotonic() + TICK
-            # In this order: a call that is added from here on wakes it, and one that was added before is seen.
+            # In this order: a call that is added after this line wakes the reactor, an earlier one is seen below.
             self._awake = False
             timeout = None if due is None else max(0.0, due - time.monotonic())
             try:
@@ -195,13 +195,13 @@ class Reactor:
                 self._awake = True
             except Exception as error:
                 if self._closed:
-                    # A greenlet comes along into a forked child, where threading does not know it and fails at its end.
+                    # A forked child has the parent's greenlet too. threading does not know it, and fails at its end.
                     threading.Event().wait()
                 self._fail(error)
                 ready = []
             for fd, gone, writable in ready:
                 self._dispatch(fd, gone, writable)
-            # Those that are added meanwhile wait for the next turn, or one busy channel would be all that happens.
+            # Calls that are added meanwhile wait for the next turn: one busy channel must not block all else.
             for _ in range(len(self._calls)):
                 self._call(self._calls.popleft())
             if due is not None and time.monotonic() >= due:
@@ -215,22 +215,22 @@ class Reactor:
             try:
                 os.read(fd, 4096)
             except OSError:
-                pass  # it is empty
+                pass  # the pipe is empty
         elif gone:
             self._hung_up(fd)
 
     def _hung_up(self, fd: int) -> None:
         with self._lock:
             callback, half_close = self._watched.get(fd, (None, True))
-            # Since the report, the descriptor may have been forgotten, closed, and given to the next connection. Under
-            # the lock it can't be.
+            # Since the report, the descriptor may have been unwatched, closed, and given to the next connection. That
+            # can't happen under the lock.
             if callback is None or not self._poller.is_hung_up(fd, half_close):
                 return
         self._call(callback)
 
     def _tick(self) -> None:
         for callback in list(self._ticks):
-            # Taken out first: a callback that is added again while it returns False must not get lost.
+            # Removed first: a callback that is added again while it returns False must be kept.
             del self._ticks[callback]
             if self._call(callback):
                 self._ticks[callback] = None
@@ -255,14 +255,14 @@ class Reactor:
 
 
 class _Start:
-    """The start of the reactor's thread, once there can be one. Nobody waits for a lock here: it could be one from
-    before gevent's patch, as gunicorn's hooks are imported before it. While a thread starts others run, and a greenlet
-    that waited for such a lock would stop all."""
+    """Starts the reactor's thread once. There is no lock here, as it could be an unpatched one: gunicorn's hooks are
+    imported before gevent's patch. Other greenlets run while a thread starts, and one that waited for an unpatched lock
+    would block all of them."""
 
     def __init__(self, run: Callback) -> None:
         self._run = run
         self._attempt = Once()
-        self._ended = Waiters()  # for an attempt to end
+        self._ended = Waiters()  # for the end of an attempt
         self._started = False
         self._once = Once()
         self._warned = Once()
@@ -276,7 +276,8 @@ class _Start:
         except RuntimeError as error:
             if self._warned():
                 logger.warning(
-                    "clients that leave are not noticed until there is a thread for the reactor: %s", escape(error)
+                    "no thread can be started for the reactor, so clients that leave are noticed late: %s",
+                    escape(error),
                 )
         finally:
             if not self._started:
@@ -293,7 +294,8 @@ class _Start:
             raise RuntimeError("no thread can be started for the reactor")
 
     def _run_once(self) -> None:
-        # A worker's timeout, which is a SystemExit, may have hit a thread that had just started another one.
+        # A worker's timeout, a SystemExit, may have interrupted an attempt after its thread was started: then the next
+        # attempt starts another one.
         if self._once():
             self._started = True
             self._ended.wake()
@@ -301,7 +303,7 @@ class _Start:
 
 
 class Timer:
-    """A call that is still to be made."""
+    """A call to be made later."""
 
     __slots__ = ("_call",)
 
@@ -309,12 +311,12 @@ class Timer:
         self._call: Callback | None = call
 
     def cancel(self) -> None:
-        """Do not call, unless that was done. Any thread, any number of times."""
+        """Cancel the call. Does nothing after it. Any thread, any number of times."""
         self._call = None
 
     @property
     def cancelled(self) -> bool:
-        """Whether the call is not to be made, or was made."""
+        """Whether the call was cancelled or made."""
         return self._call is None
 
     def run(self) -> None:
@@ -325,14 +327,14 @@ class Timer:
 
 
 class _Timers:
-    """The timers of a reactor, in the order in which they are due. They are added on any thread, without a lock."""
+    """The timers of a reactor, ordered by their times. Any thread may add one, without a lock."""
 
     def __init__(self, every_tick: Callable[[Tick], object]) -> None:
         self._every_tick = every_tick
         self._added: deque[tuple[float, int, Timer]] = deque()
         self._heap: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
-        self._most = _KEPT  # then those that were cancelled are dropped
+        self._most = _KEPT  # when there are more, the cancelled ones are dropped
 
     def add(self, due: float, call: Callback) -> Timer:
         timer = Timer(call)
@@ -357,13 +359,13 @@ _current: dict[None, Reactor] = {}
 
 
 def reactor() -> Reactor:
-    """Get this process's reactor, which is started when it is first asked for. A forked child gets its own.
+    """Get this process's reactor, which the first call starts. A forked child gets its own.
 
     :raises OSError: there are no more descriptors.
     """
     current = _current.get(None)
     if current is None:
-        # No lock: a signal handler may come here while its thread is here. The first one counts.
+        # No lock, as a signal handler may interrupt this and call it. The first reactor counts.
         made = Reactor()
         current = _current.setdefault(None, made)
         if current is not made:
@@ -378,7 +380,7 @@ def reactor_if_any() -> Reactor | None:
 
 
 def run_foreign(call: Callback) -> None:
-    """Call code that is not this library's: at once, or on a helper thread where this is the reactor's own.
+    """Call code that is not this library's: at once, but on the reactor's thread submit it to :func:`callers`.
 
     Not with a lock held.
     """
@@ -390,7 +392,7 @@ def run_foreign(call: Callback) -> None:
 
 
 def _after_fork() -> None:
-    # The thread is the parent's, and so is the set of descriptors: it must not be changed, only left behind.
+    # The thread and the set of descriptors are the parent's: the set must not be changed, only closed.
     if (current := _current.pop(None, None)) is not None:
         current.close()
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .errors import SettingsError, excerpt
 from .event import Event
-from .validation import check_number, nearest, suggest
+from .validation import check_choice, check_number, nearest, suggest
 
 __all__ = ["DEFAULTS", "Settings"]
 
@@ -158,21 +158,12 @@ class Settings:
         check("drain_timeout", self.drain_timeout, least=0)
         self._check_origins()
         for name in ("threaded", "sense_disconnect", "half_close_is_gone", "same_origin_only", "cors_credentials"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name} takes True or False, got {excerpt(getattr(self, name))}")
-        if not isinstance(self.detach, bool) and self.detach != "auto":
-            raise SettingsError(f"detach takes True, False or 'auto', got {excerpt(self.detach)}")
-        if self.release_db not in ("step", "start", None):
-            raise SettingsError(f"release_db takes 'step', 'start' or None, got {excerpt(self.release_db)}")
-        if self.refusal not in ("auto", "503"):
-            raise SettingsError(f"refusal takes 'auto' or '503', got {excerpt(self.refusal)}")
-        if self.drain not in ("auto", "end", "finish"):
-            raise SettingsError(f"drain takes 'auto', 'end' or 'finish', got {excerpt(self.drain)}")
-        self._check_endings()
-
-    def _check_endings(self) -> None:
-        if not isinstance(self.resumable, bool) and self.resumable != "auto":
-            raise SettingsError(f"resumable takes True, False or 'auto', got {excerpt(self.resumable)}")
+            check_choice(name, getattr(self, name), True, False)
+        check_choice("detach", self.detach, True, False, "auto")
+        check_choice("release_db", self.release_db, "step", "start", None)
+        check_choice("refusal", self.refusal, "auto", "503")
+        check_choice("drain", self.drain, "auto", "end", "finish")
+        check_choice("resumable", self.resumable, True, False, "auto")
         made = self.error_event
         if isinstance(made, Event):
             if made.data is None:

@@ -9,7 +9,20 @@ from typing import Any
 
 from .errors import SettingsError, excerpt
 
-__all__ = ["check_number", "nearest", "suggest"]
+__all__ = ["check_choice", "check_number", "nearest", "suggest"]
+
+
+def check_choice(name: str, value: object, *choices: str | bool | None) -> None:
+    """Refuse a value that is none of the choices. 1 and 0 are not True and False.
+
+    :param name: what the message calls the value.
+    :param value: the value to check.
+    :param choices: the values allowed, two or more.
+    :raises SettingsError: the value is refused.
+    """
+    if not any(value is each or (isinstance(each, str) and value == each) for each in choices):
+        *most, last = map(repr, choices)
+        raise SettingsError(f"{name} takes {', '.join(most)} or {last}, got {excerpt(value)}")
 
 
 def check_number(
@@ -36,7 +49,7 @@ def check_number(
     if value is None and optional:
         return
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    # NaN compares false with everything, and so is refused.
+    # NaN is refused, as it compares false with everything.
     if not (number and (value >= least if above is None else value > above) and value <= most):
         kind = "a whole number" if whole else "a number"
         bound = f"of at least {least}" if above is None else f"above {above}"

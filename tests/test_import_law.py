@@ -23,6 +23,8 @@ import pytest
 import ssesync
 
 ROOT = Path(ssesync.__file__).parent.parent
+#: The same, but where an installed package is tested.
+CHECKOUT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
     path for package in ("ssesync", "ssesync_flask", "ssesync_django") for path in ROOT.glob(f"{package}/**/*.py")
 )
@@ -206,7 +208,7 @@ def drawing() -> str:
 
 
 def test_the_documentation_draws_the_graph_as_it_is() -> None:
-    text = (ROOT / "docs" / "design.md").read_text()
+    text = (CHECKOUT / "docs" / "design.md").read_text()
     assert f"```text\n{drawing()}\n```" in text, drawing()
 
 

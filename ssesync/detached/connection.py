@@ -13,7 +13,7 @@ from ..executor import logged
 from ..server.detaching import Handover, Record
 from ..server.ending import encode_error, finishes
 from ..server.framing import make_trailer
-from ..server.stats import StreamStats
+from ..server.stats import StreamStats, describe
 from ..settings import Settings
 from ..text import escape
 from ..wire.chunked import LAST_CHUNK, to_chunk
@@ -116,25 +116,20 @@ class Connection:
         """When it was last sent something, on the monotonic clock."""
         return max(self.sent.last, self.group.last_write) if self.state is State.IN_SYNC else self.sent.last
 
+    @property
+    def senses_disconnect(self) -> bool:
+        """Whether a client that leaves is noticed at once; else by failing keep-alives."""
+        return self.handover.settings.sense_disconnect
+
     def describe(self) -> dict[str, Any]:
         """Describe the stream.
 
         :return: its part of ``streams.snapshot()``.
         """
-        stats, unsent = self.stats, self.unsent
+        unsent = self.unsent
         events, size = self.group.pending_of(self)
-        return {
-            "id": id(self),
-            "name": self.name,
-            "age": round(stats.seconds, 3),
-            "events": stats.events,
-            "bytes": stats.bytes,
-            "pending_events": events,
-            "pending_bytes": size + (0 if unsent is None else len(unsent)),
-            "last_write": round(time.monotonic() - self.last_write, 3),
-            "tier": "detached",
-            "senses_disconnect": self.handover.settings.sense_disconnect,
-        }
+        now, pending = time.monotonic(), (events, size + (0 if unsent is None else len(unsent)))
+        return describe(self, now - self.handover.began, pending, now - self.last_write, "detached")
 
     # The reactor's thread: sending.
 

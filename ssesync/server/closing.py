@@ -10,12 +10,12 @@ from typing import Any, cast
 from ..cancel import CancelToken
 from ..errors import CloseReason
 from ..executor import callers
-from ..locks import foreign
 from ..reactor import reactor_if_any, run_foreign
 from ..text import escape
 from .detaching import Takeover
 from .lifecycle import Lifecycle, State
 from .producer import InlineProducer
+from .record import call_on_close
 from .registry import streams
 from .status import StreamStatus
 
@@ -150,11 +150,7 @@ class Closable(StreamStatus):
             streams.leave(cast(Any, self), self._admitted, reason)
         on_close = self._spec.on_close
         if on_close is not None and self._source is not None:
-            foreign("on_close")
-            try:
-                self._context.run(on_close, reason, self.stats)
-            except Exception:
-                logger.exception("on_close of the event stream %s failed", escape(self._spec.name))
+            self._context.run(call_on_close, self._spec.name, on_close, reason, self.stats)
 
     def _cancel(self, reason: CloseReason) -> None:
         if self._output.drop_rest():

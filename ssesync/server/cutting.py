@@ -133,24 +133,11 @@ def _end_instead(found: ClientSocket, chunked: bool, at_once: bool) -> Remains:
             os.dup2(dead.fileno(), found.fd, inheritable=inheritable)
             # When the server looks for a next request it finds an end.
             ours.shutdown(socket.SHUT_WR)
-            _finish(real, chunked, at_once)
+            _finish(real, chunked, at_once, owned=True)
     except BaseException:
         ours.close()
         raise
     return ours
-
-
-def _finish(real: socket.socket, chunked: bool, at_once: bool) -> None:
-    try:
-        if chunked:
-            real.shutdown(socket.SHUT_WR)
-            drop_rest(real)
-            return
-        reset_on_close(real)
-        if not at_once:
-            _wait_until_none(lambda: unacknowledged(real.fileno()))
-    except OSError:
-        pass  # it has gone already, or there is nothing to drop
 
 
 def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
@@ -162,17 +149,25 @@ def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
     copy = os.dup(found.fd)
     with socket.socket(fileno=copy) as real:
         os.set_blocking(copy, blocking)  # the server's flag, which a default timeout has just changed
-        try:
-            if chunked:
-                real.shutdown(socket.SHUT_WR)
-                return
-            reset_on_close(real)
-            if not at_once:
-                _wait_until_none(lambda: unacknowledged(copy))
-            # Of an HTTP/1.0 client that wants to go on, the server would wait for another request.
+        _finish(real, chunked, at_once, owned=False)
+
+
+def _finish(real: socket.socket, chunked: bool, at_once: bool, *, owned: bool) -> None:
+    """:param owned: whether the server has no descriptor of the connection any more."""
+    try:
+        if chunked:
+            real.shutdown(socket.SHUT_WR)
+            if owned:
+                drop_rest(real)
+            return
+        reset_on_close(real)
+        if not at_once:
+            _wait_until_none(lambda: unacknowledged(real.fileno()))
+        if not owned:
+            # Else the server would wait for another request of an HTTP/1.0 client that keeps its connection.
             real.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass  # it has gone already
+    except OSError:
+        pass  # the client has left already, or there is nothing to drop
 
 
 def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once: bool) -> BaseException:

@@ -1,5 +1,4 @@
-"""What a request's environ shows of the way it came, where that way makes streams go wrong: each is warned of once in a
-process."""
+"""What a request's environ shows of the adapters and proxies before this application, where they impair streams."""
 
 from __future__ import annotations
 
@@ -14,14 +13,17 @@ __all__ = ["bridge_of", "counted_address"]
 
 logger = logging.getLogger("ssesync")
 
-_warned: dict[tuple[int, str], object] = {}
+# The processes that have warned of a proxy.
+_warned: dict[int, object] = {}
 
 
 def bridge_of(environ: Mapping[str, Any]) -> str | None:
-    """The adapter that calls this WSGI application inside an ASGI server, ``None`` where there is none that is known.
+    """Find the adapter that calls this WSGI application inside an ASGI server.
 
-    Recognised by what each was seen to pass under uvicorn. None of them passes ``SERVER_SOFTWARE``, which WSGI servers
-    do, and all say that there are several threads and several processes, which test clients don't.
+    Each is recognised by what it was seen to pass under uvicorn. None of them passes ``SERVER_SOFTWARE``, as WSGI
+    servers do, and all set both ``wsgi.multithread`` and ``wsgi.multiprocess``, as test clients don't.
+
+    :return: its name; ``None`` where there is none that is known.
     """
     if "SERVER_SOFTWARE" in environ or not (environ.get("wsgi.multithread") and environ.get("wsgi.multiprocess")):
         return None
@@ -34,29 +36,24 @@ def bridge_of(environ: Mapping[str, Any]) -> str | None:
 
 
 def counted_address(environ: Mapping[str, Any], *, limited: bool) -> str:
-    """The address that stands for a stream without a key.
+    """Get the address that is the key of a stream without one.
 
-    Where that is limited, and is a proxy's, all of the proxy's clients share the limit: this warns of it. What sets
-    ``REMOTE_ADDR`` from ``X-Forwarded-For``, such as Werkzeug's ``ProxyFix``, leaves the header in place; then the
-    address is one of those in it.
+    A warning is logged, once in a process, where the address is limited and is a proxy's, since all of the proxy's
+    clients share the limit then. A middleware that sets ``REMOTE_ADDR`` from ``X-Forwarded-For``, such as Werkzeug's
+    ``ProxyFix``, leaves the header in place; then the address is one of those in it.
+
+    :param limited: whether the streams of one key are limited.
+    :return: the address, ``""`` where the server gives none.
     """
     address: str = environ.get("REMOTE_ADDR", "")
     forwarded = environ.get("HTTP_X_FORWARDED_FOR", "") if limited else ""
-    if forwarded and address not in [each.strip() for each in forwarded.split(",")] and _first("proxy"):
-        _warn_of_proxy(address)
+    if forwarded and address not in [each.strip() for each in forwarded.split(",")]:
+        mine = object()
+        if _warned.setdefault(os.getpid(), mine) is mine:  # any thread, without a lock
+            logger.warning(
+                "max_streams_per_key counts the streams of the address %r, which sends X-Forwarded-For: if that is "
+                "your proxy, all of its clients share one limit; have REMOTE_ADDR set from the header (werkzeug's "
+                "ProxyFix), or give each stream a key",
+                address,
+            )
     return address
-
-
-def _warn_of_proxy(address: str) -> None:
-    logger.warning(
-        "max_streams_per_key counts the streams of the address %r, which sends X-Forwarded-For: if that is your proxy, "
-        "all of its clients share one limit; have REMOTE_ADDR set from the header (werkzeug's ProxyFix), or give each "
-        "stream a key",
-        address,
-    )
-
-
-def _first(name: str) -> bool:
-    """Whether this is the first warning of its kind in this process. Any thread, without a lock."""
-    mine = object()
-    return _warned.setdefault((os.getpid(), name), mine) is mine

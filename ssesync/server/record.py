@@ -1,4 +1,4 @@
-"""The account of a detached stream: the process's count of streams, and ``on_close``."""
+"""The record of a detached stream: it is counted, and its ``on_close`` called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .detaching import Detached, Served
 from .registry import streams
 from .stats import StreamStats
 
-__all__ = ["DetachedRecord"]
+__all__ = ["DetachedRecord", "call_on_close"]
 
 logger = logging.getLogger("ssesync")
 
@@ -29,10 +29,7 @@ class Detaching(Served, Protocol):
 
 
 class DetachedRecord:
-    """What the process does for a detached stream beside sending: it counts it, and calls its ``on_close``.
-
-    See :class:`ssesync.server.detaching.Record`.
-    """
+    """Counts a detached stream, and calls its ``on_close``. See :class:`ssesync.server.detaching.Record`."""
 
     __slots__ = ("_context", "_key", "_on_close", "_stream")
 
@@ -56,19 +53,26 @@ class DetachedRecord:
         streams.detached(stream, self._key, connection)
 
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> None:
-        """Count the stream out, and have the executor call what waits for its end."""
+        """Count the stream as closed; on the executor's threads, log its line, set its token and call ``on_close``."""
         run = callers().submit
         streams.leave(connection, self._key, reason, run)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None:
             stream.cancelled._set(reason, run)
         if on_close is not None and context is not None:
-            run(lambda: context.run(_close, connection.name, on_close, reason, stats))
+            run(lambda: context.run(call_on_close, connection.name, on_close, reason, stats))
 
 
-def _close(
+def call_on_close(
     name: str, on_close: Callable[[CloseReason, StreamStats], object], reason: CloseReason, stats: StreamStats
 ) -> None:
+    """Call ``on_close`` of a stream, and log what it raises.
+
+    :param name: the stream's, for the log.
+    :param on_close: the user's function.
+    :param reason: why the stream has ended.
+    :param stats: its figures.
+    """
     foreign("on_close")
     try:
         on_close(reason, stats)

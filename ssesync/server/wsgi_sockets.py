@@ -1,8 +1,8 @@
-"""The client's socket, from what a WSGI server puts into the environ: one small function a server.
+"""The client's socket, from what a WSGI server puts into the environ.
 
-The law of this file: nothing here may fail. Each function looks for exactly what one server offers, by attribute,
-and gives None where that is missing or has changed; then a client that leaves is noticed by failing writes.
-Where each server keeps its socket was read in its source and tried; see docs/design.md.
+The law of this file: nothing here may fail. Where a server's attribute is missing or has changed there is no socket,
+and a client that leaves is noticed by failing writes. Where each server keeps its socket was read in its source and
+tried; see docs/design.md.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class ClientSocket:
 
     def __init__(self, fd: int, server: str = "") -> None:
         self.fd = fd
-        #: The server that has it, by the name of the function that found it.
+        #: The server that owns it, by its name in ``_FINDERS``.
         self.server = server
 
     def shut(self) -> None:
         """Shut the connection down both ways, which ends a send that is blocked on it, with TLS too. Never blocks."""
         try:
             with _duplicate(self.fd) as handle:
-                # Behind what waits a FIN would follow, and an answer that ends with its connection would look whole.
+                # A FIN would follow the unsent bytes, and a response that ends with its connection would seem complete.
                 reset_on_close(handle)
                 handle.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -80,68 +80,35 @@ def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
     """
     if environ.get("HTTP_VERSION") == "2":
         return None
-    for find in _FINDERS:
+    for server, find in _FINDERS.items():
         try:
             fd = find(environ)
         except Exception:
             continue
         if isinstance(fd, int) and fd >= 0:
-            return ClientSocket(fd, find.__name__[1:]) if _is_socket(fd, find in _SOCKETS) else None
+            return ClientSocket(fd, server) if _is_socket(fd, known=server in _SOCKETS) else None
     return None
 
 
-def _gunicorn(environ: Mapping[str, Any]) -> Any:
-    return environ["gunicorn.socket"].fileno()
-
-
-def _gunicorn_pywsgi(environ: Mapping[str, Any]) -> Any:
-    # The gevent_pywsgi worker spells the key otherwise.
-    return environ["gunicorn.sock"].fileno()
-
-
-def _werkzeug(environ: Mapping[str, Any]) -> Any:
-    return environ["werkzeug.socket"].fileno()
-
-
-def _waitress(environ: Mapping[str, Any]) -> Any:
-    # A method of the connection's channel; asking it is blind behind one pipelined byte, the socket is not.
-    return environ["waitress.client_disconnected"].__self__.socket.fileno()
-
-
-def _uwsgi(environ: Mapping[str, Any]) -> Any:
-    # Only ever imported by uWSGI itself.
-    return sys.modules["uwsgi"].connection_fd() if "uwsgi.version" in environ else None
-
-
-def _cheroot(environ: Mapping[str, Any]) -> Any:
-    # gevent's own server has the same.
-    return environ["wsgi.input"].rfile.fileno()
-
-
-def _runserver(environ: Mapping[str, Any]) -> Any:
+# Where each server keeps the socket. What fails here is another server's environ, or a release that has changed.
+_FINDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "gunicorn": lambda environ: environ["gunicorn.socket"].fileno(),
+    # The gevent_pywsgi worker names the key otherwise.
+    "gunicorn_pywsgi": lambda environ: environ["gunicorn.sock"].fileno(),
+    "werkzeug": lambda environ: environ["werkzeug.socket"].fileno(),
+    # The key has a method of the connection's channel. It fails behind one pipelined byte, so the socket is used.
+    "waitress": lambda environ: environ["waitress.client_disconnected"].__self__.socket.fileno(),
+    # The module exists only inside uWSGI.
+    "uwsgi": lambda environ: sys.modules["uwsgi"].connection_fd() if "uwsgi.version" in environ else None,
+    # gevent's own server has the same attributes.
+    "cheroot": lambda environ: environ["wsgi.input"].rfile.fileno(),
     # Django wraps the connection's file in a LimitedStream, which keeps its read method.
-    return environ["wsgi.input"]._read.__self__.fileno()
-
-
-def _wsgiref(environ: Mapping[str, Any]) -> Any:
-    return environ["wsgi.input"].fileno()
-
-
-_FINDERS: tuple[Callable[[Mapping[str, Any]], Any], ...] = (
-    _gunicorn,
-    _gunicorn_pywsgi,
-    _werkzeug,
-    _waitress,
-    _uwsgi,
-    _cheroot,
-    _runserver,
-    _wsgiref,
-)
-
-
-# These find the socket itself. Others ask wsgi.input, which may be a file: under CGI, in a test, behind a middleware
-# that buffers the request.
-_SOCKETS = (_gunicorn, _gunicorn_pywsgi, _werkzeug, _waitress)
+    "runserver": lambda environ: environ["wsgi.input"]._read.__self__.fileno(),
+    "wsgiref": lambda environ: environ["wsgi.input"].fileno(),
+}
+# These give the socket itself. The others give wsgi.input, which may be a file: under CGI, in a test, behind a
+# middleware that buffers the request.
+_SOCKETS = ("gunicorn", "gunicorn_pywsgi", "werkzeug", "waitress")
 
 
 def _duplicate(fd: int) -> socket.socket:
@@ -153,9 +120,9 @@ def _duplicate(fd: int) -> socket.socket:
     return duplicate
 
 
-def _is_socket(fd: int, known: bool) -> bool:
-    # known: if it is a socket, it is a client's. Beside threads that compute each system call counts, as it releases
-    # the interpreter's lock.
+def _is_socket(fd: int, *, known: bool) -> bool:
+    # known: if it is a socket, it is a client's. Each system call releases the interpreter's lock, which is expensive
+    # beside threads that compute.
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
         if known or not is_socket:
@@ -164,7 +131,7 @@ def _is_socket(fd: int, known: bool) -> bool:
             try:
                 handle.getpeername()
             except OSError as error:
-                # Its client has gone already, unless it never was a client's.
+                # Its client has left already, unless it never was a client's.
                 has_gone = error.errno in (errno.ENOTCONN, errno.EINVAL)
                 return has_gone and not handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:

@@ -519,7 +519,9 @@ def test_a_broker_that_can_not_be_reached_is_answered_503(tmp_path: Path, caplog
 def test_a_browser_comes_back_by_itself_while_the_broker_can_not_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], status: int
 ) -> None:
-    monkeypatch.setattr(streams, "_return_times", ReturnTimes())  # what a browser is told shows in later openings
+    monkeypatch.setattr(
+        streams._admission, "_return_times", ReturnTimes()
+    )  # what a browser is told shows in later openings
     given = request()
     given.META["HTTP_ACCEPT"] = "text/event-stream"
     refused = streams.snapshot()["refused"]

@@ -497,7 +497,9 @@ def test_a_broker_that_can_t_be_reached_is_503_with_a_time_to_come_back(
 def test_a_browser_comes_back_by_itself_while_the_broker_can_t_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "_return_times", ReturnTimes())  # what a browser is told shows in later openings
+    monkeypatch.setattr(
+        streams._admission, "_return_times", ReturnTimes()
+    )  # what a browser is told shows in later openings
     browser = {"Accept": "text/event-stream"}
     handled = []
     for refusal, status in (("auto", 200), ("503", 503)):

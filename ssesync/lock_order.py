@@ -12,7 +12,6 @@ ORDER = (
     # cli, testing
     "cli.probe",
     "testing.stream",
-    "testing.fake_server",
     "testing.clock",
     # client
     "client.attempt",

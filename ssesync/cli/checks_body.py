@@ -1,4 +1,4 @@
-"""What the stream itself shows, and when it came."""
+"""The checks of the stream itself, and of when its bytes arrived."""
 
 from __future__ import annotations
 
@@ -30,37 +30,33 @@ _NO_BUFFER = (
 
 
 def buffering(seen: Examination) -> Finding:
-    """Whether something collects what the application wrote one by one."""
-    scan, probe = seen.scan, seen.judged
-    signs = _signs(scan, ended=probe.ended_after is not None, watched=seen.watched)
-    other = seen.identity
-    if seen.encoding and other is not None and other.scan is not scan and other.scan.events > scan.events:
-        signs.insert(0, f"{scan.events} of {other.scan.events} events arrived through {seen.encoding}")
+    """Whether something collects events that the application wrote one by one."""
+    scan, other = seen.scan, seen.identity
     if seen.encoding and scan is not seen.browser.scan:
         return problem(
-            "Buffering",
             f"with {seen.encoding} no event arrived, without it {plural(scan.events, 'event')}",
             f"What compresses does not flush. {_NO_BUFFER}",
         )
+    signs = _signs(scan, ended=seen.judged.ended_after is not None, watched=seen.watched)
+    if seen.encoding and other is not None and other.scan.events > scan.events:
+        signs.insert(0, f"{scan.events} of {other.scan.events} events arrived through {seen.encoding}")
     if signs:
-        return problem("Buffering", "; ".join(signs), _NO_BUFFER)
+        return problem("; ".join(signs), _NO_BUFFER)
     crowds = [burst for burst in scan.bursts[1:] if burst.silence >= _PAUSE and burst.events >= _MANY]
     if len(crowds) > 1:
-        silence = statistics.median(burst.silence for burst in crowds)
+        silence = duration_text(statistics.median(burst.silence for burst in crowds))
         return advice(
-            "Buffering",
-            f"{plural(len(crowds), 'time')} {_MANY} events or more came at once after about {duration_text(silence)}",
+            f"{plural(len(crowds), 'time')} {_MANY} events or more came at once after about {silence}",
             f"If the application does not write them together, something collects them. {_NO_BUFFER}",
         )
-    if scan.events + scan.comments < 2:
-        return unknown("Buffering", "too little came to tell", "Watch longer (--seconds), or while events are sent.")
-    return ok(
-        "Buffering", f"none: {scan.events + scan.comments:,} events and comments in {plural(len(scan.bursts), 'piece')}"
-    )
+    count = scan.events + scan.comments
+    if count < 2:
+        return unknown("too few events came", "Watch longer (--seconds), or while events are sent.")
+    return ok(f"none: {count:,} events and comments in {plural(len(scan.bursts), 'piece')}")
 
 
 def _signs(scan: Scan, *, ended: bool, watched: float) -> list[str]:
-    """What only a buffer does."""
+    """What only a buffer causes."""
     signs = []
     crowded = [burst for burst in scan.bursts if burst.silence >= _PAUSE and _keep_alives(burst) > 1]
     if crowded:
@@ -91,14 +87,13 @@ def _keep_alives(burst: Burst) -> int:
 
 
 def keep_alive(seen: Examination) -> Finding:
-    """Whether something is sent into a silence, before proxies and clients take it for a dead connection."""
-    check, scan = "Keep-alive", seen.scan
-    probe = seen.judged
+    """Whether something is sent into a silence, before proxies and clients take the connection for dead."""
+    scan, ended = seen.scan, seen.judged.ended_after
     if not scan.bursts:
-        return unknown(check, "nothing came")
-    until = seen.watched if probe.ended_after is None else probe.ended_after
-    silences = scan.silences(until)
-    longest = max(silences)
+        return unknown("nothing came")
+    until = seen.watched if ended is None else ended
+    longest = max(scan.silences(until))
+    without = f"{duration_text(longest)} without a byte"
     remedy = (
         "nginx gives up a connection that is silent for 60 s, Heroku for 55 s, AWS API Gateway for 29 s: send a "
         "comment every 15 s (':keep-alive' and one line end)."
@@ -107,168 +102,161 @@ def keep_alive(seen: Examination) -> Finding:
     if scan.ping_events:
         name, count = scan.ping_events.most_common(1)[0]
         return advice(
-            check,
             f"{plural(count, 'event')} with {escape(name)!r}",
-            "Every client takes these for news. A comment (a line that begins with a colon) is seen by none.",
+            "Clients handle these as events. They ignore a comment (a line that begins with a colon).",
         )
     if longest >= _LONG_SILENCE:
-        return problem(check, f"{duration_text(longest)} without a byte", remedy)
+        return problem(without, remedy)
     if beats:
-        return ok(check, f"a comment after {duration_text(statistics.median(beats))} of silence")
+        return ok(f"a comment after {duration_text(statistics.median(beats))} of silence")
     if longest > _KEEP_ALIVE + 2:
-        return advice(check, f"{duration_text(longest)} without a byte", remedy)
+        return advice(without, remedy)
     if until < _KEEP_ALIVE + 2:
-        return unknown(
-            check, f"none in {duration_text(until)}", "Watch for longer than a keep-alive takes: --seconds 35."
-        )
-    return ok(check, f"none was needed: never silent for more than {duration_text(longest)}")
+        return unknown(f"none in {duration_text(until)}", "Watch for longer than a keep-alive takes: --seconds 35.")
+    return ok(f"none was needed: never silent for more than {duration_text(longest)}")
 
 
 def blank_line(seen: Examination) -> Finding | None:
-    """Whether a comment looks like an event to careless clients."""
-    check, scan = "Comments", seen.scan
-    if not scan.comments:
+    """Whether some clients make an event of a comment."""
+    text, blank = plural(seen.scan.comments, "comment"), seen.scan.lines.blank_after_comment
+    if not seen.scan.comments:
         return None
-    if scan.lines.blank_after_comment:
+    if blank:
         return advice(
-            check,
-            f"{plural(scan.comments, 'comment')}, {scan.lines.blank_after_comment} with a blank line behind",
+            f"{text}, {blank} with a blank line behind",
             "Some clients (openai-python among them) make an empty event of the blank line: end a comment with one "
             "line end.",
         )
-    return ok(check, plural(scan.comments, "comment"))
+    return ok(text)
 
 
 def events(seen: Examination) -> Finding:
-    """What came."""
-    scan = seen.scan
+    """How many events of which types came, and how large they are."""
+    scan, longest = seen.scan, bytes_text(seen.scan.lines.longest_event)
     types = ", ".join(f"{count:,} {escape(name)}" for name, count in scan.types.most_common(4))
     more = len(scan.types) - 4
     text = f"{scan.events:,}: {types}" + (f" and {plural(more, 'other type')}" if more > 0 else "")
     if scan.too_large:
         return problem(
-            "Events",
-            f"{text if scan.events else 'none complete'}; one has more than {bytes_text(scan.lines.longest_event)}",
-            "Clients hold a whole event in memory, and most have a limit: send what to fetch instead.",
+            f"{text if scan.events else 'none complete'}; one has more than {longest}",
+            "Clients hold a whole event in memory, and most have a limit: send where to fetch the data instead.",
         )
     if not scan.events:
-        return unknown("Events", f"none in {duration_text(seen.watched)}", "Watch longer, or while events are sent.")
+        return unknown(f"none in {duration_text(seen.watched)}", "Watch longer, or while events are sent.")
     if scan.lines.longest_event > _LARGE:
         return advice(
-            "Events",
-            f"{text}; the longest has {bytes_text(scan.lines.longest_event)}",
-            "Many clients refuse lines of more than 64 kB: send what to fetch instead, or split it.",
+            f"{text}; the longest has {longest}",
+            "Many clients refuse lines of more than 64 kB: send where to fetch the data instead, or split it.",
         )
-    return ok("Events", text)
+    return ok(text)
 
 
 def encoded_twice(seen: Examination) -> Finding | None:
     """Whether data is an event that was encoded already."""
-    scan = seen.scan
-    if not scan.encoded_twice:
+    count = seen.scan.encoded_twice
+    if not count:
         return None
     return problem(
-        "Data",
-        f"{scan.encoded_twice:,} of {plural(scan.events, 'event')} {'has' if scan.encoded_twice == 1 else 'have'} an "
-        "encoded event for data ('data: …')",
-        "The application encodes events, and what serves them does so again: hand over the data alone; with ssesync, "
-        "Event.parse(text) for what another library has encoded.",
+        f"{count:,} of {plural(seen.scan.events, 'event')} {'has' if count == 1 else 'have'} an encoded event for data "
+        "('data: …')",
+        "The application encodes events, and the server encodes them again: give the data alone; with ssesync, "
+        "Event.parse(text) for events that another library has encoded.",
     )
 
 
 def ids(seen: Examination) -> Finding:
-    """Whether a client that comes back can go on where it was."""
-    check, scan, resume = "Event IDs", seen.scan, seen.resume
+    """Whether a client that reconnects can resume where it was."""
+    scan, resume = seen.scan, seen.resume
     if not scan.events:
-        return unknown(check, "no event came")
+        return unknown("no event came")
     if not scan.lines.events_with_id:
         return advice(
-            check,
             "none",
-            "Who reconnects misses what was sent meanwhile. Give events an id, and go on behind Last-Event-ID.",
+            "A client that reconnects misses the events sent meanwhile. Give events an id, and resume after "
+            "Last-Event-ID.",
         )
     text = f"{scan.lines.events_with_id:,} of {plural(scan.events, 'event')}"
     if resume is None or resume.answer is None:
-        return ok(check, text)
-    asked = f"{text}; asked to go on behind {escape(seen.resumed_from)!r}"
+        return ok(text)
+    text += f"; asked to resume after {escape(seen.resumed_from)!r}"
     if resume.answer.status == 204:
-        return ok(check, f"{asked}, the server says that there is no more")
+        return ok(f"{text}, the server answers 204: there is no more")
     if not resume.answer.is_stream:
         return problem(
-            check,
-            f"{asked}, the server answers {resume.answer.status}",
-            "Who reconnects is turned away for good: accept Last-Event-ID.",
+            f"{text}, the server answers {resume.answer.status}",
+            "A client that reconnects gives up for good: accept Last-Event-ID.",
         )
     again = resume.scan.ids
     if not again:
-        return ok(check, f"{asked}, nothing came yet")
+        return ok(f"{text}, nothing came yet")
     if again[0] == scan.ids[0] or seen.resumed_from in again:
         return problem(
-            check,
-            f"{asked}, the stream begins again with {escape(again[0])!r}",
-            "Who reconnects gets events twice: read Last-Event-ID and begin behind it.",
+            f"{text}, the stream begins again with {escape(again[0])!r}",
+            "A client that reconnects gets events twice: read Last-Event-ID and begin after it.",
         )
     if len(scan.ids) > 1 and again[0] == scan.ids[1]:
-        return ok(check, f"{asked}, the stream does")
-    return ok(check, f"{asked}, the stream goes on with {escape(again[0])!r}")
+        return ok(f"{text}, the stream does")
+    return ok(f"{text}, the stream continues with {escape(again[0])!r}")
 
 
 def retry(seen: Examination) -> Finding:
-    """When clients come back."""
-    check, value = "retry:", seen.scan.retry
+    """When clients reconnect."""
+    value = seen.scan.retry
     if value is None:
-        return advice(
-            check, "none", "Browsers choose, between 1 and 5 s, all the same: send retry: once, such as 3000."
-        )
+        return advice("none", "Browsers choose the same time for all, 1 to 5 s: send retry: once, such as 3000.")
     if value < 500:
-        return advice(check, f"{value} ms", "When the server restarts, all clients are back at once: at least 1000.")
+        return advice(f"{value} ms", "When the server restarts, all clients reconnect at once: send at least 1000.")
     if value > 60_000:
-        return advice(check, f"{value:,} ms", "Clients stay away so long after every break.")
-    return ok(check, f"{value:,} ms")
+        return advice(f"{value:,} ms", "Clients stay away so long after every break.")
+    return ok(f"{value:,} ms")
 
 
 def encoding(seen: Examination) -> Finding:
     """Whether it is UTF-8, without a byte order mark."""
-    scan = seen.scan
-    if scan.lines.not_utf8 is not None:
+    lines = seen.scan.lines
+    if lines.not_utf8 is not None:
         return problem(
-            "UTF-8",
-            f"byte {scan.lines.not_utf8:,} is none",
+            f"byte {lines.not_utf8:,} is none",
             "Clients show a replacement character or stop reading: encode as UTF-8, and cut no character in two.",
         )
-    if scan.lines.bom:
-        return advice(
-            "UTF-8", "begins with a byte order mark", "Some clients lose the first event to it: leave it out."
-        )
-    return ok("UTF-8", "yes") if scan.size else unknown("UTF-8", "nothing came")
+    if lines.bom:
+        return advice("begins with a byte order mark", "Some clients lose the first event to it: leave it out.")
+    return ok("yes") if lines.size else unknown("nothing came")
 
 
 def ending(seen: Examination) -> Finding:
     """How the stream ended, if it did."""
     probe = seen.browser
     if probe.cut:
-        return ok("End", f"watched no further than {bytes_text(probe.scan.size)}")
+        return ok(f"watched no further than {bytes_text(probe.scan.size)}")
     if probe.ended_after is None:
-        return ok("End", "open for as long as it was watched")
+        return ok("open for as long as it was watched")
     after = duration_text(probe.ended_after)
     if isinstance(probe.error, ContentEncodingError):
-        return unknown("End", "not watched for, as the body can't be decoded here")
+        return unknown("not known, as the body can't be decoded here")
     if probe.error is not None:
         return problem(
-            "End",
-            f"broke after {after}: {escape(str(probe.error))}",
+            f"broke after {after}: {escape(probe.error)}",
             "The server or a proxy cut it off: look at worker timeouts (gunicorn --timeout under sync workers) and "
             "proxy read timeouts.",
         )
     if probe.scan.lines.in_event:
         return problem(
-            "End",
             f"ended after {after}, in the middle of an event, which clients drop",
-            "Every event ends with a blank line.",
+            "End every event with a blank line.",
         )
-    return ok("End", f"the server ended the stream after {after}; browsers come back, unless it answers 204 then")
+    return ok(f"the server ended the stream after {after}; browsers reconnect, unless it answers 204 then")
 
 
-BODY_CHECKS: tuple[Check, ...] = (
-    events, encoded_twice, buffering, keep_alive, blank_line, ids, retry, encoding, ending,
-)  # fmt: skip
+#: The checks by their names, in the order of the report.
+BODY_CHECKS: dict[str, Check] = {
+    "Events": events,
+    "Data": encoded_twice,
+    "Buffering": buffering,
+    "Keep-alive": keep_alive,
+    "Comments": blank_line,
+    "Event IDs": ids,
+    "retry:": retry,
+    "UTF-8": encoding,
+    "End": ending,
+}

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import ContentEncodingError
@@ -23,6 +23,7 @@ from .checks_head import HEAD_CHECKS
 from .finding import Examination, Finding, Level, problem
 from .options import Request, request_options
 from .probe import BROWSER_ENCODINGS, Probe, http2_offered
+from .scan import Scan
 from .screen import LiveConsole, exiting_on_signals, is_terminal
 from .text import bytes_text, duration_text, escape, excerpt, plural, reason
 
@@ -32,12 +33,7 @@ __all__ = ["doctor"]
 _PROMPT = 5.0
 # Seconds for which a resumed stream is watched for its first event.
 _RESUME = 3.0
-_STYLES: dict[Level, tuple[str, str]] = {
-    "ok": ("ok", "green"),
-    "advice": ("advice", "yellow"),
-    "problem": ("problem", "bold red"),
-    "unknown": ("unknown", "dim"),
-}
+_STYLES: dict[Level, str] = {"ok": "green", "advice": "yellow", "problem": "bold red", "unknown": "dim"}
 
 _EPILOG = """\b
 Exit status:
@@ -61,7 +57,7 @@ def doctor(seconds: float, head: bool, as_json: bool, **options: Any) -> None:
     """Find out what is wrong with the event stream at URL.
 
     Watches the stream for a while, as a browser asks for it; meanwhile asks once more without compression, and once
-    more to resume behind the first event ID. It reads no more than a few megabytes.
+    more to resume after the first event ID. It reads no more than a few megabytes.
     """
     request = Request.from_options(options)
     with exiting_on_signals():
@@ -72,7 +68,7 @@ def doctor(seconds: float, head: bool, as_json: bool, **options: Any) -> None:
             took = time.monotonic() - started
         findings = _findings(examination or browser, seconds)
         reached = examination is not None or browser.answer is not None or browser.error is None
-        levels = Counter(finding.level for finding in findings)
+        levels = Counter(finding.level for finding in findings.values())
         status = 3 if not reached else 1 if levels["problem"] else 0
         if as_json:
             _write_json(request.url, browser, findings, took, status)
@@ -92,11 +88,11 @@ def _examine(
             if unreadable is not None or not isinstance(browser.error, ContentEncodingError):
                 break
             unreadable = browser.error
-            browser, identity = Probe(request, encodings="identity", patience=seconds), None
+            browser, identity = Probe(request, patience=seconds), None
         show(browser)
         browser.wait(min(0.1, seconds - browser.age))
         if browser.answer is None and identity is None and browser.age > min(_PROMPT, seconds / 2):
-            identity = Probe(request, encodings="identity", patience=seconds - browser.age)
+            identity = Probe(request, patience=seconds - browser.age)
         if browser.answer is None or browser.over:
             continue
         if not browser.answer.is_stream:
@@ -105,15 +101,15 @@ def _examine(
             continue
         left = seconds - browser.age
         if identity is None:
-            identity = Probe(request, encodings="identity", patience=left)
+            identity = Probe(request, patience=left)
         if head and head_probe is None:
-            head_probe = Probe(request, encodings="identity", patience=min(_PROMPT, left), method="HEAD")
+            head_probe = Probe(request, patience=min(_PROMPT, left), method="HEAD")
         if identity.answer is not None and (identity.scan.events or not browser.answer.get("Content-Encoding")):
             identity.stop()
         if resume is None and len(browser.scan.ids) > 1 and not browser.scan.too_large:
             resumed_from = browser.scan.ids[0]
             with contextlib.suppress(ValueError):
-                resume = Probe(request, encodings="identity", patience=min(_RESUME, left), last_event_id=resumed_from)
+                resume = Probe(request, patience=min(_RESUME, left), last_event_id=resumed_from)
         if resume is not None and (resume.scan.ids or resume.age > _RESUME):
             resume.stop()
     held_back = None
@@ -135,38 +131,31 @@ def _examine(
     )
 
 
-def _findings(seen: Examination | Probe, seconds: float) -> list[Finding]:
+def _findings(seen: Examination | Probe, seconds: float) -> dict[str, Finding]:
     if isinstance(seen, Examination):
-        found = [check(seen) for check in (*HEAD_CHECKS, *BODY_CHECKS)]
-        return [finding for finding in found if finding is not None]
+        found = {name: check(seen) for name, check in {**HEAD_CHECKS, **BODY_CHECKS}.items()}
+        return {name: finding for name, finding in found.items() if finding is not None}
     answer = seen.answer
     if answer is None and seen.error is not None:
-        return [
-            problem("Answer", f"none: {reason(seen.error)}", "Check the address, and that the server listens there.")
-        ]
-    if answer is None:
-        return [
-            problem(
-                "Answer",
-                f"none within {duration_text(seconds)}, not even a status",
-                "Something holds the answer back: a proxy that buffers (in nginx proxy_buffering off, or X-Accel-"
-                "Buffering: no from the application), a view that works before its first piece (send a comment at "
-                "once), or a server whose workers are all busy (gunicorn --worker-class gthread --threads 32).",
-            )
-        ]
-    said = excerpt(seen.excerpt, answer.get("Content-Type"))
-    shown = f"{answer.status} {answer.reason}, {answer.get('Content-Type') or 'without a media type'}"
-    if answer.status == 204:
-        return [problem("Answer", shown, "204 tells clients not to come back: there is no stream to read.")]
-    if answer.status != 200:
-        return [problem("Answer", f"{shown}{said}", "A stream is answered with 200; other statuses are errors.")]
-    return [
-        problem(
-            "Media type",
-            f"{answer.get('Content-Type') or 'none'}{said}",
-            "Browsers refuse the stream for good: send Content-Type: text/event-stream.",
+        finding = problem(f"none: {reason(seen.error)}", "Check the address, and that the server listens there.")
+    elif answer is None:
+        finding = problem(
+            f"none within {duration_text(seconds)}, not even a status",
+            "Something holds the answer back: a proxy that buffers (in nginx proxy_buffering off, or X-Accel-"
+            "Buffering: no from the application), a view that works before its first piece (send a comment at "
+            "once), or a server whose workers are all busy (gunicorn --worker-class gthread --threads 32).",
         )
-    ]
+    else:
+        media_type = answer.get("Content-Type")
+        begins = excerpt(seen.excerpt, media_type)
+        if answer.status == 200:
+            remedy = "Browsers refuse the stream for good: send Content-Type: text/event-stream."
+            return {"Media type": problem(f"{media_type or 'none'}{begins}", remedy)}
+        remedy = "A stream is answered with 200; other statuses are errors."
+        if answer.status == 204:
+            remedy = "204 tells clients not to reconnect: there is no stream to read."
+        finding = problem(f"{answer.status} {answer.reason}, {media_type or 'without a media type'}{begins}", remedy)
+    return {"Answer": finding}
 
 
 @contextlib.contextmanager
@@ -181,58 +170,50 @@ def _progress(seconds: float) -> Iterator[Callable[[Probe], None]]:
         task = progress.add_task("", total=seconds, progress="connecting")
 
         def show(probe: Probe) -> None:
-            scan = probe.scan
             text = "connecting"
             if probe.answer is not None:
-                text = (
-                    f"{min(probe.age, seconds):.0f} of {seconds:g} s, {plural(scan.events, 'event')}, "
-                    f"{plural(scan.comments, 'comment')}, {bytes_text(scan.size)}"
-                )
+                text = f"{min(probe.age, seconds):.0f} of {seconds:g} s, {_counts(probe.scan)}"
             progress.update(task, completed=probe.age, progress=text)
 
         yield show
 
 
-def _summary(seen: Examination | None, findings: list[Finding]) -> str:
-    levels = Counter(finding.level for finding in findings)
-    named = ", ".join(finding.check for finding in findings if finding.level == "problem")
+def _summary(seen: Examination | None, findings: dict[str, Finding]) -> str:
+    levels = Counter(finding.level for finding in findings.values())
+    named = ", ".join(name for name, finding in findings.items() if finding.level == "problem")
     text = f"{plural(levels['problem'], 'problem')}: {named}" if named else "No problem"
     if levels["advice"]:
         text += f"; {levels['advice']} piece{'s' if levels['advice'] > 1 else ''} of advice"
     if seen is not None:
-        scan = seen.scan
-        text += (
-            f". Seen in {duration_text(seen.watched)}: {plural(scan.events, 'event')}, "
-            f"{plural(scan.comments, 'comment')}, {bytes_text(scan.size)}"
-        )
+        text += f". Seen in {duration_text(seen.watched)}: {_counts(seen.scan)}"
     return f"{text}."
 
 
-def _write(url: str, seen: Examination | None, findings: list[Finding]) -> None:
+def _counts(scan: Scan) -> str:
+    return f"{plural(scan.events, 'event')}, {plural(scan.comments, 'comment')}, {bytes_text(scan.size)}"
+
+
+def _write(url: str, seen: Examination | None, findings: dict[str, Finding]) -> None:
     console = Console(highlight=False)
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in findings:
-        word, style = _STYLES[finding.level]
+    columns = Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold")
+    table = Table.grid(*columns, padding=(0, 2, 0, 0))
+    for name, finding in findings.items():
         faint = "dim" if finding.level == "unknown" else ""
-        table.add_row(Text(word, style), Text(finding.check, faint or "bold"), Text(escape(finding.seen), faint))
+        table.add_row(
+            Text(finding.level, _STYLES[finding.level]), Text(name, faint or "bold"), Text(escape(finding.seen), faint)
+        )
         if finding.remedy:
             table.add_row("", "", Text(f"→ {escape(finding.remedy)}", faint or "cyan"))
     with console.capture() as drawn:
-        console.print(Text(escape(redact(url)), "bold"))
-        console.print()
-        console.print(table)
-        console.print()
-        console.print(Text(_summary(seen, findings), "bold"))
+        console.print(
+            Text(f"{escape(redact(url))}\n", "bold"), table, Text(f"\n{_summary(seen, findings)}", "bold"), sep="\n"
+        )
     # The table is drawn to the full width; copied lines must not end in blanks.
     click.echo("\n".join(line.rstrip() for line in drawn.get().split("\n")), nl=False, color=console.is_terminal)
 
 
-def _write_json(url: str, browser: Probe, findings: list[Finding], took: float, status: int) -> None:
-    scan = browser.scan
-    answer = browser.answer
+def _write_json(url: str, browser: Probe, findings: dict[str, Finding], took: float, status: int) -> None:
+    scan, answer = browser.scan, browser.answer
     report = {
         "url": redact(url),
         "exit_status": status,
@@ -245,7 +226,8 @@ def _write_json(url: str, browser: Probe, findings: list[Finding], took: float, 
         "comments": scan.comments,
         "bytes": scan.size,
         "findings": [
-            {"check": each.check, "level": each.level, "seen": each.seen, "remedy": each.remedy} for each in findings
+            {"check": name, "level": each.level, "seen": each.seen, "remedy": each.remedy}
+            for name, each in findings.items()
         ],
     }
     click.echo(json.dumps(report, indent=2))

@@ -1,8 +1,7 @@
-"""What both commands ask for: the request, and how long to wait."""
+"""The options that both commands have: those of the request."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -10,19 +9,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
+from requests.structures import CaseInsensitiveDict
 
 from .. import __version__
+from ..wire.http import MEDIA_TYPE, set_last_event_id
 
 __all__ = ["Request", "request_options"]
-
-if TYPE_CHECKING:
-    _Type = click.ParamType[Any]  # generic for type checkers in newer releases only
-else:
-    _Type = click.ParamType
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -30,11 +26,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, repr=False)
 class Request:
-    """A request as the command line asks for it. Its representation has neither address nor headers."""
+    """A request as the command line describes it. Its representation has neither address nor headers."""
 
     url: str
     method: str
-    headers: dict[str, str]
+    headers: CaseInsensitiveDict[str]
     data: bytes | None
     last_event_id: str
     verify: bool | str
@@ -42,92 +38,88 @@ class Request:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Request:
-        """Take the options of :func:`request_options` out of ``options``."""
+        """Take the options of :func:`request_options` out of the options of a command.
+
+        :param options: the command's options. Those of the request are removed.
+        :return: the request.
+        :raises click.UsageError: two options contradict each other.
+        """
         data, json_body = options.pop("data"), options.pop("json_body")
         if data is not None and json_body is not None:
             raise click.UsageError("--data and --json-body are both the body: give one of them")
-        headers = {"User-Agent": f"ssesync/{__version__}"}
-        body = data if json_body is None else json_body
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict({"User-Agent": f"ssesync/{__version__}"})
         if json_body is not None:
-            headers["Content-Type"] = "application/json"
-        for name, value in options.pop("header"):
-            # As names that differ in case are one, the last one counts.
-            headers = {each: said for each, said in headers.items() if each.lower() != name.lower()} | {name: value}
-        method = options.pop("method") or ("GET" if body is None else "POST")
+            data, headers["Content-Type"] = json_body, "application/json"
+        headers.update(options.pop("headers"))
         insecure, cacert = options.pop("insecure"), options.pop("cacert")
         if insecure:
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")
         return cls(
             url=options.pop("url"),
-            method=method.upper(),
+            method=(options.pop("method") or ("GET" if data is None else "POST")).upper(),
             headers=headers,
-            data=body,
+            data=data,
             last_event_id=options.pop("last_event_id"),
             verify=not insecure and (cacert or True),
             connect_timeout=options.pop("connect_timeout"),
         )
 
-    def replace(self, **changes: Any) -> Request:
-        """A copy with some of it changed."""
-        return dataclasses.replace(self, **changes)
+    def headers_to_send(self, last_event_id: str = "") -> CaseInsensitiveDict[str]:
+        """The headers of a request for an event stream; those of the command line replace the defaults.
+
+        :param last_event_id: resume after this ID; by default after that of the command line.
+        :return: the headers.
+        """
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(
+            {"Accept": MEDIA_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-cache"}
+        )
+        headers.update(self.headers)
+        if last_event_id or self.last_event_id:
+            set_last_event_id(headers, last_event_id or self.last_event_id)
+        return headers
 
 
-class _URL(_Type):
-    name = "URL"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        url = value if "://" in value else f"http://{value}"
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 - raises if it is no number
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            self.fail(f"{value!r} is no http or https address", param, ctx)
-        return url
+def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    url = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises if it is no number
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}") from error
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise click.BadParameter(f"{value!r} is no http or https address")
+    return url
 
 
-class _Header(_Type):
-    name = "HEADER"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, colon, said = value.partition(":")
+def _headers(ctx: click.Context, param: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
         if not colon or not _HEADER_NAME.fullmatch(name):
-            self.fail(f"{value!r} is not 'Name: value'", param, ctx)
-        if any(ord(c) < 32 and c != "\t" for c in said):
-            self.fail(f"{value!r} holds a control character", param, ctx)
-        # A header's bytes are read as UTF-8 by most; they travel one character a byte.
-        return name, said.strip().encode("utf-8", "surrogateescape").decode("latin-1")
+            raise click.BadParameter(f"{line!r} is not 'Name: value'")
+        if any(ord(c) < 32 and c != "\t" for c in value):
+            raise click.BadParameter(f"{line!r} holds a control character")
+        # Most servers read a header's bytes as UTF-8; requests sends each character as one byte.
+        headers[name] = value.strip().encode("utf-8", "surrogateescape").decode("latin-1")
+    return headers
 
 
-class _Body(_Type):
-    name = "TEXT|@FILE"
+def _body(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    if value is None or not value.startswith("@"):
+        return None if value is None else value.encode("utf-8", "surrogateescape")
+    try:
+        return sys.stdin.buffer.read() if value == "@-" else Path(value[1:]).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"{value[1:]}: {error.strerror}") from error
 
-    def __init__(self, *, is_json: bool = False) -> None:
-        self._is_json = is_json
 
-    def convert(self, value: str | bytes, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        if isinstance(value, bytes):
-            return value
-        body = self._content(value, param, ctx)
-        if self._is_json:
-            try:
-                json.loads(body)
-            except ValueError as error:
-                self.fail(f"the body is not JSON: {error}", param, ctx)
-        return body
-
-    def _content(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        if value == "@-":
-            return sys.stdin.buffer.read()
-        if not value.startswith("@"):
-            return value.encode("utf-8", "surrogateescape")
-        try:
-            return Path(value[1:]).read_bytes()
-        except OSError as error:
-            self.fail(f"{value[1:]}: {error.strerror}", param, ctx)
+def _json_body(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    body = _body(ctx, param, value)
+    try:
+        body is None or json.loads(body)
+    except ValueError as error:
+        raise click.BadParameter(f"the body is not JSON: {error}") from error
+    return body
 
 
 def _event_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -137,12 +129,19 @@ def _event_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 _OPTIONS = (
-    click.argument("url", type=_URL()),
-    click.option("-H", "--header", type=_Header(), multiple=True, help="Send 'Name: value'. Repeatable."),
-    click.option("-X", "--method", metavar="METHOD", help="GET, or POST with a body, unless given."),
-    click.option("-d", "--data", type=_Body(), help="Send a body: text, a file's (@FILE), or what is piped in (@-)."),
+    click.argument("url", callback=_url),
     click.option(
-        "-j", "--json-body", type=_Body(is_json=True), help="The same, checked to be JSON and sent as application/json."
+        "-H", "--header", "headers", multiple=True, metavar="HEADER", callback=_headers,
+        help="Send 'Name: value'. Repeatable.",
+    ),
+    click.option("-X", "--method", metavar="METHOD", help="Without it GET, or POST with a body."),
+    click.option(
+        "-d", "--data", metavar="TEXT|@FILE", callback=_body,
+        help="Send a body: text, a file (@FILE), or standard input (@-).",
+    ),
+    click.option(
+        "-j", "--json-body", metavar="TEXT|@FILE", callback=_json_body,
+        help="The same, checked to be JSON and sent as application/json.",
     ),
     click.option("--last-event-id", default="", metavar="ID", callback=_event_id, help="Resume after this event."),
     click.option("-k", "--insecure", is_flag=True, help="Accept any certificate."),
@@ -155,7 +154,11 @@ _OPTIONS = (
 
 
 def request_options(command: _F) -> _F:
-    """Add the options that describe a request to a command."""
+    """Add the options that describe a request to a command.
+
+    :param command: the function of the command.
+    :return: the same, with the options.
+    """
     for add in reversed(_OPTIONS):
         command = add(command)
     return command

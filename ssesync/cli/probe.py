@@ -20,7 +20,7 @@ import requests
 from ..client.body import Body
 from ..client.session import new_session
 from ..locks import make_condition
-from ..wire.http import is_event_stream, set_last_event_id
+from ..wire.http import is_event_stream
 from .options import Request
 from .scan import Scan
 
@@ -65,7 +65,13 @@ class Probe:
     """A request that is being watched. Times are seconds since it was made."""
 
     def __init__(
-        self, request: Request, *, encodings: str, patience: float, last_event_id: str = "", method: str = ""
+        self,
+        request: Request,
+        *,
+        patience: float,
+        encodings: str = "identity",
+        last_event_id: str = "",
+        method: str = "",
     ) -> None:
         self.answer: Answer | None = None
         self.answered_after: float | None = None
@@ -79,10 +85,8 @@ class Probe:
         self._request = request
         self._method = method or request.method
         self._patience = patience
-        self._headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache", **request.headers}
+        self._headers = request.headers_to_send(last_event_id)
         self._headers["Accept-Encoding"] = encodings
-        if last_event_id or request.last_event_id:
-            set_last_event_id(self._headers, last_event_id or request.last_event_id)
         self._body: Body | None = None
         self._stopped = False
         self._changed = make_condition("cli.probe")
@@ -138,7 +142,7 @@ class Probe:
                 is_stream = self.answer.is_stream
                 self._body = body
                 self._changed.notify_all()
-            # What answers HEAD may promise a body, which does not come.
+            # The answer to HEAD may have the headers of a body, which does not come.
             while self._method != "HEAD" and (data := body.read()):
                 with self._changed:
                     if self._stopped:
@@ -156,7 +160,7 @@ class Probe:
             body.close()
 
     def _send(self, session: requests.Session) -> tuple[requests.Response, list[tuple[int, str]]]:
-        url, method, data, headers = self._request.url, self._method, self._request.data, dict(self._headers)
+        url, method, data, headers = self._request.url, self._method, self._request.data, self._headers.copy()
         redirects: list[tuple[int, str]] = []
         while True:
             prepared = session.prepare_request(requests.Request(method, url, headers=headers, data=data))
@@ -171,7 +175,8 @@ class Probe:
             old, url = url, urljoin(url, target.encode("latin-1", "replace").decode("utf-8", "replace"))
             redirects.append((response.status_code, url))
             if session.should_strip_auth(old, url):  # type: ignore[no-untyped-call]
-                headers = {name: value for name, value in headers.items() if name.lower() not in _PRIVATE}
+                for name in _PRIVATE:
+                    headers.pop(name, None)
             if response.status_code < 307 and method not in ("GET", "HEAD"):
                 method, data = "GET", None
 

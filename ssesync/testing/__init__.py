@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .answer import Answer
     from .clock import FakeClock
     from .errors import EndOfStream, ScriptError, WaitTimeout
     from .fake_server import FakeSSEServer, RecordedRequest
     from .live import live_stream
-    from .steps import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, Pause, Step, Steps, chunk, chunked, head
+    from .script import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, Answer, Pause, Step, Steps, chunk, chunked, head
     from .stream import OpenStream
     from .wsgi import open_stream
 
@@ -41,29 +40,18 @@ __all__ = [
     "open_stream",
 ]
 
-_LAZY = {
-    "CHUNKED": "steps",
-    "FIN": "steps",
-    "HOLD": "steps",
-    "LAST_CHUNK": "steps",
-    "RST": "steps",
-    "Answer": "answer",
-    "EndOfStream": "errors",
-    "FakeClock": "clock",
-    "FakeSSEServer": "fake_server",
-    "OpenStream": "stream",
-    "Pause": "steps",
-    "RecordedRequest": "fake_server",
-    "ScriptError": "errors",
-    "Step": "steps",
-    "Steps": "steps",
-    "WaitTimeout": "errors",
-    "chunk": "steps",
-    "chunked": "steps",
-    "head": "steps",
-    "live_stream": "live",
-    "open_stream": "wsgi",
-}
+_MODULES = {
+    "clock": ("FakeClock",),
+    "errors": ("EndOfStream", "ScriptError", "WaitTimeout"),
+    "fake_server": ("FakeSSEServer", "RecordedRequest"),
+    "live": ("live_stream",),
+    "script": (
+        "CHUNKED", "FIN", "HOLD", "LAST_CHUNK", "RST", "Answer", "Pause", "Step", "Steps", "chunk", "chunked", "head",
+    ),
+    "stream": ("OpenStream",),
+    "wsgi": ("open_stream",),
+}  # fmt: skip
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,28 +1,29 @@
-"""FakeSSEServer: a real server on real sockets that answers what a test tells it to, faults included."""
+"""FakeSSEServer: a real server on real sockets that answers what a test has scripted, faults included."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.parser import HeaderParser
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from ..cancel import CancelToken
 from ..event import Event
-from ..locks import Waiters, make_lock
+from ..locks import Waiters
 from ..wire.chunked import ChunkDecoder
 from ..wire.encoder import encode
 from ..wire.http import get_last_event_id
-from .answer import Answer
 from .errors import ScriptError, WaitTimeout
-from .steps import FIN, RST, Pause, Step, Steps, head
+from .script import FIN, RST, Answer, Pause, Step, Steps, head
 
 __all__ = ["FakeSSEServer", "RecordedRequest"]
 
@@ -55,9 +56,10 @@ class RecordedRequest:
         return get_last_event_id(self.headers)
 
     def json(self) -> Any:
-        """The body, decoded as JSON.
+        """Decode the body as JSON.
 
-        :raises ValueError: it is none.
+        :return: the object.
+        :raises ValueError: it is no JSON.
         """
         return json.loads(self.body)
 
@@ -78,15 +80,15 @@ class FakeSSEServer:
             assert [request.last_event_id for request in server.requests] == ["", "2", "2", "3"]
 
     Each request gets the next of the answers that :meth:`answer` has added and whose ``when`` it meets. Where none is
-    left it is played the script, and without one it is answered 204, which tells the client of an event stream not
-    to come back.
+    left it is answered by the script, and without a script with 204, which tells the client of an event stream not
+    to reconnect.
 
     Each connection is served on a thread of its own. Every method may be called from any thread, :meth:`close` also
     from a signal handler; an answer that is added while a client waits for the connection to be accepted is still in
     time.
 
-    :param script: what to play to requests for which no answer was added: an :class:`Answer` or its steps, played to
-        each of them, or a function that makes them from the :class:`RecordedRequest`.
+    :param script: the answer to requests for which none was added: an :class:`Answer` or its steps, or a function that
+        makes them from the :class:`RecordedRequest`.
     :param tls: serve https with this context's certificate.
     :param port: the port to listen on; a free one by default.
     :param patience: seconds that a script waits for a test's signal before that is an error.
@@ -100,7 +102,9 @@ class FakeSSEServer:
         port: int = 0,
         patience: float = 20.0,
     ) -> None:
-        self._answers = _Answers(script)
+        self._script = script
+        # Answers that were added, for which requests they are, and one item for each request that may still have them.
+        self._queue: list[tuple[Steps, Callable[[RecordedRequest], object] | None, Iterator[int]]] = []
         self._tls = tls
         self._port_option = port
         self._patience = patience
@@ -133,28 +137,42 @@ class FakeSSEServer:
         times: int | None = 1,
         **options: Any,
     ) -> Answer:
-        """Add an answer, to be filled by its own methods; the options are those of :class:`Answer`.
+        """Add an answer, to be filled by its own methods.
 
+        :param status: as for :class:`Answer`.
         :param when: only for requests for which this is true: ``lambda request: request.path == "/login"``, or
             ``lambda request: request.connection == 1``.
         :param times: to how many requests it is given; ``None``: to all that come.
+        :param options: the other parameters of :class:`Answer`.
+        :return: the answer.
         """
         return self.add(Answer(status, **options), when=when, times=times)
 
     def add(
         self, answer: Answer, *, when: Callable[[RecordedRequest], object] | None = None, times: int | None = 1
     ) -> Answer:
-        """Add an answer that was made before. As :meth:`answer`."""
-        self._answers.add(answer, when, times)
+        """Add an answer that was made before.
+
+        :param answer: the answer.
+        :param when: as for :meth:`answer`.
+        :param times: as for :meth:`answer`.
+        :return: the answer.
+        """
+        self._add(answer, when, times)
         return answer
 
     def drop(self, *, rst: bool = False, times: int | None = 1) -> None:
-        """Have the next request get no answer: its connection ends before the first byte of one."""
-        self._answers.add([RST if rst else FIN], None, times)
+        """Give the next request no answer: its connection ends before the first byte of one.
+
+        :param rst: as for :meth:`Answer.drop`.
+        :param times: as for :meth:`answer`.
+        """
+        self._add([RST if rst else FIN], None, times)
 
     def start(self) -> FakeSSEServer:
         """Begin to listen. The ``with`` statement does so.
 
+        :return: the server.
         :raises OSError: the port is taken.
         :raises RuntimeError: it was started before.
         """
@@ -196,8 +214,11 @@ class FakeSSEServer:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def wait_for_requests(self, count: int, timeout: float = 20.0) -> list[RecordedRequest]:
-        """Wait until ``count`` requests have come, for ``timeout`` seconds at most; all that have.
+        """Wait until ``count`` requests have come.
 
+        :param count: how many.
+        :param timeout: seconds to wait at most.
+        :return: all requests that have come.
         :raises WaitTimeout: fewer came. The message lists them.
         """
         if not self._came.wait(lambda: len(self.requests) >= count, timeout):
@@ -206,8 +227,9 @@ class FakeSSEServer:
         return list(self.requests)
 
     def wait_for_client_left(self, timeout: float = 20.0) -> None:
-        """Wait until a client has ended a connection, for ``timeout`` seconds at most. Each is waited for once.
+        """Wait until a client has ended a connection. Each call waits for another one.
 
+        :param timeout: seconds to wait at most.
         :raises WaitTimeout: none has.
         """
         if not self.client_left.acquire(timeout=timeout):
@@ -220,6 +242,21 @@ class FakeSSEServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(quiet=error is not None)
+
+    def _add(self, steps: Steps, when: Callable[[RecordedRequest], object] | None, times: int | None) -> None:
+        self._queue.append((steps, when, itertools.count() if times is None else iter(range(times))))
+
+    def _steps_for(self, request: RecordedRequest) -> Steps:
+        # next() of these iterators is one step of the interpreter: the threads that serve need no lock, which a test's
+        # thread could hold while a signal handler has interrupted it.
+        added = (
+            steps
+            for steps, when, uses in self._queue.copy()
+            if (when is None or when(request)) and next(uses, None) is not None
+        )
+        steps = next(added, Answer(204) if self._script is None else self._script)
+        steps = steps(request) if callable(steps) else steps
+        return steps.steps(head_only=request.method == "HEAD") if isinstance(steps, Answer) else steps
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name="ssesync-fake-server", daemon=True)
@@ -251,7 +288,7 @@ class FakeSSEServer:
                 while (request := _read_request(connection, reader, number)) is not None:
                     self.requests.append(request)
                     self._came.wake()
-                    if not self._play(connection, self._answers.steps_for(request)):
+                    if not self._play(connection, self._steps_for(request)):
                         return
             self.client_left.release()
         except OSError:
@@ -263,7 +300,7 @@ class FakeSSEServer:
             connection.close()
 
     def _play(self, connection: socket.socket, steps: Steps) -> bool:
-        """Whether the connection may have another request."""
+        """Send the steps. Returns whether the connection may have another request."""
         for step in steps:
             if isinstance(step, (bytes, Event)):
                 connection.sendall(step if isinstance(step, bytes) else encode(step))
@@ -281,7 +318,7 @@ class FakeSSEServer:
                 return False
             elif step is Step.HOLD:
                 if connection.recv(1):
-                    raise ScriptError("the client speaks while the script holds the connection")
+                    raise ScriptError("the client sends bytes while the script holds the connection")
                 self.client_left.release()
                 return False
             else:
@@ -289,7 +326,7 @@ class FakeSSEServer:
         return True
 
     def _wait(self, step: threading.Event | threading.Semaphore) -> bool:
-        """Whether the signal came before the server's end."""
+        """Wait for a signal. Returns whether it came before the server's end."""
         wait = step.wait if isinstance(step, threading.Event) else lambda timeout: step.acquire(timeout=timeout)
         end = time.monotonic() + self._patience
         while not wait(0.05):
@@ -298,48 +335,6 @@ class FakeSSEServer:
             if time.monotonic() > end:
                 raise ScriptError(f"the signal that a script waits for did not come within {self._patience:g} s")
         return True
-
-
-@dataclass(eq=False)
-class _Queued:
-    steps: Steps
-    when: Callable[[RecordedRequest], object] | None
-    times: int | None
-
-
-class _Answers:
-    """The answers that were added, and the script for requests that none of them is for."""
-
-    def __init__(self, script: Script | Steps | None) -> None:
-        self._script = script
-        self._queue: list[_Queued] = []
-        # The threads that serve take no lock that a test's thread can hold: a signal handler may have interrupted it.
-        self._lock = make_lock("testing.fake_server")
-
-    def add(self, steps: Steps, when: Callable[[RecordedRequest], object] | None, times: int | None) -> None:
-        self._queue.append(_Queued(steps, when, times))
-
-    def steps_for(self, request: RecordedRequest) -> Steps:
-        matching = (each for each in self._queue.copy() if each.when is None or each.when(request))
-        chosen = next((each for each in matching if self._use(each)), None)
-        if chosen is not None:
-            steps = chosen.steps
-        elif self._script is None:
-            steps = Answer(204)
-        else:
-            steps = self._script(request) if callable(self._script) else self._script
-        return steps.steps(head_only=request.method == "HEAD") if isinstance(steps, Answer) else steps
-
-    def _use(self, queued: _Queued) -> bool:
-        """Count one more request that gets this answer. Returns whether it may have it."""
-        with self._lock:
-            if queued.times is None:
-                return True
-            queued.times -= 1
-            if queued.times <= 0:
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(queued)
-            return queued.times >= 0
 
 
 def _read_request(connection: socket.socket, reader: BinaryIO, number: int) -> RecordedRequest | None:
@@ -352,15 +347,12 @@ def _read_request(connection: socket.socket, reader: BinaryIO, number: int) -> R
             raise ScriptError("the client sends no end of its headers")
         if not line.endswith(b"\n"):
             return None
-    first, *fields = received.decode("latin-1").replace("\r\n", "\n").split("\n")
-    parts = first.split(" ")
+    first, _, fields = received.decode("latin-1").partition("\n")
+    parts = first.rstrip("\r").split(" ")
     if len(parts) != 3:
-        raise ScriptError(f"the client does not speak HTTP: {first[:80]!r}")
-    headers: dict[str, str] = {}
-    for field in fields[:-2]:
-        name, _, value = field.partition(":")
-        name, value = name.strip(" \t").lower(), value.strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        raise ScriptError(f"the client does not speak HTTP: {first.rstrip()[:80]!r}")
+    message = HeaderParser().parsestr(fields)
+    headers = {each.lower(): ", ".join(map(str.strip, message.get_all(each, ()))) for each in message}
     if headers.get("expect", "").lower() == "100-continue":
         connection.sendall(head(status="100 Continue", content_type=None))
     return RecordedRequest(parts[0], parts[1], headers, _read_body(reader, headers), number)

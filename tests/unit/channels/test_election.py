@@ -20,8 +20,7 @@ import pytest
 from ssesync import BrokerUnavailable, Subscription, open_broker
 from ssesync.channels import election as module
 from ssesync.channels.election import LeaderElection
-from ssesync.testing import Answer, FakeSSEServer, Pause, RecordedRequest, Steps
-from ssesync.testing.steps import chunk
+from ssesync.testing import Answer, FakeSSEServer, Pause, RecordedRequest, Steps, chunk
 from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[3]

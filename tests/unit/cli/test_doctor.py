@@ -36,7 +36,7 @@ def test_a_stream_as_it_should_be_has_no_problem(server: FakeSSEServer):
     report, findings, status = doctor(server.url, "--seconds", "20", "--head")
     assert (status, problems(findings)) == (0, set())
     assert {name for name, (level, _) in findings.items() if level == "advice"} == set()
-    assert findings["Event IDs"] == ("ok", "2 of 2 events; asked to go on behind '1', the stream does")
+    assert findings["Event IDs"] == ("ok", "2 of 2 events; asked to resume after '1', the stream does")
     assert findings["HEAD"] == ("ok", "200 OK")
     assert findings["retry:"] == ("ok", "2,000 ms")
     assert findings["Framing"] == ("ok", "chunked")
@@ -136,7 +136,7 @@ def test_a_stream_that_begins_again_for_who_resumes_is_a_problem(server: FakeSSE
     server.answer(times=None).event("a", id=1).stall()
     answer.wait_for(server.client_left).wait_for(server.client_left)
     _, findings, _ = doctor(server.url, "--seconds", "20")
-    seen = "2 of 2 events; asked to go on behind '1', the stream begins again with '1'"
+    seen = "2 of 2 events; asked to resume after '1', the stream begins again with '1'"
     assert findings["Event IDs"] == ("problem", seen)
 
 
@@ -262,7 +262,7 @@ def test_several_media_types_are_a_piece_of_advice(lines: list[str], server: Fak
     server.answer(times=None, headers=headers, content_type="").event("a").stall()
     _, findings, status = doctor(server.url, "--seconds", "1")
     assert status == 0
-    assert findings["Media type"] == ("advice", f"said more than once: {', '.join(lines)}")
+    assert findings["Media type"] == ("advice", f"sent more than once: {', '.join(lines)}")
 
 
 def test_an_interim_answer_is_no_news(server: FakeSSEServer):

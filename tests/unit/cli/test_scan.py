@@ -131,7 +131,7 @@ def test_keep_alives_are_judged_by_the_silence_before_them(
             False,
             ("advice", "2 times 5 events or more came at once after about 5.0 s"),
         ),
-        ([(0, EVENT)], 10, False, ("unknown", "too little came to tell")),
+        ([(0, EVENT)], 10, False, ("unknown", "too few events came")),
     ],
 )
 def test_buffers_are_known_by_what_only_they_do(

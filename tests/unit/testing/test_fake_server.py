@@ -337,7 +337,7 @@ def test_waiting_for_requests_tells_those_that_came(server: FakeSSEServer, sessi
 @pytest.mark.parametrize(
     ("script", "asked", "message"),
     [
-        ([HOLD], b"GET / HTTP/1.1\r\n\r\n", "speaks while the script holds"),
+        ([HOLD], b"GET / HTTP/1.1\r\n\r\n", "sends bytes while the script holds"),
         ([head(), "text"], b"GET / HTTP/1.1\r\n\r\n", "no step of type str: 'text'"),
         ([threading.Event()], b"GET / HTTP/1.1\r\n\r\n", "the signal .* did not come within 0.2 s"),
         ([], b"hello\r\n\r\n", "does not speak HTTP: 'hello'"),

@@ -10,8 +10,7 @@ import pytest
 import requests
 
 from ssesync import Backoff, EventSource, IdleTimeout, RetriesExhausted, SettingsError, StatusError
-from ssesync.testing import Answer, FakeClock, FakeSSEServer, Pause, RecordedRequest, chunk, head
-from ssesync.testing.steps import CHUNKED
+from ssesync.testing import CHUNKED, Answer, FakeClock, FakeSSEServer, Pause, RecordedRequest, chunk, head
 
 from .following import PATIENCE, Following, Log, data_of, in_turn, source_of
 

@@ -1,32 +1,104 @@
-"""Answer: what a :class:`FakeSSEServer` sends to one request, step by step."""
+"""What a :class:`FakeSSEServer` sends to a request: steps, and :class:`Answer`, which makes them."""
 
 from __future__ import annotations
 
 import http
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import pairwise
 from typing import Any, Literal
 
 from ..event import Event
+from ..wire.chunked import LAST_CHUNK, to_chunk
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .errors import ScriptError
-from .steps import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, Pause, Step, chunk, head
 
-__all__ = ["Answer"]
+__all__ = [
+    "CHUNKED",
+    "FIN",
+    "HOLD",
+    "LAST_CHUNK",
+    "RST",
+    "Answer",
+    "Pause",
+    "Step",
+    "Steps",
+    "chunk",
+    "chunked",
+    "head",
+]
 
-Framing = Literal["chunked", "length", "close", "http/1.0"]
+
+class Step(Enum):
+    """What a script does besides sending."""
+
+    FIN = auto()
+    """End the connection in order."""
+    RST = auto()
+    """Cut the connection: the client's reads fail with ``ECONNRESET``."""
+    HOLD = auto()
+    """Stall: keep the connection open in silence until the client leaves or the server is closed."""
+
+
+FIN, RST, HOLD = Step.FIN, Step.RST, Step.HOLD
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A step that waits, in real time. It ends early when the server is closed."""
+
+    seconds: float
+    """How long."""
+
+
 _Signal = threading.Event | threading.Semaphore
 
+#: The steps of one answer: ``bytes`` are sent as they are, an :class:`ssesync.Event` is encoded, a ``threading.Event``
+#: or ``Semaphore`` is waited for (the test's handshake); :class:`Pause`, ``FIN``, ``RST`` and ``HOLD`` do what their
+#: names say.
+Steps = Iterable[bytes | Event | threading.Event | threading.Semaphore | Pause | Step]
 
-class _Unframed:
-    """Bytes that are no part of the body, as far as its framing goes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+#: The header of a chunked body.
+CHUNKED = "Transfer-Encoding: chunked"
 
 
-_Item = bytes | _Signal | Pause | Step | _Unframed
+def head(
+    *headers: str, status: str = "200 OK", content_type: str | None = "text/event-stream", version: str = "1.1"
+) -> bytes:
+    """Encode a status line and headers, with the empty line that ends them.
+
+    :param headers: whole header lines, ``"Retry-After: 1"``.
+    :param status: number and reason.
+    :param content_type: the media type; ``None`` sends none.
+    :param version: of HTTP.
+    :return: the bytes.
+    """
+    lines = [f"HTTP/{version} {status}", *([f"Content-Type: {content_type}"] if content_type else []), *headers]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """Encode one chunk of a chunked body (RFC 9112, section 7.1).
+
+    :param data: the chunk's data.
+    :return: the bytes.
+    """
+    return to_chunk(data)
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """Encode a whole chunked body.
+
+    :param pieces: the data of each chunk.
+    :return: the bytes, with the last chunk.
+    """
+    return b"".join(map(chunk, pieces)) + LAST_CHUNK
+
+
+class _Unframed(bytes):
+    """Bytes that do not count as part of the body."""
 
 
 class Answer:
@@ -47,7 +119,7 @@ class Answer:
     :param body: a whole body in one piece: text is UTF-8. The same as :meth:`raw` first thing.
     :param retry_after: the ``Retry-After`` header: seconds, or a date as HTTP writes it.
     :param location: the ``Location`` header.
-    :param framing: how the body travels: ``"chunked"``, one chunk for each piece; ``"length"``, with its
+    :param framing: how the body is framed: ``"chunked"``, one chunk for each piece; ``"length"``, with its
         ``Content-Length``; ``"close"``, to the end of the connection; ``"http/1.0"``, the same in an answer of that
         version. By default chunked for 200, else by length. 204 and 304 have no body.
     """
@@ -61,7 +133,7 @@ class Answer:
         body: str | bytes = b"",
         retry_after: float | str | None = None,
         location: str | None = None,
-        framing: Framing | None = None,
+        framing: Literal["chunked", "length", "close", "http/1.0"] | None = None,
     ) -> None:
         self._status = _with_reason(status)
         number = int(self._status[:3])
@@ -73,13 +145,12 @@ class Answer:
         if location is not None:
             self._headers.append(("Location", location))
         self._content_type = content_type
-        self._items: list[_Item] = []
+        self._items: list[bytes | _Signal | Pause | Step] = []
         self._splits: set[int] = set()
         self._every = 0
         self._pause = 0.0
-        self._cut: tuple[int, bool] | None = None
-        if body:
-            self.raw(body)
+        self._cut: tuple[int, Step] | None = None
+        self.raw(body)
 
     def event(
         self,
@@ -90,8 +161,10 @@ class Answer:
         retry: int | None = None,
         comment: str | None = None,
     ) -> Answer:
-        """Send an event: an :class:`ssesync.Event`, or the fields of one.
+        """Send an event.
 
+        :param data: an :class:`ssesync.Event`, or the data of one. The other parameters are its other fields.
+        :return: the answer.
         :raises EventError: a field that no event stream can carry.
         """
         if not isinstance(data, Event):
@@ -99,74 +172,89 @@ class Answer:
         return self.raw(encode(data))
 
     def events(self, *events: Event | str) -> Answer:
-        """Send several events; text is an event's data."""
+        """Send several events.
+
+        :param events: the events; text is an event's data.
+        :return: the answer.
+        """
         for event in events:
             self.event(event)
         return self
 
     def json(self, obj: Any, *, type: str | None = None, id: str | int | None = None) -> Answer:
-        """Send an event with ``obj`` as JSON."""
+        """Send an event with ``obj`` as JSON. Returns the answer."""
         return self.event(Event.from_json(obj, type=type, id=id))
 
     def comment(self, text: str) -> Answer:
-        """Send a comment."""
+        """Send a comment. Returns the answer."""
         return self.raw(encode_comment(text))
 
     def keep_alive(self) -> Answer:
-        """Send the comment that servers send so that the connection is not taken for dead."""
+        """Send the comment with which servers keep a silent connection alive. Returns the answer."""
         return self.raw(KEEP_ALIVE)
 
     def retry(self, milliseconds: int | str) -> Answer:
-        """Send a reconnection time; text is sent as it is, proper or not."""
+        """Send a reconnection time; text is sent as it is, valid or not. Returns the answer."""
         return self.raw(f"retry: {milliseconds}\n")
 
     def raw(self, data: bytes | str) -> Answer:
-        """Send bytes of the body as they are, however wrong; text is UTF-8. A chunk of their own where it has any."""
-        data = data.encode() if isinstance(data, str) else data
-        if data:
-            self._items.append(data)
-        return self
+        """Send bytes of the body as they are, however wrong; where the body is chunked, as a chunk of their own.
+
+        :param data: the bytes; text is UTF-8.
+        :return: the answer.
+        """
+        data = data.encode() if isinstance(data, str) else bytes(data)
+        return self._add(data) if data else self
 
     def unframed(self, data: bytes) -> Answer:
-        """Send bytes past the body's framing: a broken chunk size, say."""
-        self._items.append(_Unframed(data))
-        return self
+        """Send bytes outside the body's framing, such as a broken chunk size. Returns the answer."""
+        return self._add(_Unframed(data))
 
     def wait_for(self, signal: _Signal) -> Answer:
-        """Wait for a ``threading.Event``, or take one of a ``threading.Semaphore``, before going on.
+        """Wait for a signal of the test before going on. It has to come within the server's ``patience``.
 
-        It has to come within the server's ``patience``.
+        :param signal: a ``threading.Event``, or a ``threading.Semaphore``, of which one is acquired.
+        :return: the answer.
         """
-        self._items.append(signal)
-        return self
+        return self._add(signal)
 
     def pause(self, seconds: float) -> Answer:
-        """Wait, in real time."""
-        self._items.append(Pause(seconds))
-        return self
+        """Wait, in real time. Returns the answer."""
+        return self._add(Pause(seconds))
 
     def stall(self) -> Answer:
-        """Say nothing more, and keep the connection open until the client leaves or the server is closed."""
-        self._items.append(HOLD)
-        return self
+        """Send nothing more, and keep the connection open until the client leaves or the server is closed.
+
+        :return: the answer.
+        """
+        return self._add(HOLD)
 
     def drop(self, *, rst: bool = False) -> Answer:
-        """End the connection here, in the middle of the body: in order (FIN), or as if the server had died (RST).
+        """End the connection here, in the middle of the body.
 
-        With RST, what the client has not received by then may be lost; over the loopback nothing is in practice.
+        :param rst: cut it, as if the server had died (RST), instead of ending it in order (FIN). What the client has
+            not received by then may be lost; over the loopback nothing is in practice.
+        :return: the answer.
         """
-        self._items.append(RST if rst else FIN)
-        return self
+        return self._add(RST if rst else FIN)
 
     def cut(self, at: int, *, rst: bool = False) -> Answer:
-        """End the connection when exactly ``at`` bytes of the body were sent, wherever that is. As :meth:`drop`."""
-        self._cut = (at, rst)
+        """End the connection when exactly ``at`` bytes of the body were sent, wherever that is.
+
+        :param at: the number of bytes.
+        :param rst: as for :meth:`drop`.
+        :return: the answer.
+        """
+        self._cut = at, RST if rst else FIN
         return self
 
     def split(self, *offsets: int, every: int = 0, pause: float = 0.01) -> Answer:
-        """Send the body in pieces, cut at these offsets of it, and every so many bytes.
+        """Send the body in pieces.
 
+        :param offsets: cut it at these offsets.
+        :param every: cut it every so many bytes too.
         :param pause: seconds between two pieces. What is sent without any may reach the client in one piece.
+        :return: the answer.
         """
         self._splits |= set(offsets)
         self._every = every
@@ -177,22 +265,21 @@ class Answer:
         return self.steps()
 
     def steps(self, *, head_only: bool = False) -> Iterator[Any]:
-        """The single steps (see ``Steps``).
+        """Make the single steps (see ``Steps``).
 
         :param head_only: without the body, as HEAD is answered.
+        :return: an iterator over the steps.
         :raises ScriptError: the body ends before the place where it was to be cut.
         """
         yield self._head()
         if head_only or self._bodyless:
             return
         at = 0
-        end, rst = self._cut or (None, False)
+        end, last = self._cut or (None, FIN)
         for item in self._items:
             if at == end:
                 break
-            if isinstance(item, _Unframed):
-                yield item.data
-            elif isinstance(item, bytes):
+            if type(item) is bytes:
                 data = item if end is None else item[: end - at]
                 yield from self._pieces(data, at)
                 at += len(data)
@@ -200,14 +287,16 @@ class Answer:
                 yield item
                 if isinstance(item, Step):
                     return
-        if end is not None:
-            if at < end:
-                raise ScriptError(f"the body was to be cut at byte {end:,}, but has {at:,}")
-            yield RST if rst else FIN
+        if end is not None and at < end:
+            raise ScriptError(f"the body was to be cut at byte {end:,}, but has {at:,}")
+        if end is not None or self._framing in ("close", "http/1.0"):
+            yield last
         elif self._framing == "chunked":
             yield LAST_CHUNK
-        elif self._framing != "length":
-            yield FIN
+
+    def _add(self, *items: bytes | _Signal | Pause | Step) -> Answer:
+        self._items += items
+        return self
 
     def _pieces(self, data: bytes, offset: int) -> Iterator[bytes | Pause]:
         cuts = {cut - offset for cut in self._splits}
@@ -221,18 +310,17 @@ class Answer:
 
     def _head(self) -> bytes:
         headers = [f"{name}: {value}" for name, value in self._headers]
-        given = {name.lower() for name, _ in self._headers}
-        body = sum(len(item) for item in self._items if isinstance(item, bytes))
+        content_type = self._content_type
         if not self._bodyless:
             if self._framing == "chunked":
                 headers.append(CHUNKED)
             elif self._framing == "length":
-                headers.append(f"Content-Length: {body}")
+                size = sum(len(item) for item in self._items if type(item) is bytes)
+                headers.append(f"Content-Length: {size}")
             else:
                 headers.append("Connection: close")
-        content_type = self._content_type
-        if content_type is None and "content-type" not in given and not self._bodyless:
-            content_type = "text/event-stream" if self._status.startswith("200") else "text/plain; charset=utf-8"
+            if content_type is None and not any(name.lower() == "content-type" for name, _ in self._headers):
+                content_type = "text/event-stream" if self._status.startswith("200") else "text/plain; charset=utf-8"
         version = "1.0" if self._framing == "http/1.0" else "1.1"
         return head(*headers, status=self._status, content_type=content_type, version=version)
 

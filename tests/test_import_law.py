@@ -142,7 +142,15 @@ def test_a_part_of_the_core_imports_only_what_lies_below_it(path: Path) -> None:
 KNOW_EACH_OTHER = (
     {"errors", "event"},
     {"server.factory", "server.producer", "server.spec"},
-    {"detached.broadcast", "detached.connection", "detached.connections", "detached.disconnecting", "detached.source"},
+    {"server.detaching", "server.ending", "server.source"},
+    {
+        "detached.broadcast",
+        "detached.connection",
+        "detached.connections",
+        "detached.disconnecting",
+        "detached.group",
+        "detached.source",
+    },
     {"channels.answer", "channels.broker"},
 )
 

@@ -18,8 +18,9 @@ from ..wire.chunked import to_chunk
 from ..wire.encoder import KEEP_ALIVE
 from .accounting import NOTHING, Totals
 from .connection import Connection
+from .group import check_transition
 from .source import Numbered, Position, Source, Subscriber
-from .state import OVER, RUNNING, TRANSITIONS, State
+from .state import OVER, RUNNING, State
 
 if TYPE_CHECKING:
     from .connections import Connections
@@ -81,8 +82,7 @@ class BroadcastGroup:
         :raises RuntimeError: this state can't follow the one that the client is in.
         """
         before, fd = connection.state, connection.fd
-        if state not in TRANSITIONS[before]:
-            raise RuntimeError(f"a detached connection can't go from {before.value!r} to {state.value!r}")
+        check_transition(before, state)
         if before is State.IN_SYNC:
             del self._in_sync[fd]
             self._raw.discard(fd)

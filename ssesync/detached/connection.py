@@ -23,8 +23,8 @@ from .sending import AGAIN, PIECE, Unsent
 from .state import OVER, State
 
 if TYPE_CHECKING:
-    from .broadcast import BroadcastGroup
     from .connections import Connections
+    from .group import Group
 
 __all__ = ["Connection", "Handover", "Record"]
 
@@ -44,7 +44,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, connections: Connections, handover: Handover, group: BroadcastGroup, record: Record, registration: Any
+        self, connections: Connections, handover: Handover, group: Group, record: Record, registration: Any
     ) -> None:
         self._connections = connections
         self.fd = handover.fd
@@ -260,24 +260,36 @@ class Connection:
         self.group.move(self, State.ENDING)
         if rest:
             self.give(rest, events)
-        if not self.closed and self.put(self._framed(last)):
+        wire = self._framed(last, reason)
+        if not self.closed and (self.put(wire) if wire else self.unsent is None):
             self._close(reason)
 
-    def _framed(self, last: bytes) -> bytes:
+    def _framed(self, last: bytes, reason: CloseReason) -> bytes:
         if not self.handover.chunked:
             return last
-        return to_chunk(last) + (LAST_CHUNK if self.handover.orderly else b"")
+        return (to_chunk(last) if last else b"") + (LAST_CHUNK if self.is_orderly(reason) else b"")
+
+    def is_orderly(self, reason: CloseReason) -> bool:
+        """Whether the response may end as a complete one does.
+
+        :param reason: why it ends.
+        """
+        return self.handover.orderly
+
+    def _final_reason(self, reason: CloseReason) -> CloseReason:
+        """Why the stream has ended, where the connection is closed for this reason."""
+        return reason
 
     def _close(self, reason: CloseReason) -> None:
         # Neither its head nor its trailer is to be ended by anything more.
         is_silent = self.state in (State.ARRIVING, State.ENDING)
         self._connections.unwatch(self)
-        self._reason = reason
+        self._reason = why = self._final_reason(reason)
         # Before all that may fail: nothing is sent to the descriptor any more.
         self.group.move(self, State.CLOSED)
         logged(lambda: self._disconnect(reason, is_silent))
         logged(lambda: self.group.left(self))
-        logged(lambda: self.record.ended(self, reason, self.stats))
+        logged(lambda: self.record.ended(self, why, self.stats))
         self._connections.forget(self)
 
     def _disconnect(self, reason: CloseReason, is_silent: bool) -> None:

@@ -24,8 +24,8 @@ from ..executor import Executor, callers, logged
 from ..reactor import Reactor, Timer, reactor
 from ..server.cutting import unacknowledged
 from ..server.liveness import lifetime_of
-from .broadcast import BroadcastGroup
 from .connection import Connection
+from .group import Group
 from .sending import make_send, make_send_to_all
 from .state import State
 
@@ -55,7 +55,9 @@ class Connections:
         self.send_to_all = make_send_to_all()
         self._callback = self._on_event  # one bound method for all descriptors: each takes 64 bytes
         self._open: dict[int, Connection] = {}
-        self._groups: dict[BroadcastGroup, None] = {}
+        self._groups: dict[Group, None] = {}
+        #: The group of all clients with sources of their own, once there was one.
+        self.feeds: Group | None = None
         self._lifetimes: dict[Connection, Timer] = {}
         self._readers = Executor(_READERS, "ssesync-reader")
         self._callers = callers()
@@ -75,6 +77,13 @@ class Connections:
     def run_in_executor(self, call: Call) -> None:
         """Call users' code, on a thread on which it may take its time. What it raises is logged."""
         self._callers.submit(call)
+
+    def call_later(self, seconds: float, call: Call) -> Timer:
+        """Call on the reactor's thread at the first tick that is so many seconds from now.
+
+        :return: what cancels that.
+        """
+        return self._reactor.call_later(seconds, call)
 
     def drain(self, last: bytes = b"") -> None:
         """End all streams cleanly, and those that are still to come. Waits until they have ended and ``on_close`` has
@@ -123,7 +132,7 @@ class Connections:
         del self._open[connection.fd]
         self._set_if_empty()
 
-    def discard(self, group: BroadcastGroup) -> None:
+    def discard(self, group: Group) -> None:
         """A group has no more clients."""
         self._groups.pop(group, None)
 

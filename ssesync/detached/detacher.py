@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..server.detaching import Handover, Record
+from ..server.ending import Ending
+from ..server.source import Source
 from ..settings import Settings
+from .feed import Feed, feed
 from .handover import SocketTakeover, takeover_of
 from .last_answer import LastAnswer
 
@@ -22,3 +26,7 @@ class SocketDetacher:
     def last_answer_of(self, environ: Mapping[str, Any], settings: Settings, body: bytes) -> SocketTakeover | None:
         """See :func:`ssesync.server.detaching.last_answer_of`."""
         return takeover_of(environ, settings, body, LastAnswer)
+
+    def feed(self, source: Source, handover: Handover, record: Record, ending: Ending) -> Feed:
+        """See :func:`ssesync.server.detaching.feed`."""
+        return feed(source, handover, record, ending)

@@ -27,8 +27,8 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
     :param is_silent: send nothing before the end: no head was sent, or the trailer was.
     :return: what the caller is to close when the client has acknowledged what was sent, which resets the connection.
     """
-    handover = connection.handover
-    if reason is CloseReason.CLIENT_GONE and (handover.orderly or handover.chunked):
+    ends_by_fin = connection.handover.chunked or connection.is_orderly(reason)
+    if reason is CloseReason.CLIENT_GONE and ends_by_fin:
         # Thousands may leave at once, and each system call beyond this one releases the interpreter's lock.
         os.close(connection.fd)
         return None
@@ -42,7 +42,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
         if not (is_silent or connection.waits or reason in ABSENT):
             end = _end(connection, reason)
             send(connection.fd, end, len(end))
-        if not connection.waits and (handover.orderly or handover.chunked):
+        if not connection.waits and ends_by_fin:
             handle.shutdown(socket.SHUT_WR)
             drop_rest(handle)
         else:
@@ -60,7 +60,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
 def _end(connection: Connection, reason: CloseReason) -> bytes:
     """The end of a response that is ended between two events."""
     handover = connection.handover
-    if handover.orderly:
+    if connection.is_orderly(reason):
         return LAST_CHUNK if handover.chunked else b""
     event = encode_error(handover.settings, reason, None, handover.name, call=False)
     return to_chunk(event) if handover.chunked else event

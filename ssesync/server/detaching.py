@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
 from ..settings import Settings
 from .stats import StreamStats
+
+if TYPE_CHECKING:
+    from .ending import Ending
+    from .source import Source
 
 __all__ = [
     "Detached",
@@ -23,6 +27,7 @@ __all__ = [
     "Record",
     "Served",
     "Takeover",
+    "feed",
     "last_answer_of",
     "register_detacher",
     "takeover_of",
@@ -154,6 +159,9 @@ class Detacher(Protocol):
     def last_answer_of(self, environ: Mapping[str, Any], settings: Settings, body: bytes) -> Takeover | None:
         """See :func:`last_answer_of`."""
 
+    def feed(self, source: Source, handover: Handover, record: Record, ending: Ending) -> Detached:
+        """See :func:`feed`."""
+
 
 _detachers: list[Detacher] = []
 
@@ -179,3 +187,17 @@ def last_answer_of(environ: Mapping[str, Any], settings: Settings, body: bytes) 
     :return: ``None`` where that is not possible or not wanted.
     """
     return _detachers[0].last_answer_of(environ, settings, body) if _detachers else None
+
+
+def feed(source: Source, handover: Handover, record: Record, ending: Ending) -> Detached:
+    """Have a client served without a thread of the server's from now on, with what its own source gives.
+
+    :param source: the stream's, which is open. It is pulled, and closed at the stream's end.
+    :param ending: how the stream ends.
+    :return: what has the client now.
+    :raises OSError: there are no more descriptors. Then nothing has happened.
+    :raises RuntimeError: there can't be another thread, or nothing takes streams away from their servers.
+    """
+    if not _detachers:
+        raise RuntimeError("there is no detacher")
+    return _detachers[0].feed(source, handover, record, ending)

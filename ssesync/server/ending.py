@@ -8,6 +8,7 @@ that is *incomplete* by HTTP's own rules, see ``cutting.py``.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -94,15 +95,18 @@ def finishes(settings: Settings, orderly: bool) -> bool:
 
 
 class Ending:
-    """How one stream ends. All but :meth:`is_orderly` on the thread that serves it.
+    """How one stream ends. :meth:`is_orderly` and :meth:`finishes` are for any thread, the rest is for the one that
+    serves it.
 
     :param environ: the WSGI environ of the request, ``{}`` without one. It is not kept.
+    :param context: what the application's ``error_event`` is called in.
     """
 
-    __slots__ = ("_ended", "_get", "_is_event_source", "_name", "_remains", "_settings", "torn")
+    __slots__ = ("_context", "_ended", "_get", "_is_event_source", "_name", "_remains", "_settings", "torn")
 
-    def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str, context: contextvars.Context) -> None:
         self._settings = settings
+        self._context = context
         self._name = name
         # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
         self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
@@ -140,7 +144,7 @@ class Ending:
         self._ended = True
         if source.error is None and self.is_orderly(source.resumable, reason):
             return make_trailer(self._settings) if reason in _WITH_TRAILER else b""
-        return encode_error(self._settings, reason, source.error, self._name)
+        return self._context.run(encode_error, self._settings, reason, source.error, self._name)
 
     def end_answer(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
         """Have the server's answer end for the source's reason. Nothing else may use the client's socket after this.

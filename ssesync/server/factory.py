@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,9 +19,13 @@ from .source import Detachable, Source, Streamable
 from .writer import Writer, WriterSource
 
 if TYPE_CHECKING:
+    from ..settings import Settings
     from .spec import StreamSpec
 
 __all__ = ["Overload", "SourceFactory", "WriterFunction", "factory_of"]
+
+# Whether streams with a producer are detached as well as subscriptions.
+_PRODUCERS = os.environ.get("SSESYNC_DETACH_PRODUCERS") == "1"
 
 
 class Overload(NamedTuple):
@@ -38,8 +43,6 @@ class SourceFactory(abc.ABC):
 
     #: Whether each request gets a source of its own.
     repeatable = False
-    #: Whether the client can be detached.
-    detachable = False
     #: Whether threads may wait for the stream's end although it was never opened: those that write to it.
     is_live = False
     #: The answer in place of a stream, if there is one.
@@ -51,6 +54,14 @@ class SourceFactory(abc.ABC):
     def make_token(self) -> CancelToken:
         """The token that is set when the stream ends before its producer does."""
         return CancelToken()
+
+    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
+        """Whether the reactor can serve the client, once it has the connection.
+
+        :param settings: the stream's.
+        :param environ: the WSGI environ of the request.
+        """
+        return False
 
     @abc.abstractmethod
     def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
@@ -73,8 +84,10 @@ class Given(SourceFactory):
 
     def __init__(self, source: Source, name: str) -> None:
         super().__init__(name)
-        self.detachable = isinstance(source, Detachable)
         self._source = source
+
+    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
+        return isinstance(self._source, Detachable) or _reads_no_body(environ)
 
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
@@ -98,6 +111,9 @@ class Producer(SourceFactory):
 
     def release(self) -> None:
         """Close what it reads from. The stream has ended; :meth:`run` was called."""
+
+    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
+        return settings.threaded and _reads_no_body(environ)
 
     def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
         kind = ThreadProducer if spec.settings.threaded else InlineProducer
@@ -221,6 +237,12 @@ def factory_of(given: object) -> SourceFactory:
     if callable(given):
         return ItemsFunction(given)
     return Items(given)  # type: ignore[arg-type]  # it is checked
+
+
+def _reads_no_body(environ: Mapping[str, Any]) -> bool:
+    """Whether no producer can read a body from the request's connection once that has left the server."""
+    has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
+    return _PRODUCERS and not has_body
 
 
 def _name_of(function: Callable[..., object]) -> str:

@@ -57,7 +57,7 @@ class DetachedRecord:
         run = callers().submit
         streams.leave(connection, self._key, reason, run)
         stream, on_close, context = self._stream(), self._on_close, self._context
-        if stream is not None:
+        if stream is not None and reason is not CloseReason.DONE:
             stream.cancelled._set(reason, run)
         if on_close is not None and context is not None:
             run(lambda: context.run(call_on_close, connection.name, on_close, reason, stats))

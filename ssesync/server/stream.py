@@ -16,7 +16,7 @@ from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .checks import check_callbacks
 from .closing import Closable
-from .detaching import Detached, Handover, Head, Takeover, takeover_of
+from .detaching import Detached, Handover, Head, Takeover, feed, takeover_of
 from .ending import Ending
 from .environ import counted_address
 from .factory import Overload, WriterFunction, factory_of
@@ -113,7 +113,7 @@ class EventStream(Closable):
         self._context = contextvars.copy_context()
         self._lifecycle = Lifecycle()
         self._output = Output()
-        self._ending = Ending(spec.settings, {}, spec.name)
+        self._ending = Ending(spec.settings, {}, spec.name, self._context)
         self._source: Source | None = None
         self._pull: BlockingPull | None = None
         self._liveness: Liveness | None = None
@@ -188,7 +188,7 @@ class EventStream(Closable):
             )
         self._environ = environ = environ or self._environ or {}
         settings = self.settings
-        self._ending = Ending(settings, environ, self.name)
+        self._ending = Ending(settings, environ, self.name, self._context)
         outer = self._enter()
         try:
             # A signal handler may have closed it since the state was read.
@@ -220,7 +220,7 @@ class EventStream(Closable):
         self._output.preamble = make_preamble(settings, reset_retry=streams.refused_lately)
         key = spec.key(environ) if callable(spec.key) else spec.key
         key = key or counted_address(environ, limited=settings.max_streams_per_key is not None)
-        if spec.factory.detachable:
+        if spec.factory.is_detachable(settings, environ):
             self._takeover = takeover_of(environ, settings, self._output.preamble)
         if not streams.admit(self, key, self._tick, detached=self._takeover is not None):
             return self._refuse("too many event streams", counted=True)
@@ -320,7 +320,7 @@ class EventStream(Closable):
 
     def _send_last(self, source: Source) -> bytes:
         """Send what comes after all events, and then end."""
-        if last := self._context.run(self._ending.last_bytes, source):
+        if last := self._ending.last_bytes(source):
             return self._send(last)
         if self._liveness is not None:
             self._liveness.end()
@@ -333,7 +333,7 @@ class EventStream(Closable):
 
         :return: whether that was possible. Then the server's answer is over, and the stream is not.
         """
-        source = cast(Detachable, self._source)
+        source = cast(Source, self._source)
 
         def give(fd: int, head: Head) -> None:
             orderly = self._ending.is_orderly(source.resumable)
@@ -342,7 +342,10 @@ class EventStream(Closable):
                 fd, head.chunked, head.wire, self.name, self.settings, output.created, output.bytes, orderly
             )
             record = DetachedRecord(self, cast(str, self._admitted), self._spec.on_close, self._context)
-            self._detached = source.detach(handover, record)
+            if isinstance(source, Detachable):
+                self._detached = source.detach(handover, record)
+            else:
+                self._detached = feed(source, handover, record, self._ending)
 
         if takeover.complete(give):
             self._lifecycle.advance(State.DETACHED)

@@ -1,0 +1,266 @@
+"""Feeds: detached clients each of which has a source of its own, such as a producer's thread that fills a mailbox.
+
+The source's threads touch nothing of a client but one flag: ``on_ready`` has the reactor called once, however often it
+is called before the reactor comes to it. The reactor pulls what there is, up to 64 kB, and sends it by one call. While
+the client has still to take some of that nothing more is pulled: so a producer waits for room in its mailbox, and keeps
+the pace of its client, as it does where the server's thread pulls.
+
+A stream means the same here as where its server serves it: the first end counts, what is sent last comes from the same
+:class:`ssesync.server.ending.Ending`, and the events in its figures are those that the source has made.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from ..errors import CloseReason
+from ..server.detaching import Handover, Record
+from ..server.ending import ABSENT, Ending
+from ..server.source import Pending, Pulled, Source
+from ..server.stats import StreamStats
+from ..wire.encoder import KEEP_ALIVE
+from .accounting import NOTHING
+from .connection import Connection
+from .connections import Connections, connections
+from .group import Group, check_transition
+from .sending import PIECE
+from .state import OVER, State
+
+__all__ = ["Feed", "Feeds", "feed"]
+
+
+class Feed(Connection):
+    """One client and its source. Any thread may call what :class:`ssesync.server.detaching.Detached` has, and
+    :meth:`wake`; the rest belongs to the reactor's thread.
+
+    Of the states it has ``IN_SYNC`` while the client has taken all that was sent, and ``DRAINING`` while it has not.
+
+    :param source: it is open. Nothing else pulls from it.
+    :param ending: how the stream ends.
+    """
+
+    __slots__ = ("_ending", "_has_ended", "_source", "_woken")
+
+    def __init__(
+        self,
+        connections: Connections,
+        handover: Handover,
+        group: Group,
+        record: Record,
+        source: Source,
+        ending: Ending,
+    ) -> None:
+        super().__init__(connections, handover, group, record, None)
+        self._source = source
+        self._ending = ending
+        self._woken = False  # the reactor was asked to call flush(), and has not yet
+        self._has_ended = False  # all was pulled
+
+    # Any thread.
+
+    def wake(self) -> None:
+        """Have the reactor's thread pull. The source's ``on_ready``."""
+        if not self._woken:
+            self._woken = True
+            self._connections.call_soon(self.flush)
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """See :class:`Connection`."""
+        return self._reason or self._source.reason
+
+    def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
+        """End at once: what waits is dropped. The producer sees it before this returns."""
+        why = CloseReason(reason)
+        self._source.cancel(why)
+        self._connections.call_soon(lambda: self.abort(why))
+
+    def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
+        """End after what waits, then ``last``, then what the stream's ``Ending`` says."""
+        self._source.stop(reason, last)
+
+    @property
+    def finishes(self) -> bool:
+        """See :class:`Connection`."""
+        return self._ending.finishes(self._source)
+
+    @property
+    def stats(self) -> StreamStats:
+        """See :class:`Connection`. Events are those that the source has made, as of a served stream."""
+        sent = self.sent
+        return StreamStats(
+            self._source.events, sent.bytes, sent.keep_alives, time.monotonic() - self.handover.began
+        )  # fmt: skip
+
+    @property
+    def last_write(self) -> float:
+        """When it was last sent something, on the monotonic clock."""
+        return self.sent.last
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """How many writes and bytes wait in the source."""
+        return self._source.pending
+
+    # The reactor's thread.
+
+    def begin(self, head: bytes) -> None:
+        """Serve the client from now on, beginning with the head."""
+        self._connections.register(self, head)
+        if self.state is State.OPENING:
+            self.group.move(self, State.IN_SYNC if self.unsent is None else State.DRAINING)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what the source has, unless the client has still to take something."""
+        self._woken = False  # before the pull: what comes after it calls again
+        if self._has_ended:
+            return
+        for _ in range(2):
+            if self.state is not State.IN_SYNC:
+                return  # drained() goes on
+            pulled = self._source.pull(PIECE)
+            if not isinstance(pulled, bytes):
+                self._take_note(pulled)
+                return
+            if not self.give(pulled):
+                if self.state is State.IN_SYNC:
+                    self.group.move(self, State.DRAINING)
+                return
+        self.wake()  # there may be more, and others are to have their turn
+
+    def _take_note(self, pulled: Pulled) -> None:
+        """There is nothing to send now, or never again."""
+        if not isinstance(pulled, Pending):
+            self._end()
+        elif pulled.again is not None:
+            self._connections.call_later(pulled.again, self.flush)
+
+    def send_keep_alive(self) -> None:
+        """Send a keep-alive between two events."""
+        if not self._has_ended and not self.give(KEEP_ALIVE, 0, 1) and self.state is State.IN_SYNC:
+            self.group.move(self, State.DRAINING)
+
+    def finish(self, reason: CloseReason, last: bytes = b"") -> None:
+        """End after what waits. Does nothing if the source has ended."""
+        self._source.stop(reason, last)
+
+    def abort(self, reason: CloseReason) -> None:
+        """End at once, with what the stream's ``Ending`` says if the client can take that after whole events."""
+        self._source.cancel(reason)
+        if self.state in (State.ARRIVING, State.CLOSED):
+            return  # begin() does the rest
+        if reason in ABSENT or self.unsent is not None or self.state is not State.IN_SYNC:
+            self._close(reason)
+        else:
+            self.flush()
+
+    def is_orderly(self, reason: CloseReason) -> bool:
+        """See :class:`Connection`."""
+        return reason is CloseReason.DONE or self._ending.is_orderly(self._source.resumable, reason)
+
+    def _end(self) -> None:
+        """All was pulled, and sent: send what comes last."""
+        self._has_ended = True
+        reason = self._source.reason or CloseReason.DONE
+        if reason is CloseReason.DONE or not callable(self.settings.error_event):
+            self._finish(reason, self._ending.last_bytes(self._source))
+        else:
+            self.run_in_executor(lambda: self._end_by_function(reason))
+
+    def _end_by_function(self, reason: CloseReason) -> None:
+        last = self._ending.last_bytes(self._source)  # it calls the user's function
+        self._connections.call_soon(lambda: self._finish(reason, last))
+
+    def _final_reason(self, reason: CloseReason) -> CloseReason:
+        source = self._source
+        source.on_ready = None  # else the two are a cycle for the garbage collector
+        if reason is not CloseReason.DONE:
+            source.cancel(reason)
+        return source.reason or reason
+
+    def release(self) -> None:
+        """Close the source, which may close what a producer reads from: so on a thread that may wait."""
+        self.run_in_executor(self._source.close)
+
+
+class Feeds:
+    """The feeds of this process: they have the reactor's ticks in common."""
+
+    totals = NOTHING
+    last_write = 0.0
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._open: dict[Feed, None] = {}
+        self._waiting: dict[Feed, None] = {}  # those that may have something to take
+        self._due = 0.0  # until then, no client has been silent for long enough
+
+    def move(self, connection: Connection, state: State) -> None:
+        """See :class:`Group`."""
+        feed = cast(Feed, connection)
+        check_transition(feed.state, state)
+        feed.state = state
+        if state is State.IN_SYNC:
+            self._waiting.pop(feed, None)
+        elif state is State.CLOSED:
+            self._waiting.pop(feed, None)
+            self._open.pop(feed, None)
+        else:
+            self._waiting[feed] = None
+            if state is State.OPENING:
+                self._open[feed] = None
+                if (keep_alive := feed.settings.keep_alive) is not None:
+                    self._due = min(self._due, feed.sent.last + keep_alive)
+
+    def pending_of(self, connection: Connection) -> tuple[int, int]:
+        """See :class:`Group`."""
+        return cast(Feed, connection).pending
+
+    def progressed(self, connection: Connection) -> None:
+        """See :class:`Group`."""
+
+    def drained(self, connection: Connection) -> None:
+        """See :class:`Group`: so pull again."""
+        if connection.state not in OVER:
+            self.move(connection, State.IN_SYNC)
+            cast(Feed, connection).flush()
+
+    def take_rest(self, connection: Connection) -> tuple[bytes, int]:
+        """See :class:`Group`. Nothing: a feed ends when all was pulled."""
+        return b"", 0
+
+    def left(self, connection: Connection) -> None:
+        """See :class:`Group`."""
+        cast(Feed, connection).release()
+        if not self._open:
+            self._connections.discard(self)
+
+    def tick(self, now: float) -> None:
+        """See :class:`Group`."""
+        for feed in list(self._waiting):
+            if feed.unsent is not None and feed.unsent.has_stalled(now):
+                feed.abort(CloseReason.STALLED)
+        if now < self._due:
+            return
+        due = now + 3600.0
+        for feed in list(self._open):
+            if (keep_alive := feed.settings.keep_alive) is None:
+                continue
+            # Not into the middle of what waits: and a client that takes that needs none.
+            if feed.sent.last + keep_alive <= now and feed.state is State.IN_SYNC:
+                feed.send_keep_alive()
+            due = min(due, max(feed.sent.last, now - keep_alive) + keep_alive)
+        self._due = due
+
+
+def feed(source: Source, handover: Handover, record: Record, ending: Ending) -> Feed:
+    """See :func:`ssesync.server.detaching.feed`."""
+    current = connections()
+    group = current.feeds = current.feeds or Feeds(current)  # two of them, made at the same time, would do no harm
+    client = Feed(current, handover, group, record, source, ending)
+    record.began(client)
+    source.on_ready = client.wake
+    current.call_soon(lambda: client.begin(handover.head))
+    return client

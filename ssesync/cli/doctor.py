@@ -37,10 +37,10 @@ _STYLES: dict[Level, str] = {"ok": "green", "advice": "yellow", "problem": "bold
 
 _EPILOG = """\b
 Exit status:
-  0  no problem, though there may be advice
+  0  no problem, but perhaps advice
   1  at least one problem
-  2  the command line makes no sense
-  3  nothing answers at this address
+  2  the command line is invalid
+  3  no server answers at this URL
 130  interrupted by Ctrl-C
 """
 

@@ -31,10 +31,10 @@ __all__ = ["tail"]
 
 _EPILOG = """\b
 Exit status:
-  0  ended as asked: by --count, --until, status 204, the end of the stream
-     without reconnection, or because nobody reads the output any more
+  0  ended as requested: by --count, --until, status 204, the end of the stream
+     without reconnection, or because the output was closed
   1  the stream failed, or ended before --count or --until was met
-  2  the command line makes no sense
+  2  the command line is invalid
   3  there was no stream: no connection, another status, another media type
 130  interrupted by Ctrl-C
 """

@@ -32,6 +32,7 @@ BY_PLACE = {
     "unit/client/source/test_processes.py": {"slow"},
     "unit/core/test_signals.py": {"slow"},
     "unit/detached/test_collected.py": {"slow"},
+    "unit/detached/test_same_bytes.py": {"slow"},
     "unit/detached/test_shortages.py": {"slow"},
     "unit/flask_skin/test_extensions.py": {"slow"},
     "unit/flask_skin/test_wire.py": {"live"},

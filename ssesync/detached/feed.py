@@ -165,13 +165,18 @@ class Feed(Connection):
         self._has_ended = True
         reason = self._source.reason or CloseReason.DONE
         if reason is CloseReason.DONE or not callable(self.settings.error_event):
-            self._finish(reason, self._ending.last_bytes(self._source))
+            self._send_last(reason, self._ending.last_bytes(self._source))
         else:
             self.run_in_executor(lambda: self._end_by_function(reason))
 
     def _end_by_function(self, reason: CloseReason) -> None:
         last = self._ending.last_bytes(self._source)  # it calls the user's function
-        self._connections.call_soon(lambda: self._finish(reason, last))
+        self._connections.call_soon(lambda: self._send_last(reason, last))
+
+    def _send_last(self, reason: CloseReason, last: bytes) -> None:
+        if self.state not in OVER:
+            self.sent.add(0, len(last), 0, time.monotonic())
+            self._finish(reason, last)
 
     def _final_reason(self, reason: CloseReason) -> CloseReason:
         source = self._source

@@ -87,15 +87,15 @@ class SmallServer:
         finally:
             stream.close()
 
-    def read(self, pace: Callable[[int], object] = lambda size: None) -> Answer:
+    def read(self, pace: Callable[[bytes], object] = lambda received: None) -> Answer:
         """Read to the end.
 
-        :param pace: called with the number of bytes so far before each read.
+        :param pace: called with what was read so far, before each read.
         """
         data, reset = b"", False
         try:
             while True:
-                pace(len(data))
+                pace(data)
                 piece = self.client.recv(65536)
                 if not piece:
                     break

@@ -18,13 +18,9 @@ ORDER = (
     "client.body",
     # channels
     "channels.broker",
-    "channels.broadcast",
-    "channels.group",
-    "channels.memory",
     "channels.connection",
     "channels.dispatcher",
     "channels.subscriber",
-    "channels.counters",
     # server
     "server.streams",
     "server.takeover",

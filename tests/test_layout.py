@@ -34,7 +34,6 @@ THROUGH = {
     "server/status": "server/test_stream",
     # Part of a class whose behaviour users see, and tested by that.
     "channels/answer": "flask_skin/test_channels",
-    "channels/broadcast_subscribers": "channels/test_broadcast",
     "channels/brokers/connection": "channels/test_reentry",
     "channels/brokers/delivery": "channels/test_reentry",
     "channels/brokers/listener": "channels/test_contract",

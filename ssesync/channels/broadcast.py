@@ -16,6 +16,7 @@ on other threads.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -26,15 +27,16 @@ from ..detached.connection import Connection, Handover, Record
 from ..detached.connections import Connections, connections
 from ..detached.source import Position
 from ..errors import BrokerClosed, CloseReason
-from ..locks import make_lock
 from .batch import next_batch
-from .broadcast_subscribers import ClientSubscriber, GroupSubscriber
 from .dispatcher import Closable, Registration
 from .index import Index
-from .log import ProcessBroker
+from .log import Names, ProcessBroker
 from .message import Message, parse_id
 from .policy import Policy
+from .reentry import entered
 from .source import Place
+from .starting import SharedStart
+from .subscriber import Subscriber
 
 __all__ = ["BroadcastGroups", "ChannelSource"]
 
@@ -47,24 +49,26 @@ _TURN = 0.02
 
 
 class BroadcastGroups:
-    """Those of a broker in this process."""
+    """Those of a broker in this process.
 
-    def __init__(self, broker: ProcessBroker) -> None:
+    :param broker: the broker.
+    :param lock: the broker's, held for single steps only.
+    """
+
+    def __init__(self, broker: ProcessBroker, lock: threading.Lock) -> None:
         self._broker = broker
-        self._lock = make_lock("channels.broadcast")
+        self._lock = lock
         self._sources: dict[Any, ChannelSource] = {}
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """See :class:`ssesync.channels.source.Groups`."""
         detached = connections()
         key = (place.policy.grouping_key, handover.settings.keep_alive)
-        with self._lock:
+        with entered(), self._lock:
             source = self._sources.get(key)
             if source is None:
                 release = functools.partial(self._release, key)
-                source = ChannelSource(
-                    self._broker, place.policy, handover.settings.keep_alive, detached, release
-                )  # fmt: skip
+                source = ChannelSource(self._broker, place.policy, key[1], detached, self._lock, release)
                 self._sources[key] = source
             source.clients += 1
         registration = Registration(place.channels, place.patterns, place.key, source)
@@ -87,7 +91,7 @@ class BroadcastGroups:
         return connection
 
     def _release(self, key: Any) -> bool:
-        with self._lock:
+        with entered(), self._lock:
             source = self._sources[key]
             source.clients -= 1
             if source.clients:
@@ -99,6 +103,7 @@ class BroadcastGroups:
 class ChannelSource:
     """What fills one broadcast group, and the dispatcher's sink for it.
 
+    :param lock: the lock of :class:`BroadcastGroups`.
     :param release: to be called for each client that has left; returns whether it was the last.
     """
 
@@ -108,25 +113,23 @@ class ChannelSource:
         policy: Policy,
         keep_alive: float | None,
         connections: Connections,
+        lock: threading.Lock,
         release: Callable[[], bool],
     ) -> None:
         self._broker = broker
         self._policy = policy
         self._connections = connections
         self.release = release
-        #: How many clients there are, counted under the lock of :class:`BroadcastGroups`.
+        #: How many clients there are, counted under the lock.
         self.clients = 0
         self.group = BroadcastGroup(connections, keep_alive, self)
         own = Policy(
-            max_pending_events=_EVENTS,
-            max_pending_bytes=_BYTES,
-            patience=_PATIENCE,
-            reset_event=policy.reset_event,
+            max_pending_events=_EVENTS, max_pending_bytes=_BYTES, patience=_PATIENCE, reset_event=policy.reset_event
         )
-        self.subscriber = GroupSubscriber(broker, own, self._wake)
+        self.subscriber = Subscriber(broker, own, shared=True, on_ready=self._wake)
         self._revoked: deque[Closable] = deque()
         self._gaps: deque[Collection[str] | None] = deque()  # channels of which not everything was offered
-        self._starting = make_lock("channels.group")
+        self._starting = SharedStart(lock, self._start, lambda: None)
         self._woken = self._reading = False
         self._index: Index[int] = Index()  # the descriptors of all clients that were admitted
         self._complete_after = -1  # up to here, channels that no client had may have been left out
@@ -136,16 +139,14 @@ class ChannelSource:
 
     def start(self) -> None:
         """Start at the log's end, the first time; other threads wait for that."""
-        with self._starting:
-            if not self._is_started:
-                position = Position(*(parse_id(self._broker.position()) or ("", -1)))
-                self.subscriber.start(position, from_log=False)
-                self.group.position = position
-                self._wake()
+        if not self._starting:
+            self._starting.ensure()
 
-    @property
-    def _is_started(self) -> bool:
-        return bool(self.group.position.epoch)
+    def _start(self) -> None:
+        position = Position(*(parse_id(self._broker.position()) or ("", -1)))
+        self.subscriber.start(*position, from_log=False)
+        self.group.position = position
+        self._wake()
 
     def _wake(self) -> None:
         if not self._woken:
@@ -154,7 +155,7 @@ class ChannelSource:
 
     # What the dispatcher calls, on the thread that publishes or listens.
 
-    def offer(self, messages: Sequence[Message]) -> bool:
+    def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
         return self.subscriber.offer(messages)
 
@@ -186,18 +187,18 @@ class ChannelSource:
                 return
         position = Position(place.epoch, place.cursor)
         # What was read from the log, or is being read, was read without this client's channels.
-        is_incomplete = self._reading or self.subscriber.reads_log
+        is_incomplete = self._reading or self.subscriber.state.reads_log
         is_incomplete = is_incomplete or place.cursor < max(self.group.position.seq, self._complete_after)
         if place.behind or place.epoch != self.group.position.epoch or is_incomplete:
             self.group.lag(connection, position)
         else:
             self.group.place(connection, position)
 
-    def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> ClientSubscriber:
+    def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
         """See :class:`ssesync.detached.source.Source`."""
         registration: Registration = connection.registration
-        subscriber = ClientSubscriber(self._broker, self._policy, registration.channels, registration.patterns)
-        subscriber.start(position, from_log=from_log)
+        subscriber = Subscriber(self._broker, self._policy, (registration.channels, registration.patterns))
+        subscriber.start(*position, from_log=from_log)
         return subscriber
 
     def left(self, connection: Connection) -> None:
@@ -211,15 +212,15 @@ class ChannelSource:
     def end(self) -> None:
         """The last client has left."""
         self._connections.discard(self.group)
-        self.subscriber.cancel()
+        self.subscriber.close(CloseReason.CANCELLED)
 
     # What comes.
 
     def _flush(self) -> None:
         """Send what there is to all, for as long as others may wait for their turn."""
         self._woken = False
-        if not self._is_started:
-            return
+        if not self.group.position.epoch:
+            return  # it is being started
         deadline = time.monotonic() + _TURN
         while self._fill():
             self._send_batch()
@@ -231,15 +232,15 @@ class ChannelSource:
         """Take what the dispatcher has offered; whether there is something to be sent."""
         if self._messages or self._reading:
             return bool(self._messages)
-        items = self.subscriber.poll()
-        if isinstance(items, CloseReason):
+        polled = self.subscriber.poll()
+        if isinstance(polled, CloseReason):
             for connection in list(self.group.members()):
-                connection.abort(items)
+                connection.abort(polled)
             return False
-        if not items and self.subscriber.reads_log:
+        if not polled:
             self._read_on()
             return False
-        self._messages.extend(item for item in items if isinstance(item, Message))
+        self._messages.extend(item for item in polled if isinstance(item, Message))
         # After poll(): of a gap before one of these messages, this is to know before that one is sent.
         while self._gaps:
             self._close_gap(self._gaps.popleft())
@@ -249,12 +250,12 @@ class ChannelSource:
         """There was no room for all that came, so it is in the log."""
         if self._index.is_same_for_all(len(self.group)):
             self._reading = True
-            channels, patterns = tuple(self._index.names), tuple(self._index.patterns)
-            self._connections.read(lambda: self._read_log(channels, patterns))
+            names: Names = (tuple(self._index.names), tuple(self._index.patterns))
+            self._connections.read(lambda: self.subscriber.read(names=names), self._has_read)
             return
         # Each by itself: of thousands of channels together, each page would cost a look at all of them.
         self._complete_after = self._broker.dispatcher.position
-        self.subscriber.start(self.subscriber.cursor, from_log=False)
+        self.subscriber.start(*self.subscriber.position, from_log=False)
         self.group.read_log(list(self.group.members()))
         self._wake()
 
@@ -262,7 +263,7 @@ class ChannelSource:
         """Not all events of these channels were offered, after the last that was sent."""
         if self._index.is_same_for_all(len(self.group)):
             self._messages.clear()
-            self.subscriber.start(self.group.position, from_log=True)
+            self.subscriber.start(*self.group.position, from_log=True)
             self._wake()
             return
         members = list(self.group.members())
@@ -271,20 +272,16 @@ class ChannelSource:
             members = [connection for connection in members if connection.fd in fds]
         self.group.read_log(members)
 
-    def _read_log(self, channels: Collection[str], patterns: Collection[str]) -> None:
-        items = self.subscriber.read(channels, patterns)
-        self._connections.call_soon(lambda: self._has_read(items))
-
-    def _has_read(self, items: Iterable[bytes]) -> None:
+    def _has_read(self, items: Iterable[bytes] | None) -> None:
         self._reading = False
-        self._complete_after = self.subscriber.cursor.seq
-        self._messages.extend(item for item in items if isinstance(item, Message))
-        if self._messages or not self.subscriber.reads_log:
-            self._wake()  # else the next tick tries again
+        self._complete_after = self.subscriber.position.seq
+        if items is not None:  # else the next tick tries again
+            self._messages.extend(item for item in items if isinstance(item, Message))
+            self._wake()
 
     def tick(self) -> None:
         """See :class:`ssesync.detached.source.Source`."""
-        if self.subscriber.reads_log and not self._reading:
+        if self.subscriber.state.reads_log and not self._reading:
             self._wake()
 
     def _fds_of(self, channel: str) -> Collection[int]:

@@ -66,7 +66,7 @@ class Broker:
         #: How much the log keeps.
         self.limits = limits or Limits()
         self._closed = False
-        self._counters = Counters()
+        self._counters = Counters("published", "disconnected", "dropped", "coalesced", "resets")
         self._reset()
         forks.register(self)
 
@@ -208,7 +208,7 @@ class Broker:
         """The detached clients of this process. Made when there is one: most processes have none."""
         if self._broadcast_groups is None:
             with entered(), self._lock:
-                self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self)
+                self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self, self._lock)
         return self._broadcast_groups
 
     def subscriber_count(self, channel: str, *, local: bool = False) -> int:
@@ -278,8 +278,7 @@ class Broker:
         :return: plain values: ``subscribers`` now, and since its start ``published`` events, ``disconnected``
             subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``.
         """
-        names = ("published", "disconnected", "dropped", "coalesced", "resets")
-        return {"subscribers": len(self.dispatcher), **{name: self._counters[name] for name in names}}
+        return {"subscribers": len(self.dispatcher), **self._counters.snapshot()}
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """Log a warning, once in a process, if this broker can't serve the several processes that a server has.

@@ -43,12 +43,12 @@ class Closable(Protocol):
 class Sink(Protocol):
     """What a dispatcher offers messages to. Nothing here may wait; called on the thread that publishes or listens."""
 
-    def offer(self, messages: Sequence[Message]) -> bool:
+    def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """Give messages to the sink.
 
         :param messages: in order. One that was offered before may come again, and one from before the sink was added
             may come: ``seq`` tells.
-        :return: false if the sink has ended, and is to be removed.
+        :return: why the sink has ended, and is to be removed; ``None`` while it has not.
         """
 
     def restarted(self, epoch: str, position: int) -> object:
@@ -231,7 +231,7 @@ class Dispatcher:
                     self.on_control(message)
             # Sink by sink: one that waits is woken once, and finds all of them.
             for sink in sinks:
-                if not sink.offer(run):
+                if sink.offer(run) is not None:
                     self._removed.append(sink)
         self._purge()
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from ..detached.source import Position
+from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason
+from ..retry import FailureLog
 from .dispatcher import Dispatcher
 from .message import Message
 
-__all__ = ["Log", "Page", "Position", "ProcessBroker", "merged"]
+__all__ = ["Log", "LogReader", "Names", "Page", "Position", "ProcessBroker", "merged"]
+
+Names = tuple[Collection[str], Collection[str]]
+"""Names of channels, and patterns of more names."""
+
+# Seconds until a log that could not be read is read again: for thousands that wait at the same time.
+_RETRY = (0.2, 3.0)
 
 
 class Page(NamedTuple):
@@ -46,6 +55,44 @@ class Log(Protocol):
         :param name: the counter's name.
         :param by: how much to add.
         """
+
+
+class LogReader:
+    """Reads a log for one subscriber, and logs failures.
+
+    :param log: the log.
+    :param names: what is read from it.
+    """
+
+    __slots__ = ("_failures", "_log", "_names", "retry_at")
+
+    def __init__(self, log: Log, names: Names) -> None:
+        self._log = log
+        self._names = names
+        self._failures: FailureLog | None = None
+        #: When to read again after the log could not be read, on the monotonic clock.
+        self.retry_at = 0.0
+
+    def read(self, position: Position, names: Names | None, limit: int) -> Page | CloseReason | None:
+        """Read the events after a position.
+
+        :param position: the position.
+        :param names: what is read in place of what was given at first.
+        :param limit: how many events at most.
+        :return: the events; why the subscriber is to end, if so; ``None``: try again at ``retry_at``.
+        """
+        try:
+            page = self._log.read(*position, *(names or self._names), limit)
+        except BrokerClosed:
+            return CloseReason.SHUTDOWN
+        except BrokerError as error:
+            self._failures = self._failures or FailureLog("a subscriber: reading the log", *_RETRY)
+            self.retry_at = time.monotonic() + self._failures.failed(error)
+            return CloseReason.ERROR if isinstance(error, BrokerDamaged) else None
+        if self._failures is not None:
+            self._failures.succeeded()
+            self._failures, self.retry_at = None, 0.0
+        return page
 
 
 class ProcessBroker(Log, Protocol):

@@ -26,7 +26,7 @@ class MessageQueue:
     :param count: called with the name of a counter and the number to add.
     """
 
-    __slots__ = ("_by_key", "_count", "_dropped", "_messages", "policy", "size")
+    __slots__ = ("_by_key", "_count", "_dropped", "_messages", "policy", "reset", "size")
 
     def __init__(self, policy: Policy, count: Callable[[str, int], object]) -> None:
         #: How much may wait, and what is dropped when there is no room.
@@ -35,6 +35,8 @@ class MessageQueue:
         self._messages: list[Message] = []  # while they are not coalesced
         self._by_key: dict[Any, Message] | None = None  # once they are: the newest message of each key
         self._dropped = 0  # since the last take()
+        #: A reset event that is to be given before all that waits. It is none of the messages.
+        self.reset: Message | None = None
         #: The bytes of the messages that wait.
         self.size = 0
 
@@ -70,15 +72,12 @@ class MessageQueue:
         """Remove messages, oldest first.
 
         :param most: about how many bytes; at least one message is taken.
-        :return: the event that reports dropped messages, if there is one; and the messages.
+        :return: see :meth:`take_notes`; and the messages.
         """
-        if self._by_key is None and self.size <= most and not self._dropped:
+        notes = self.take_notes() if self._dropped or self.reset is not None else []
+        if self._by_key is None and self.size <= most:
             messages, self._messages, self.size = self._messages, [], 0
-            return [], messages
-        notes: list[bytes] = []
-        if self._dropped:
-            notes.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
-            self._dropped = 0
+            return notes, messages
         messages = self._messages if self._by_key is None else list(self._by_key.values())
         left: list[Message] = []
         if self.size > most:
@@ -90,6 +89,29 @@ class MessageQueue:
         else:
             self.keep(lambda message: message.seq >= left[0].seq)
         return notes, messages
+
+    def take_notes(self) -> list[bytes]:
+        """Take what comes before the messages.
+
+        :return: the reset event, and the event that reports dropped messages, if there are any.
+        """
+        notes: list[bytes] = [] if self.reset is None else [self.reset]
+        if self._dropped:
+            notes.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
+        self.reset, self._dropped = None, 0
+        return notes
+
+    def reset_message(self, why: str, epoch: str, position: int) -> Message:
+        """Make the event that tells a client to fetch anew what it shows.
+
+        :param why: the reason.
+        :param epoch: of the log.
+        :param position: the number of the event to go on from.
+        :return: the event, with the id of that one.
+        """
+        self._count("resets", 1)
+        body = encode(Event(dump_json({"reason": why}), type=self.policy.reset_event))
+        return Message.make(epoch, position, "", body)
 
     def put(self, message: Message, keys: Mapping[int, Any], *, lossless: bool) -> bool:
         """Add a message; where there is no room, drop others as the policy says.

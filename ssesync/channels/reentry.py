@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import BrokerBusy
 
-__all__ = ["Wakeup", "entered", "entered_or_inside", "is_inside"]
+__all__ = ["Wakeup", "carry_out", "entered", "entered_or_inside", "is_inside"]
 
 # Held only by its own thread, and never waited for. It is a lock because ``with`` takes and releases one in single
 # steps of the interpreter: an exception that a signal handler raises leaves no mark behind.
@@ -67,6 +68,21 @@ def entered_or_inside() -> contextlib.AbstractContextManager[object]:
     """
     mark = _threads.mark
     return contextlib.nullcontext() if mark.locked() else mark
+
+
+def carry_out(lock: threading.Lock, is_requested: Callable[[], object], step: Callable[[], object]) -> None:
+    """Carry out requests that need a lock, without waiting for it: where it is held, its holder does so afterwards.
+
+    :param lock: the lock. Each of its holders calls this after releasing it.
+    :param is_requested: whether there is a request.
+    :param step: called with the lock held: carries out one request or several.
+    """
+    with entered_or_inside():
+        while is_requested() and lock.acquire(blocking=False):
+            try:
+                step()
+            finally:
+                lock.release()
 
 
 class Wakeup:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import CloseReason
-from ..server.source import END, PENDING, Detachable, End, Pending, Pulled
+from ..server.source import END, Detachable, End, Pending, Pulled
 from .log import ProcessBroker
 from .policy import Policy
+from .reentry import Wakeup
 from .subscriber import ALL, Subscriber
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from .dispatcher import Closable
 
 __all__ = ["Place", "SubscriptionSource"]
-
-# Events of one read of the log.
-_PAGE = 100
 
 
 class Place(NamedTuple):
@@ -91,10 +89,11 @@ class SubscriptionSource(Detachable):
         self._channels, self._patterns = channels, patterns
         self._key = key
         #: The queue, and the position in the log.
-        self.subscriber = Subscriber(broker, policy, channels, patterns)
+        self.subscriber = Subscriber(broker, policy, (channels, patterns))
         #: Events that come before all others.
         self.first: list[bytes] = []
         self._connection: Connection | None = None  # once another thread serves the client
+        self._wakeup = Wakeup()
 
     @property
     def on_ready(self) -> Callable[[], object] | None:
@@ -107,17 +106,28 @@ class SubscriptionSource(Detachable):
 
     def pull(self, most: int) -> Pulled:
         """See :class:`Source`."""
-        taken = self.take(most)
+        taken = self._take(most, waits=True)
         return b"".join(taken) if isinstance(taken, list) else taken
 
-    def take(self, most: int = ALL, *, waits: bool = True) -> list[bytes] | Pending | End:
-        """As :meth:`pull`, with each event by itself.
+    def take(self, timeout: float | None) -> list[bytes] | None:
+        """See :meth:`Subscription.take`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.on_ready = self._wakeup.set
+        while True:
+            self._wakeup.clear()  # before the take: a call of on_ready after it sets this again
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            taken = self._take(ALL, waits=remaining != 0)
+            if isinstance(taken, End):
+                return None
+            if isinstance(taken, list):
+                return taken
+            if remaining == 0:
+                return []
+            waits = [seconds for seconds in (remaining, taken.again) if seconds is not None]
+            self._wakeup.wait(min(waits, default=None))
 
-        :param most: about how many bytes.
-        :param waits: where there is nothing, the caller waits for ``on_ready``: until its next call it can't be too
-            slow.
-        :return: events as bytes, at least one; or what :meth:`pull` returns in their place.
-        """
+    def _take(self, most: int, *, waits: bool) -> list[bytes] | Pending | End:
+        """As :meth:`pull`, with each event by itself."""
         subscriber = self.subscriber
         if self._dispatcher is not self._broker.dispatcher:
             subscriber.close(CloseReason.CANCELLED)  # it is the parent's, in a forked child, and gets no messages
@@ -125,12 +135,9 @@ class SubscriptionSource(Detachable):
         if self.first and subscriber.reason is None:
             first, self.first = self.first, []
             return first
-        taken = subscriber.take(most, _PAGE, waits=waits)
-        if taken is None:
+        taken = subscriber.take(most, waits=waits)
+        if taken is END:
             self._dispatcher.remove(subscriber)
-            return END
-        if isinstance(taken, float):
-            return PENDING if taken == math.inf else Pending(taken)
         return taken
 
     def detach(self, handover: Handover, record: Record) -> Connection:

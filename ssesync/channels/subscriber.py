@@ -11,40 +11,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason
-from ..event import Event, dump_json
+from ..errors import CloseReason
+from ..event import Event
 from ..locks import make_lock
-from ..retry import FailureLog
-from ..wire.encoder import encode
+from ..server.source import END, PENDING, End, Pending
 from .dispatcher import Closable
-from .log import Log, Page, Position
+from .log import Log, LogReader, Names, Page, Position
 from .message import Message
 from .policy import Policy
 from .queue import MessageQueue, coalescing_key
-from .reentry import entered, entered_or_inside
-from .subscriber_state import TRANSITIONS, Input, State
+from .reentry import carry_out, entered
+from .subscriber_state import TRANSITIONS, EndRequest, Ends, Input, State
 
 __all__ = ["ALL", "State", "Subscriber"]
 
 _NO_KEYS: Mapping[int, Any] = {}
-# Seconds until a log that could not be read is read again: for thousands that wait at the same time.
-_RETRY = (0.2, 3.0)
+# Events that are read from the log at a time: at first, and at most.
+_FIRST_PAGE, _PAGE = 100, 1000
 #: Bytes: more than can wait.
 ALL = 1 << 62
-
-
-class _End(NamedTuple):
-    """A request to end."""
-
-    reason: CloseReason
-    #: What comes after the messages that wait.
-    last: bytes
-    #: Whether these are dropped.
-    discard: bool
-    #: What has the client now.
-    successor: Closable | None = None
 
 
 class Subscriber:
@@ -56,24 +43,26 @@ class Subscriber:
 
     :param log: the broker's log.
     :param policy: how much may wait, and what happens to the rest.
-    :param channels: the names of its channels.
-    :param patterns: patterns of more names.
-    :param shared: it reads for many clients: where the log has lost what is due, it is given a reset and not ended.
+    :param names: what is read from the log.
+    :param shared: it reads for many clients: where the log has lost what is due, it is given a reset and not ended, as
+        the queue was not full for the sake of one of them.
+    :param on_ready: called when :meth:`poll` may give more: by any thread, while no lock is held. It must take no lock.
     """
 
     def __init__(
         self,
         log: Log,
         policy: Policy,
-        channels: Collection[str] = (),
-        patterns: Collection[str] = (),
+        names: Names = ((), ()),
         *,
         shared: bool = False,
+        on_ready: Callable[[], object] | None = None,
     ) -> None:
-        self._log = log
-        #: The channels, and patterns of channels, that are read from the log.
-        self.channels, self.patterns = channels, patterns
+        self._reader = LogReader(log, names)
+        self._count = log.count
         self._shared = shared
+        #: See the parameter. The reader may set another one.
+        self.on_ready = on_ready
         self._lock = make_lock("channels.subscriber")
         self._queue = MessageQueue(policy, log.count)
         #: What is read next, and whether the subscriber has ended.
@@ -83,30 +72,19 @@ class Subscriber:
         #: How many events were given to the reader.
         self.events = 0
         self._newest = -1  # the number of the last message that was offered
-        self._reset: Message | None = None  # to be given before all that waits
-        self._ends: list[_End] = []  # the first counts, and stays
+        self._ends = Ends()
         self._polled = time.monotonic()  # infinite while the reader waits for on_ready
-        self._failures: FailureLog | None = None
-        #: When to read the log again after it could not be read, on the monotonic clock.
-        self.retry_at = 0.0
-        #: Called when :meth:`poll` may give more: by any thread, while no lock is held. It must take no lock.
-        self.on_ready: Callable[[], object] | None = None
 
     @property
     def place(self) -> tuple[Policy, str, int, bool]:
         """What another object needs to go on with its client: the policy, the position, and whether what follows may be
         in the log alone."""
-        return self.policy, *self.position, self.state.reads_log
-
-    @property
-    def policy(self) -> Policy:
-        """How much may wait, and what happens to the rest."""
-        return self._queue.policy
+        return self._queue.policy, *self.position, self.state.reads_log
 
     @property
     def reason(self) -> CloseReason | None:
         """Why the subscriber has ended, ``None`` while it has not."""
-        return self._ends[0].reason if self._ends else None
+        return self._ends.reason
 
     @property
     def pending(self) -> tuple[int, int]:
@@ -115,10 +93,12 @@ class Subscriber:
 
     # The dispatcher's, or the broadcast group's.
 
-    def offer(self, messages: Sequence[Message]) -> bool:
+    def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
-        if self._queue.policy.coalesce is not None:
-            return all(self._offer_coalescing(message) for message in messages)
+        if (coalesce := self._queue.policy.coalesce) is not None:
+            for message in messages:
+                self._offer_coalescing(coalesce, message)
+            return self.reason
         with entered(), self._lock:
             try:
                 changed = self._offer(messages, _NO_KEYS)
@@ -127,16 +107,15 @@ class Subscriber:
                 raise
         if changed and self.on_ready is not None:
             self.on_ready()
-        if self._ends:
-            self._after()
-        return not self._ends
+        if not self._ends:
+            return None
+        self._after()
+        return self.reason
 
-    def _offer_coalescing(self, message: Message) -> bool:
+    def _offer_coalescing(self, coalesce: Callable[[Event], Any], message: Message) -> None:
         # The user's function is called while the lock is not held, and not at all while there is room, as each call
         # costs the decoding of an event. Messages come from one thread at a time: a second turn finds no others than
         # the first.
-        coalesce = self._queue.policy.coalesce
-        assert coalesce is not None
         keys: dict[int, Any] = {}
         while True:
             with entered(), self._lock:
@@ -145,7 +124,7 @@ class Subscriber:
                 changed = not unkeyed and self._offer((message,), keys)
             if not unkeyed:
                 self._after(wake=changed)
-                return not self._ends
+                return
             for each in unkeyed:
                 keys[each.seq] = coalescing_key(coalesce, each)
 
@@ -165,7 +144,7 @@ class Subscriber:
                 self._queue.clear()
                 self.position, self._newest = Position(epoch, position), position
                 self._move(Input.RESTARTED)
-                self._reset = self._reset_message("restarted", epoch, position)
+                self._queue.reset = self._queue.reset_message("restarted", epoch, position)
         self._after(wake=True)
 
     def missed(self, channels: Collection[str] | None = None) -> None:
@@ -182,7 +161,7 @@ class Subscriber:
         :param discard: drop what waits, and ``last``; so does the revocation of a right.
         :return: whether this call was the first one.
         """
-        return self._end(_End(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
+        return self._end(EndRequest(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
 
     def pass_on(self, successor: Closable) -> CloseReason | None:
         """End it, as another object has the client now, and close that for whatever would have ended this.
@@ -190,16 +169,12 @@ class Subscriber:
         :param successor: the other object. It may be closed any number of times.
         :return: why this had ended before, ``None`` if it had not.
         """
-        end = _End(CloseReason.CANCELLED, b"", discard=True, successor=successor)
-        return None if self._end(end) else self.reason
+        return None if self._end(EndRequest(CloseReason.CANCELLED, discard=True, successor=successor)) else self.reason
 
-    def _end(self, end: _End) -> bool:
-        self._ends.append(end)
-        first = self._ends[0]
-        if first is not end and first.successor is not None:
-            first.successor.close(end.reason)
+    def _end(self, end: EndRequest) -> bool:
+        is_first = self._ends.request(end)
         self._after(wake=True)
-        return first is end
+        return is_first
 
     # The reader's.
 
@@ -221,78 +196,84 @@ class Subscriber:
                 self._move(Input.START_LIVE)
         self._after()
 
-    def touch(self) -> None:
+    def progressed(self) -> None:
         """Note that the client takes what it was given, if slowly: it is not ended as one that stalls."""
         self._polled = max(self._polled, time.monotonic())
 
-    def take(self, most: int, limit: int, *, waits: bool) -> list[bytes] | float | None:
+    def take(self, most: int, *, waits: bool) -> list[bytes] | Pending | End:
         """Take what waits or, where that is due, read the log: for a reader's own thread. Does not wait for events.
 
         :param most: about how many bytes of what waits.
-        :param limit: how many events of the log at most.
-        :param waits: where there is nothing, the reader waits for ``on_ready``: until its next call it can't be too
-            slow. It may have been woken and not have had the processor yet.
-        :return: messages and other bytes to be sent, at least one; ``None`` at the end; the seconds after which to try
-            again though ``on_ready`` was not called, ``math.inf`` for never.
+        :param waits: see :meth:`poll`.
+        :return: messages and other bytes to be sent, at least one; or what a source's ``pull`` returns in their place.
         """
         while True:
-            items = self.poll(most)
-            again = math.inf
-            if items == [] and self.state.reads_log:
-                again = self.retry_at - time.monotonic()
-                if again <= 0:
-                    items = self.read(limit)
-            if items != []:
+            polled = self.poll(most, waits=waits)
+            if isinstance(polled, Position):
+                return PENDING
+            if isinstance(polled, CloseReason):
+                return END
+            if polled:
+                return polled
+            again = self._reader.retry_at - time.monotonic()
+            if again > 0:
+                return Pending(again)
+            if items := self.read():
                 return items
-            if again > 0 and not (again == math.inf and self._is_ready):
-                if waits:
-                    self._polled = math.inf
-                return again
 
-    @property
-    def _is_ready(self) -> bool:
-        return bool(self._queue or self._reset or self._ends) or self.state is not State.LIVE
-
-    def poll(self, most: int = ALL) -> list[bytes] | None:
+    def poll(self, most: int = ALL, *, waits: bool = False) -> list[bytes] | Position | CloseReason:
         """Take what waits. Never waits itself.
 
         :param most: about how many bytes.
-        :return: messages and other bytes to be sent, all that there are; ``None`` at the end; empty if there is nothing
-            now or, where ``state.reads_log`` is true, if the log is to be read by :meth:`read`.
+        :param waits: where there is nothing, the reader waits for ``on_ready``: until its next call it can't be too
+            slow. It may have been woken and not have had the processor yet.
+        :return: messages and other bytes to be sent, empty if what comes next is to be read from the log by
+            :meth:`read`; the position if there is nothing now; the reason at the end.
         """
         with entered(), self._lock:
             self._polled = time.monotonic()
-            items = self._poll(most)
+            polled = self._poll(most)
+            if waits and (not polled or isinstance(polled, Position)):
+                self._polled = math.inf
         if self._ends:
             self._after()
+        return polled
+
+    def read(self, size: int = 0, names: Names | None = None) -> list[bytes] | None:
+        """Read the log. What was published meanwhile follows if the log's end was reached.
+
+        :param size: about how many bytes, if there are as many. By rounds of small pages, thousands of clients that
+            come back at once while much is published would never get to the log's end. ``0``: one page.
+        :param names: what is read, if not what the subscriber has.
+        :return: what is to be sent, empty if there is no more or the subscriber has ended or was restarted meanwhile;
+            ``None`` if the log can't be read now, which is logged.
+        :raises Exception: something else than an error of the broker. The subscriber has ended.
+        """
+        items = self._read_page(_FIRST_PAGE, names)
+        while items and self.state.reads_log and (have := sum(map(len, items))) < size:
+            more = self._read_page(max(1, min(_PAGE, (size - have) * len(items) // have)), names)
+            if not more:
+                break
+            items += more
         return items
 
-    def read(self, limit: int) -> list[bytes]:
-        """Read the log once. What was published meanwhile follows if the log's end was reached.
-
-        :param limit: how many events at most.
-        :return: what is to be sent; empty if the subscriber has ended or was restarted meanwhile, or if the log can't
-            be read now, which is logged: see ``retry_at``.
-        """
+    def _read_page(self, limit: int, names: Names | None) -> list[bytes] | None:
         with entered(), self._lock:
-            position = self._begin_read()
+            self._polled = time.monotonic()
+            position = self.position if self._must_read() and not self._ends else None
         self._after()
         if position is None:
             return []
         try:
-            page = self._log.read(*position, self.channels, self.patterns, limit)
-        except BrokerClosed:
-            self.close(CloseReason.SHUTDOWN, discard=True)
+            page = self._reader.read(position, names, limit)
+        except Exception:
+            self.close(CloseReason.ERROR, discard=True)
+            raise
+        if page is None:
+            return None
+        if isinstance(page, CloseReason):
+            self.close(page, discard=True)
             return []
-        except BrokerError as error:
-            self._failures = self._failures or FailureLog("a subscriber: reading the log", *_RETRY)
-            self.retry_at = time.monotonic() + self._failures.failed(error)
-            if isinstance(error, BrokerDamaged):
-                self.close(CloseReason.ERROR, discard=True)
-            return []
-        if self._failures is not None:
-            self._failures.succeeded()
-            self._failures, self.retry_at = None, 0.0
         with entered(), self._lock:
             items = self._after_read(page, position)
         self._after()
@@ -330,8 +311,8 @@ class Subscriber:
     def _end_if_slow(self) -> bool:
         if time.monotonic() - self._polled <= self._queue.policy.patience:
             return False
-        self._log.count("disconnected", 1)
-        self._ends.append(_End(CloseReason.OVERFLOW, b"", discard=True))
+        self._count("disconnected", 1)
+        self._ends.append(EndRequest(CloseReason.OVERFLOW, discard=True))
         self._carry_out_ends()
         return True
 
@@ -340,25 +321,24 @@ class Subscriber:
             self._queue.clear()
         self._move(Input.MISSED)
 
-    def _poll(self, most: int) -> list[bytes] | None:
+    def _poll(self, most: int) -> list[bytes] | Position | CloseReason:
         if self._ends:
             self._carry_out_ends()
             if self.state is State.ENDED:
-                return None
-        reset = self._take_reset()
+                return self._ends[0].reason
         if self.state is not State.LIVE and self._must_read():
-            return [*reset]
+            return self._queue.take_notes()
         notes, messages = self._queue.take(most)
         if messages:
             self.position = Position(self.position.epoch, messages[-1].seq)
             self.events += len(messages)
-        items: list[bytes] = [*reset, *notes, *messages]
+        items: list[bytes] = [*notes, *messages]
         if self.state is State.ENDING and not self._queue:
             if last := self._ends[0].last:
                 items.append(last)
             self._move(Input.GIVEN)
-            return items or None
-        return items
+            return items or self._ends[0].reason
+        return items or self.position
 
     def _must_read(self) -> bool:
         """Whether the log is to be read. What is left out of the queue from now on is noticed."""
@@ -369,20 +349,6 @@ class Subscriber:
             self._move(Input.READ)
         return self.state.reads_log
 
-    def _take_reset(self) -> Sequence[Message]:
-        message, self._reset = self._reset, None
-        return () if message is None else (message,)
-
-    def _reset_message(self, why: str, epoch: str, position: int) -> Message:
-        """The event that tells a client to fetch anew what it shows, with the id to go on from."""
-        self._log.count("resets", 1)
-        event = Event(dump_json({"reason": why}), type=self._queue.policy.reset_event)
-        return Message.make(epoch, position, "", encode(event))
-
-    def _begin_read(self) -> Position | None:
-        self._polled = time.monotonic()
-        return self.position if self._must_read() and not self._ends else None
-
     def _after_read(self, page: Page, position: Position) -> list[bytes]:
         if position is not self.position or self._ends:
             return []  # the listener has found out meanwhile that the log was begun anew
@@ -390,10 +356,10 @@ class Subscriber:
         if page.lost:
             if not (self.state.excused or self._shared):
                 # It was live, and is too slow for what the log keeps.
-                self._log.count("disconnected", 1)
-                self._ends.append(_End(CloseReason.OVERFLOW, b"", discard=True))
+                self._count("disconnected", 1)
+                self._ends.append(EndRequest(CloseReason.OVERFLOW, discard=True))
                 return []
-            messages, end = [self._reset_message(page.lost, page.epoch, page.head)], page.head
+            messages, end = [self._queue.reset_message(page.lost, page.epoch, page.head)], page.head
         elif messages:
             end = messages[-1].seq
         if page.epoch != position.epoch:
@@ -402,14 +368,12 @@ class Subscriber:
             self._queue.keep(lambda message: message.startswith(prefix))
             self._newest = self._queue.newest
         self._newest = max(self._newest, end)
-        notes: list[bytes] = [*self._take_reset()]
+        notes = self._queue.take_notes()
         if page.complete:
             self._move(Input.CAUGHT_UP)
             if self.state is State.LIVE:
                 self._queue.keep(lambda message: message.seq > end)
-                dropped, waiting = self._queue.take(ALL)
-                notes += dropped
-                messages = messages + waiting
+                messages = messages + self._queue.take(ALL)[1]
                 end = messages[-1].seq if messages else end
         self.position = Position(page.epoch, end)
         self.events += len(messages)
@@ -423,7 +387,7 @@ class Subscriber:
             if end.discard or self.state.reads_log:  # where it reads the log, what waits comes after a gap
                 self._queue.clear()
             if end.discard:
-                self._reset = None
+                self._queue.reset = None
             if later:
                 del self._ends[1]
             self._move(Input.END)
@@ -437,12 +401,6 @@ class Subscriber:
     def _after(self, *, wake: bool = False) -> None:
         """Do what is to be done after the lock was released."""
         if self._ends and self._has_requests:
-            # Where the lock is held, its holder does this.
-            with entered_or_inside():
-                while self._has_requests and self._lock.acquire(blocking=False):
-                    try:
-                        self._carry_out_ends()
-                    finally:
-                        self._lock.release()
+            carry_out(self._lock, lambda: self._has_requests, self._carry_out_ends)
         if wake and self.on_ready is not None:
             self.on_ready()

@@ -1,10 +1,14 @@
-"""The states of a subscriber, and what changes them."""
+"""The states of a subscriber, what changes them, and the requests to end it."""
 
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
-__all__ = ["TRANSITIONS", "Input", "State"]
+from ..errors import CloseReason
+from .dispatcher import Closable
+
+__all__ = ["TRANSITIONS", "EndRequest", "Ends", "Input", "State"]
 
 
 class State(enum.Enum):
@@ -57,20 +61,12 @@ class Input(enum.Enum):
     GIVEN = enum.auto()  # the last bytes were given
 
 
+_RUNNING = frozenset(state for state in State if not state.ended)
+
 # What is not in the table changes nothing.
 TRANSITIONS: dict[Input, dict[State, State]] = {
-    Input.START_LIVE: {
-        State.DRAINING: State.CATCHING_UP,
-        State.CATCHING_UP: State.LIVE,
-        State.LAGGING: State.LIVE,
-    },
-    Input.START_FROM_LOG: {
-        State.LIVE: State.CATCHING_UP,
-        State.DRAINING: State.CATCHING_UP,
-        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
-        State.LAGGING: State.CATCHING_UP,
-        State.LAGGING_OVERRUN: State.CATCHING_UP,
-    },
+    Input.START_LIVE: {State.DRAINING: State.CATCHING_UP, State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
+    Input.START_FROM_LOG: dict.fromkeys(_RUNNING - {State.CATCHING_UP}, State.CATCHING_UP),
     Input.OVERRUN: {
         State.LIVE: State.LAGGING_OVERRUN,
         State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
@@ -83,18 +79,44 @@ TRANSITIONS: dict[Input, dict[State, State]] = {
         State.LAGGING_OVERRUN: State.CATCHING_UP_OVERRUN,
     },
     Input.DRAINED: {State.DRAINING: State.CATCHING_UP},
-    Input.READ: {
-        State.CATCHING_UP_OVERRUN: State.CATCHING_UP,
-        State.LAGGING_OVERRUN: State.LAGGING,
-    },
+    Input.READ: {State.CATCHING_UP_OVERRUN: State.CATCHING_UP, State.LAGGING_OVERRUN: State.LAGGING},
     Input.CAUGHT_UP: {State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
-    Input.RESTARTED: {
-        State.DRAINING: State.LIVE,
-        State.CATCHING_UP: State.LIVE,
-        State.CATCHING_UP_OVERRUN: State.LIVE,
-        State.LAGGING: State.LIVE,
-        State.LAGGING_OVERRUN: State.LIVE,
-    },
-    Input.END: dict.fromkeys(set(State) - {State.ENDED}, State.ENDING),
+    Input.RESTARTED: dict.fromkeys(_RUNNING - {State.LIVE}, State.LIVE),
+    Input.END: dict.fromkeys(_RUNNING, State.ENDING),
     Input.GIVEN: {State.ENDING: State.ENDED},
 }
+
+
+class EndRequest(NamedTuple):
+    """A request to end a subscriber."""
+
+    reason: CloseReason
+    last: bytes = b""
+    """What comes after the messages that wait."""
+    discard: bool = False
+    """Whether these are dropped."""
+    successor: Closable | None = None
+    """What has the client now."""
+
+
+class Ends(list[EndRequest]):
+    """The requests to end one subscriber. Any thread and any signal handler appends. The first counts, and stays."""
+
+    __slots__ = ()
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """Why the subscriber has ended, ``None`` while it has not."""
+        return self[0].reason if self else None
+
+    def request(self, end: EndRequest) -> bool:
+        """Append a request. What has the client now is closed in the subscriber's place.
+
+        :param end: the request.
+        :return: whether it is the first.
+        """
+        self.append(end)
+        first = self[0]
+        if first is not end and first.successor is not None:
+            first.successor.close(end.reason)
+        return first is end

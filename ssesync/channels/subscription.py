@@ -9,10 +9,9 @@ from typing import Any
 
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
-from ..server.source import End, Source, Streamable
+from ..server.source import Source, Streamable
 from .message import Message, body_of
 from .policy import Policy
-from .reentry import Wakeup
 from .source import SubscriptionBroker, SubscriptionSource
 from .subscriber import Subscriber
 
@@ -47,7 +46,6 @@ class Subscription(Streamable):
         #: The channels, and patterns of channels, that it gets.
         self.channels, self.patterns = channels, patterns
         self._source = SubscriptionSource(broker, channels, patterns, policy, key)
-        self._wakeup = Wakeup()
         self._unread: list[Event] = []  # of what was taken, the last first
 
     def as_source(self) -> Source:
@@ -122,20 +120,7 @@ class Subscription(Streamable):
         :return: all events that there are, or a page of the log; an empty list if the time is over; ``None`` if the
             subscription has ended, see ``reason``.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._source.on_ready = self._wakeup.set
-        while True:
-            self._wakeup.clear()  # before the take: a call of on_ready after it sets this again
-            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-            taken = self._source.take(waits=remaining != 0)
-            if isinstance(taken, End):
-                return None
-            if isinstance(taken, list):
-                return taken
-            if remaining == 0:
-                return []
-            waits = [seconds for seconds in (remaining, taken.again) if seconds is not None]
-            self._wakeup.wait(min(waits, default=None))
+        return self._source.take(timeout)
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Wait for an event.

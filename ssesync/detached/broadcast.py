@@ -29,6 +29,8 @@ __all__ = ["SEND", "BroadcastGroup", "split"]
 
 #: Bytes of a send, about: half of what the kernel keeps for a client (see handover.py), so that one fits in.
 SEND = 32768
+# Bytes that are read from the log for a client at a time, about.
+_READ = 256 * 1024
 
 
 class BroadcastGroup:
@@ -91,7 +93,7 @@ class BroadcastGroup:
             del self._ahead[connection]
         elif before is State.LAGGING:
             self._reading.discard(connection)
-            self._lagging.pop(connection).cancel()
+            self._lagging.pop(connection).close(CloseReason.CANCELLED)
         if state in (State.IN_SYNC, State.CLOSED):
             self._others.pop(fd, None)
         else:
@@ -141,7 +143,7 @@ class BroadcastGroup:
     def restart(self, position: Position) -> None:
         """The log was started anew: its first message here is that of a position, and says so."""
         for subscriber in self._lagging.values():
-            subscriber.restarted(position)
+            subscriber.restarted(*position)
         self.position = position._replace(seq=position.seq - 1)
         for connection, ahead in self._ahead.items():
             # A client with a position in the new log was told when that was read for it.
@@ -250,12 +252,12 @@ class BroadcastGroup:
         :return: that, and how many events it is.
         """
         subscriber = self._lagging.get(connection)
-        if subscriber is None or connection in self._reading or subscriber.position is None:
+        if subscriber is None or connection in self._reading:
             return b"", 0
-        items = subscriber.poll()
-        if isinstance(items, CloseReason):
+        polled = subscriber.poll()
+        if isinstance(polled, (CloseReason, Position)):
             return b"", 0
-        return b"".join(items), len(items)
+        return b"".join(polled), len(polled)
 
     def left(self, connection: Connection) -> None:
         """A client is closed."""
@@ -267,28 +269,25 @@ class BroadcastGroup:
         while subscriber is not None and connection.state is State.LAGGING:
             if connection.unsent is not None or connection in self._reading:
                 return
-            items = subscriber.poll()
-            if isinstance(items, CloseReason):
-                connection.abort(items)
-            elif items:
-                connection.give(b"".join(items), len(items))
-            elif (position := subscriber.position) is not None:
-                self.place(connection, position)
+            polled = subscriber.poll()
+            if isinstance(polled, CloseReason):
+                connection.abort(polled)
+            elif isinstance(polled, Position):
+                self.place(connection, polled)
+            elif polled:
+                connection.give(b"".join(polled), len(polled))
             else:
                 self._reading.add(connection)
-                self._connections.read(functools.partial(self._read, connection, subscriber))
+                read = functools.partial(subscriber.read, _READ)
+                self._connections.read(read, functools.partial(self._has_read, connection, subscriber))
 
-    def _read(self, connection: Connection, subscriber: Subscriber) -> None:
-        items = subscriber.read()
-        self._connections.call_soon(lambda: self._has_read(connection, subscriber, items))
-
-    def _has_read(self, connection: Connection, subscriber: Subscriber, items: list[bytes]) -> None:
+    def _has_read(self, connection: Connection, subscriber: Subscriber, items: list[bytes] | None) -> None:
         if self._lagging.get(connection) is not subscriber:
             return  # it is ending, or closed
         self._reading.discard(connection)
         if items:
             connection.give(b"".join(items), len(items))
-        if items or subscriber.position is not None:  # else the next tick tries again
+        if items is not None:  # else the next tick tries again
             self._serve(connection)
 
     # Time.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import logging
 import os
 import socket
 import threading
@@ -30,6 +31,8 @@ from .sending import make_send, make_send_to_all
 from .state import State
 
 __all__ = ["Connections", "connections", "connections_if_any"]
+
+logger = logging.getLogger("ssesync")
 
 # Threads that read logs for clients that come back.
 _READERS = 4
@@ -70,8 +73,21 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def read(self, call: Call) -> None:
-        """Call on a thread that may wait for a log. What it raises is logged."""
+    def read(self, read: Callable[[], list[bytes] | None], then: Callable[[list[bytes] | None], object]) -> None:
+        """Read a log on a thread that may wait, and go on with the result on the reactor's.
+
+        :param read: reads the log. What it raises is logged, and the result is empty.
+        :param then: called with the result.
+        """
+
+        def call() -> None:
+            items: list[bytes] | None = []
+            try:
+                items = read()
+            except Exception:
+                logger.exception("a log can't be read for detached streams, which are closed")
+            self.call_soon(lambda: then(items))
+
         self._readers.submit(call)
 
     def run_in_executor(self, call: Call) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CloseReason
 
@@ -35,38 +35,37 @@ class Subscriber(Protocol):
     def pending(self) -> tuple[int, int]:
         """How many events and bytes wait for the client. Any thread."""
 
-    @property
-    def position(self) -> Position | None:
-        """The position of the last message that the client was given; ``None`` while the log has to be read."""
-
-    def offer(self, messages: Sequence[Numbered]) -> CloseReason | None:
+    def offer(self, messages: Sequence[Any]) -> CloseReason | None:
         """Queue messages, as far as there is room.
 
+        :param messages: messages of the source that has made the subscriber.
         :return: why the client has to be ended, if so: it is too slow, say.
         """
 
     def missed(self) -> None:
         """There are messages that were not offered: they are in the log."""
 
-    def restarted(self, position: Position) -> None:
+    def restarted(self, epoch: str, position: int) -> None:
         """The log was started anew, and goes on after this position."""
 
     def progressed(self) -> None:
         """The client has taken some of what was sent, so it does read."""
 
-    def poll(self) -> Sequence[bytes] | CloseReason:
+    def poll(self) -> list[bytes] | Position | CloseReason:
         """Take what is queued.
 
-        :return: that, which is empty if there is nothing or the log has to be read; or why the subscriber has ended.
+        :return: that, which is empty if the log has to be read next; the position of the last message that the client
+            was given, if it has all; or why the subscriber has ended.
         """
 
-    def read(self) -> list[bytes]:
+    def read(self, size: int) -> list[bytes] | None:
         """Read what comes next from the log. Called on a thread that may wait.
 
-        :return: that; empty if the log can't be read now, or the subscriber has ended.
+        :param size: about how many bytes, if there are as many.
+        :return: that; ``None`` if the log can't be read now.
         """
 
-    def cancel(self) -> None:
+    def close(self, reason: CloseReason) -> object:
         """Release it: the client does not need it any more."""
 
 

@@ -16,7 +16,6 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...locks import make_lock
 from ..broker import Broker
 from ..log import Page, merged
 from ..message import Message, compiled
@@ -68,7 +67,6 @@ class MemoryBroker(Broker):
         super()._reset()
         self._made_in = self._made_in or os.getpid()
         self._warned_of_fork = self._made_in == os.getpid()
-        self._lock = make_lock("channels.memory")
         self._seq = 0
         self._logs: OrderedDict[str, Log] = OrderedDict()  # in the order of their last events
         self._base = 0  # up to this seq, channels may be missing

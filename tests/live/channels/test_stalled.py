@@ -125,7 +125,7 @@ def test_a_burst_does_not_count_against_one_that_waited_for_it():
         time.sleep(0.02)
         # At once, so that it has no chance to poll before the burst is over.
         assert subscription._subscriber.offer([Message.make(broker.dispatcher.epoch, seq, "a", b"data: x\n\n")
-                                               for seq in range(1, 6)])  # fmt: skip
+                                               for seq in range(1, 6)]) is None  # fmt: skip
         # None of them is in the log, which therefore has nothing for it.
         await_that(lambda: subscription._subscriber._polled == math.inf, "it waits again")
         broker.publish("a", "published")

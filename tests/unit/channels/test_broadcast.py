@@ -15,6 +15,7 @@ import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings
 from ssesync.channels import broadcast as broadcast_module
+from ssesync.channels.log import Page
 from ssesync.channels.message import Message, compiled
 from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection, Handover
@@ -296,6 +297,22 @@ def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_
         assert client.reason is None
 
 
+def test_a_log_that_fails_otherwise_closes_a_client_that_reads_it(
+    memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*arguments: object) -> Page:
+        raise ZeroDivisionError
+
+    since = memory.publish("a", "before")
+    memory.publish("a", "missed")
+    monkeypatch.setattr(memory, "read", fail)
+    client = join(memory, "a", last_event_id=since)
+    await_that(lambda: client.connection.reason is not None, "it is closed", client)
+    assert client.connection.reason is CloseReason.ERROR
+    assert "can't be read for detached streams" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_group_that_was_silent_for_long_is_not_given_up_at_the_first_burst(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
@@ -303,7 +320,7 @@ def test_a_group_that_was_silent_for_long_is_not_given_up_at_the_first_burst(
     memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
     client = join(memory, "a", max_pending_events=5)
     turn()
-    next(iter(memory.broadcast_groups._sources.values())).subscriber._subscriber._polled -= 10_000
+    next(iter(memory.broadcast_groups._sources.values())).subscriber._polled -= 10_000
     with reactor_held_up():
         for number in range(200):
             memory.publish("a", str(number))

@@ -18,9 +18,9 @@ import pytest
 from ssesync import Broker, CloseReason
 from ssesync.channels import broadcast as broadcast_module
 from ssesync.channels.broadcast import ChannelSource
-from ssesync.channels.broadcast_subscribers import ClientSubscriber
 from ssesync.channels.message import Message
 from ssesync.channels.options import Limits
+from ssesync.channels.subscriber import Subscriber
 from ssesync.detached.connection import Connection
 from ssesync.detached.connections import connections
 from ssesync.detached.source import Position
@@ -245,7 +245,7 @@ def read_logs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     read: list[tuple[str, ...]] = []
     subscriber_for = ChannelSource.subscriber_for
 
-    def note(self: ChannelSource, connection: Connection, position: Position, *, from_log: bool) -> ClientSubscriber:
+    def note(self: ChannelSource, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
         if from_log:
             read.append(connection.registration.channels + connection.registration.patterns)
         return subscriber_for(self, connection, position, from_log=from_log)

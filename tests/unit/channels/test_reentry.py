@@ -24,7 +24,7 @@ from ssesync.channels.subscriber import State, Subscriber
 from ssesync.locks import VARIABLE
 
 from .conftest import Open, got, numbered, published, texts
-from .subscribers import ScriptedLog, live, message, offer, page
+from .subscribers import ScriptedLog, live, message, offer, page, seqs_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -224,16 +224,16 @@ def test_what_wakes_a_reader_and_what_has_its_client_are_called_while_no_lock_is
 
     def wake() -> None:
         assert not is_inside()
-        in_a_thread(lambda: woken.append(len(subscriber.poll() or ())))
+        in_a_thread(lambda: woken.append(len(seqs_of(subscriber.poll()))))
 
     subscriber.on_ready = wake
     assert offer(subscriber, 1)
     subscriber.missed()
     subscriber.restarted("f", 5)
     subscriber.on_ready = lambda: woken.append(0)
-    assert subscriber.offer([message(6, epoch="f")])
+    assert subscriber.offer([message(6, epoch="f")]) is None
     subscriber._polled -= 1
-    assert not subscriber.offer([message(7, epoch="f")])  # it is full, and has no patience
+    assert subscriber.offer([message(7, epoch="f")]) is CloseReason.OVERFLOW  # it is full, and has no patience
     assert subscriber.reason is CloseReason.OVERFLOW
     assert woken == [1, 0, 1, 0, 0]
     other = subscriber = live()
@@ -254,11 +254,11 @@ def test_a_subscriber_that_is_closed_by_a_thread_that_holds_its_lock_is_closed_a
     if interrupted == "read":
         subscriber.start("e", 0, from_log=True)
     subscriber.armed = True
-    {"offer": lambda: offer(subscriber, 3), "poll": subscriber.poll, "read": lambda: subscriber.read(10)}[interrupted]()
+    {"offer": lambda: offer(subscriber, 3), "poll": subscriber.poll, "read": subscriber.read}[interrupted]()
     assert not subscriber.armed
     assert subscriber.reason is CloseReason.REVOKED
     assert subscriber.pending == (0, 0)
-    assert subscriber.poll() is None
+    assert subscriber.poll() is subscriber.reason
     assert subscriber.state is State.ENDED
 
 

@@ -11,6 +11,7 @@ from ssesync.channels.dispatcher import Dispatcher
 from ssesync.channels.log import Page
 from ssesync.channels.policy import Policy
 from ssesync.channels.subscriber import State, Subscriber
+from ssesync.server.source import PENDING
 
 from .subscribers import ScriptedLog, live, message, offer, page, seqs_of
 from .test_overflow import data_of
@@ -52,7 +53,7 @@ def test_what_is_offered_while_the_log_is_read_follows_what_was_read() -> None:
     assert subscriber.state is State.CATCHING_UP
     offer(subscriber, 2)
     assert subscriber.poll() == []  # not before what comes first
-    assert seqs_of(subscriber.read(100)) == [1, 2, 3]
+    assert seqs_of(subscriber.read()) == [1, 2, 3]
     assert subscriber.state is State.LIVE
     assert log.asked == [("e", 0)]
 
@@ -61,11 +62,11 @@ def test_what_was_left_out_while_the_log_was_read_makes_it_be_read_again() -> No
     log = ScriptedLog(page(1), page(2, 3), during=lambda: offer(subscriber, 2, 3))
     subscriber = live(log, max_pending_events=1, patience=60)
     subscriber.start("e", 0, from_log=True)
-    assert seqs_of(subscriber.read(100)) == [1]
+    assert seqs_of(subscriber.read()) == [1]
     assert subscriber.state is State.CATCHING_UP_OVERRUN
     assert subscriber.poll() == []
     assert subscriber.state is State.CATCHING_UP
-    assert seqs_of(subscriber.read(100)) == [2, 3]
+    assert seqs_of(subscriber.read()) == [2, 3]
     assert subscriber.state is State.LIVE
     assert log.asked == [("e", 0), ("e", 1)]
 
@@ -73,9 +74,9 @@ def test_what_was_left_out_while_the_log_was_read_makes_it_be_read_again() -> No
 def test_a_page_that_is_not_the_last_leaves_it_reading() -> None:
     subscriber = live(ScriptedLog(page(1, 2, complete=False), page()))
     subscriber.start("e", 0, from_log=True)
-    assert seqs_of(subscriber.read(2)) == [1, 2]
+    assert seqs_of(subscriber.read()) == [1, 2]
     assert subscriber.state is State.CATCHING_UP
-    assert subscriber.read(2) == []
+    assert subscriber.read() == []
     assert subscriber.state is State.LIVE
     assert subscriber.position == ("e", 2)
 
@@ -89,7 +90,7 @@ def test_what_was_missed_is_read_after_what_waits() -> None:
     assert seqs_of(subscriber.poll()) == [1]
     assert subscriber.poll() == []
     assert subscriber.state is State.CATCHING_UP
-    assert seqs_of(subscriber.read(100)) == [2, 3]
+    assert seqs_of(subscriber.read()) == [2, 3]
     assert subscriber.state is State.LIVE
 
 
@@ -99,7 +100,7 @@ def test_what_was_missed_before_the_start_is_read() -> None:
     subscriber.start("e", 3, from_log=False)
     assert subscriber.poll() == []
     assert subscriber.state is State.CATCHING_UP
-    assert seqs_of(subscriber.read(100)) == [4]
+    assert seqs_of(subscriber.read()) == [4]
 
 
 def test_a_log_that_began_anew_is_one_reset_and_makes_what_was_read_of_the_old_one_void() -> None:
@@ -110,7 +111,7 @@ def test_a_log_that_began_anew_is_one_reset_and_makes_what_was_read_of_the_old_o
 
     subscriber = live(ScriptedLog(page(8), during=begin_anew))
     subscriber.start("e", 7, from_log=True)
-    assert subscriber.read(100) == []
+    assert subscriber.read() == []
     assert data_of(subscriber.poll()) == ['{"reason":"restarted"}', "new"]
     assert subscriber.position == ("f", 3)
 
@@ -118,7 +119,7 @@ def test_a_log_that_began_anew_is_one_reset_and_makes_what_was_read_of_the_old_o
 def test_a_read_of_before_it_was_started_anew_is_void() -> None:
     subscriber = live(ScriptedLog(page(8), during=lambda: subscriber.start("e", 2, from_log=True)))
     subscriber.start("e", 7, from_log=True)
-    assert subscriber.read(100) == []
+    assert subscriber.read() == []
     assert subscriber.position == ("e", 2)
     assert subscriber.state is State.CATCHING_UP
 
@@ -129,7 +130,7 @@ def test_while_it_reads_the_log_its_last_bytes_come_without_what_comes_after_the
     offer(subscriber, 5)
     subscriber.close(CloseReason.SHUTDOWN, last=b"retry: 1\n")
     assert subscriber.poll() == [b"retry: 1\n"]
-    assert subscriber.poll() is None
+    assert subscriber.poll() is subscriber.reason
 
 
 def test_last_bytes_come_after_all_that_waits_however_it_is_taken() -> None:
@@ -141,7 +142,7 @@ def test_last_bytes_come_after_all_that_waits_however_it_is_taken() -> None:
     assert subscriber.state is State.ENDING
     assert subscriber.poll(1) == [message(2), b"retry: 1\n"]
     assert subscriber.state is State.ENDED
-    assert subscriber.poll() is None
+    assert subscriber.poll() is subscriber.reason
 
 
 def test_the_first_end_counts_and_a_later_one_can_drop_what_waits() -> None:
@@ -151,14 +152,14 @@ def test_the_first_end_counts_and_a_later_one_can_drop_what_waits() -> None:
     assert not subscriber.close(CloseReason.REVOKED)
     assert subscriber.reason is CloseReason.SHUTDOWN
     assert subscriber.poll() == [b"retry: 1\n"]
-    assert subscriber.poll() is None
+    assert subscriber.poll() is subscriber.reason
 
 
 def test_a_right_that_was_taken_back_drops_a_reset_too() -> None:
     subscriber = live()
     subscriber.restarted("f", 2)
     subscriber.close(CloseReason.REVOKED)
-    assert subscriber.poll() is None
+    assert subscriber.poll() is subscriber.reason
 
 
 def test_a_sink_is_detached_by_a_thread_that_holds_the_dispatcher() -> None:
@@ -186,7 +187,7 @@ def test_numbers_of_an_old_log_hide_nothing_of_a_new_one(restarted_later: bool) 
     subscriber.poll()
     if restarted_later:
         offer(subscriber, 1001)
-    assert data_of(subscriber.read(100)) == ['{"reason":"unknown"}']
+    assert data_of(subscriber.read()) == ['{"reason":"unknown"}']
     if restarted_later:
         offer(subscriber, 1002)
         subscriber.restarted("f", 3)
@@ -199,7 +200,7 @@ def test_what_came_of_the_log_while_an_unknown_id_was_looked_for_is_given() -> N
     subscriber.start("", 0, from_log=True)
     subscriber.poll()
     offer(subscriber, 3, 4)
-    assert seqs_of(subscriber.read(100)) == [3, 4]  # the reset, and what follows
+    assert seqs_of(subscriber.read()) == [3, 4]  # the reset, and what follows
     offer(subscriber, 4, 5)
     assert subscriber.poll() == [message(5)]
 
@@ -214,12 +215,12 @@ def test_one_that_is_too_slow_for_the_log_ends_unless_it_reads_for_many(shared: 
     assert subscriber.poll() == []
     assert subscriber.state is State.LAGGING
     if shared:
-        assert data_of(subscriber.read(100)) == ['{"reason":"trimmed"}']
+        assert data_of(subscriber.read()) == ['{"reason":"trimmed"}']
         assert subscriber.state is State.LIVE
     else:
-        assert subscriber.read(100) == []
+        assert subscriber.read() == []
         assert subscriber.reason is CloseReason.OVERFLOW
-        assert subscriber.poll() is None
+        assert subscriber.poll() is subscriber.reason
     assert log.counters == ({"resets": 1} if shared else {"disconnected": 1})
 
 
@@ -228,16 +229,16 @@ def test_a_log_that_can_not_be_read_is_logged_once_and_read_again(caplog: pytest
     subscriber = live(ScriptedLog(fails, fails, page(1), fails))
     subscriber.start("e", 0, from_log=True)
     for _ in range(2):
-        assert subscriber.read(100) == []
-        assert subscriber.retry_at > 0
+        assert subscriber.read() is None
+        assert subscriber._reader.retry_at > 0
         assert subscriber.state is State.CATCHING_UP
     assert len(caplog.records) == 1
     assert "no\\nserver" in caplog.text
-    assert seqs_of(subscriber.read(100)) == [1]
+    assert seqs_of(subscriber.read()) == [1]
     assert "works again" in caplog.records[1].message
-    assert subscriber.retry_at == 0
+    assert subscriber._reader.retry_at == 0
     subscriber.start("e", 1, from_log=True)
-    assert subscriber.read(100) == []
+    assert subscriber.read() is None
     assert len(caplog.records) == 3
 
 
@@ -248,21 +249,39 @@ def test_a_log_that_can_not_be_read_is_logged_once_and_read_again(caplog: pytest
 def test_a_log_that_is_no_more_ends_it(error: BrokerError, reason: CloseReason) -> None:
     subscriber = live(ScriptedLog(error))
     subscriber.start("e", 0, from_log=True)
-    assert subscriber.read(100) == []
+    assert subscriber.read() == []
     assert subscriber.reason is reason
-    assert subscriber.poll() is None
+    assert subscriber.poll() is subscriber.reason
+
+
+def test_a_log_that_fails_otherwise_ends_it_and_raises() -> None:
+    subscriber = live(ScriptedLog(ZeroDivisionError()))
+    subscriber.start("e", 0, from_log=True)
+    with pytest.raises(ZeroDivisionError):
+        subscriber.read()
+    assert subscriber.poll() is CloseReason.ERROR
+
+
+def test_as_many_pages_are_read_as_are_asked_for() -> None:
+    log = ScriptedLog(page(1, complete=False), page(2, complete=False), page(3, complete=False), page(4))
+    subscriber = live(log)
+    subscriber.start("e", 0, from_log=True)
+    assert seqs_of(subscriber.read(3 * len(message(1)))) == [1, 2, 3]
+    assert seqs_of(subscriber.read(3 * len(message(1)))) == [4]
+    assert subscriber.state is State.LIVE
 
 
 def test_only_a_reader_that_neither_polls_nor_waits_is_too_slow() -> None:
     subscriber = live(max_pending_events=1, patience=60)
     offer(subscriber, 1, 2)
     subscriber._polled -= 61
-    subscriber.touch()
+    subscriber.progressed()
     assert offer(subscriber, 3)
     subscriber._polled -= 61
     subscriber.poll()
     subscriber.start("e", 3, from_log=False)
-    assert subscriber.take(1, 1, waits=True) == math.inf
+    assert subscriber.take(1, waits=True) is PENDING
+    assert subscriber._polled == math.inf
     assert offer(subscriber, 4, 5)
     subscriber.poll()
     subscriber._polled -= 61

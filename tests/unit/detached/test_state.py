@@ -33,9 +33,9 @@ class Queue:
     """A subscriber without a log: it keeps all that it is offered."""
 
     def __init__(self, position: Position) -> None:
-        self.position: Position | None = position
+        self.position: Position | None = position  # None: it misses something
         self.items: list[bytes] = []
-        self.is_cancelled = False
+        self.is_closed = False
         self.refuses: CloseReason | None = None
 
     @property
@@ -50,21 +50,21 @@ class Queue:
     def missed(self) -> None:
         self.position = None
 
-    def restarted(self, position: Position) -> None:
+    def restarted(self, epoch: str, position: int) -> None:
         self.items.clear()
 
     def progressed(self) -> None:
         pass
 
-    def poll(self) -> Sequence[bytes] | CloseReason:
+    def poll(self) -> list[bytes] | Position | CloseReason:
         items, self.items = self.items, []
-        return items
+        return items if items or self.position is None else self.position
 
-    def read(self) -> list[bytes]:
-        return []
+    def read(self, size: int) -> None:
+        return None
 
-    def cancel(self) -> None:
-        self.is_cancelled = True
+    def close(self, reason: CloseReason) -> None:
+        self.is_closed = True
 
 
 class Source:
@@ -193,7 +193,7 @@ def test_a_client_that_does_not_take_all_is_draining_then_lagging_then_in_sync(s
         got += read_all(client)
         slow.on_room()
     assert slow.state is State.IN_SYNC
-    assert queue.is_cancelled
+    assert queue.is_closed
     stage.send(message(9))
     assert got + read_all(client) == b"".join([large, *small, message(9)])
     assert slow.stats.events == other.stats.events == 4
@@ -229,7 +229,7 @@ def test_a_subscriber_that_refuses_ends_its_client_for_that_reason(stage: Stage)
     stage.send(message(8))
     assert slow.closed
     assert slow.reason is CloseReason.OVERFLOW
-    assert stage.source.made[0].is_cancelled
+    assert stage.source.made[0].is_closed
     assert not len(stage.group)
 
 
@@ -239,7 +239,7 @@ def test_a_client_that_is_ending_gets_what_waits_and_nothing_that_comes(stage: S
     stage.send(message(7))
     slow.finish(CloseReason.LIFETIME, b"data: bye\n\n")
     assert slow.state is State.ENDING
-    assert stage.source.made[0].is_cancelled
+    assert stage.source.made[0].is_closed
     stage.send(message(8))
     data = b""
     while not slow.closed:

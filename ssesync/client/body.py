@@ -19,6 +19,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum, auto
 from typing import Any
 
 from urllib3.exceptions import DecodeError, ReadTimeoutError
@@ -30,12 +31,33 @@ from .coding import unsupported_coding
 from .interim import final_response, is_interim
 from .transport import claim, connection_socket, handle_of, pool_is_held, reader_of
 
-__all__ = ["Body"]
+__all__ = ["Body", "BodyState"]
 
 _READ_SIZE = 65536
 # Seconds of silence, seconds between two probes, how many unanswered ones are too many. Linux's own are 2 h, 75, 9;
 # macOS has the first under another name.
 _PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPALIVE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
+
+
+class BodyState(Enum):
+    """Where a body is."""
+
+    OPEN = auto()
+    #: It was cancelled before its end; the response is still to be closed.
+    CANCELLED = auto()
+    #: The response is closed: after a cancel, at the end of the body, after an error.
+    CLOSED = auto()
+    COMPLETE = auto()
+    FAILED = auto()
+
+
+_TRANSITIONS: dict[BodyState, tuple[BodyState, ...]] = {
+    BodyState.OPEN: (BodyState.CANCELLED, BodyState.COMPLETE, BodyState.FAILED),
+    BodyState.CANCELLED: (BodyState.CLOSED,),
+    BodyState.CLOSED: (),
+    BodyState.COMPLETE: (),
+    BodyState.FAILED: (),
+}
 
 
 class Body:
@@ -49,11 +71,8 @@ class Body:
 
     def __init__(self, source: Any, *, idle_timeout: float | None = None) -> None:
         self._source = source
-        #: Whether :meth:`cancel` or :meth:`close` was called before the end. Checked for every event.
-        self.cancelled = False
-        #: Whether the body was read to its end.
-        self.complete = False
-        self._ended = False
+        #: The state. An attribute, as :class:`Reader` checks it for every event.
+        self.state = BodyState.OPEN
         self._process = os.getpid()
         # A signal handler may cancel while its own thread is in here.
         self._lock = make_rlock("client.body")
@@ -62,6 +81,24 @@ class Body:
         self._reading = threading.RLock()
         self._handle: socket.socket | None = None
         self._next = self._open(idle_timeout)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether :meth:`cancel` or :meth:`close` was called before the end."""
+        return self.state in (BodyState.CANCELLED, BodyState.CLOSED)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body was read to its end."""
+        return self.state is BodyState.COMPLETE
+
+    def _enter(self, state: BodyState) -> bool:
+        """Go to a state if that is possible. Returns whether it was."""
+        with self._lock:
+            possible = state in _TRANSITIONS[self.state]
+            if possible:
+                self.state = state
+        return possible
 
     def _open(self, idle_timeout: float | None = None) -> Callable[[], bytes]:
         """Find out how the source is read. Returns a function that waits for its next bytes."""
@@ -105,7 +142,7 @@ class Body:
                     self._drop_handle()
                     self._next = self._open()
             except Exception as error:
-                self._end(b"")
+                self._end(BodyState.FAILED)
                 if not self.cancelled:
                     raise _translate(error) from error
         return self._source
@@ -119,22 +156,22 @@ class Body:
         :raises ReadError: the bytes can't be decompressed or are not proper chunks.
         """
         with self._reading:
-            if self._ended or self.cancelled:
-                return self._end(b"")
-            try:
-                data = self._next()
-            except Exception as error:
-                self._end(b"")
-                if self.cancelled:
-                    return b""
-                as_read_error = _translate(error)
-                if as_read_error is error:
-                    raise
-                raise as_read_error from error
-            if not data or self.cancelled:
-                self.complete = not self.cancelled
-                return self._end(b"")
-            return data
+            data = b""
+            if self.state is BodyState.OPEN:
+                try:
+                    data = self._next()
+                except Exception as error:
+                    self._end(BodyState.FAILED)
+                    if self.cancelled:
+                        return b""
+                    as_read_error = _translate(error)
+                    if as_read_error is error:
+                        raise
+                    raise as_read_error from error
+            if data and self.state is BodyState.OPEN:
+                return data
+            self._end(BodyState.COMPLETE)
+            return b""
 
     def __iter__(self) -> Iterator[bytes]:
         while data := self.read():
@@ -156,7 +193,7 @@ class Body:
     def cancel(self) -> None:
         """Have a read that is blocked, or the next one, return ``b""`` at once. Never blocks."""
         with self._lock:
-            self.cancelled = self.cancelled or not self._ended
+            self._enter(BodyState.CANCELLED)
             # A forked process has the descriptor too, but the connection is the parent's.
             if self._handle is not None and self._process == os.getpid():
                 try:
@@ -170,27 +207,26 @@ class Body:
         self.cancel()
         if not is_owned(self._reading) and self._reading.acquire(blocking=False):
             try:
-                if not self._ended and pool_is_held(self._source):
+                if self.state is BodyState.CANCELLED and pool_is_held(self._source):
                     _thread.start_new_thread(self._end_after_read, ())
                 else:
-                    self._end(b"")
+                    self._end(BodyState.CLOSED)
             finally:
                 self._reading.release()
 
     def _end_after_read(self) -> None:
         with self._reading:
-            self._end(b"")
+            self._end(BodyState.CLOSED)
 
-    def _end(self, result: bytes) -> bytes:
-        if not self._ended:
-            self._ended = True
+    def _end(self, state: BodyState) -> None:
+        """Close the response, once. After a cancel the state is ``CLOSED``, whatever has ended the body."""
+        if self._enter(state) or self._enter(BodyState.CLOSED):
             self._drop_handle()
             # urllib3's close() keeps the connection's slot in the pool, which the next request may wait for.
             for name in ("close", "release_conn"):
                 method = getattr(self._source, name, None)
                 if method is not None:
                     method()
-        return result
 
     def _closed_by_caller(self) -> None:
         # From another thread, closing alone would wait for the reader; on this one, the body may be dropped.

@@ -22,7 +22,7 @@ from ..event import Event
 from ..validation import check_number
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
-from .body import Body
+from .body import Body, BodyState
 from .cancel_adapter import link, signal_of
 from .coding import unsupported_coding
 from .interim import status_of
@@ -213,7 +213,7 @@ class Reader:
         self.close()
 
     def _read_events(self) -> Iterator[Event]:
-        body, decoder = self._body, self._decoder
+        body, decoder, open_state = self._body, self._decoder, BodyState.OPEN
         too_large: EventTooLarge | None = None
         watchdog = None if self._event_timeout is None else Watchdog(self._event_timeout, body.cancel)
         try:
@@ -227,7 +227,7 @@ class Reader:
                 if decoder.retries:
                     due = [(events[at], retry) for at, retry in decoder.retries if at < len(events)]
                 for event in events:
-                    if body.cancelled:
+                    if body.state is not open_state:
                         break
                     if due and event is due[0][0]:
                         self._retry = due.pop(0)[1]

@@ -24,6 +24,8 @@ BOM = b"\xef\xbb\xbf"
 MAX_EVENT_SIZE = 16 * 1024 * 1024
 _BUFFERED = (b"data", b"id", b"event")
 _KNOWN = (*_BUFFERED, b"retry")
+# The name of a line that is not buffered: an unknown field, or a comment that is not returned or too long.
+_SKIPPED = b"?"
 # A line without a colon within six bytes is no field: the longest names have five.
 _NAME_ROOM = 6
 # int() refuses more than 4,300 digits; a delay of 10**18 ms is longer than every limit.
@@ -89,10 +91,7 @@ class Decoder:
         self._idle = False  # nothing is pending: the next chunk starts a block
         self._started = False
         self._after_cr = False
-        self._partial: list[bytes] = []
-        self._partial_size = 0
-        self._partial_name = b""  # of the unfinished line: a known field, b":" a comment to return, b"" not known yet
-        self._skipping = False
+        self._partial = _PartialLine()
         self._buffered = 0
 
     @property
@@ -133,7 +132,8 @@ class Decoder:
             chunk = self._without_bom(chunk)
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_lf(chunk)
-        if self._partial or self._skipping:
+        partial = self._partial
+        if partial.pieces or partial.name:
             chunk = self._finish_line(chunk, out)
         last = chunk.rfind(b"\n") + 1
         if last:
@@ -154,7 +154,7 @@ class Decoder:
         if chunk:
             self._buffer_partial(chunk, out)
         self._idle = (
-            not (self._partial or self._skipping or self._after_cr or self._buffered or self._type or self._data)
+            not (partial.pieces or partial.name or self._after_cr or self._buffered or self._type or self._data)
             and self._block_retry is None
             and self._started
         )
@@ -281,21 +281,21 @@ class Decoder:
         self._process((line.decode("utf-8", "replace"),), out)
 
     def _buffer_partial(self, piece: bytes, out: list[Event]) -> None:
-        if self._skipping or not piece:
+        line = self._partial
+        if line.name is _SKIPPED or not piece:
             return
-        self._partial.append(piece)
-        self._partial_size += len(piece)
-        if not self._partial_name:
-            head = b"".join(self._partial[:_NAME_ROOM])[:_NAME_ROOM]
+        line.pieces.append(piece)
+        line.size += len(piece)
+        if not line.name:
+            head = b"".join(line.pieces[:_NAME_ROOM])[:_NAME_ROOM]
             name, colon, _ = head.partition(b":")
             if not colon and len(head) < _NAME_ROOM:
                 return
-            self._partial_name = name if name in _KNOWN else b":" if not name and self.comments else b"?"
-        if self._partial_name in _KNOWN:
-            self._check(self._buffered + self._partial_size, out)
-        elif self._partial_name == b"?" or self._partial_size > self.max_event_size:
-            self._drop_partial()
-            self._skipping = True
+            line.name = name if name in _KNOWN else b":" if not name and self.comments else _SKIPPED
+        if line.name in _KNOWN:
+            self._check(self._buffered + line.size, out)
+        elif line.name is _SKIPPED or line.size > self.max_event_size:
+            line.clear(_SKIPPED)
 
     def _finish_line(self, chunk: bytes, out: list[Event]) -> bytes:
         """End the unfinished line with the chunk's first line. Returns what follows it. Both may be long, so only the
@@ -304,32 +304,28 @@ class Decoder:
         if not end:
             self._buffer_partial(chunk, out)
             return b""
-        if self._skipping:
-            self._skipping = False
+        partial = self._partial
+        if partial.name is _SKIPPED:
+            partial.name = b""
         else:
-            self._partial.append(chunk[: end - 1])
-            line = b"".join(self._partial)
-            self._drop_partial()
+            partial.pieces.append(chunk[: end - 1])
+            line = b"".join(partial.pieces)
+            partial.clear()
             self._process_counted(line, out)
         return chunk[end:]
-
-    def _drop_partial(self) -> None:
-        self._partial.clear()
-        self._partial_size = 0
-        self._partial_name = b""
 
     def _check(self, size: int, out: list[Event]) -> None:
         if size > self.max_event_size:
             raise EventTooLarge(size, self.max_event_size, out)
 
     def _without_bom(self, chunk: bytes) -> bytes:
-        head = b"".join(self._partial) + chunk
-        self._partial.clear()
+        head = b"".join(self._partial.pieces) + chunk
+        self._partial.pieces.clear()
         if len(head) < len(BOM) and BOM.startswith(head):
-            self._partial.append(head)
+            self._partial.pieces.append(head)
             return b""
         self._started = True
-        return head[len(BOM) :] if head.startswith(BOM) else head
+        return head.removeprefix(BOM)
 
     def _with_lf(self, chunk: bytes) -> bytes:
         """CR LF and CR become LF. A CR at the end counts at once and swallows an LF that comes next."""
@@ -342,6 +338,21 @@ class Decoder:
                 return chunk
         self._after_cr = chunk.endswith(b"\r")
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+class _PartialLine:
+    """The unfinished line at the end of what was fed."""
+
+    __slots__ = ("name", "pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.clear()
+
+    def clear(self, name: bytes = b"") -> None:
+        self.pieces.clear()
+        self.size = 0
+        self.name = name  # a known field, b":" a comment to return, _SKIPPED, b"" not known yet
 
 
 def _long_lines(chunk: bytes, end: int) -> Iterator[str]:

@@ -6,8 +6,8 @@ is first asked for.
 .. PYTEST_DONT_REWRITE
 """
 
-# The word is for pytest, which loads our fixtures. A process that had imported us before it runs pytest, a test runner
-# of Django's say, would else be warned that their assertions can't be rewritten. There are none.
+# PYTEST_DONT_REWRITE is for pytest, which loads the fixtures. Without it, a process that imports this package before it
+# runs pytest, such as a Django test runner, is warned that assertions can't be rewritten. There are none.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
-"""CancelToken: a cancel signal that any thread may set and every blocking operation can listen to.
+"""CancelToken: a cancel signal that any thread may set, and that every blocking operation accepts.
 
-It connects the parts of this library: a stream whose client leaves sets its token, a reader that was given the token
-shuts its connection. Neither knows the other.
+It connects the parts of this library without imports: a stream sets its token when its client leaves, and a reader that
+was given the token shuts its connection.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Run = Callable[[Callable[[], object]], object]
 class CancelToken:
     """A ``threading.Event`` that also calls back, and keeps the first reason for which it was set.
 
-    Every method may be called from any thread and from a signal handler, any number of times: there is no lock in here.
-    Each step below changes one list or dictionary by one operation, which no other thread and no handler can interrupt.
+    Every method may be called from any thread and from a signal handler, any number of times. There is no lock: each
+    step changes one list or dictionary by one operation, which no other thread and no handler can interrupt.
     """
 
     def __init__(self) -> None:
@@ -58,9 +58,9 @@ class CancelToken:
         return self._waiters.wait(self.is_set, timeout)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called when the signal is set, on the thread that sets it; at once if it is set already.
+        """Call ``callback`` when the signal is set, on the thread that sets it; at once if it is set already.
 
-        Callbacks of a stream's token are called on a helper thread where the library itself ends the stream (its client
+        Callbacks of a stream's token are called on a helper thread when the library itself ends the stream (its client
         has left or stalled, its lifetime is over, the process stops).
 
         :param callback: must be quick and must not block. What it raises is logged.
@@ -79,8 +79,8 @@ class CancelToken:
     def _add(self, callback: Callable[[], object], *, own: bool) -> None:
         """Add a callback.
 
-        :param own: it is this library's, does not block and calls no user code: the thread that sets the signal calls
-            it, always.
+        :param own: it is this library's, does not block and calls no user code: so the thread that sets the signal
+            always calls it.
         """
         number = next(self._numbers)
         self._callbacks[number] = callback, own
@@ -95,7 +95,7 @@ class CancelToken:
         """
         if not self._reasons:
             self._reasons.append(reason)
-        # Also where it was set before: an exception that a signal handler raised may have ended that call here.
+        # Also if it was set before: that call may have been ended here by an exception of a signal handler.
         self._waiters.wake()
         for number in self._callbacks.copy():
             self._call(number, run)

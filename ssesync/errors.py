@@ -1,4 +1,4 @@
-"""Every error that ssesync raises on its own account, and the reasons a stream can end for.
+"""Every error of this library, and the reasons why a stream ends.
 
 ::
 
@@ -6,11 +6,11 @@
     ├── EventError (ValueError)        a field that no event stream can carry
     ├── EventTooLarge                  the decoder's limit was passed
     ├── SettingsError (ValueError)     an option that does not exist or makes no sense
-    ├── StreamClosed                   writing to a stream that is over; says why it is
+    ├── StreamClosed                   writing to a stream that has ended, with the reason
     ├── BrokerError                    publishing or subscribing failed
     │   ├── ChannelError (ValueError)  a name that no channel can have
-    │   ├── BrokerUnavailable (ConnectionError)  the log can't be reached, or takes no more: it may pass
-    │   ├── BrokerDamaged              the log is deleted, corrupt or another program's: it won't pass
+    │   ├── BrokerUnavailable (ConnectionError)  the log can't be reached, or accepts no more; a later try may work
+    │   ├── BrokerDamaged              the log is deleted, corrupt or another program's; no later try will work
     │   ├── BrokerBusy                 a signal handler has interrupted this thread inside a broker
     │   └── BrokerClosed               the broker was closed
     ├── TicketRefused                  a ticket is forged, used or expired
@@ -103,14 +103,14 @@ def excerpt(value: object, limit: int = 60) -> str:
 
 
 class SSEError(Exception):
-    """The base of all errors of this library. Never raised itself. All of them can be pickled and copied."""
+    """The base of all errors of this library, never raised itself. All can be pickled and copied."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args), self.__dict__
 
 
 def _rebuild(cls: type[SSEError], args: tuple[Any, ...]) -> SSEError:
-    # Not through __init__: it takes other arguments than those it hands to Exception.
+    # Not through __init__, whose arguments differ from those of Exception.
     return cls.__new__(cls, *args)
 
 
@@ -129,7 +129,7 @@ class EventError(SSEError, ValueError):
 class EventTooLarge(SSEError):
     """An event is larger than the decoder may hold. ``size`` and ``limit`` are in bytes.
 
-    ``size`` is what had arrived when the limit was passed: the event itself may be larger still.
+    ``size`` is what had arrived when the limit was passed; the whole event may be larger.
     ``events`` are those that the same chunk completed before it, so that none of them is lost.
     """
 
@@ -148,9 +148,9 @@ class SettingsError(SSEError, ValueError):
 
 
 class StreamClosed(SSEError):
-    """The stream is over: nothing written to it can reach the client any more.
+    """The stream has ended: nothing that is written to it reaches the client.
 
-    ``reason`` is a :class:`CloseReason`. Let it end the producer; there is no need to catch it.
+    ``reason`` is a :class:`CloseReason`. Let the exception end the producer; there is no need to catch it.
     """
 
     def __init__(self, reason: CloseReason | str) -> None:
@@ -167,20 +167,20 @@ class ChannelError(BrokerError, ValueError):
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
-    """The log can't be reached or takes no more: a server that is down, a full disk, a lock held for too long.
+    """The log can't be reached or accepts no more: a server that is down, a full disk, a lock held for too long.
 
-    It may pass. An event whose publishing raised this was not published, unless the connection to a server broke
-    after the event had been sent to it: then it is not known.
+    A later try may work. An event whose publishing raised this was not published. Only if the connection to a server
+    broke after the event was sent, it is unknown whether it was.
     """
 
 
 class BrokerDamaged(BrokerError):
-    """The log can't be used as it is: its file was deleted, is corrupt, or is no log of ours."""
+    """The log can't be used: its file was deleted, is corrupt, or is not a log of this library."""
 
 
 class BrokerBusy(BrokerError):
-    """The calling thread is in the middle of an operation of a broker: a signal handler, or something else that runs
-    between two steps of a thread, has called a broker again. Nothing was done.
+    """A signal handler, or a destructor, has called a broker while the code that it interrupted is inside a broker.
+    Nothing was done.
 
     Have the handler set a flag or put into a ``queue.SimpleQueue``, and call the broker from the program's own loop, or
     from another thread. ``close()``, ``cancel()`` and ``stop()`` never raise it.

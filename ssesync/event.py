@@ -1,4 +1,4 @@
-"""Event: one event of a stream. Its fields are checked where it is made, so that encoding it can't fail."""
+"""Event: one event of a stream. The constructor checks its fields, so that encoding can't fail."""
 
 from __future__ import annotations
 
@@ -185,9 +185,7 @@ _warned = False
 
 
 def warn_if_encoded(event: Event) -> Event:
-    """Log a warning if the event's data is encoded already.
-
-    Once a process: code that does it does so with every event.
+    """Log a warning if the event's data is encoded already. Once in a process, as such code does it with every event.
 
     :param event: an event made of text that was given as data.
     :return: the event.

@@ -1,4 +1,4 @@
-"""Whether an event library (gevent, eventlet) is in the place of threads, and what its patches have hidden."""
+"""Whether gevent or eventlet has replaced threads, and the functions that its patches hide."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def threads_are_greenlets() -> bool:
 
 
 def native_select(name: str) -> Any:
-    """Get a name of the module ``select`` as it was before gevent patched it.
+    """Get an attribute of the module ``select`` as it was before gevent patched it.
 
-    :return: ``None`` where this system does not have it.
+    :return: the attribute; ``None`` where this system does not have it.
     """
     if "gevent.monkey" in sys.modules:
         from gevent import monkey
@@ -38,9 +38,9 @@ def native_select(name: str) -> Any:
 
 
 def wait_readable() -> Callable[[int, float | None], None] | None:
-    """Get the function with which a greenlet waits until a descriptor is readable, or the time is over.
+    """Get the function with which a greenlet waits for a readable descriptor, up to a timeout.
 
-    :return: ``None`` where threads are threads.
+    :return: the function; ``None`` where gevent has not replaced threads.
     """
     if "gevent.monkey" not in sys.modules:
         return None

@@ -1,7 +1,7 @@
-"""Locks that watch over the laws of ``locks.py``. Loaded only where ``SSESYNC_LOCK_CHECK`` is set.
+"""Locks that check the laws of ``locks.py``. Loaded only if ``SSESYNC_LOCK_CHECK`` is set.
 
-What is found is appended to the file that the variable names, and nothing is raised: the code under test goes on, in
-this process and in those that it starts, and the process that has set the variable reads the file at the end.
+Violations are appended to the file that the variable names, and nothing is raised: the code under test goes on, in this
+process and in those that it starts. The process that has set the variable reads the file at the end.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .lock_order import OF_GARBAGE, ORDER, VARIABLE
 __all__ = ["CheckedLock", "CheckedRLock", "check_foreign", "edges"]
 
 _RANKS = {name: rank for rank, name in enumerate(ORDER)}
-# What each thread holds, by its identifier: under gevent that is the greenlet's, in any order of imports.
+# The locks that each thread holds, by its identifier: under gevent the greenlet's, in any order of imports.
 _held: dict[int, list[CheckedLock]] = {}
 _reported: set[str] = set()
-# The threads that collect garbage now.
+# The threads that are collecting garbage.
 _collecting: set[int] = set()
 
 #: Every pair of names of which the second lock was taken while the first was held, in this process.
@@ -38,11 +38,11 @@ def check_foreign(what: str) -> None:
 
 
 class CheckedLock:
-    """A lock that knows its place."""
+    """A lock that checks the order in which it is taken."""
 
     def __init__(self, name: str, lock: Any) -> None:
         if name not in _RANKS:
-            raise ValueError(f"the lock {name!r} has no place in ssesync.locks.ORDER: put it where it may be taken")
+            raise ValueError(f"the lock {name!r} is not in ssesync.locks.ORDER: add it where it may be taken")
         self.name = name
         self._lock = lock
 
@@ -91,7 +91,7 @@ class CheckedLock:
         for other in held:
             edges.add((other.name, self.name))
             if other.name == self.name and bounded:
-                continue  # before a fork a thread takes all that there are, and does without those that it does not get
+                continue  # before a fork a thread tries to take all of them, and goes on without the others
             if _RANKS[other.name] >= _RANKS[self.name]:
                 _report(f"{self.name} is taken while {_names(held)} is held, against the order of the locks")
                 return
@@ -148,7 +148,7 @@ def _report(what: str) -> None:
 
 
 def _watch_logging() -> None:
-    """A handler of the log is foreign code whichever library's record it gets; ours are not to depend on the level."""
+    """A logging handler is foreign code, whichever library logs. This library's records are checked at any level."""
     handle: Callable[..., None] = logging.Logger.handle
     is_enabled = logging.Logger.isEnabledFor
 
@@ -173,5 +173,5 @@ _watch_logging()
 gc.callbacks.append(_note_collection)
 
 if hasattr(os, "register_at_fork"):
-    # Of the parent's threads only the one that forks is here, and what it held for that is made anew.
+    # A child has only the thread that forked, and the locks that it held for the fork are made anew.
     os.register_at_fork(after_in_child=_held.clear)

@@ -1,17 +1,16 @@
-"""Every lock of this library: where it is made, the order in which locks are taken, and what must not happen under one.
+"""All locks of this library: how they are made, in which order they are taken, and what must not happen under one.
 
 Three laws (docs/design.md, "Locks", has the table and the reasons):
 
-1. A thread takes a lock only while each lock that it holds stands before it in :data:`ORDER`.
+1. A thread takes a lock only if each lock that it holds comes earlier in :data:`ORDER`.
 2. No foreign code runs while a lock is held: users' functions, callbacks of a ``CancelToken``, logging, waits.
 3. ``close()``, ``cancel()`` and ``stop()`` may be called from a signal handler, which may have interrupted code that
-   holds a lock, on the same thread. So what they need takes no lock (:class:`Waiters`, :class:`Once`), or takes a
-   re-entrant one only for steps that may be interrupted anywhere, or is left to the thread that holds it
-   (:func:`is_owned`).
+   holds a lock, on the same thread. So they take no lock (:class:`Waiters`, :class:`Once`), or a re-entrant one for
+   steps that may be interrupted anywhere, or leave the work to the code that holds the lock (:func:`is_owned`).
 
-The locks are the standard library's, without any cost. Where the environment variable ``SSESYNC_LOCK_CHECK`` names a
-file when a lock is made, it is one that checks the first two laws and appends violations to that file, see
-``lock_check.py``: that is how the tests run.
+The locks are the standard library's, at no extra cost. If the environment variable ``SSESYNC_LOCK_CHECK`` names a file
+when a lock is made, the lock checks the first two laws and appends violations to that file, see ``lock_check.py``. The
+tests run so.
 """
 
 from __future__ import annotations
@@ -40,31 +39,34 @@ __all__ = [
 
 
 def make_lock(name: str) -> threading.Lock:
-    """A lock with a name of :data:`ORDER`. Assert in a method that needs it: ``assert self._lock.locked()``."""
+    """Make a lock with a name of :data:`ORDER`. A method that needs it held asserts ``self._lock.locked()``."""
     lock = threading.Lock()
     return _checked(name, lock, False) if VARIABLE in os.environ else lock
 
 
 def make_rlock(name: str) -> threading.RLock:
-    """A re-entrant lock with a name of :data:`ORDER`. Assert in a method that needs it: ``assert is_owned(lock)``."""
+    """Make a re-entrant lock with a name of :data:`ORDER`. A method that needs it held asserts ``is_owned(lock)``."""
     lock = threading.RLock()
     return _checked(name, lock, True) if VARIABLE in os.environ else lock
 
 
 def make_condition(name: str) -> threading.Condition:
-    """A condition with a re-entrant lock. A signal handler may notify those that wait, but a thread that it interrupts
-    between its check of the state and its wait misses that: where handlers close, use :class:`Waiters`."""
+    """Make a condition with a re-entrant lock. A signal handler may notify its waiters, but a thread that it interrupts
+    between its check of the state and its wait misses that. Use :class:`Waiters` where handlers close."""
     return threading.Condition(make_rlock(name))
 
 
 def is_owned(lock: Any) -> bool:
-    """Whether this thread holds a re-entrant lock or a condition's: then it is in a signal handler or a destructor that
-    has interrupted the code which does, or was called by that code."""
-    return bool(lock._is_owned())  # what threading.Condition asks of every lock that it is given
+    """Whether this thread holds a re-entrant lock, or a condition's. Then this is called by the code that took it, or
+    by a signal handler or destructor that has interrupted that code."""
+    return bool(lock._is_owned())  # threading.Condition calls this method of every lock that it is given
 
 
 def foreign(what: str) -> None:
-    """Stands before each call of code that is not this library's; the check reports it where a lock is held."""
+    """Mark a call of code that is not this library's: the check reports it if this thread holds a lock.
+
+    :param what: the call, for the report.
+    """
     if VARIABLE in os.environ:
         from .lock_check import check_foreign
 
@@ -78,13 +80,13 @@ def _checked(name: str, lock: Any, reentrant: bool) -> Any:
 
 
 class Waiters:
-    """The threads that wait for something to become so.
+    """The threads that wait for a condition.
 
-    In place of ``threading.Condition`` and ``threading.Event`` where a signal handler may wake: a handler that runs on
-    a thread which is inside of ``Event.set()`` or ``Event.wait()`` hangs on the event's own lock, and one that runs
-    between a thread's check of a condition and its wait is missed. Here each thread puts its own lock where
-    :meth:`wake` finds it, and checks after that; :meth:`wake` is called after the change. So no order of the two loses
-    one, and neither takes a lock that another thread, or an interrupted one, can hold.
+    Takes the place of ``threading.Condition`` and ``threading.Event`` where a signal handler may wake. A handler on a
+    thread that is inside of ``Event.set()`` or ``Event.wait()`` would hang on the event's own lock, and a wake between
+    a thread's check of the condition and its wait would be missed. Here each thread first adds a lock of its own to the
+    list that :meth:`wake` releases, and then checks; :meth:`wake` is called after the change. So no wake is missed, and
+    nothing here takes a lock that another thread, or an interrupted one, can hold.
     """
 
     __slots__ = ("_locks",)
@@ -93,7 +95,7 @@ class Waiters:
         self._locks: list[Any] = []
 
     def wake(self) -> None:
-        """Have all waiting threads check their condition again. Any thread, any signal handler; never waits."""
+        """Have all waiting threads check their condition again. Any thread, any signal handler. Never waits."""
         for _ in range(len(self._locks)):
             try:
                 lock = self._locks.pop(0)
@@ -102,7 +104,12 @@ class Waiters:
             lock.release()
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait up to ``timeout`` seconds (``None``: without end) until ``ready()``, which takes no lock; whether so."""
+        """Wait until a condition holds.
+
+        :param ready: the condition; it takes no lock.
+        :param timeout: seconds; ``None``: without a limit.
+        :return: whether the condition holds.
+        """
         if ready():
             return True
         if timeout is not None and timeout <= 0:
@@ -122,12 +129,12 @@ class Waiters:
                 if not lock.acquire(timeout=remaining):
                     return ready()
         finally:
-            with contextlib.suppress(ValueError):  # wake() has taken it out, and wakes nobody by it
+            with contextlib.suppress(ValueError):  # wake() has removed it, and releases it without effect
                 self._locks.remove(lock)
 
 
 class Once:
-    """A step that only the first caller may do. Takes no lock."""
+    """A step that only the first caller takes. Takes no lock."""
 
     __slots__ = ("_left",)
 

@@ -1,8 +1,8 @@
-"""How the reactor waits for descriptors: with epoll, with kqueue, or with what the standard library selects with.
+"""How the reactor waits for descriptors: with epoll, kqueue, or the standard library's ``selectors``.
 
-A poller knows two kinds of descriptors. Those that it *adds* belong to the reactor's thread, and are reported for as
-long as their state lasts. Those that it *watches* belong to a WSGI server, which reads from them: only the end of the
-connection is reported, once, and nothing is read.
+A poller has two kinds of descriptors. *Added* ones belong to the reactor's thread, and are reported for as long as
+their state lasts. *Watched* ones belong to a WSGI server, which reads from them: only the end of the connection is
+reported, once, and nothing is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Poller", "Ready", "make_poller"]
 # epoll's events. gevent's patch takes their names from the select module.
 _IN, _OUT, _ERR, _HUP, _RDHUP, _ONESHOT = 0x1, 0x4, 0x8, 0x10, 0x2000, 1 << 30
 _GONE = _RDHUP | _HUP | _ERR
-# Bytes that are read at a time, and thrown away, where only reading shows that a client has gone.
+# Bytes that are read at a time, and dropped, where only a read shows that a client has left.
 _PIECE = 65536
 
 
@@ -69,8 +69,8 @@ class Poller(Protocol):
 
 
 class EpollPoller:
-    """Linux. The kernel reports a peer that leaves without a read or a write (``EPOLLRDHUP``): a look with ``MSG_PEEK``
-    instead is blind behind one pipelined byte.
+    """Linux. The kernel reports a peer that leaves without a read or a write (``EPOLLRDHUP``). ``MSG_PEEK`` would not
+    show it behind one pipelined byte.
 
     Under gevent a greenlet waits on the epoll set's own descriptor. gevent's patched ``poll`` never reports RDHUP, and
     a native ``epoll.poll`` that waits would block the hub with all that runs on it.
@@ -142,12 +142,12 @@ class KqueuePoller:
         try:
             self._change(fd, self._select.KQ_FILTER_WRITE, self._select.KQ_EV_DELETE)
         except OSError:
-            pass  # nothing was asked about writing
+            pass  # the filter for writing was not set
         self._change(fd, self._select.KQ_FILTER_READ, self._select.KQ_EV_DELETE)
 
     def wait(self, timeout: float | None) -> Iterable[Ready]:
         for event in self._kqueue.control(None, 256, timeout):
-            # A peer that only stops sending ends what can be read, without an error.
+            # A peer that only stops sending causes an end of file without an error.
             reading = event.filter == self._select.KQ_FILTER_READ
             ended = bool(event.flags & self._select.KQ_EV_EOF)
             gone = ended and (not reading or bool(event.udata) or bool(event.fflags))
@@ -164,8 +164,8 @@ class KqueuePoller:
 
 
 class SelectorPoller:
-    """Everywhere else. The end of what a client sends shows only when it is read: so a server's descriptors can't be
-    watched, and what a client sends to the reactor's is thrown away."""
+    """Other systems. Only a read shows the end of what a client sends. So a server's descriptors can't be watched, and
+    what a client sends to a descriptor of the reactor's is dropped."""
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self._selector = selector or selectors.DefaultSelector()
@@ -181,7 +181,7 @@ class SelectorPoller:
         if fd in self._selector.get_map():
             self._selector.modify(fd, events, half_close)
         elif wanted:
-            # The client has stopped sending, which does not count, and must not be reported for ever.
+            # The client has only stopped sending. That does not count here, and must not be reported again.
             self._selector.register(fd, selectors.EVENT_WRITE, half_close)
 
     def watch(self, fd: int, half_close: bool) -> None:

@@ -1,6 +1,6 @@
-"""The contract between the server and an object of another room that writes a stream by itself: a relay is one.
+"""The contract between ``server`` and a relay, an object of ``client`` that writes a whole stream.
 
-``server`` and ``client`` never import each other. Both import this.
+``server`` and ``client`` never import each other. Both import this module.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ __all__ = ["Backoff", "BackoffState", "Clock", "FailureLog", "Signal", "SystemCl
 
 logger = logging.getLogger("ssesync")
 
-# The second reconnection of a series waits also where the first is immediate (initial=0): a server that accepts and
-# closes at once would be asked as fast as the machine can.
+# The second reconnection of a series waits also if the first is immediate (initial=0). Otherwise a server that accepts
+# and closes at once would get requests as fast as the machine can send them.
 _STEP = 0.1
-# Seconds; see BackoffState.next_delay. One stream that delivered an event and ended in order may be chance, a second
-# one in a row is the server's habit.
+# Seconds; see BackoffState.next_delay. One stream that delivered an event and ended in order may be chance, but not a
+# second one in a row.
 _LEAST_AFTER_END = 1.0
 # 2.0 ** 1024 is not a float any more; max_delay applies long before that.
 _DOUBLINGS = 64
@@ -34,7 +34,7 @@ _DOUBLINGS = 64
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long an :class:`EventSource` waits between connections, and when it gives up. Immutable; share it freely.
+    """How long an :class:`EventSource` waits between connections, and when it gives up. Immutable, so it can be shared.
 
     A wait is a floor plus a random part. The floor is the reconnection time that the stream asked for with ``retry:``
     (or the response with ``Retry-After``), else 0. The random part is between 0 and a window that starts at
@@ -48,9 +48,9 @@ class Backoff:
     :param reset_after: seconds that a stream must have been open, and have delivered an event, for earlier failures
         to be forgotten when it breaks: a server that crashes with each connection thus does not count as healthy.
         A stream that delivered an event and is then *ended in order* by its server is no failure, however short it
-        was: the count starts again with it. So that a server which accepts and closes is not asked as fast as it
-        answers, no two consecutive waits after such ends are below one second, unless the stream sets a reconnection
-        time.
+        was: the count starts again. Of two consecutive waits after such ends at least one is a second or longer, unless
+        the stream sets a reconnection time: a server that accepts and closes must not get requests as fast as it
+        answers.
     :param max_attempts: consecutive reconnections after which :class:`RetriesExhausted` is raised; ``None``: no limit.
     :param max_elapsed: seconds since the first of the consecutive failures, after which no further wait begins;
         ``None``: no limit.
@@ -107,7 +107,7 @@ class Signal(Protocol):
 
 
 class Clock(Protocol):
-    """Time, as an :class:`ssesync.EventSource` sees it: a test may bring its own, so that nothing really waits."""
+    """The clock of an :class:`ssesync.EventSource`. A test may replace it, so that nothing really waits."""
 
     def monotonic(self) -> float:
         """Seconds from some point on; never goes back."""

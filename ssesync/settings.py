@@ -1,4 +1,4 @@
-"""Settings: every option of a served stream, in one frozen place with its default and the reason for it."""
+"""Settings: every option of a stream, with its default and the reason for it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["DEFAULTS", "Settings"]
 
 # A wait of more seconds than this overflows the operating system's timers.
 _LONGEST = 2**31 - 1
-# As browsers write it (HTML standard, "ASCII serialization of an origin"): anything else would never match.
+# As browsers write it (HTML standard, "ASCII serialization of an origin"); nothing else would ever match.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
-# Options of one stream that are no settings, for the error message.
+# Options of one stream that are not settings, for the error message.
 _OF_A_STREAM = ("finished", "on_close", "headers", "dumps", "key", "name")
 # The keys of an application's configuration; other keys with this prefix are mistakes.
 _KEYS = ("SSESYNC", "SSESYNC_BROKER")
@@ -36,7 +36,7 @@ class Settings:
 
     keep_alive: float | None = 15.0
     """Seconds of silence after which a comment is sent, so that neither proxies (nginx gives up after 60 s, some
-    load balancers after 30) nor clients take the stream for dead. Any event starts the wait anew. ``None``: never."""
+    load balancers after 30) nor clients give up the stream. Each event restarts the time. ``None``: never."""
 
     retry: int | None = None
     """The reconnection time in milliseconds that each stream opens with. ``None`` leaves it to the client
@@ -47,9 +47,9 @@ class Settings:
     that are known)."""
 
     first_event_timeout: float = 0.25
-    """Seconds that the view waits for the producer's first event before the answer begins. What the producer raises
-    within them becomes the framework's normal error response with its real status; later it becomes an ``error``
-    event. An event that comes at once is not delayed by it. ``0`` begins at once."""
+    """Seconds that the view waits for the producer's first event before the answer begins. An exception of the producer
+    within this time becomes the framework's normal error response with its real status; a later one becomes an
+    ``error`` event. An event that comes at once is not delayed. ``0`` begins at once."""
 
     max_pending_events: int = 256
     """Writes that may wait for a slow client before its producer waits."""
@@ -66,7 +66,7 @@ class Settings:
     """Notice that the client has left without writing to it, on servers whose socket can be reached."""
 
     half_close_is_gone: bool = True
-    """Take a client that only stopped sending for gone, as Go's and asyncio's servers do."""
+    """Whether a client that only stopped sending counts as gone, as for Go's and asyncio's servers."""
 
     send_timeout: float | None = 30.0
     """Seconds that a client may take to accept 64 kB, keep-alives included, before it is cut off as stalled and its
@@ -107,10 +107,10 @@ class Settings:
     and, unless its producer failed, that to a GET with exactly ``Accept: text/event-stream``, as EventSource sends."""
 
     error_event: Event | Callable[[BaseException], Event] | None = None
-    """The event that tells a client of an error: an :class:`Event`, or a function of the exception that returns one. It
-    is given what the producer raised, or a :class:`StreamClosed` whose ``reason`` says why else the stream ends.
-    ``None``: type ``error`` and JSON on which the SDKs of OpenAI and Anthropic raise. Show no exception's text in it:
-    that may be secret."""
+    """The event that reports an error to the client: an :class:`Event`, or a function that returns one. It is given the
+    producer's exception, or a :class:`StreamClosed` with the ``reason`` why the stream ends. ``None``: type ``error``
+    and JSON on which the SDKs of OpenAI and Anthropic raise. Do not put an exception's text into it: that may be
+    secret."""
 
     drain: Literal["auto", "end", "finish"] = "auto"
     """What a stream does when its process stops: ``"end"``, end at once; ``"finish"``, go on to its own end for up to
@@ -122,8 +122,9 @@ class Settings:
     streams end two seconds before that at the latest."""
 
     same_origin_only: bool = False
-    """Answer 403 to pages of other origins, but for ``cors_origins``. Without it another site's page can have streams
-    opened with its visitor's cookies; it can't read them, but they take their places. What is no browser passes."""
+    """Answer 403 to pages of other origins, except ``cors_origins``. Without it another site's page can open streams
+    with its visitor's cookies: it can't read them, but they count as the visitor's. Clients other than browsers are
+    not refused."""
 
     cors_origins: tuple[str, ...] = ()
     """Origins (``"https://app.example"``) whose pages may read the streams; ``("*",)``: all, without cookies. Error
@@ -225,5 +226,5 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
 
-#: The settings of a stream that is given none. One object: to make it takes some 15 µs.
+#: The default settings. One object for all, as making one takes some 15 µs.
 DEFAULTS = Settings()

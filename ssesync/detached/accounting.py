@@ -1,4 +1,4 @@
-"""How much a detached client was sent: counted once for all in sync, and by each client what only some were sent."""
+"""How much a detached client was sent: counted by its group for all clients in sync, else by the client."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NOTHING = Totals()
 class Sent:
     """How much one client was sent: by itself, and together with its group while it is in sync.
 
-    Written on the reactor's thread alone. Any thread may read it; then what the group was sent may be missing for the
-    moment in which the client leaves the group.
+    Only the reactor's thread writes it. Any thread may read it; while the client leaves the group, the group's part may
+    be missing for a moment.
     """
 
     __slots__ = ("_base", "bytes", "events", "keep_alives", "last")
@@ -32,22 +32,29 @@ class Sent:
     def __init__(self, size: int) -> None:
         self._base: Totals | None = None  # the group's totals when the client became in sync
         self.events, self.bytes, self.keep_alives = 0, size, 0
-        #: When it was last sent something that not all of the group were sent, its head first. Monotonic clock.
+        #: When it was last sent something apart from its group, at first its head. Monotonic clock.
         self.last = time.monotonic()
 
     def add(self, events: int, size: int, keep_alives: int, now: float) -> None:
-        """This much was sent to the client, and not to all of its group."""
+        """Count what was sent to the client apart from its group."""
         self.events += events
         self.bytes += size
         self.keep_alives += keep_alives
         self.last = now
 
     def join(self, totals: Totals) -> None:
-        """From these totals of the group on, what the group is sent is sent to the client."""
+        """Count what the group is sent from now on.
+
+        :param totals: the group's.
+        """
         self._base = totals
 
     def leave(self, totals: Totals, last: float) -> None:
-        """Up to these totals of the group, which was last sent something at ``last``, it was."""
+        """Count what the group was sent up to now, and no more.
+
+        :param totals: the group's.
+        :param last: when the group was last sent something.
+        """
         base, self._base = self._base or totals, None
         self.add(
             totals.events - base.events,
@@ -57,10 +64,10 @@ class Sent:
         )
 
     def total(self, totals: Totals) -> Totals:
-        """Add up.
+        """Add up how much the client was sent.
 
         :param totals: the group's.
-        :return: how much the client was sent in all.
+        :return: the client's totals.
         """
         base = self._base or totals
         return Totals(

@@ -1,8 +1,8 @@
 """Broadcast groups: detached clients that get the same bytes.
 
-What a group sends is made into bytes once, and is one send for each client that is in sync. A client that is not is
-served by a :class:`Subscriber` of its own until it has caught up; then it is in sync again. What fills a group is its
-:class:`Source`, which makes these subscribers.
+A group encodes a message once, and sends it once to each client that is in sync. A client that is not in sync is served
+by a :class:`Subscriber` of its own until it has caught up. A group's :class:`Source` fills it, and makes these
+subscribers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SEND", "BroadcastGroup", "split"]
 
-#: Bytes of a send, about: half of what the kernel keeps for a client (see handover.py), so that one fits in.
+#: Bytes of one send, about: half of the kernel's buffer for a client (see handover.py), so that one send fits.
 SEND = 32768
 # Bytes that are read from the log for a client at a time, about.
 _READ = 256 * 1024
@@ -44,31 +44,31 @@ class BroadcastGroup:
         self._connections = connections
         self._keep_alive = keep_alive
         self._source = source
-        #: The last message that all in sync were sent.
+        #: The last message that was sent to all clients in sync.
         self.position = Position("", -1)
-        #: When all in sync were last sent something.
+        #: When something was last sent to all clients in sync.
         self.last_write = time.monotonic()
-        #: What all in sync were sent together. What only some were sent is counted by each.
+        #: What was sent to all clients in sync. What was sent to some only is counted by each of them.
         self.totals = NOTHING
         # These follow from the clients' states, see move().
         self._in_sync: dict[int, Connection] = {}
-        self._raw: set[int] = set()  # those in sync without the chunked coding: behind nginx's defaults, say (HTTP/1.0)
+        self._raw: set[int] = set()  # those in sync without the chunked coding (HTTP/1.0): behind nginx's defaults
         self._others: dict[int, Connection] = {}  # all that are registered and not in sync
         self._ahead: dict[Connection, Position] = {}
         self._lagging: dict[Connection, Subscriber] = {}
-        self._reading: set[Connection] = set()  # those of them for which the log is being read
-        self._due = 0.0  # until then, no client has been silent for long enough
+        self._reading: set[Connection] = set()  # the lagging ones for which the log is being read
+        self._due = 0.0  # no client in sync needs a keep-alive before
 
     def __len__(self) -> int:
         return len(self._in_sync) + len(self._others)
 
     def members(self) -> Iterator[Connection]:
-        """All clients that are sent what comes, or will be."""
+        """Iterate over the clients that get messages, now or after they have caught up."""
         yield from self._in_sync.values()
         yield from (each for each in self._others.values() if each.state in RUNNING)
 
     def pending_of(self, connection: Connection) -> tuple[int, int]:
-        """Count what the client's own subscriber has for it. Any thread.
+        """Count what the client's own subscriber has queued. Any thread.
 
         :return: events and bytes.
         """
@@ -78,7 +78,7 @@ class BroadcastGroup:
     # States.
 
     def move(self, connection: Connection, state: State, held: Position | Subscriber | None = None) -> None:
-        """Change the state of a client, and the sets that follow from it. Nothing else does either.
+        """Change the state of a client, and the sets that follow from it. Only this method does that.
 
         :param held: with ``AHEAD`` the client's position, with ``LAGGING`` its subscriber.
         :raises RuntimeError: this state can't follow the one that the client is in.
@@ -112,7 +112,8 @@ class BroadcastGroup:
             self._lagging[connection] = held
 
     def place(self, connection: Connection, position: Position) -> None:
-        """Go on with a client that was given all up to a position. Does nothing if it is ending or closed."""
+        """Choose the state of a client that was given all messages up to a position. Does nothing if it is ending or
+        closed."""
         if connection.state in OVER:
             return
         if position.epoch != self.position.epoch or position.seq > self.position.seq:
@@ -123,14 +124,14 @@ class BroadcastGroup:
             self.move(connection, State.IN_SYNC)
 
     def lag(self, connection: Connection, position: Position, *, from_log: bool = True) -> None:
-        """Serve a client by a subscriber of its own, from a position on."""
+        """Serve a client by a subscriber of its own, from a position on; ``from_log``: see :class:`Source`."""
         subscriber = self._source.subscriber_for(connection, position, from_log=from_log)
         self.move(connection, State.LAGGING, subscriber)
         if connection.unsent is None:
             self._serve(connection)
 
     def read_log(self, connections: Iterable[Connection]) -> None:
-        """Have clients read the log, each from the last message that it was given: not all will be sent."""
+        """Have clients read the log, each from the last message that it was given, as some will not be sent."""
         for connection in connections:
             subscriber = self._lagging.get(connection)
             if subscriber is None:
@@ -141,12 +142,12 @@ class BroadcastGroup:
                     self._serve(connection)
 
     def restart(self, position: Position) -> None:
-        """The log was started anew: its first message here is that of a position, and says so."""
+        """The log was started anew: the next message is that of a position, and announces it."""
         for subscriber in self._lagging.values():
             subscriber.restarted(*position)
         self.position = position._replace(seq=position.seq - 1)
         for connection, ahead in self._ahead.items():
-            # A client with a position in the new log was told when that was read for it.
+            # A client with a position in the new log got the announcement when the log was read for it.
             self._ahead[connection] = ahead if ahead.epoch == position.epoch else Position(position.epoch, -1)
 
     # Sending.
@@ -154,8 +155,8 @@ class BroadcastGroup:
     def send(self, parts: Iterable[tuple[Sequence[Numbered], Collection[int]]], last: int) -> None:
         """Send messages to the clients in sync, and queue them for the others.
 
-        :param parts: messages in the order of the log, and the descriptors of the clients that get just these. No
-            descriptor is in two.
+        :param parts: messages in the order of the log, and the descriptors of the clients that get exactly these. No
+            descriptor is in two parts.
         :param last: the number of the last message in the log, whether or not a client gets it.
         """
         before, self.position = self.position, self.position._replace(seq=last)
@@ -178,7 +179,7 @@ class BroadcastGroup:
         self.place(connection, position)
 
     def _send_pieces(self, messages: Sequence[Numbered], fds: Collection[int]) -> None:
-        """Send messages to clients in sync, in so many sends that each of them fits in."""
+        """Send messages to clients in sync, divided so that each send fits."""
         while fds:
             piece, messages = split(messages)
             self.give(fds, b"".join(piece), len(piece))
@@ -189,7 +190,7 @@ class BroadcastGroup:
             fds = [fd for fd in fds if fd in self._in_sync]
 
     def _queue(self, connections: Iterable[Connection], messages: Sequence[Numbered], position: Position) -> None:
-        """Queue messages for clients that are draining, which were sent all up to a position, or that lag."""
+        """Queue messages for clients that lag, or that are draining after they were sent all up to a position."""
         for connection in connections:
             if connection.state is State.DRAINING:
                 self.lag(connection, position, from_log=False)
@@ -197,12 +198,12 @@ class BroadcastGroup:
             if subscriber is None:
                 continue  # it is ending
             if connection in self._reading:
-                subscriber.progressed()  # it waits for this process
+                subscriber.progressed()  # the client waits for this process, and is not slow
             if (reason := subscriber.offer(messages)) is not None:
                 connection.abort(reason)
 
     def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send the same to some of those in sync. Those that do not take all of it are draining then.
+        """Send the same to some of the clients in sync. Those that do not accept all of it are draining then.
 
         :param fds: their descriptors.
         :param events: how many events ``data`` holds.
@@ -210,7 +211,7 @@ class BroadcastGroup:
         """
         now = time.monotonic()
         if len(fds) == len(self._in_sync):
-            # Counted once for all: so ten thousand clients cost no more here than one.
+            # Counted once for all, so that ten thousand clients cost no more here than one.
             totals = self.totals
             self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
             self.last_write = now
@@ -231,25 +232,25 @@ class BroadcastGroup:
             self.move(connection, State.DRAINING)
             connection.keep(wire, sent)
 
-    # What a client has taken, and what its subscriber has for it.
+    # Clients that have taken what was sent, and what their subscribers have queued.
 
     def drained(self, connection: Connection) -> None:
-        """A client has taken all that waited for it."""
+        """A client has taken all unsent bytes."""
         if connection.state is State.LAGGING:
             self._serve(connection)
         elif connection.state is State.DRAINING:
             self.place(connection, self.position)
 
     def progressed(self, connection: Connection) -> None:
-        """A client has taken some of what waits for it."""
+        """A client has taken some of its unsent bytes."""
         subscriber = self._lagging.get(connection)
         if subscriber is not None:
             subscriber.progressed()
 
     def take_rest(self, connection: Connection) -> tuple[bytes, int]:
-        """Take what is queued for a client that is about to end: nothing, if what comes first is in the log.
+        """Take the queued messages of a client that is about to end: none if earlier ones are in the log.
 
-        :return: that, and how many events it is.
+        :return: the messages, joined, and their number.
         """
         subscriber = self._lagging.get(connection)
         if subscriber is None or connection in self._reading:
@@ -264,7 +265,7 @@ class BroadcastGroup:
         self._source.left(connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Give a client what its subscriber has for it; when there is no more, it has caught up."""
+        """Send a client what its subscriber has; when there is no more, the client has caught up."""
         subscriber = self._lagging.get(connection)
         while subscriber is not None and connection.state is State.LAGGING:
             if connection.unsent is not None or connection in self._reading:
@@ -295,7 +296,7 @@ class BroadcastGroup:
     def tick(self, now: float) -> None:
         """Twice a second: cut off clients that have stalled, send keep-alives, serve clients whose log could not be
         read."""
-        # No client in sync has anything to take.
+        # A client in sync has no unsent bytes.
         for connection in list(self._others.values()):
             if connection.unsent is not None and connection.unsent.has_stalled(now):
                 connection.abort(CloseReason.STALLED)
@@ -315,22 +316,23 @@ class BroadcastGroup:
             return
         last = {fd: connection.sent.last for fd, connection in self._in_sync.items()}
         silent = [fd for fd, written in last.items() if written <= limit]
-        # The next to be silent for so long is one of the others, or one of these.
+        # The next client to be due is one of the others, or one of these.
         self._due = min([now, *(written for written in last.values() if written > limit)]) + keep_alive
         if silent:
             self.give(silent, KEEP_ALIVE, 0, 1)
 
     def _keep_alive_others(self, now: float, keep_alive: float) -> None:
         for connection in (*self._ahead, *self._lagging):
-            # Not into the middle of what waits: and a client that takes that needs none.
+            # Not with unsent bytes: a client that takes those needs no keep-alive.
             if connection.sent.last + keep_alive <= now and connection.unsent is None:
                 connection.give(KEEP_ALIVE, 0, 1)
 
 
 def split(messages: Sequence[Numbered]) -> tuple[Sequence[Numbered], Sequence[Numbered]]:
-    """Divide messages after as many of them as are one send, at least one.
+    """Divide messages after as many as fit into one send, at least one.
 
-    :return: these, and the others.
+    :param messages: one or more.
+    :return: the messages of the send, and the others.
     """
     size = len(messages[0])
     for place, message in enumerate(itertools.islice(messages, 1, None), 1):

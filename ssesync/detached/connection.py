@@ -32,10 +32,10 @@ logger = logging.getLogger("ssesync")
 
 
 class Connection:
-    """One client. Any thread may call :meth:`cancel` and :meth:`stop` and read the properties; the rest belongs to the
+    """One client. Any thread may call :meth:`cancel` and :meth:`stop` and read the properties. All else is for the
     reactor's thread.
 
-    There are thousands, so each is small: what it has in common with others is in its group.
+    There are thousands, so each is small: the common parts are in its group.
     """
 
     __slots__ = (
@@ -52,7 +52,7 @@ class Connection:
         self.handover = dataclasses.replace(handover, head=b"")
         self.group = group
         self.record = record
-        #: What the group's source knows of the client, and nobody else.
+        #: The source's own data of the client.
         self.registration = registration
         #: Changed by the group alone.
         self.state = State.ARRIVING

@@ -1,11 +1,11 @@
 """All detached connections of a process: from the hand-over to the end of each.
 
-A stream of a channel needs no thread of its own. When its head is sent, its socket leaves the WSGI server, see
-``handover.py``, and comes here. Nothing that waits may happen on the reactor's thread: logs are read and users' code is
-called on other threads, which come back by :attr:`Connections.call_soon`.
+A detached stream needs no thread of its own. When its head is sent, its socket leaves the WSGI server, see
+``handover.py``, and is registered here. Nothing may wait on the reactor's thread: other threads read logs and call
+users' code, and return the result by :attr:`Connections.call_soon`.
 
 The law of this file: a connection belongs to the reactor's thread alone, from :meth:`Connections.register` to its end.
-Other threads only request, by ``call_soon``, and are served in the order in which they did.
+Other threads only make requests by ``call_soon``, which are served in their order.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Connections:
         self._readers = Executor(_READERS, "ssesync-reader")
         self._callers = callers()
         self._resets: list[tuple[float, socket.socket]] = []  # deadlines, and connections to be reset by then
-        self._last: bytes | None = None  # what all are sent last, from drain() on
+        self._last: bytes | None = None  # the last bytes of all clients, once drain() was called
         self._empty = threading.Event()
 
     # Any thread.
@@ -76,7 +76,7 @@ class Connections:
     def read(self, read: Callable[[], list[bytes] | None], then: Callable[[list[bytes] | None], object]) -> None:
         """Read a log on a thread that may wait, and go on with the result on the reactor's.
 
-        :param read: reads the log. What it raises is logged, and the result is empty.
+        :param read: reads the log. An exception is logged, and the result is empty.
         :param then: called with the result.
         """
 
@@ -91,7 +91,7 @@ class Connections:
         self._readers.submit(call)
 
     def run_in_executor(self, call: Call) -> None:
-        """Call users' code, on a thread on which it may take its time. What it raises is logged."""
+        """Call users' code, on a thread on which it may wait. An exception is logged."""
         self._callers.submit(call)
 
     def call_later(self, seconds: float, call: Call) -> Timer:
@@ -102,13 +102,13 @@ class Connections:
         return self._reactor.call_later(seconds, call)
 
     def drain(self, last: bytes = b"") -> None:
-        """End all streams cleanly, and those that are still to come. Waits until they have ended and ``on_close`` has
-        returned, 5 s at most.
+        """End all streams cleanly, and those that are registered later. Waits until they have ended and ``on_close``
+        has returned, 5 s at most.
 
-        :param last: what each client is sent before its trailer.
+        :param last: sent to each client before its trailer.
         """
         deadline = time.monotonic() + _DRAIN
-        # A worker's timeout, which is a SystemExit, may have hit a thread that was waking the reactor.
+        # As a worker's timeout, a SystemExit, may have interrupted a thread that was waking the reactor.
         self._reactor.call_from_signal(lambda: self._finish_all(last))
         self._empty.wait(_DRAIN)
         self._callers.wait(deadline - time.monotonic())
@@ -116,7 +116,11 @@ class Connections:
     # The reactor's thread.
 
     def register(self, connection: Connection, head: bytes) -> None:
-        """Serve a client from now on, beginning with the head."""
+        """Serve a client from now on.
+
+        :param connection: the client's.
+        :param head: sent first.
+        """
         self._open[connection.fd] = connection
         try:
             self._reactor.add(connection.fd, self._callback, half_close=_half_close(connection))
@@ -134,7 +138,10 @@ class Connections:
             connection.finish(CloseReason.SHUTDOWN, self._last)
 
     def await_room(self, connection: Connection, wanted: bool) -> None:
-        """Call :meth:`Connection.on_room` when the client can take more, or do not."""
+        """Call :meth:`Connection.on_room` when the client can take more, or no longer.
+
+        :raises OSError: the socket can't be watched.
+        """
         self._reactor.set_writable(connection.fd, wanted, half_close=_half_close(connection))
 
     def unwatch(self, connection: Connection) -> None:
@@ -162,7 +169,7 @@ class Connections:
         self._resets.append((time.monotonic() + _UNACKNOWLEDGED, handle))
 
     def release(self) -> None:
-        """Close all descriptors and end no stream: in a forked child, whose parent goes on serving them."""
+        """Close all descriptors without ending the streams: in a forked child, as its parent goes on serving them."""
         for fd in list(self._open):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -225,7 +232,7 @@ def connections() -> Connections:
     running = reactor()
     running.require_thread()
     if None not in _current:
-        # No lock: the first one counts. What another one was made of is nothing that must be closed.
+        # No lock: the first one counts. Another one has nothing that must be closed.
         made = Connections(running)
         if _current.setdefault(None, made) is made:
             running.on_failure.append(made.abort_all)
@@ -234,7 +241,7 @@ def connections() -> Connections:
 
 
 def connections_if_any() -> Connections | None:
-    """Get this process's detached connections if there were any."""
+    """Get this process's detached connections; ``None`` if no stream was detached."""
     return _current.get(None)
 
 

@@ -1,4 +1,4 @@
-"""What takes streams away from the WSGI server, for ``server``, which knows it as a ``Detacher``."""
+"""The ``Detacher`` of ``server``: takes streams away from the WSGI server."""
 
 from __future__ import annotations
 

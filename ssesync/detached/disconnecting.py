@@ -1,4 +1,4 @@
-"""How a detached client's connection is closed."""
+"""Closing a detached client's connection."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ __all__ = ["disconnect"]
 
 
 def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_silent: bool) -> socket.socket | None:
-    """Close the connection: with a reset where the client has not taken all, or would take a part of the response for
-    the whole; else cleanly. On the reactor's thread.
+    """Close the connection: with a reset if the client has not taken all, or would take a part of the response for a
+    complete one; else cleanly. On the reactor's thread.
 
+    :param connection: the client's.
+    :param reason: why it ends.
     :param send: see :func:`ssesync.detached.sending.make_send`.
-    :param is_silent: send nothing before the end: no head was sent, or the trailer was.
-    :return: what the caller is to close when the client has acknowledged what was sent, which resets the connection.
+    :param is_silent: send nothing before the end, as no head was sent, or the trailer was.
+    :return: a socket that the caller closes when the client has acknowledged all data, which resets the connection.
     """
     ends_by_fin = connection.handover.chunked or connection.is_orderly(reason)
     if reason is CloseReason.CLIENT_GONE and ends_by_fin:
-        # Thousands may leave at once, and each system call beyond this one releases the interpreter's lock.
+        # Thousands of clients may leave at once, and each further system call releases the interpreter's lock.
         os.close(connection.fd)
         return None
     try:
@@ -38,7 +40,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
         os.close(connection.fd)
         return None
     try:
-        handle.setblocking(False)  # with socket.setdefaulttimeout() it would wait for what the client sends
+        handle.setblocking(False)  # with socket.setdefaulttimeout() it would block
         if not (is_silent or connection.waits or reason in ABSENT):
             end = _end(connection, reason)
             send(connection.fd, end, len(end))
@@ -46,8 +48,8 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
             handle.shutdown(socket.SHUT_WR)
             drop_rest(handle)
         else:
-            # A FIN would look like the end of a complete response. The reset waits for what is in flight, which it
-            # would discard, unless the response is cut off in the middle anyway.
+            # A FIN would seem to end a complete response. The reset waits for the data in flight, which it would
+            # discard, unless the response is cut off within an event anyway.
             reset_on_close(handle)
             if not connection.waits and reason not in ABSENT and unacknowledged(connection.fd) != 0:
                 return handle
@@ -58,7 +60,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
 
 
 def _end(connection: Connection, reason: CloseReason) -> bytes:
-    """The end of a response that is ended between two events."""
+    """Make the last bytes of a response that ends between two events."""
     handover = connection.handover
     if connection.is_orderly(reason):
         return LAST_CHUNK if handover.chunked else b""

@@ -1,10 +1,10 @@
-"""A response after which we end its connection ourselves, at once.
+"""A response whose connection is closed by this library, at once.
 
-A server may take its time for that: gunicorn's gthread (from 26) waits on its main thread for the client's own close,
-up to two seconds for each. Five refused clients that did not close blocked an ordinary view for six seconds. And a
-refused connection that stays open takes a descriptor and one of ``worker_connections``. So the server writes such a
-response into a dummy, as it writes the head of a stream that is detached; it is sent to the client from here, with the
-end of the connection, and the server finds its own connection ended.
+The server may close it late: gunicorn's gthread (from 26) waits on its main thread for the client's own close, up to
+two seconds each. Five refused clients that did not close blocked an ordinary view for six seconds. And a refused
+connection that stays open takes a descriptor and one of ``worker_connections``. So the server writes such a response
+into a dummy, as it writes the head of a detached stream. This module sends it to the client and closes the connection,
+and the server finds its own connection closed.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def closing(written: bytes) -> bytes | None:
 
 
 class LastAnswer(SocketTakeover):
-    """Of one connection: :meth:`begin` before the server writes the head, :meth:`close` when it is done. Where what it
-    has written is not a complete response then, some middleware has still to send it, and the connection is given back
-    to the server."""
+    """The last response of one connection: :meth:`begin` before the server writes the head, :meth:`close` when it is
+    done. If it has not written a complete response then, some middleware sends the rest later, and the connection is
+    given back to the server."""
 
-    # For a moment: it need not be one of the descriptors that are set apart for detached streams.
+    # It is open for a moment only, so it need not be one of the descriptors for detached streams.
     _copy: Callable[[int], int] = staticmethod(os.dup)
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class LastAnswer(SocketTakeover):
 
 
 def _send_and_close(fd: int, wire: bytes) -> None:
-    """Never waits: a response of some hundred bytes fits into the kernel's buffer, or its client reads nothing."""
+    """Never waits: a response of some hundred bytes fits into the kernel's buffer, unless the client reads nothing."""
     make_send()(fd, wire, len(wire))
     with socket.socket(fileno=fd) as handle, contextlib.suppress(OSError):
         handle.setblocking(False)

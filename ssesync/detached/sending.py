@@ -32,7 +32,7 @@ SendToAll = Callable[[Iterable[int], bytes], list[tuple[int, int]]]
 
 @functools.cache
 def make_send() -> Send:
-    """Make what sends.
+    """Make the function that sends.
 
     :return: a function of descriptor, bytes and their number, which returns how many of them were taken, or ``-errno``.
     """
@@ -63,11 +63,11 @@ def _make_holding() -> Send:
 
 @functools.cache
 def make_send_to_all() -> SendToAll:
-    """Make what sends the same to many: half the price of a call of :func:`make_send`'s for each, as the arguments are
-    converted for C once, and errno is read only where there is an error.
+    """Make the function that sends the same to many: half the cost of a call of :func:`make_send`'s for each, as the
+    arguments are converted for C once, and errno is read only after an error.
 
-    :return: a function of descriptors and bytes, which returns those that did not take all, each with what
-        :func:`make_send`'s function returns for it.
+    :return: a function of descriptors and bytes, which returns the descriptors that did not accept all, each with the
+        result of :func:`make_send`'s function.
     """
     send = make_send()
     if send is plain_send:
@@ -106,8 +106,8 @@ def plain_send(fd: int, data: bytes, size: int) -> int:
 
 
 class Unsent:
-    """The bytes that a client has still to take. They are not copied: those of a broadcast are shared by all clients
-    that have not taken it."""
+    """The bytes that a client has not accepted yet. They are not copied: the clients that have not accepted a broadcast
+    share its bytes."""
 
     __slots__ = ("pieces", "since", "taken", "timeout")
 
@@ -121,7 +121,10 @@ class Unsent:
         return sum(map(len, self.pieces))
 
     def drop(self, size: int) -> None:
-        """The client has taken this much of the first piece."""
+        """Remove what the client has accepted of the first piece.
+
+        :param size: in bytes.
+        """
         self.taken += size
         if self.taken >= PIECE:
             self.since, self.taken = time.monotonic(), 0

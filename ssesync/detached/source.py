@@ -1,4 +1,4 @@
-"""The contract between a broadcast group and what fills it."""
+"""The contract between a broadcast group and the source that fills it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Numbered", "Position", "Source", "Subscriber"]
 
 
 class Position(NamedTuple):
-    """A place in a log. Subscribers compare positions by identity: each one that is set is a new object."""
+    """A place in a log. Subscribers compare positions by identity, so each position that is set is a new object."""
 
     epoch: str
-    """Names the log, as one that was started anew has another; ``""``: not known yet."""
+    """Names the log: a log that was started anew has another epoch. ``""``: not known yet."""
     seq: int
     """The number of the last message before this place."""
 
@@ -39,41 +39,41 @@ class Subscriber(Protocol):
         """Queue messages, as far as there is room.
 
         :param messages: messages of the source that has made the subscriber.
-        :return: why the client has to be ended, if so: it is too slow, say.
+        :return: why the client has to be ended, if so: for example, it is too slow.
         """
 
     def missed(self) -> None:
-        """There are messages that were not offered: they are in the log."""
+        """Messages were not offered, and are in the log."""
 
     def restarted(self, epoch: str, position: int) -> None:
         """The log was started anew, and goes on after this position."""
 
     def progressed(self) -> None:
-        """The client has taken some of what was sent, so it does read."""
+        """The client has taken some bytes, so it is reading."""
 
     def poll(self) -> list[bytes] | Position | CloseReason:
-        """Take what is queued.
+        """Take the queued messages.
 
-        :return: that, which is empty if the log has to be read next; the position of the last message that the client
+        :return: the messages; none if the log has to be read next; the position of the last message that the client
             was given, if it has all; or why the subscriber has ended.
         """
 
     def read(self, size: int) -> list[bytes] | None:
-        """Read what comes next from the log. Called on a thread that may wait.
+        """Read the next messages from the log. Called on a thread that may wait.
 
         :param size: about how many bytes, if there are as many.
-        :return: that; ``None`` if the log can't be read now.
+        :return: the messages; ``None`` if the log can't be read now.
         """
 
     def close(self, reason: CloseReason) -> object:
-        """Release it: the client does not need it any more."""
+        """Release the subscriber, when the client does not need it any more."""
 
 
 class Source(Protocol):
-    """What fills a group. Called on the reactor's thread; nothing here may wait."""
+    """Fills a group. Called on the reactor's thread, so nothing here may wait."""
 
     def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
-        """Make what serves a client that lags, from a position on.
+        """Make the subscriber of a client that lags, from a position on.
 
         :param from_log: whether the log may have more after the position than will be offered.
         """

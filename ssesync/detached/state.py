@@ -14,29 +14,29 @@ __all__ = ["OVER", "RUNNING", "TRANSITIONS", "State"]
 
 
 class State(enum.Enum):
-    """What is being done with a detached client."""
+    """The state of a detached client."""
 
     ARRIVING = "arriving"
     """Made on the server's thread; the reactor's thread does not have it yet."""
     OPENING = "opening"
-    """Registered: its head is sent, and then its position is compared with the group's."""
+    """Registered: its head is being sent, then its position is compared with the group's."""
     IN_SYNC = "in sync"
-    """It has been given all that its group was given, and has taken it: one send per broadcast."""
+    """It was sent all that its group was sent, and has accepted it. A broadcast is one send."""
     DRAINING = "draining"
-    """It has missed nothing, but has still to take the end of the last send."""
+    """It has missed nothing, but has not accepted the end of the last send yet."""
     AHEAD = "ahead"
-    """Its position is after the group's: it is in sync as soon as the group gets there."""
+    """Its position is after the group's. It is in sync as soon as the group reaches that position."""
     LAGGING = "lagging"
-    """It has missed something, which a subscriber of its own gives it: from a queue, or from the log."""
+    """It has missed messages. A subscriber of its own gives them to it, from a queue or from the log."""
     ENDING = "ending"
-    """It is closed as soon as it has taken what waits, the trailer included."""
+    """It is closed as soon as it has accepted the unsent bytes, the trailer included."""
     CLOSED = "closed"
     """Its descriptor is closed."""
 
 
-#: The client is sent what comes, or will be.
+#: The client gets messages, now or after it has caught up.
 RUNNING = frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD, State.LAGGING))
-#: It is sent nothing more but what ends it.
+#: It gets nothing more except the trailer.
 OVER = frozenset((State.ENDING, State.CLOSED))
 
 #: Which states may follow a state.
@@ -45,7 +45,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.OPENING: RUNNING | OVER,
     State.IN_SYNC: frozenset((State.DRAINING, State.LAGGING)) | OVER,
     State.DRAINING: frozenset((State.IN_SYNC, State.LAGGING)) | OVER,
-    State.AHEAD: RUNNING | OVER,  # AHEAD again: the group has not got there yet
+    State.AHEAD: RUNNING | OVER,  # AHEAD again: the group has not reached it yet
     State.LAGGING: frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD)) | OVER,
     State.ENDING: frozenset((State.CLOSED,)),
     State.CLOSED: frozenset(),

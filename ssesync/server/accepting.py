@@ -1,19 +1,19 @@
 """Keeps gunicorn, which accepts clients before any code of the library runs, from taking the descriptors of detached
 streams, and from crashing when there are none left.
 
-gthread accepts up to ``worker_connections`` clients (1,000) before it runs a view for one of them, and ends its process
-when there is no descriptor for the next (EMFILE), with all streams in it. sync does the latter too. Three things are
-done about that, in workers of these two classes (read in gunicorn 22.0, 23.0, 24.1, 25.0, 25.1, 26.2 and 27.0):
+gthread accepts up to ``worker_connections`` clients (1,000) before it runs a view for one of them. When there is no
+descriptor for the next one (EMFILE), gthread and sync end their process, with all its streams. Three measures prevent
+that in workers of these two classes (read in gunicorn 22.0, 23.0, 24.1, 25.0, 25.1, 26.2 and 27.0):
 
-- ``worker_connections`` is lowered to what there is room for below the floor of detached sockets. Clients beyond
-  that wait in the kernel's queue. gunicorn before 24 does not look at its connections at all while it has so many, not
-  even for those that leave: there clients are left in the queue here.
-- ``accept()`` of the listening sockets is replaced, on their instances. Where it finds no descriptor, because the
-  application has taken them all, a spare one is given up for a moment, with which the client is refused. So is a client
-  that has got one of the last.
-- a client that has not sent a byte is not accepted (``TCP_DEFER_ACCEPT``, Linux): an idle connection would take one of
-  gthread's threads for five seconds, in gunicorn 24 and 25 for as long as it lasts, and sync's only one. Only the hooks
-  do this, as it has to be done before the first client comes.
+- ``worker_connections`` is lowered to the number of descriptors below the floor of detached sockets. Further clients
+  wait in the kernel's queue. gunicorn before 24 does not poll its connections while it has so many, not even for
+  clients that leave: there :class:`GuardedAccept` leaves the further clients in the queue.
+- ``accept()`` of the listening sockets is replaced, on their instances. If there is no descriptor, because the
+  application has taken them all, a spare one is closed for a moment, and the client is accepted and refused. A client
+  that gets one of the last descriptors is refused, too.
+- A client that has not sent a byte is not accepted (``TCP_DEFER_ACCEPT``, Linux). An idle connection would take one of
+  gthread's threads for five seconds, in gunicorn 24 and 25 for as long as it lasts, and sync's only one. This must be
+  set before the first client connects, so only the hooks do it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ logger = logging.getLogger("ssesync")
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# Descriptors that a request needs while it is answered: with fewer of them a client is refused.
+# Descriptors that a request needs while it is answered. If fewer are free, the client is refused.
 _FOR_A_REQUEST = 4
-# Seconds for which a full server sleeps before it polls its queue again, which the kernel goes on reporting as ready.
+# Seconds for which a full server sleeps, as the kernel goes on reporting its queue as ready.
 _REST = 0.005
-# Seconds that a client gets who has connected and not sent its request yet.
+# Seconds to wait for the request of a client that has connected.
 _REQUEST = 0.01
 _LONGEST_REQUEST = 65536
-# Seconds between two lines of the log about the same.
+# Seconds between two log lines of the same kind.
 _BETWEEN_LINES = 10.0
 # Seconds for which the kernel does not report a client that sends nothing; 129, as seen on Linux 6.18.
 _SILENT = 120
@@ -56,11 +56,11 @@ _prepared = False
 
 
 def prepare(worker: Any, refuse: Refuse) -> None:
-    """Divide this process's descriptors, and have its server keep to that. Only the first call does anything.
+    """Divide this process's descriptors between its server and detached streams. Only the first call has an effect.
 
-    :param worker: gunicorn's, where it is known.
-    :param refuse: called for each refused client with whether it is a browser; it returns the seconds after which the
-        client is to come back.
+    :param worker: gunicorn's worker, where it is known.
+    :param refuse: called for each refused client, with whether it is a browser; it returns the seconds after which the
+        client is to reconnect.
     """
     global _prepared
     if _prepared:
@@ -81,12 +81,12 @@ def prepare(worker: Any, refuse: Refuse) -> None:
 
 
 def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callable[[], bool] | None:
-    """Have a gthread worker keep no more connections than there are descriptors for.
+    """Limit the connections of a gthread worker to its descriptors.
 
-    :return: what tells whether it is full, where the worker does not stop accepting by itself.
+    :return: a function that returns whether the worker is full; ``None`` where the worker stops accepting by itself.
     """
     fits, configured = division.connections, worker.worker_connections
-    # The usual 1,000 beside the usual 1,024 descriptors: little is lost.
+    # With the usual 1,000 connections and 1,024 descriptors, little is lost.
     level = logging.INFO if fits > configured // 2 else logging.WARNING
     logger.log(
         level,
@@ -97,7 +97,7 @@ def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callabl
         descriptors.reach(),
     )
     worker.max_keepalived = max(0, fits - threads)
-    # Since 24 it stops listening and goes on looking at those that it has; before, it does neither.
+    # Since gunicorn 24 a full worker stops listening and goes on polling its connections; before, it does neither.
     if callable(getattr(worker, "set_accept_enabled", None)):
         worker.worker_connections = fits
         return None
@@ -107,7 +107,7 @@ def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callabl
 class GuardedAccept:
     """``accept()`` of a listening socket, for one thread.
 
-    :raises BlockingIOError: nobody is to be accepted now, which gunicorn takes for "try again".
+    :raises BlockingIOError: no client is to be accepted now. gunicorn tries again.
     """
 
     def __init__(self, listener: socket.socket, tls: bool, is_full: Callable[[], bool] | None, refuse: Refuse) -> None:
@@ -148,7 +148,7 @@ class GuardedAccept:
         try:
             client, _ = self._listener.accept()
         except OSError:
-            time.sleep(_REST)  # another thread has taken it
+            time.sleep(_REST)  # another thread has taken the descriptor
         else:
             self._send_away(client)
         self._spare = _open_spare()
@@ -183,15 +183,15 @@ class GuardedAccept:
         if now - self._logged >= _BETWEEN_LINES:
             self._logged = now
             logger.error(
-                "clients are refused since the process can open no more files (%s): look for what the application does "
-                "not close, or raise the limit of open files (LimitNOFILE=, ulimit -n), it is %d",
+                "clients are refused, as the process can open no more files (%s): find the files that the application "
+                "does not close, or raise the limit of open files (LimitNOFILE=, ulimit -n), it is %d",
                 escape(why),
                 descriptors.reach(),
             )
 
 
 def _is_browsers(request: bytes) -> bool:
-    """Whether the beginning of a request is that of an ``EventSource``."""
+    """Whether a request, of which this is the beginning, is that of an ``EventSource``."""
     first, *lines = request.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     accepts = [value for name, _, value in (line.partition(":") for line in lines) if name.lower() == "accept"]
     return len(accepts) == 1 and is_event_source({"REQUEST_METHOD": first.partition(" ")[0], "HTTP_ACCEPT": accepts[0]})
@@ -205,14 +205,14 @@ def _open_spare() -> int:
 
 
 def defer_accept(listeners: Iterable[Any], worker_class: type) -> None:
-    """Leave clients with the kernel until they have sent something, on systems and sockets that can.
+    """Have the kernel report connections only when the client has sent data, where system and socket can.
 
     :param listeners: gunicorn's.
     """
     if sys.platform != "linux" or not kind_of(worker_class):
         return
     for listener in listeners:
-        with contextlib.suppress(OSError, AttributeError):  # a unix socket's, or none of gunicorn's own kind
+        with contextlib.suppress(OSError, AttributeError):  # a unix socket, or not one of gunicorn's classes
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT)
 
 

@@ -1,4 +1,4 @@
-"""Checks of what a stream is made of: functions that are called synchronously, and things that give events."""
+"""Checks of a stream's source and callbacks: functions must be synchronous, and an iterable must give events."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["check_callbacks", "check_function", "check_iterable"]
 
 
 def is_asynchronous(function: Any) -> bool:
-    """Whether a call of it gives a coroutine or an asynchronous generator, as far as that is declared."""
+    """Whether a call returns a coroutine or an asynchronous generator, as far as that is declared."""
     while isinstance(function, functools.partial):
         function = function.func
-    # The second for an object that is called.
+    # The second one is for callable objects.
     functions = (function, getattr_static(type(function), "__call__", None))
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in functions)
 
@@ -30,8 +30,8 @@ def check_function(function: Any) -> None:
 
 
 def check_callbacks(**functions: Any) -> None:
-    """Refuse, with a ``TypeError``, callbacks that can't be called, or whose answer would be a coroutine, which is
-    always true and never run."""
+    """Refuse, with a ``TypeError``, callbacks that can't be called, or that return a coroutine, which would be true and
+    never run."""
     for name, function in functions.items():
         if function is not None and not callable(function):
             raise TypeError(f"{name} takes a function, got {excerpt(function)}")
@@ -40,13 +40,14 @@ def check_callbacks(**functions: Any) -> None:
 
 
 def check_iterable(items: Any) -> None:
-    """Refuse, with a ``TypeError`` that names the remedy, what can't be iterated over as events."""
+    """Refuse, with a ``TypeError`` that names the remedy, an object that can't be iterated over as events."""
     kind = type(items).__name__
     iterates = isinstance(items, Iterable)
-    # What can be iterated over either way (Django's QuerySet, httpx' byte streams) is. A Future can be, to be awaited.
+    # Objects that are iterable both ways (Django's QuerySet, httpx' byte streams) are accepted. A Future is iterable
+    # only so that it can be awaited.
     if isinstance(items, Awaitable) or (isinstance(items, AsyncIterable) and not iterates):
         if inspect.iscoroutine(items):
-            items.close()  # or Python would warn that it was never awaited, which is no news
+            items.close()  # else Python would warn that it was never awaited
         raise TypeError(f"an event stream needs a synchronous producer, got {kind}: use def instead of async def")
     if isinstance(items, (str, bytes, Mapping, Event)) or not iterates:
         raise TypeError(f"an event stream needs something that gives events, got {kind}: yield them, or give a list")

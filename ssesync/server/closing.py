@@ -1,4 +1,4 @@
-"""How a stream ends: by its server, by a call of cancel() or stop(), by the reactor, and by having been dropped."""
+"""How a stream ends: by its server, by cancel() or stop(), by the reactor, or because it is garbage."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["Closable"]
 
 logger = logging.getLogger("ssesync")
 
-# Seconds after which a stream that was opened is no longer expected to be asked for its first bytes: a server does so
-# at once, unless an error took the place of the response and something keeps that, a debugger's page say.
+# Seconds after which a stream whose first bytes were not taken is abandoned. A server takes them at once, unless an
+# error has replaced the response and something keeps a reference to it, such as a debugger's page.
 _ABANDONED = 30
 
 
@@ -38,13 +38,19 @@ class Closable(StreamStatus):
     _context: contextvars.Context
 
     def _enter(self) -> bool:
-        """The server's thread is in here from now on. Another thread, or a signal handler that has interrupted this
-        one, then leaves it to this thread to close the stream."""
+        """The server's thread is inside from now on. If another thread, or a signal handler that interrupts this one,
+        closes the stream, the work is left to this thread.
+
+        :return: whether it was inside before.
+        """
         outer, self._lifecycle.inside = self._lifecycle.inside, True
         return outer
 
     def _leave(self, outer: bool) -> None:
-        """It is no more."""
+        """Undo :meth:`_enter`, and close the stream if that was left to this thread.
+
+        :param outer: what :meth:`_enter` returned.
+        """
         self._lifecycle.inside = outer
         if self._lifecycle.closing and not outer:
             self._close()
@@ -62,9 +68,9 @@ class Closable(StreamStatus):
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
         """End the stream, from any thread: what waits is sent, then ``last``. The producer gets ``StreamClosed``.
 
-        A client that can resume (``Settings.resumable``) gets a reconnection time: the stream's, and up to twice that
-        by chance, so that clients which are ended together don't come back together. Any other gets an error event
-        and an incomplete answer.
+        A client that can resume (``Settings.resumable``) gets a reconnection time: between the stream's and twice that,
+        at random, so that the clients of many streams that end together don't reconnect together. Any other client gets
+        an error event and an incomplete answer.
 
         :param reason: why, for ``on_close`` and the log.
         :param last: whole blocks of an event stream.
@@ -79,7 +85,7 @@ class Closable(StreamStatus):
             self._detached.stop(reason, last)
 
     def _end_early(self) -> None:
-        """Do what was asked before there was a source to be asked."""
+        """Cancel or stop the source, if that was requested before there was a source."""
         request = self._lifecycle.request
         if request is not None and self._source is not None:
             if request.last is None:
@@ -88,31 +94,34 @@ class Closable(StreamStatus):
                 self._source.stop(request.reason, request.last)
 
     def _tick(self, now: float) -> None:
-        """Look for a stalled client, and for a server that never asked for the stream. On the reactor's thread."""
+        """Check for a stalled client, and for a server that never takes the stream. On the reactor's thread."""
         if (busy := self._liveness or self._takeover) is not None:
             busy.tick(now)
         if self._opened is not None and now - self._opened > _ABANDONED:
             self._opened = None
-            # One that runs step by step does not run while nothing pulls.
+            # An inline producer does not run while nothing pulls.
             if self._lifecycle.state is State.OPEN and not isinstance(self._source, InlineProducer):
                 callers().submit(self._close_abandoned)
 
     def _close_abandoned(self) -> None:
         logger.warning(
-            "the event stream %s was opened %d s ago and nothing of it was asked for, so it ends: an error page or "
-            "another response was sent instead, and something keeps this one",
+            "the event stream %s was opened %d s ago and the server has taken nothing of it, so it is closed: an error "
+            "page or another response was sent instead, and something keeps a reference to this one",
             escape(self._spec.name),
             _ABANDONED,
         )
         self.close()
 
     def close(self) -> None:
-        """What every server calls when it is done with the answer, early if the client left. Any number of times.
+        """Release the stream. Every server calls this when it is done with the answer, early if the client has left.
+        Any number of times.
 
-        From a thread that is not the server's it is as :meth:`cancel` while that is in here: it ends the stream as it
-        gets out. Else the stream has ended, and ``on_close`` was called, when this returns.
+        If the server's thread is inside the stream, a call from another thread acts as :meth:`cancel`, and the server's
+        thread ends the stream when it leaves. In all other cases the stream has ended, and ``on_close`` was called,
+        when this returns.
         """
-        # In this order, and in _leave() in the other, one of the two sees what the other did.
+        # This writes `closing` and then reads `inside`; _leave() writes `inside` and then reads `closing`. So at least
+        # one of them sees what the other has written.
         self._lifecycle.closing = True
         if not self._lifecycle.inside:
             self._close()
@@ -121,7 +130,7 @@ class Closable(StreamStatus):
 
     @property
     def _reason_to_close(self) -> CloseReason:
-        # A server that closes before the end could not send: its client is gone.
+        # A server that closes before the end could not send, as its client has left.
         reason = CloseReason.CLIENT_GONE if self._lifecycle.state is State.SENDING else CloseReason.CANCELLED
         return (self._source.reason if self._source is not None else None) or reason
 
@@ -161,8 +170,8 @@ class Closable(StreamStatus):
         self.cancelled._set(reason, run_foreign)
 
     def __del__(self) -> None:
-        # Made, and then dropped by what should have served it: the producer must not wait for ever. Garbage is
-        # collected in the middle of anything, perhaps with a lock held: so this only asks for the end.
+        # Never served, and now garbage: its producer must not wait for ever. A collection may interrupt code that holds
+        # a lock, so this only submits the call that ends the stream.
         lifecycle: Lifecycle | None = self.__dict__.get("_lifecycle")
         if lifecycle is None or lifecycle.is_over:
             return  # the constructor failed, or it has ended

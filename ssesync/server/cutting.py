@@ -1,16 +1,17 @@
 """Making an answer incomplete, so that no client takes a part of it for the whole.
 
-A chunked answer is incomplete without its last chunk, and one that ends with its connection is complete however that
-is closed (RFC 9112, section 8). So the first ends with a FIN in place of the last chunk, and the second with a reset,
-sent when the client's system has acknowledged all that came before: a reset discards what is still on its way.
+A chunked answer is incomplete without its last chunk. An answer that ends with its connection is complete however that
+is closed (RFC 9112, section 8). So the first kind ends with a FIN in place of the last chunk, and the second with a
+reset. The reset is sent when the client's system has acknowledged all data, as a reset discards data in flight.
 
-WSGI has no word for this, and each server ends an answer in its own way. Two ways lead round that:
+WSGI has no means for this, and each server ends an answer in its own way. There are two methods:
 
-* The server's descriptor is made to lead into a socket pair, whose other end swallows the last chunk. Then the
-  connection is ours, and ends as it should, without a line in the server's log.
-* The iterable raises. All servers then leave the last chunk out; which exception they log least is in this file.
+* The server's descriptor is replaced by one end of a socket pair, whose other end discards the last chunk. Then this
+  module owns the connection and ends it, without a line in the server's log.
+* The iterable raises an exception. All servers then omit the last chunk. This module chooses the exception that the
+  server logs least.
 
-Tried with every server that is named here; see docs/design.md for what each of them does.
+Tried with every server that is named here; docs/design.md has the results.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ except ImportError:  # Windows
 
 __all__ = ["Remains", "cut", "drop_rest", "unacknowledged"]
 
-#: What is left of the server's connection: to be closed when the server is done with it.
+#: A socket to be closed when the server is done with the answer.
 Remains = socket.socket
 
-# Seconds that a server's thread waits for the client's system to acknowledge more of what was sent: more than a round
-# trip to anywhere, and less than what is left of gunicorn's graceful timeout when streams are ended for it.
+# Seconds that a server's thread waits for the client's system to acknowledge more data: more than any round trip, and
+# less than the rest of gunicorn's graceful timeout when streams are ended for it.
 _STALL_TIMEOUT = 1.0
 # Seconds that it waits in all.
 _LONGEST_WAIT = 5.0
@@ -48,18 +49,19 @@ _BLIND_WAIT = 0.1
 _POLL = 0.004
 _PIECE = 65536
 
-# These frame an answer without a length in chunks, if the request was HTTP/1.1.
+# Servers that use the chunked coding for an answer without a length, if the request was HTTP/1.1.
 _CHUNKING = ("gunicorn", "gunicorn_pywsgi", "werkzeug", "waitress", "cheroot")
 
 
 def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseException | None:
-    """Have the client of a served response see that it is incomplete.
+    """Make a served response incomplete for its client.
 
     Called on the server's thread, by the iterable's last ``next()``, when nothing else touches the client's socket.
 
-    :param at_once: don't wait for the client to have what was sent.
-    :return: what to close when the server calls ``close()``; or an exception that the iterable is to raise, where that
-        is the only way; or ``None``, where nothing is left to be done.
+    :param environ: the WSGI environ of the request.
+    :param at_once: don't wait until the client's system has acknowledged what was sent.
+    :return: a socket to close when the server calls ``close()``; or an exception that the iterable is to raise, where
+        that is the only method; or ``None``, where nothing is left to do.
     """
     found = find_socket(environ)
     if found is None:
@@ -72,14 +74,14 @@ def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseE
             return None
         return _end_instead(found, _is_chunked(found, environ), at_once)
     except OSError:
-        # There are no descriptors for it.
+        # There are no free descriptors.
         return _exception(environ)
 
 
 def unacknowledged(fd: int) -> int | None:
-    """Count the bytes that were sent and that the peer's system has not acknowledged.
+    """Count the sent bytes that the peer's system has not acknowledged.
 
-    :return: ``None`` where the kernel does not say.
+    :return: their count; ``None`` where the kernel does not report it.
     """
     if fcntl is None or sys.platform != "linux":
         return None
@@ -88,7 +90,7 @@ def unacknowledged(fd: int) -> int | None:
 
 
 def drop_rest(handle: socket.socket) -> None:
-    """Read and drop what the client has sent: unread bytes would make the kernel reset the connection on its close."""
+    """Read and drop what the client has sent: with unread bytes the kernel would reset the connection on its close."""
     for _ in range(16):
         if not handle.recv(_PIECE, socket.MSG_DONTWAIT):
             break
@@ -100,7 +102,7 @@ def _is_chunked(found: ClientSocket, environ: Mapping[str, Any]) -> bool:
         return False
     if found.server == "werkzeug":
         return bool(environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess"))
-    # cheroot's own version, where it was told to be older than its clients.
+    # cheroot's own version, where it is configured to be older than the client's.
     return str(environ.get("ACTUAL_SERVER_PROTOCOL", "HTTP/1.1")) == "HTTP/1.1"
 
 
@@ -114,11 +116,11 @@ def _exception(environ: Mapping[str, Any]) -> BaseException | None:
     :return: ``None`` under a test client, which reads to the end.
     """
     if environ.get("HTTP_VERSION") == "2" and (errors := sys.modules.get("gunicorn.http2.errors")) is not None:
-        # gunicorn answers it with RST_STREAM(INTERNAL_ERROR), at level DEBUG; any other with a traceback, too.
+        # gunicorn answers it with RST_STREAM(INTERNAL_ERROR), and logs it at level DEBUG; others with a traceback.
         return errors.HTTP2StreamError(0, "the answer is incomplete")  # type: ignore[no-any-return]
     under_asgi = bool(environ) and "wsgi.version" not in environ and environ.get("SERVER_NAME") != "testserver"
     if "SERVER_SOFTWARE" in environ or under_asgi:
-        # Servers take it for a client that left, of which most of them say nothing.
+        # Servers handle it as a client that has left, which most of them don't log.
         return BrokenPipeError(errno.EPIPE, "the answer of an event stream is incomplete")
     return None
 
@@ -131,7 +133,7 @@ def _end_instead(found: ClientSocket, chunked: bool, at_once: bool) -> Remains:
         with dead, socket.socket(fileno=os.dup(found.fd)) as real:
             os.set_blocking(dead.fileno(), blocking)
             os.dup2(dead.fileno(), found.fd, inheritable=inheritable)
-            # When the server looks for a next request it finds an end.
+            # The server finds an end of file when it reads the next request.
             ours.shutdown(socket.SHUT_WR)
             _finish(real, chunked, at_once, owned=True)
     except BaseException:
@@ -143,7 +145,7 @@ def _end_instead(found: ClientSocket, chunked: bool, at_once: bool) -> Remains:
 def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
     """End the connection under the server's descriptor, where that can't be exchanged: gevent's hub knows it.
 
-    The last chunk then meets a broken pipe, which gunicorn and gevent take for a client that left.
+    The last chunk then fails with a broken pipe, which gunicorn and gevent handle as a client that has left.
     """
     blocking = os.get_blocking(found.fd)
     copy = os.dup(found.fd)
@@ -171,7 +173,7 @@ def _finish(real: socket.socket, chunked: bool, at_once: bool, *, owned: bool) -
 
 
 def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once: bool) -> BaseException:
-    """waitress sends from another thread, and closes the connection when all is sent that it was given."""
+    """Leave the end to waitress, which sends on another thread, and closes the connection after all data is sent."""
     channel = environ["waitress.client_disconnected"].__self__
     if not _is_chunked(found, environ):
 
@@ -183,7 +185,7 @@ def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once:
             if not at_once:
                 _wait_until_none(left)
         except OSError:
-            pass  # it has gone already
+            pass  # the client has left already
     # Logged as one line at level INFO; any other exception with a traceback.
     kind: type[Exception] = getattr(sys.modules.get("waitress.channel"), "ClientDisconnected", BrokenPipeError)
     return kind()

@@ -1,20 +1,19 @@
-"""Divides the numbers of file descriptors: the sockets of detached streams have those from a floor upwards, everything
-else that the process opens has those below.
+"""Divides the numbers of file descriptors: detached streams' sockets have numbers above a floor, all other files of the
+process have numbers below.
 
-The kernel always gives out the lowest free number. So as long as detached sockets stay above the floor, the server can
-accept, the application can open files, and what waits with ``select()`` finds its descriptors below 1,024, however
+The kernel always chooses the lowest free number. So as long as detached sockets stay above the floor, the server can
+accept clients, the application can open files, and code that uses ``select()`` has its descriptors below 1,024, however
 many streams there are.
 
 **The soft limit of open files is no limit for detached sockets.** A process may raise its soft limit up to the hard
 one; services and shells usually begin with 1,024 of some 500,000. But all programs that the application starts inherit
 a raised limit, some of them use ``select()`` or close every number up to the limit, and :mod:`subprocess` runs no
-at-fork hook in which it could be lowered again. The kernel looks at the limit only when it gives out a number. So the
-limit is raised for just the one call that gives a detached socket its number, and lowered right behind it, some
-microseconds later. The interpreter's lock is held for all of that (``ctypes.PyDLL``, and ``map`` over functions that
-are written in C), so no other thread runs Python code meanwhile, and the application and its children see the old
-limit. Two things can fall into these microseconds all the same: a garbage collection up to CPython 3.11, and the start
-of a program, since :mod:`subprocess` lets go of the lock for ``vfork()`` (seen on 3.11.7, 3.12 and 3.13, not on 3.10):
-that program then has the raised limit.
+at-fork hook that could lower it. The kernel checks the limit only when it chooses a number. So the limit is raised for
+the single call that duplicates a detached socket, and lowered some microseconds later. The interpreter's lock is held
+for all of that (``ctypes.PyDLL``, and ``map`` over functions that are written in C). So no other thread runs Python
+code meanwhile, and the application and its children see the old limit. Two things can still happen in these
+microseconds: a garbage collection up to CPython 3.11, and the start of a program, since :mod:`subprocess` releases the
+lock for ``vfork()`` (seen on 3.11.7, 3.12 and 3.13, not on 3.10). That program then has the raised limit.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ from ..errors import SettingsError, excerpt
 
 __all__ = ["REACH", "VARIABLE", "Division", "are_free", "capacity", "divide", "division", "duplicate", "reach"]
 
-#: Detached sockets take no number from here on by themselves, whatever the hard limit: at some 10 kB a client, most of
-#: it the kernel's, other limits of a process are nearer by then.
+#: Detached sockets take no number from here on by default, whatever the hard limit. A client takes some 10 kB, most of
+#: it the kernel's, so other limits of a process are reached before.
 REACH = 65536
-#: The environment variable that says otherwise. ``0`` keeps to the soft limit.
+#: The environment variable that overrides ``REACH``. ``0`` keeps to the soft limit.
 VARIABLE = "SSESYNC_OPEN_FILES"
 
-# What a limit of "unlimited" is taken for: the kernel's own limit by default.
+# The limit in place of "unlimited": the kernel's default.
 _UNLIMITED = 1024 * 1024
 # Descriptors of the application's own: files, databases, upstreams.
 _RESERVE = 64
-# Those that a thread takes for a moment while it hands a connection over or waits for a request.
+# Descriptors that a thread takes for a moment while it hands a connection over or waits for a request.
 _PER_THREAD = 4
-# What is open in a process where that can't be counted.
+# Open descriptors of a process where they can't be counted.
 _IN_USE = 32
 
 
@@ -54,7 +53,7 @@ class Division(NamedTuple):
     floor: int
     """The lowest number that a detached socket may have."""
     connections: int
-    """Connections that there is room for below it, beside what the process has open and the application's reserve."""
+    """How many connections fit below it, beside the open descriptors and the application's reserve."""
 
 
 _division: Division | None = None
@@ -74,27 +73,31 @@ def divide(threads: int = 1, connections: int = 1) -> Division:
 def _divided(threads: int, connections: int) -> Division:
     soft, total = _soft(), reach()
     rest = _in_use() + _PER_THREAD * threads + _RESERVE
-    # At most a quarter is kept from detached streams, or 128 where that is more, but never more than half.
+    # At most a quarter is reserved for others than detached streams, or 128 if that is more, but never more than half.
     floor = min(rest + connections, max(min(128, total // 2), total // 4), soft)
     return Division(floor, max(threads, floor - rest))
 
 
 def division() -> Division:
-    """Get how they are divided. Until :func:`divide` is called, as on a server that nothing is known of.
+    """Get the division of this process's descriptors. Before :func:`divide`, it is that for an unknown server.
 
-    :return: the division of this process.
+    :return: the division.
     """
     return _division or _divided(1, 1)
 
 
 def capacity() -> int | None:
-    """Detached sockets that there are numbers for; ``None`` where a process has no such limit (Windows)."""
+    """Count the numbers for detached sockets.
+
+    :return: their count; ``None`` where a process has no such limit (Windows).
+    """
     return None if _limits() is None else max(1, reach() - division().floor)
 
 
 def reach() -> int:
-    """One more than the highest number that a detached socket may get.
+    """Get the limit for the numbers of detached sockets.
 
+    :return: one more than the highest number.
     :raises SettingsError: the environment variable :data:`VARIABLE` is no number.
     """
     limits = _limits()
@@ -139,12 +142,12 @@ def duplicate(fd: int) -> int:
 
 
 def are_free(count: int, fd: int) -> bool:
-    """Check whether so many more descriptors could be opened now. That costs some microseconds, and holds the
-    interpreter's lock: to get it back eight times, a thread would wait behind others that compute.
+    """Check whether so many descriptors are free. That takes some microseconds. The interpreter's lock is held, as a
+    thread would have to wait for it eight times beside threads that compute.
 
     :param count: how many.
-    :param fd: an open one.
-    :return: whether they could.
+    :param fd: an open descriptor.
+    :return: whether they are free.
     """
     native = _native()
     if native is None:
@@ -191,7 +194,7 @@ def _in_use() -> int:
 
 
 class _Native(NamedTuple):
-    """The system's calls without letting go of the interpreter's lock."""
+    """The system's calls, without releasing the interpreter's lock."""
 
     fcntl: Callable[[int, int, int], int]
     close: Callable[[int], int]
@@ -202,9 +205,9 @@ class _Native(NamedTuple):
 
 @functools.cache
 def _native() -> _Native | None:
-    """Get them.
+    """Load the calls.
 
-    :return: ``None`` where there are none, or where they don't report errors.
+    :return: the calls; ``None`` where they are missing, or don't report errors.
     """
     try:
         import ctypes

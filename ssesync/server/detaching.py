@@ -1,8 +1,8 @@
-"""How a stream leaves the WSGI server: what the server knows of it.
+"""The contract by which a stream leaves the WSGI server.
 
-A stream whose source needs no thread may go on without the server's thread, once the head of its response is out. What
-takes the client's connection from the server, and what serves it then, is no part of ``server``: it is a
-:class:`Detacher`, which the package registers when it is imported. Without one, each stream is served by its server.
+A stream whose source needs no thread may go on without the server's thread, once the head of its response is sent. A
+:class:`Detacher` takes the client's connection from the server. It is not part of ``server``: the package registers it
+when it is imported. Without a detacher, each stream is served by its server.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = [
 
 
 class Head(NamedTuple):
-    """What a server has written, as the client is to get it."""
+    """What a server has written, as it is sent to the client."""
 
     wire: bytes
-    """Head and opening. It says that the connection ends with the response, whatever the server wrote."""
+    """Head and opening, with ``Connection: close``, whatever the server wrote."""
     chunked: bool
     """Whether the body has the chunked transfer coding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """All that is needed to serve a client from now on: plain values, without a reference to the stream."""
+    """All that is needed to serve a client after its server: plain values, without a reference to the stream."""
 
     fd: int
-    """The client's socket. The object that has it owns it."""
+    """The client's socket, owned by the object that has this."""
     chunked: bool
     """Whether the response has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
     head: bytes = field(repr=False)  # it has cookies
@@ -65,7 +65,7 @@ class Handover:
 
 
 class Served(Protocol):
-    """A stream that a server serves, as far as the registry and a drain use it."""
+    """A stream that a server serves: the part that the registry and a drain use."""
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ class Served(Protocol):
 
     @property
     def stats(self) -> StreamStats:
-        """What it came to so far."""
+        """Its figures so far."""
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """End after what waits."""
@@ -109,13 +109,13 @@ class Detached(Served, Protocol):
 
 
 class Record(Protocol):
-    """Keeps account of a detached stream, for the server that it has left."""
+    """The process's record of a detached stream."""
 
     def began(self, connection: Detached) -> object:
-        """It is about to be served. Called on the server's thread."""
+        """The connection is about to be served. Called on the server's thread."""
 
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> object:
-        """It has ended. Called on the reactor's thread: this must not wait."""
+        """The connection has ended. Called on the reactor's thread: this must not wait."""
 
 
 class Takeover(Protocol):
@@ -123,31 +123,31 @@ class Takeover(Protocol):
     :meth:`complete` or :meth:`undo`, then :meth:`close` in any case."""
 
     why: str
-    """Why it was not possible, for the log. If it is set before :meth:`begin`, it is not tried."""
+    """Why the connection could not be taken, for the log. If this is set before :meth:`begin`, nothing is tried."""
     is_short: bool
-    """Whether it was not possible because the process has no descriptor left."""
+    """Whether the cause is that the process has no descriptor left."""
 
     def begin(self) -> bool:
         """Collect what the server writes from now on.
 
-        :return: whether that is so.
+        :return: whether it is collected.
         """
 
     def complete(self, give: Callable[[int, Head], object]) -> bool:
         """Take the connection from the server.
 
-        :param give: called with the client's descriptor, which it owns then, and with what the client is to get first.
+        :param give: called with the client's descriptor, which it then owns, and with what is sent to the client first.
         :return: ``False``: that was not possible, and the connection is the server's again.
         """
 
     def undo(self) -> None:
-        """Give the connection back to the server, and to the client what the server has written."""
+        """Give the connection back to the server, and send the client what the server has written."""
 
     def close(self) -> None:
         """The server is done with the response. Any number of times."""
 
     def tick(self, now: float) -> None:
-        """Let a server go on that waits, and cut off what it has given up. Called on the reactor's thread."""
+        """Make room for a server that waits to write, and cut an abandoned connection. On the reactor's thread."""
 
 
 class Detacher(Protocol):
@@ -167,24 +167,28 @@ _detachers: list[Detacher] = []
 
 
 def register_detacher(detacher: Detacher) -> None:
-    """Have a detacher take all streams away that can be taken away, in place of one that was registered before."""
+    """Register the detacher of this process, in place of the one before."""
     _detachers[:] = [detacher]
 
 
 def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
-    """Find what can take the connection of a request from its server.
+    """Make an object that takes the connection of a request from its server.
 
+    :param environ: the WSGI environ of the request.
+    :param settings: the stream's.
     :param opening: what the stream sends first.
-    :return: ``None`` where that is not possible or not wanted.
+    :return: the object; ``None`` where that is not possible or not wanted.
     """
     return _detachers[0].takeover_of(environ, settings, opening) if _detachers else None
 
 
 def last_answer_of(environ: Mapping[str, Any], settings: Settings, body: bytes) -> Takeover | None:
-    """Find what can answer in the server's place and end the connection at once.
+    """Make an object that sends an answer in the server's place and ends the connection at once.
 
-    :param body: of the answer.
-    :return: ``None`` where that is not possible or not wanted.
+    :param environ: the WSGI environ of the request.
+    :param settings: the stream's.
+    :param body: the answer's.
+    :return: the object; ``None`` where that is not possible or not wanted.
     """
     return _detachers[0].last_answer_of(environ, settings, body) if _detachers else None
 

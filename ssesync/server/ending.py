@@ -1,9 +1,9 @@
-"""How a stream ends that its producer did not end.
+"""How a stream ends if its producer did not end it.
 
-A client that comes back with a last event ID misses nothing. It gets a reconnection time (``retry:``), and its answer
-ends as any other. To a client that can't resume, an orderly end says that the answer is whole: OpenAI's SDK returned
-46 of 202 chunks without an error when the server was stopped. Such a client gets an error event, and then an answer
-that is *incomplete* by HTTP's own rules, see ``cutting.py``.
+A client that reconnects with a last event ID misses nothing. It is sent a reconnection time (``retry:``), and its
+answer ends as any other. A client that can't resume would take an orderly end for a complete answer: OpenAI's SDK
+returned 46 of 202 chunks without an error when the server was stopped. Such a client is sent an error event, and its
+answer is *incomplete* by HTTP's rules, see ``cutting.py``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["Ending", "encode_error", "finishes"]
 
 logger = logging.getLogger("ssesync")
 
-#: The client has left, or does not read: nothing can be sent to it.
+#: Nothing can be sent: the client has left, or does not read.
 ABSENT = (CloseReason.CLIENT_GONE, CloseReason.STALLED)
 
-# For these reasons clients are ended together, and should not come back together: they get the trailer.
+# For these reasons many streams end together. Their clients get the trailer, so that they don't reconnect together.
 _WITH_TRAILER = (CloseReason.SHUTDOWN, CloseReason.LIFETIME, CloseReason.CANCELLED)
 
 # The messages for clients. The exception itself is for the log: it may hold secrets.
@@ -48,7 +48,7 @@ _OTHERWISE = "The server ended the stream before it was complete."
 def default_error(reason: CloseReason) -> bytes:
     """The error event on which the SDKs of OpenAI and Anthropic raise.
 
-    OpenAI's look for ``error`` in the data, Anthropic's for the event's type and then into the data.
+    OpenAI's checks ``error`` in the data, Anthropic's the event's type and then the data.
     """
     message = _MESSAGES.get(reason, _OTHERWISE)
     error = {"message": message, "type": "server_error", "code": None}
@@ -58,15 +58,15 @@ def default_error(reason: CloseReason) -> bytes:
 def encode_error(
     settings: Settings, reason: CloseReason, error: BaseException | None, name: str, *, call: bool = True
 ) -> bytes:
-    """Make the error event of a stream: what ``settings.error_event`` says, else the default one.
+    """Make the error event of a stream from ``settings.error_event``, else the default one.
 
-    A function of the application's is called here. If it fails, that is logged and the client gets the default event.
+    This calls the application's function. If that fails, the failure is logged and the default event is used.
 
     :param settings: the stream's.
     :param reason: why the stream ends.
-    :param error: what the producer raised. ``None`` gives the function a :class:`StreamClosed` with the reason.
+    :param error: what the producer raised; ``None``: the function is given a :class:`StreamClosed` with the reason.
     :param name: the stream's, for the log.
-    :param call: whether a function may be called; if not, the default event takes its place.
+    :param call: whether a function may be called; if not, the default event is used.
     :return: the encoded event.
     """
     made = settings.error_event
@@ -113,13 +113,13 @@ class Ending:
         self._is_event_source = is_event_source(environ)
         self._ended = False
         self._remains: Remains | None = None
-        #: Whether the client has the first part of an event whose rest was dropped: nothing can follow that.
+        #: Whether the client was sent only a part of an event: then nothing can follow.
         self.torn = False
 
     def is_orderly(self, has_ids: bool, reason: CloseReason | None = None) -> bool:
-        """Whether the answer may end as if it were whole, since its client comes back for the rest.
+        """Whether the answer may end as a complete one, since its client resumes.
 
-        :param has_ids: whether the client was sent an event ID to come back with.
+        :param has_ids: whether the client was sent an event ID to resume from.
         :param reason: why the stream ends; ``None``: for another reason than a failure.
         """
         if self._settings.resumable != "auto":
@@ -132,11 +132,11 @@ class Ending:
         return finishes(self._settings, self.is_orderly(source is not None and source.resumable))
 
     def last_bytes(self, source: Source) -> bytes:
-        """Make what the client gets after all that waited.
+        """Make the last bytes of the stream, after all pending writes.
 
         :param source: the stream's, which has ended.
-        :return: a reconnection time for a client that can resume, where many are ended together, and nothing for
-            others that can (revoked, too slow); else the error event. ``b""`` from the second call on.
+        :return: for a client that can resume, a reconnection time if many streams end together, and nothing otherwise
+            (revoked, too slow); for others the error event. ``b""`` from the second call on.
         """
         reason = source.reason or CloseReason.DONE
         if self._ended or self.torn or reason is CloseReason.DONE or reason in ABSENT:
@@ -147,11 +147,11 @@ class Ending:
         return self._context.run(encode_error, self._settings, reason, source.error, self._name)
 
     def end_answer(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
-        """Have the server's answer end for the source's reason. Nothing else may use the client's socket after this.
+        """End the server's answer, by the source's reason. Nothing else may use the client's socket after this.
 
         :param source: the stream's, which has ended.
         :param environ: the WSGI environ of the request.
-        :return: what the iterable is to raise instead of ``StopIteration``, if that is the only way.
+        :return: an exception that the iterable is to raise instead of ``StopIteration``, if that is the only method.
         """
         reason = source.reason or CloseReason.DONE
         if reason is CloseReason.DONE or self.is_orderly(source.resumable, reason):
@@ -163,7 +163,7 @@ class Ending:
         return None
 
     def close(self) -> None:
-        """Release what ended the answer: the server is done with it. Any number of times."""
+        """Release the descriptors that ended the answer, when the server is done with it. Any number of times."""
         remains, self._remains = self._remains, None
         if remains is not None:
             remains.close()

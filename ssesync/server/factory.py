@@ -1,4 +1,4 @@
-"""What users give to an ``EventStream``, and how a source is made of it: the one place that tells these kinds apart."""
+"""How a source is made of what a user gives to an ``EventStream``. Only this module distinguishes the kinds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PRODUCERS = os.environ.get("SSESYNC_DETACH_PRODUCERS") == "1"
 
 
 class Overload(NamedTuple):
-    """A client that can't be served now: it is answered as over a limit (see the setting ``refusal``)."""
+    """An answer to a client that can't be served now, as over a limit (see the setting ``refusal``)."""
 
     why: str
     """The text of a 503."""
@@ -43,7 +43,7 @@ class SourceFactory(abc.ABC):
 
     #: Whether each request gets a source of its own.
     repeatable = False
-    #: Whether threads may wait for the stream's end although it was never opened: those that write to it.
+    #: Whether threads may write to the stream, and wait, although it was never opened.
     is_live = False
     #: The answer in place of a stream, if there is one.
     answer: Refusal | Overload | None = None
@@ -78,7 +78,7 @@ class SourceFactory(abc.ABC):
 
 
 class Given(SourceFactory):
-    """A source that is there already: of a Writer, of a subscription."""
+    """An existing source: of a Writer, or of a subscription."""
 
     is_live = True
 
@@ -100,7 +100,7 @@ class Given(SourceFactory):
 
 
 class Producer(SourceFactory):
-    """User code that is run for each stream: on a thread of its own, or step by step where ``threaded`` is off."""
+    """User code that is run for each stream: on a thread of its own, or step by step if ``threaded`` is off."""
 
     @abc.abstractmethod
     def run(self, writer: Writer) -> Iterator[Any] | None:
@@ -135,7 +135,7 @@ class Items(Producer):
         return iter(self._items)
 
     def discard(self) -> None:
-        close_iterator(self._items)  # a generator that was never run has to be closed all the same
+        close_iterator(self._items)  # a generator that was never run, too
 
 
 class ItemsFunction(Producer):
@@ -157,7 +157,7 @@ class ItemsFunction(Producer):
 class WriterFunction(Producer):
     """A function that is given a writer.
 
-    What it returns has no meaning, but for a generator or coroutine: then nothing of it was run.
+    Its result has no meaning, except a generator or coroutine: then nothing of it was run.
 
     :raises TypeError: it is no function, a coroutine function or a generator function.
     """
@@ -187,7 +187,7 @@ class WriterFunction(Producer):
 
 
 class Upstream(Producer):
-    """An object of another room that writes by itself: a relay."""
+    """An object of another room that writes a whole stream: a relay."""
 
     def __init__(self, given: Producing) -> None:
         super().__init__(type(given).__name__)

@@ -1,4 +1,4 @@
-"""The preamble and the trailer of a stream: what its answer has before and after its events."""
+"""The preamble and the trailer of a stream: the bytes before and after its events."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..settings import Settings
 
 __all__ = ["make_preamble", "make_trailer"]
 
-# Milliseconds after which a browser reconnects that got no reconnection time: Chromium and Safari 3 s, Firefox 5.
+# Milliseconds after which a browser reconnects without a reconnection time: Chromium and Safari 3 s, Firefox 5.
 _USUAL_RETRY = 3000
 # Milliseconds to wait for the clients of a stream that was ended, where it has no reconnection time of its own.
 _TRAILER_RETRY = 2000
 
 
 def make_preamble(settings: Settings, *, reset_retry: bool = False) -> bytes:
-    """Make the first chunk. Headers leave with it, so it can't wait for an event. No blank line: see KEEP_ALIVE.
+    """Make the first chunk. The headers are sent with it, so it can't wait for an event. No blank line: see KEEP_ALIVE.
 
     :param settings: the stream's.
     :param reset_retry: this client may have got a long reconnection time when it was refused: set a usual one.
@@ -27,8 +27,8 @@ def make_preamble(settings: Settings, *, reset_retry: bool = False) -> bytes:
 
 
 def make_trailer(settings: Settings) -> bytes:
-    """Make the last line for a client that resumes: a reconnection time, the stream's own and up to twice that by
-    chance, so that clients which are ended together don't come back together.
+    """Make the last line for a client that resumes: a reconnection time between the stream's own and twice that, at
+    random, so that the clients of streams that end together don't reconnect together.
 
     :param settings: the stream's.
     :return: a line of an event stream.

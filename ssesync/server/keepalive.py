@@ -1,8 +1,8 @@
-"""Ending a server's keep-alive: nothing that a client sent behind a detached request is processed (RFC 9112, 9.6).
+"""Ending a server's keep-alive: no request that follows a detached one is processed (RFC 9112, 9.6).
 
-A detached answer says ``Connection: close``, whatever its server wrote. The server may have read further requests into
-a buffer of its own by then, where no end of the connection reaches it, and would run them: their responses go
-nowhere, and what they do is done. Of the servers whose streams are detached only gunicorn's ``gthread`` worker does so.
+A detached answer has ``Connection: close``, whatever its server wrote. The server may have read further requests into
+its buffer by then, does not notice the connection's end, and would run them: their effects would happen, and their
+responses would be lost. Of the servers whose streams are detached only gunicorn's ``gthread`` worker does so.
 Werkzeug, runserver, wsgiref and uWSGI close after every answer of unknown length; cheroot writes its last chunk when
 the answer was closed, and gives up the connection as that fails (each seen, with and without a request's body).
 """

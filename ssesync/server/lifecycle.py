@@ -1,4 +1,4 @@
-"""The states of a served stream, and what may end it from outside."""
+"""The states of a served stream, and the requests to end it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["EndRequest", "Lifecycle", "State"]
 
 
 class State(enum.Enum):
-    """How far a stream has come."""
+    """The state of a stream."""
 
     CREATED = "created"
     """Nothing runs yet."""
     OPEN = "open"
-    """It has a source. Its first byte was not taken by the server."""
+    """It has a source. The server has not taken its first byte."""
     SENDING = "sending"
     """The server sends it."""
     DETACHED = "detached"
-    """Its client has left the server; a connection of the reactor's goes on with the stream."""
+    """Its client has left the server. A connection of the reactor's goes on with the stream."""
     ENDED = "ended"
-    """It is over, or another answer was given in its place."""
+    """It has ended, or another answer was given in its place."""
 
 
 # Where each state may lead to.
@@ -47,8 +47,8 @@ class EndRequest(NamedTuple):
 class Lifecycle:
     """The state of one stream.
 
-    The server's thread moves it on. The end may come from any thread and any signal handler, and only the first end
-    counts. While the server's thread is inside of the stream, an end by :meth:`close` from elsewhere is left to it.
+    The server's thread advances it. Any thread and any signal handler may end it, and only the first end counts. If the
+    server's thread is inside the stream, :meth:`EventStream.close` on another thread leaves the end to it.
     """
 
     __slots__ = ("_ended", "_requests", "_state", "closing", "inside")
@@ -64,7 +64,7 @@ class Lifecycle:
 
     @property
     def state(self) -> State:
-        """How far the stream has come."""
+        """The stream's state."""
         return State.ENDED if self._ended.done else self._state
 
     @property
@@ -73,7 +73,7 @@ class Lifecycle:
         return self._ended.done or self._state is State.DETACHED
 
     def advance(self, state: State) -> None:
-        """Go on to a state that is not the end. On the server's thread, inside of the stream."""
+        """Go on to a state that is not the end. On the server's thread, inside the stream."""
         assert state in _TRANSITIONS[self._state], f"{self._state} does not lead to {state}"
         self._state = state
 

@@ -1,4 +1,4 @@
-"""Liveness of one served stream: whether its client is connected and reads, and how long the stream may last."""
+"""Liveness of one served stream: whether its client is connected and reads, and the stream's lifetime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Liveness", "lifetime_of"]
 
 
 class Watched(Protocol):
-    """What is needed of a stream."""
+    """The part of a stream that is used here."""
 
     @property
     def reason(self) -> CloseReason | None:
@@ -33,9 +33,9 @@ class Watched(Protocol):
 class Liveness:
     """Watches one stream from its opening to its end.
 
-    The descriptor is the server's and may be another connection's as soon as the stream has ended: so it is only ever
-    touched under the lock that :meth:`end` takes, and every server calls ``close()`` before it closes the socket. The
-    stream is held weakly, since the reactor refers to this: a stream that is served no longer must be collected.
+    The descriptor is the server's, and may be another connection's as soon as the stream has ended. So it is only used
+    under the lock that :meth:`end` takes; every server calls ``close()`` before it closes the socket. The stream is
+    held weakly, since the reactor refers to this object, and a stream that is not served any more must be collected.
     """
 
     def __init__(self, stream: Watched, environ: Mapping[str, Any], settings: Settings) -> None:
@@ -51,7 +51,7 @@ class Liveness:
         #: Whether a client that leaves is noticed without writing to it.
         self.senses = False
         if self._socket is not None:
-            # Later than send_timeout: the kernel's verdict reads as a client that left, ours as one that stalled.
+            # Later than send_timeout: if the kernel ends the connection, the client counts as gone and not as stalled.
             self._socket.expect_loss(None if settings.send_timeout is None else settings.send_timeout + 10)
             if settings.sense_disconnect:
                 self.senses = reactor().watch(self._socket.fd, self._gone, half_close=settings.half_close_is_gone)
@@ -61,7 +61,7 @@ class Liveness:
         self._sending_since = now
 
     def sent(self) -> None:
-        """The server is back for more."""
+        """The server has sent them."""
         self._sending_since = None
 
     def tick(self, now: float) -> None:
@@ -70,20 +70,20 @@ class Liveness:
         if since is None or self._socket is None:
             return
         stream = self._stream()
-        # A subscriber that fell too far behind has been given up, but the server's thread is still at it.
+        # A subscriber that was too slow has ended, but the server's thread still sends to its client.
         given_up = stream is not None and stream.reason is CloseReason.OVERFLOW
         if given_up or (timeout is not None and now - since > timeout):
             if self._ended or self._sending_since != since:
                 return
-            # Not under the lock, as this calls back; and first, since the server closes the stream as soon as its send
-            # fails, and would do so for a client that has left.
+            # Not under the lock, as this calls back. And before the shutdown: the server closes the stream as soon as
+            # its send fails, with the reason that the client has left.
             self._cancel(CloseReason.STALLED)
             with self._lock:
                 if not self._ended:
                     self._socket.shut()
 
     def end(self) -> None:
-        """The stream is over: touch the descriptor no more. Any number of times."""
+        """The stream has ended: do not use the descriptor any more. Any number of times."""
         with self._lock:
             self._ended = True
         if self._lifetime is not None:
@@ -106,9 +106,10 @@ class Liveness:
 
 
 def lifetime_of(settings: Settings) -> float | None:
-    """Choose how long a stream lives: ``max_lifetime`` give or take a tenth, so that streams that began together don't
-    end together.
+    """Choose the lifetime of a stream: ``max_lifetime`` plus or minus a tenth, at random, so that streams that began
+    together don't end together.
 
-    :return: seconds; ``None`` where there is no such limit.
+    :param settings: the stream's.
+    :return: seconds; ``None`` where there is no limit.
     """
     return None if settings.max_lifetime is None else settings.max_lifetime * random.uniform(0.9, 1.1)

@@ -1,9 +1,9 @@
 """Mailbox: the bounded queue between the threads that write a stream and its consumer.
 
-A lock protects the writes that wait. It is held for a few steps and never while a thread waits. The end is not behind
-it: a signal handler may close the mailbox on a thread that holds the lock. So the reason is set by one operation that
-nothing interrupts, and the threads that wait are woken after it. Both a producer that waits for room and a consumer
-look for the reason each time.
+A lock protects the pending writes. It is held for a few steps and never while a thread waits. It does not protect the
+end, as a signal handler may close the mailbox on a thread that holds the lock. So one operation that nothing interrupts
+sets the reason, and the waiting threads are woken after it. A producer that waits for room and a consumer check the
+reason each time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Mailbox:
     def __init__(self, max_items: int = 256, max_bytes: int = 1024 * 1024) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._lock = make_rlock("server.mailbox")  # re-entrant: a signal handler may ask what is pending
+        self._lock = make_rlock("server.mailbox")  # re-entrant: a signal handler may read what is pending
         self._room = Waiters()
         self._items: list[bytes] = []
         self._size = 0

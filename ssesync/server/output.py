@@ -1,4 +1,4 @@
-"""What a served stream has handed to its server, and what is left of the last write."""
+"""The bytes that a served stream has given to its server, and the rest of the last write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 __all__ = ["PIECE", "Output"]
 
-#: What a client is given ``send_timeout`` for at a time: at 30 s, 2 kB/s is enough.
+#: Bytes that a client must accept within ``send_timeout``: at 30 s, 2 kB/s is enough.
 PIECE = 65536
 
 
@@ -16,23 +16,26 @@ class Output:
     __slots__ = ("bytes", "created", "keep_alives", "last_write", "preamble", "rest")
 
     def __init__(self) -> None:
-        #: What comes first.
+        #: The first bytes.
         self.preamble = b""
-        #: Of the last write, what was not handed over yet.
+        #: The rest of the last write, which the server does not have yet.
         self.rest: bytes | memoryview = b""
-        #: How many bytes were handed over.
+        #: How many bytes the server was given.
         self.bytes = 0
-        #: How many keep-alives among them the stream sent by itself.
+        #: How many keep-alives among them the stream itself has made.
         self.keep_alives = 0
-        #: When the stream was made, and when something was handed over last. On the monotonic clock.
+        #: When the stream was made, and when the server was last given bytes. On the monotonic clock.
         self.created = time.monotonic()
         self.last_write: float | None = None
 
     def next_piece(self, data: bytes | memoryview) -> bytes:
-        """Count and return the first piece of a write, and keep the rest of it.
+        """Count the first piece of a write, and keep the rest of it.
 
-        In pieces that a slow client can take within ``send_timeout``: it is judged by each, not by all that waits. The
-        rest is a view: copying it for each piece would be quadratic in an event of many megabytes.
+        A slow client can accept a piece within ``send_timeout``, which applies to each piece and not to the whole
+        write. The rest is a view, as copying it for each piece would be quadratic for an event of many megabytes.
+
+        :param data: the write.
+        :return: the first piece.
         """
         if len(data) > PIECE:
             self.rest = memoryview(data)[PIECE:]
@@ -45,9 +48,9 @@ class Output:
         return piece
 
     def drop_rest(self) -> bool:
-        """Drop what is left of the last write.
+        """Drop the rest of the last write.
 
-        :return: whether there was something: then the client has the first part of an event only.
+        :return: whether there was any. Then the client has only a part of an event.
         """
         dropped, self.rest = bool(self.rest), b""
         return dropped

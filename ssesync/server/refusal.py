@@ -1,9 +1,9 @@
-"""The parts of an answer to a client that can't be served now: there is no room, or the broker can't be reached.
+"""The parts of an answer to a client that can't be served now: a limit is reached, or the broker is not reachable.
 
 A browser's ``EventSource`` gives up for good on every status but 200 (HTML standard, "Server-sent events", section
-"Processing model"), and its page gets no more events until it is loaded anew. After a 200 that ends it reconnects by
-itself, after the time of a ``retry:`` field. So it gets that. An ``EventSource`` is recognised by its ``Accept``, which
-is ``text/event-stream`` and nothing else. All others get 503 with ``Retry-After``, which HTTP clients understand.
+"Processing model"), and its page gets no more events until it is reloaded. After a 200 that ends it reconnects by
+itself, after the time of a ``retry:`` field. So it gets a 200 with that field. An ``EventSource`` is recognised by its
+``Accept``, which is ``text/event-stream`` alone. All others get 503 with ``Retry-After``, as HTTP clients expect.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["ReturnTimes", "is_event_source", "retry_field", "unavailable_headers
 
 
 class ReturnTimes:
-    """When refused clients are to reconnect: at most :attr:`rate` of them in a second, 3 to 60 seconds from now, and up
-    to twice as late by chance.
+    """The times at which refused clients reconnect: at most :attr:`rate` clients a second, 3 to 60 seconds from now,
+    and at random up to twice as late.
 
     Each client gets the next free time. So the first clients of a crowd reconnect soon, the last ones late, and when no
-    more are refused the times are short again. Its methods are called under the lock of the streams.
+    more are refused the times are short again. The methods are called under the lock of the streams.
     """
 
-    #: Clients that reconnect in a second; beyond 60 seconds, more.
+    #: Clients that reconnect in a second; more where that would take over 60 seconds.
     rate = 100.0
-    #: Seconds until a client reconnects, least and most, before chance.
+    #: The least and the most seconds until a client reconnects, before the random part.
     least, most = 3.0, 60.0
-    # Seconds by which a client may be late, because of its network or since its computer was asleep.
+    # Seconds by which a client may be late, because of its network or because its computer was asleep.
     _late = 30.0
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class ReturnTimes:
         return max(self._next - now, least) * random.uniform(1, 2)
 
     def promise(self, seconds: float) -> None:
-        """Note that a browser gets this reconnection time: it keeps it for all its later connections until it gets
+        """Record that a browser gets this reconnection time, which it keeps for later connections until it gets
         another.
 
         :param seconds: what :meth:`give` returned.

@@ -1,4 +1,4 @@
-"""Refusing a client that can't be served now: the answer, and the end of its connection."""
+"""The answer to a client that can't be served now, and the end of its connection."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def refuse(
     :param headers: those of the stream.
     :param why: the text of a 503.
     :param counted: whether it is counted as refused already.
-    :return: the answer, and what ends the connection after it; ``None`` where that can't be done.
+    :return: the answer, and an object that ends the connection after it, or ``None`` where that is not possible.
     """
     if streams.stopping and is_event_source(environ):
-        # With any other status a browser gives up for good, and the next process will serve it. To any other client a
-        # 200 without events would be a whole answer.
+        # The next process will serve a browser, which would give up for good on any other status. For any other client
+        # a 200 without events would be a complete answer.
         return Refusal("200 OK", headers, make_trailer(settings)), None
     browser = settings.refusal == "auto" and is_event_source(environ)
     seconds = streams.refuse(browser=browser, least=(settings.retry or 0) / 1000, counted=counted)

@@ -40,12 +40,12 @@ class Streams:
         self._reset()
 
     def _reset(self) -> None:
-        # Re-entrant, as a signal handler may end a stream on a thread that is in here: see unlocked().
+        # Re-entrant, as a signal handler may end a stream on a thread that holds it: see unlocked().
         self._lock = make_rlock("server.streams")
         self._later: deque[Callable[[], object]] = deque()
         self._open: dict[int, tuple[weakref.ref[Served], weakref.WeakMethod[Tick]]] = {}
-        self._leaving: set[int] = set()  # those of them that are about to be detached
-        self._detached: dict[Detached, str] = {}  # with the keys that they were admitted by
+        self._leaving: set[int] = set()  # the open ones that are about to be detached
+        self._detached: dict[Detached, str] = {}  # each with its key
         self._admission = Admission()
         self._opened = 0
         self._closed: Counter[str] = Counter()
@@ -57,13 +57,13 @@ class Streams:
         self.on_tick: Callable[[], object] | None = None
 
     def admit(self, stream: Served, key: str, tick: Tick, *, detached: bool = False) -> bool:
-        """Count a stream in, if there is room for it.
+        """Admit a stream, if the limits allow it.
 
-        :param stream: it is held weakly.
+        :param stream: the stream, which is held weakly.
         :param key: whose stream it is.
         :param tick: a method of the stream, called twice a second with the time on the monotonic clock.
-        :param detached: it will be detached, if that works, and so takes no thread.
-        :return: whether there was room.
+        :param detached: whether it is to be detached, so that it takes no thread.
+        :return: whether it is admitted.
         """
         settings = stream.settings
         ticking = reactor()  # before anything is counted: there may be no descriptors for one
@@ -102,7 +102,7 @@ class Streams:
     def prepare(self, worker: Any = None) -> None:
         """Divide the descriptors between detached streams and the server. Any number of times.
 
-        :param worker: the gunicorn worker that this process is, where it is known.
+        :param worker: the gunicorn worker of this process, where it is known.
         """
         prepare(worker, lambda browser: self.refuse(browser=browser))
 
@@ -115,8 +115,8 @@ class Streams:
         """Count a stream as detached from now on.
 
         :param stream: the stream.
-        :param key: what it was admitted by.
-        :param connection: what serves its client.
+        :param key: its key.
+        :param connection: the connection that serves its client.
         """
         with self._locked():
             self._leaving.discard(id(stream))
@@ -124,9 +124,9 @@ class Streams:
             self._detached[connection] = key
 
     def keep_served(self, stream: Served) -> bool:
-        """Count a stream as served after all, since it can't be detached.
+        """Count a stream that was to be detached, and can't be, as served.
 
-        :return: whether there is room for it.
+        :return: whether the limit allows it.
         """
         limit = served_limit(stream.settings)
         with self._locked():
@@ -140,7 +140,7 @@ class Streams:
 
         :param name: the stream's.
         :param why: the reason.
-        :param served: whether the stream is served by a thread in place of that.
+        :param served: whether a thread serves the stream instead.
         """
         level = logging.DEBUG if "detach" in self._logged else logging.WARNING
         self._logged.add("detach")
@@ -158,10 +158,10 @@ class Streams:
     ) -> None:
         """Count a stream as closed, and log its line.
 
-        :param stream: the stream, or the connection of one that was detached.
-        :param key: what it was admitted by.
+        :param stream: the stream, or a detached one's connection.
+        :param key: its key.
         :param reason: why it has ended.
-        :param run: calls what may wait: the logging.
+        :param run: calls the function that logs, which may wait.
         """
         stats = stream.stats
         with self._locked():
@@ -208,7 +208,7 @@ class Streams:
         return {"pid": os.getpid(), "streams": [stream.describe() for stream in self.all()], **counters}
 
     def unlocked(self, call: Callable[[], object]) -> None:
-        """Call at once or, in a signal handler that has interrupted this thread in here, once the lock is free."""
+        """Call at once; in a signal handler that has interrupted a holder of the lock, when the lock is released."""
         if is_owned(self._lock):
             self._later.append(call)
         else:
@@ -248,8 +248,8 @@ class Streams:
                 tick(now)
         worker = gunicorn_worker() if detached else None
         if worker is not None and not worker.alive:
-            # The end of the process would be early enough, but for a worker that was stuck: gunicorn kills it a second
-            # after the signal to end, and it may wait two seconds for a client of the request that it was stuck in.
+            # Otherwise the end of the process would be early enough. But gunicorn kills a stuck worker a second after
+            # its signal, and the worker may wait two seconds for the client of the request in which it was stuck.
             for connection in detached:
                 if not connection.finishes:
                     connection.stop(CloseReason.SHUTDOWN)

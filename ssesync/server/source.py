@@ -1,11 +1,11 @@
 """The contract between what makes a stream's bytes and what sends them.
 
 A :class:`Source` makes them: a producer's thread, a producer that runs step by step, a caller's ``Writer``, a
-subscription to channels. A *consumer* sends them: the thread on which the WSGI server serves the client, or the reactor
-of this process for a detached client. A test may be one, too. The consumer pulls and never waits in the source; the
-source calls ``on_ready`` when there may be something to pull again. So both ways of serving send the same bytes.
+subscription to channels. A *consumer* sends them: the WSGI server's thread, or the reactor of this process for a
+detached client. A test may be a consumer, too. The consumer pulls and never waits in the source; the source calls
+``on_ready`` when there may be something to pull again. So both serving modes send the same bytes.
 
-What users hold is not a source but leads to one: :class:`Streamable`.
+Users hold a :class:`Streamable`, which gives its source.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Pending:
     """There is nothing to send now."""
 
     again: float | None = None
-    """Seconds after which to pull again although ``on_ready`` was not called; ``None``: only then."""
+    """Seconds after which to pull again without a call of ``on_ready``; ``None``: only after that call."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The source has ended and all was pulled; ``reason`` says why."""
+    """The source has ended, for its ``reason``, and all was pulled."""
 
 
 PENDING: Final = Pending()
@@ -59,43 +59,44 @@ Pulled = bytes | Pending | End
 
 
 class Source(abc.ABC):
-    """What one stream sends. One consumer at a time opens, pulls and closes it; any thread and any signal handler may
-    cancel and stop it, and look at its properties.
+    """The source of one stream. One consumer at a time opens, pulls and closes it. Any thread and any signal handler
+    may cancel it, stop it, and read its properties.
     """
 
     #: Called when :meth:`pull` may give more than before: from any thread and any signal handler, while no lock is
     #: held. It must not wait and must not pull. The consumer sets it before it opens the source.
     on_ready: Callable[[], object] | None = None
-    #: What the source failed with, if the client is to be told of that; ``reason`` is ``ERROR`` then.
+    #: The failure to be reported to the client, if any; ``reason`` is ``ERROR`` then.
     error: BaseException | None = None
 
     def open(self, wait: float) -> Refusal | None:
-        """Start, and wait up to ``wait`` seconds for what there is to send first.
+        """Start, and wait up to ``wait`` seconds for the first write.
 
-        :return: an answer to give in place of the stream; ``None``: there is a stream.
-        :raises Exception: what the view is to raise.
+        :param wait: seconds.
+        :return: an answer in place of the stream; ``None``: there is a stream.
+        :raises Exception: to be raised by the view.
         """
         return None
 
     @abc.abstractmethod
     def pull(self, most: int) -> Pulled:
-        """Take what there is to send. Never waits for more.
+        """Take pending writes. Never waits.
 
-        :param most: about how many bytes. Writes are not divided: one that is larger is given as it is, alone.
-        :return: all writes that are there, joined, up to ``most`` bytes.
+        :param most: about how many bytes. Writes are not divided: a larger one is returned alone.
+        :return: the pending writes, joined, up to ``most`` bytes.
         """
 
     @abc.abstractmethod
     def cancel(self, reason: CloseReason | str) -> None:
-        """End at once: what was not pulled is dropped. The first end counts."""
+        """End at once, and drop pending writes. The first end counts."""
 
     @abc.abstractmethod
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
-        """End after all that waits, then ``last``. The first end counts."""
+        """End after the pending writes, then ``last``. The first end counts."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Release what it holds; :meth:`open` was called. The consumer calls it when the stream has ended."""
+        """Release its resources. The consumer calls it when the stream has ended, after :meth:`open`."""
 
     def join(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until no thread runs a producer for this source.
@@ -112,17 +113,17 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def pending(self) -> tuple[int, int]:
-        """How many writes and bytes wait to be pulled."""
+        """How many writes and bytes are pending."""
 
     @property
     @abc.abstractmethod
     def events(self) -> int:
-        """How many events the source has made, or of a subscription: has given to this client."""
+        """How many events the source has made; a subscription: has given to this client."""
 
     @property
     @abc.abstractmethod
     def resumable(self) -> bool:
-        """Whether the client was given an event ID to come back with."""
+        """Whether the client was given an event ID to resume from."""
 
 
 class Detachable(Source):
@@ -186,7 +187,7 @@ class BlockingPull:
 
 
 class _Signal:
-    """Knows nothing of the source, so that the two are no cycle for the garbage collector."""
+    """Has no reference to the source, so that the two are not a cycle for the garbage collector."""
 
     __slots__ = ("_waiters", "given")
 

@@ -1,4 +1,4 @@
-"""What a stream is made of, before it is served."""
+"""The options of a stream, before it is served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ __all__ = ["StreamSpec"]
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """The options of an :class:`ssesync.EventStream`, which documents them. The same for each time it is served."""
+    """The options of an :class:`ssesync.EventStream`, which documents them. They are the same each time it is
+    served."""
 
     factory: SourceFactory
     name: str

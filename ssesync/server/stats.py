@@ -13,17 +13,17 @@ class StreamStats:
     """The figures of one stream, given to ``on_close``."""
 
     events: int
-    """Events that the producer wrote, or of a channel: that were given to this client."""
+    """Events that the producer wrote; for a channel, those that this client was given."""
     bytes: int
-    """Bytes handed to the server, or to the connection, not counting the transfer coding."""
+    """Bytes given to the server or sent to the connection, without the transfer coding."""
     keep_alives: int
-    """Keep-alives among them that the stream sent by itself."""
+    """Keep-alives among them that the stream itself has made."""
     seconds: float
-    """From when the stream was made to its end."""
+    """From the stream's making to its end."""
 
 
 class _Described(Protocol):
-    """What served and detached streams have in common."""
+    """The common part of served and detached streams."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""What can be seen of a stream from outside: the properties of an ``EventStream``, served or detached."""
+"""The public properties of an ``EventStream``, served or detached."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class StreamStatus:
 
     @property
     def settings(self) -> Settings:
-        """The options of the stream."""
+        """The stream's settings."""
         return self._spec.settings
 
     @property
     def name(self) -> str:
-        """What log lines and the producer's thread call this stream."""
+        """The stream's name, in log lines and of the producer's thread."""
         return self._spec.name
 
     @property
@@ -66,14 +66,17 @@ class StreamStatus:
 
     @property
     def stats(self) -> StreamStats:
-        """What the stream came to so far."""
+        """The stream's figures so far."""
         if self._detached is not None:
             return self._detached.stats
         output, events = self._output, 0 if self._source is None else self._source.events
         return StreamStats(events, output.bytes, output.keep_alives, time.monotonic() - output.created)
 
     def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` shows of this stream."""
+        """Describe the stream.
+
+        :return: its part of ``streams.snapshot()``.
+        """
         now = time.monotonic()
         pending = (0, 0) if self._source is None else self._source.pending
         last = self._output.last_write

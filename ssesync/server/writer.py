@@ -1,4 +1,4 @@
-"""Writer: the imperative way into a stream; and what a view may give as an event."""
+"""Writer: the imperative interface of a stream; and the conversion of a view's values to events."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _ID = re.compile(rb"(?:^|[\r\n])id:([^\r\n]*)")
 
 
 class WriterSource(Source):
-    """The source of a stream that is written to: what waits in a mailbox.
+    """The source of a stream that is written to: the writes in a mailbox.
 
-    :param mailbox: where writes wait.
+    :param mailbox: the mailbox.
     :param cancelled: set with the reason when the source is cancelled or stopped.
     """
 
@@ -44,7 +44,7 @@ class WriterSource(Source):
         :raises StreamClosed: the stream is over.
         """
         self.mailbox.put(data, events=events)
-        # After the call that may raise: an ID that no client was sent is none to come back with.
+        # After the call that may raise: a client can't resume from an ID that it was not sent.
         if resumable is not None:
             self._resumable = resumable
 

@@ -1,4 +1,4 @@
-"""What can be found out about the WSGI server that this process runs in."""
+"""Finds out about the WSGI server of this process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["advice", "gunicorn_worker", "kind_of", "thread_limit"]
 
 
 def gunicorn_worker() -> Any:
-    """Find the gunicorn worker that this process is, by its SIGTERM handler, which is a method of it.
+    """Find the gunicorn worker of this process, by its SIGTERM handler, which is a method of the worker.
 
-    :return: ``None`` elsewhere.
+    :return: the worker; ``None`` under other servers.
     """
     if "gunicorn" not in sys.modules:
         return None
     handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGTERM)
-    handler = getattr(handler, "previous", handler)  # ours, in front of gunicorn's
+    handler = getattr(handler, "previous", handler)  # this library's handler, set over gunicorn's
     worker = getattr(handler, "__self__", None)
     return worker if hasattr(worker, "cfg") and hasattr(worker, "alive") else None
 
 
 def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
-    """Tell which of gunicorn's two kinds of worker a class is, or is derived from, whose connections come from their
-    listening sockets' ``accept()``.
+    """Find out of which kind a gunicorn worker is. Only these two accept by their listening sockets' ``accept()``.
 
-    :return: ``""`` for all others.
+    :param worker_class: its class.
+    :return: the class that it is or is derived from; ``""`` for all others.
     """
     kinds: tuple[tuple[Literal["gthread", "sync"], str, str], ...] = (
         ("gthread", "gunicorn.workers.gthread", "ThreadWorker"),
@@ -43,9 +43,9 @@ def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
 
 
 def thread_limit() -> int | None:
-    """Count the streams that may take threads so that one stays free for other requests.
+    """Count the threads that streams may take, so that one stays free for other requests.
 
-    :return: ``None`` where that is not known.
+    :return: their count; ``None`` where it is not known.
     """
     worker = gunicorn_worker()
     if worker is None or not type(worker).__module__.endswith("gthread"):
@@ -54,9 +54,10 @@ def thread_limit() -> int | None:
 
 
 def advice(environ: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a server that can't serve streams well, and what to do.
+    """Make the warning for a server that can't serve streams well, with the remedy.
 
-    :return: ``None`` for any other server.
+    :param environ: the WSGI environ of a request.
+    :return: the text; ``None`` for any other server.
     """
     worker = gunicorn_worker()
     kind = type(worker).__module__.rpartition(".")[2] if worker is not None else ""

@@ -16,7 +16,7 @@ from ssesync.reactor import reactor_if_any
 from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
-from .marks import is_left_out, leave_out_djangos_fixtures, mark_by_place
+from .marks import is_left_out, leave_out_needless_fixtures, mark_by_place
 from .order import spread
 from .profiles import load_profile
 from .signals import handle_ignored_signals
@@ -35,8 +35,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return is_left_out(collection_path, config.getoption("markexpr")) or None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collecting makes much that lasts and little garbage. What there is then need not be gone through again, each time
+    that a test collects garbage: that took 0.15 s."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    leave_out_djangos_fixtures(item)
+    leave_out_needless_fixtures(item)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,3 +19,5 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memor
 ROOT_URLCONF = "tests.unit.django_skin.urls"
 REST_FRAMEWORK = {"UNAUTHENTICATED_USER": None}
 USE_TZ = True
+# The default one takes a quarter of a second for each password.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

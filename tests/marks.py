@@ -1,13 +1,15 @@
 """Which cases a run can leave out: marks that follow from where a test lies, and what need not even be imported.
 
 ``live``: starts a server, an example project, a browser or an SDK's client. ``slow``: starts processes or a database,
-or takes more than about a second. ``pytest -m "not live and not slow"`` is the quick run: half a minute on two cores.
+or waits for more than about a quarter of a second. ``pytest -m "not live and not slow"`` is the quick run: half a
+minute on two cores.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import itertools
 from pathlib import Path
 
@@ -28,6 +30,7 @@ BY_PLACE = {
     "unit/channels/test_redis.py": {"slow"},
     "unit/cli/test_behind_servers.py": {"live"},
     "unit/cli/test_terminal.py": {"slow"},
+    "unit/contract": {"slow"},
     "unit/client/source/test_cycles.py": {"slow"},
     "unit/client/source/test_processes.py": {"slow"},
     "unit/core/test_signals.py": {"slow"},
@@ -56,6 +59,9 @@ OF_DJANGO = {
 }
 #: Rooms without a Django application.
 WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "server", "wire")
+#: Rooms in which no stream is made, so that none can be left over.
+WITHOUT_STREAMS = ("client", "wire")
+OF_STREAMS = {"dropped_streams_end_with_their_test"}
 
 
 @functools.cache
@@ -79,16 +85,22 @@ def starts_redis(item: pytest.Function) -> bool:
 
 
 @functools.cache
-def is_without_django(path: Path) -> bool:
-    """Whether a test's file is in a room without Django."""
-    return any(path.is_relative_to(TESTS / "unit" / room) for room in WITHOUT_DJANGO)
+def needless_fixtures(path: Path) -> frozenset[str]:
+    """The fixtures for every test that do nothing for those of a file."""
+    room = path.relative_to(TESTS / "unit").parts[0] if path.is_relative_to(TESTS / "unit") else ""
+    return frozenset(
+        (OF_DJANGO if room in WITHOUT_DJANGO else set()) | (OF_STREAMS if room in WITHOUT_STREAMS else set())
+    )
 
 
-def leave_out_djangos_fixtures(item: pytest.Item) -> None:
-    """Drop the fixtures of pytest-django from a test in a room without Django."""
+def leave_out_needless_fixtures(item: pytest.Item) -> None:
+    """Drop those fixtures from a test that do nothing for it, and ``monkeypatch``, which they alone would have made."""
+    needless = needless_fixtures(item.path)
     names = getattr(item, "fixturenames", [])
-    if is_without_django(item.path) and "db" not in names:
-        names[:] = [name for name in names if name not in OF_DJANGO]
+    if needless and isinstance(item, pytest.Function) and "db" not in names:
+        if "monkeypatch" not in inspect.signature(item.function).parameters:
+            needless |= {"monkeypatch"}
+        names[:] = [name for name in names if name not in needless]
 
 
 def is_left_out(path: Path, expression: str) -> bool:

@@ -6,10 +6,15 @@ with a third of the thorough one's examples: all of them took a tenth of the sui
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+# Hypothesis imports the plugins of all packages that are installed: trio's takes a third of a second.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
+
 from hypothesis import HealthCheck, settings
 
 from .marks import is_quick
@@ -33,10 +38,11 @@ def load_profile(config: pytest.Config) -> None:
 
 
 def times(factor: int) -> Callable[[Any], Any]:
-    """A decorator: try so many times the profile's examples."""
+    """A decorator: try so many times the profile's examples, or once as many in a quick run."""
     return settings(max_examples=examples(factor))
 
 
 def examples(factor: int = 1) -> int:
-    """So many times the profile's number of examples, for loops over random input."""
-    return settings().max_examples * factor
+    """How many examples :func:`times` tries, for loops over random input."""
+    count = settings().max_examples
+    return count if count == EXAMPLES["quick"] else count * factor

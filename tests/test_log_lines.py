@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import ssesync
 
 ROOT = Path(ssesync.__file__).parent.parent
@@ -39,21 +37,23 @@ def is_safe(value: ast.expr) -> bool:
     )
 
 
-CALLS = dict(calls())
-
-
-def test_there_are_log_lines() -> None:
-    assert len(CALLS) > 30
-
-
-@pytest.mark.parametrize("place", CALLS)
-def test_what_a_log_line_is_given_is_escaped(place: str) -> None:
-    call = CALLS[place]
-    arguments = call.args[1:] if call.func.attr == "log" else call.args  # type: ignore[attr-defined]
-    text, *values = arguments
-    assert isinstance(text, ast.Constant), "the text is no constant: values belong behind it"
+def faults(call: ast.Call) -> Iterator[str]:
+    """What is wrong with one call of a logger."""
+    text, *values = call.args[1:] if call.func.attr == "log" else call.args  # type: ignore[attr-defined]
+    if not isinstance(text, ast.Constant):
+        yield "the text is no constant: values belong behind it"
+        return
     kinds = [kind for kind in CONVERSION.findall(text.value) if kind != "%"]
-    assert len(kinds) == len(values)
-    for kind, value in zip(kinds, values, strict=True):
-        assert kind in "srdfg", kind
-        assert kind != "s" or is_safe(value), ast.unparse(value)
+    if len(kinds) != len(values):
+        yield f"{len(kinds)} conversions and {len(values)} values"
+    for kind, value in zip(kinds, values, strict=False):
+        if kind not in "srdfg":
+            yield f"%{kind} is not among the conversions whose output is known"
+        elif kind == "s" and not is_safe(value):
+            yield f"{ast.unparse(value)} is not escaped"
+
+
+def test_what_a_log_line_is_given_is_escaped() -> None:
+    logged = dict(calls())
+    assert len(logged) > 30
+    assert [f"{place}: {fault}" for place, call in logged.items() for fault in faults(call)] == []

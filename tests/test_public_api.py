@@ -7,7 +7,6 @@ import inspect
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 from typing import get_origin
 
@@ -122,15 +121,16 @@ PUBLIC = {
 }
 
 
-def modules() -> Iterator[ModuleType]:
+@pytest.fixture(scope="module")
+def modules() -> dict[str, ModuleType]:
+    """All modules of the three packages, by their names."""
+    found = {}
     for package in (ssesync, ssesync_django, ssesync_flask):
-        yield package
+        found[package.__name__] = package
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if not info.name.endswith("__main__"):
-                yield importlib.import_module(info.name)
-
-
-MODULES = {module.__name__: module for module in modules()}
+                found[info.name] = importlib.import_module(info.name)
+    return found
 
 
 # What lies in them is what there is.
@@ -154,38 +154,36 @@ def in_order(name: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("package", PUBLIC)
 def test_the_public_names_are_these_and_no_others(package: str) -> None:
-    assert set(MODULES[package].__all__) == PUBLIC[package]
+    assert set(importlib.import_module(package).__all__) == PUBLIC[package]
 
 
 @pytest.mark.parametrize("package", PUBLIC)
 def test_every_public_name_can_be_imported_and_is_listed_by_dir(package: str) -> None:
-    module = MODULES[package]
+    module = importlib.import_module(package)
     for name in module.__all__:
         assert getattr(module, name) is not None
     assert set(module.__all__) <= set(dir(module))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_it_offers_once_in_order_and_truly(name: str) -> None:
-    module = MODULES[name]
-    if name in ROOMS:
-        assert not hasattr(module, "__all__")  # a room; its modules are what there is
-        return
-    offered = module.__all__
-    assert len(offered) == len(set(offered))
-    assert offered == sorted(offered, key=in_order)
-    for key in offered:
-        assert getattr(module, key) is not None
+def test_every_module_lists_its_names_once_in_order_and_has_them(modules: dict[str, ModuleType]) -> None:
+    for name, module in modules.items():
+        if name in ROOMS:
+            assert not hasattr(module, "__all__"), f"{name} is a room, which offers its modules"
+            continue
+        offered = module.__all__
+        assert len(offered) == len(set(offered)), name
+        assert offered == sorted(offered, key=in_order), name
+        for key in offered:
+            assert getattr(module, key) is not None, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_and_everything_it_offers_is_told_in_words(name: str) -> None:
-    module = MODULES[name]
-    assert module.__doc__
-    for key in getattr(module, "__all__", ()):
-        thing = getattr(module, key)
-        if get_origin(thing) is None and (inspect.isclass(thing) or inspect.isfunction(thing)):
-            assert thing.__doc__, f"{name}.{key}"
+def test_every_module_and_every_name_it_lists_has_a_docstring(modules: dict[str, ModuleType]) -> None:
+    for name, module in modules.items():
+        assert module.__doc__, name
+        for key in getattr(module, "__all__", ()):
+            thing = getattr(module, key)
+            if get_origin(thing) is None and (inspect.isclass(thing) or inspect.isfunction(thing)):
+                assert thing.__doc__, f"{name}.{key}"
 
 
 def run(code: str) -> str:

@@ -336,6 +336,7 @@ def test_a_broker_that_is_closed_ends_its_feed(broker: Broker, make: Make) -> No
     assert feed.state == "ended"
 
 
+@pytest.mark.slow
 def test_while_the_broker_takes_nothing_the_event_is_kept_and_the_source_waits(
     tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +427,7 @@ def test_of_feeds_that_share_a_lease_one_has_a_source_and_another_name_is_anothe
         assert "second" not in made
 
 
+@pytest.mark.slow
 def test_nothing_is_published_once_the_lease_has_run_out_and_it_goes_on_when_it_is_ours_again(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,6 +295,7 @@ class Closing(Subscriber):
 # Delivery in memory.
 
 
+@pytest.mark.slow
 def test_publishers_do_not_wait_for_a_function_that_hangs_and_its_subscribers_lose_nothing(
     memory: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,6 +290,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_and_then_told(path: Pat
     published(broker, "a", "2")
 
 
+@pytest.mark.slow
 def test_those_who_publish_at_the_same_time_wait_for_a_lock_together(path: Path) -> None:
     with reopened(path, busy_timeout=0.5) as broker:
         broker.publish("a", "1")
@@ -314,6 +315,7 @@ def test_those_who_publish_at_the_same_time_wait_for_a_lock_together(path: Path)
         broker.publish("a", "2")
 
 
+@pytest.mark.slow
 def test_the_file_stays_small_however_much_is_published(path: Path) -> None:
     with reopened(path, max_events=10, max_channels=5) as broker:
         for n in range(600):
@@ -375,6 +377,7 @@ def test_a_process_that_stood_still_is_counted_again(
     other.close()
 
 
+@pytest.mark.slow
 def test_idle_subscribers_cost_next_to_nothing(broker: Broker) -> None:
     subscription = broker.subscribe("a")
     time.sleep(0.1)
@@ -410,6 +413,7 @@ def test_a_url_without_a_file_is_refused(url: str) -> None:
         open_broker(url)
 
 
+@pytest.mark.slow
 def test_a_reader_that_can_not_read_the_log_goes_on_trying(
     path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

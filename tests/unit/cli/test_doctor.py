@@ -152,6 +152,7 @@ def test_redirects_are_followed_without_taking_secrets_to_another_host(server: F
         assert other.requests[0].headers["x-other"] == "1"
 
 
+@pytest.mark.slow
 def test_compression_that_holds_the_answer_back_is_told_from_other_buffers():
     def script(request: RecordedRequest) -> Iterator[Any]:
         if "gzip" not in request.headers["accept-encoding"]:
@@ -165,6 +166,7 @@ def test_compression_that_holds_the_answer_back_is_told_from_other_buffers():
     assert "no answer at all in" in findings["Compression"][1]
 
 
+@pytest.mark.slow
 def test_a_server_that_serves_one_stream_at_a_time_is_found():
     def script(request: RecordedRequest) -> Iterator[Any]:
         if request.connection == 0:
@@ -225,6 +227,7 @@ def test_a_command_line_without_sense_is_refused_with_status_2(arguments: list[s
     assert run("doctor", *arguments).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "twice"),
     [
@@ -249,6 +252,7 @@ def test_data_that_was_encoded_twice_is_told(data: str, twice: bool, server: Fak
         assert "Data" not in findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [
@@ -265,6 +269,7 @@ def test_several_media_types_are_a_piece_of_advice(lines: list[str], server: Fak
     assert findings["Media type"] == ("advice", f"sent more than once: {', '.join(lines)}")
 
 
+@pytest.mark.slow
 def test_an_interim_answer_is_no_news(server: FakeSSEServer):
     hints = head("Link: </a>", status="103 Early Hints", content_type=None)
     with FakeSSEServer([hints, *Answer(headers=WELL).event("a").stall().steps()]) as hinting:
@@ -276,6 +281,7 @@ BROTLI = bytes.fromhex("8b0580646174613a2068656c6c6f0a0a03")
 CODED: dict[str, Any] = {"headers": {**WELL, "Content-Encoding": "dcb"}}
 
 
+@pytest.mark.slow
 def test_a_coding_that_can_not_be_decoded_is_told_and_the_stream_watched_without(server: FakeSSEServer):
     server.answer(when=as_browsers_ask, times=None, **CODED).raw(BROTLI).stall()
     server.answer(times=None, headers=WELL).event("a", id=1).stall()

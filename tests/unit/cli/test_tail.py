@@ -133,6 +133,7 @@ def test_the_request_is_the_one_that_was_asked_for(server: FakeSSEServer, tmp_pa
     assert headers["user-agent"].startswith("ssesync/")
 
 
+@pytest.mark.slow
 def test_it_reconnects_and_resumes_and_says_so_on_the_error_output(server: FakeSSEServer):
     server.answer().retry(1).event("one", id="ü1").drop(rst=True)
     server.answer().event("two", id="2").stall()

@@ -33,7 +33,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return Tls(context, str(path))
 
 
-@pytest.fixture(params=["http", "https"])
+# A handshake of TLS takes longer than most of these tests: quick runs go without.
+@pytest.fixture(params=["http", pytest.param("https", marks=pytest.mark.slow)])
 def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -104,7 +105,9 @@ def without_fast_path() -> Callable[[requests.Response], requests.Response]:
     return hide
 
 
-@pytest.fixture(autouse=True)
-def _patient_excerpts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="package")
+def _patient_excerpts() -> Iterator[None]:
     """A busy machine may let a moment pass between a head and its body."""
-    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SILENCE", 2.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssesync.client.reader._EXCERPT_SILENCE", 2.0)
+        yield

@@ -146,6 +146,7 @@ def test_a_refused_answer_without_end_costs_no_more_than_64_kb(
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_refused_answer_that_falls_silent_is_told_with_what_came(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_refused_answer_that_falls_silent_is_told_with_what_came(
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [head(CHUNKED, status="500 Oh"), head(CHUNKED, content_type="text/html")])
 @pytest.mark.parametrize("said", [b"", b"too bad"])
 def test_a_short_silence_is_enough_to_report_a_refused_answer_that_stays_open(
@@ -193,6 +195,7 @@ def test_the_error_can_be_copied(serve: Callable[..., FakeSSEServer], get: Calla
         assert twin.response.status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_silence_for_longer_than_the_idle_timeout_is_an_error(
     framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
@@ -211,6 +214,7 @@ def test_silence_for_longer_than_the_idle_timeout_is_an_error(
     assert server.client_left.acquire(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_the_read_timeout_of_the_request_holds_where_no_idle_timeout_is_given(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -234,6 +238,7 @@ def paced(pause: float, count: int) -> Callable[[RecordedRequest], Iterator[byte
     return script
 
 
+@pytest.mark.slow
 def test_comments_feed_the_idle_timeout_and_the_connect_timeout_has_no_say(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -246,6 +251,7 @@ def test_comments_feed_the_idle_timeout_and_the_connect_timeout_has_no_say(
         reader.read()
 
 
+@pytest.mark.slow
 def test_an_idle_timeout_does_not_outlive_its_stream(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:

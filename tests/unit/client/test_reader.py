@@ -406,6 +406,7 @@ class TestUntilInclusive:
 class TestEventTimeout:
     """A limit that only events feed."""
 
+    @pytest.mark.slow
     def test_comments_do_not_keep_it_alive(
         self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
     ) -> None:
@@ -423,6 +424,7 @@ class TestEventTimeout:
             reading.result()
         assert server.client_left.acquire(timeout=PATIENCE)
 
+    @pytest.mark.slow
     def test_what_the_consumer_does_meanwhile_does_not_count(
         self, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
     ) -> None:

@@ -27,6 +27,7 @@ def pool_of(response: requests.Response) -> Any:
     return response.raw._pool.pool
 
 
+@pytest.mark.slow
 def test_a_reader_is_closed_while_the_interrupted_thread_holds_its_pools_lock() -> None:
     with FakeSSEServer(Answer().event("one").stall()) as server, requests.Session() as session:
         reader = Reader(session.get(server.url, stream=True))

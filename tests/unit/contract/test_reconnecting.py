@@ -67,6 +67,7 @@ class TestReconnecting:
                 server.connection()
                 assert client.event() == ("message", "Hello", "")
 
+    @pytest.mark.slow
     def test_the_delay_has_a_default(self, service: Service, server: StreamServer) -> None:
         with service.client(server) as client:
             server.connection().drop()

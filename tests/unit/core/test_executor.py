@@ -69,6 +69,7 @@ def test_where_no_thread_can_be_started_calls_are_made_by_the_thread_that_adds_t
     assert names == ["MainThread"]
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_exits_waits_for_no_call():
     script = (
         "import threading\n"

@@ -241,6 +241,7 @@ def test_hundreds_of_watched_at_once_are_all_noticed() -> None:
     assert {called.times for called in calls} == {1}
 
 
+@pytest.mark.slow
 def test_ticks_come_again_until_they_are_answered_false() -> None:
     answers = iter([True, True, False])
     done = threading.Event()
@@ -256,6 +257,7 @@ def test_ticks_come_again_until_they_are_answered_false() -> None:
     assert next(answers, None) is None
 
 
+@pytest.mark.slow
 def test_a_tick_is_kept_once_and_comes_as_long_as_it_is_asked_for() -> None:
     times = []
     enough = threading.Event()
@@ -272,6 +274,7 @@ def test_a_tick_is_kept_once_and_comes_as_long_as_it_is_asked_for() -> None:
     assert len(times) == 2
 
 
+@pytest.mark.slow
 def test_a_tick_that_fails_is_logged_and_does_not_come_again(caplog: pytest.LogCaptureFixture) -> None:
     times = []
 
@@ -330,6 +333,7 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_forked_child_has_a_reactor_of_its_own_and_leaves_the_parents_alone() -> None:
     code = """
 import os, socket, threading
@@ -366,6 +370,7 @@ print("well")
     assert run(code) == "well"
 
 
+@pytest.mark.slow
 def test_a_child_that_is_forked_before_there_is_one_makes_its_own() -> None:
     code = """
 import os
@@ -430,6 +435,7 @@ print("well")
     assert run(code) == "well"
 
 
+@pytest.mark.slow
 def test_timers_are_called_in_their_order_and_those_that_were_cancelled_are_not() -> None:
     called: list[str] = []
     done = Called()
@@ -445,6 +451,7 @@ def test_timers_are_called_in_their_order_and_those_that_were_cancelled_are_not(
     assert never.cancelled
 
 
+@pytest.mark.slow
 def test_a_timer_that_fails_is_logged_and_the_next_is_called(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise RuntimeError("in a timer")
@@ -468,6 +475,7 @@ def test_calls_from_any_thread_and_from_signal_handlers_are_made_in_their_order(
     assert called == list(range(100))
 
 
+@pytest.mark.slow
 def test_who_needs_a_thread_hears_that_there_is_none_and_gets_one_later() -> None:
     code = """
 import threading
@@ -494,6 +502,7 @@ print([thread.name for thread in threading.enumerate()].count("ssesync-reactor")
     assert run(code) == "1"
 
 
+@pytest.mark.slow
 def test_threads_that_need_the_reactor_at_once_get_one() -> None:
     code = """
 import threading
@@ -519,6 +528,7 @@ print([thread.name for thread in threading.enumerate()].count("ssesync-reactor")
     assert run(code) == "1"
 
 
+@pytest.mark.slow
 def test_under_gevent_a_forked_child_has_a_greenlet_of_its_own() -> None:
     code = """
 from gevent import monkey

@@ -289,6 +289,7 @@ def test_a_cancel_in_the_middle_of_an_event_is_no_clean_end(connections: Connect
     assert client.is_reset()
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_cut_off_and_one_that_reads_slowly_is_not(connections: Connections):
     group = Plain(connections)
     stalled, slow = Client(group, send_timeout=2.0), Client(group, send_timeout=2.0)
@@ -322,6 +323,7 @@ def test_statistics_count_what_all_got_and_what_one_got_by_itself(connections: C
     assert description["events"] == 4
 
 
+@pytest.mark.slow
 def test_silence_is_filled_for_all_at_once(connections: Connections):
     group = Plain(connections, keep_alive=0.01)
     clients = [Client(group) for _ in range(5)]
@@ -331,6 +333,7 @@ def test_silence_is_filled_for_all_at_once(connections: Connections):
     assert clients[0].connection.stats.keep_alives >= 1
 
 
+@pytest.mark.slow
 def test_a_stream_ends_cleanly_when_it_has_lived_long_enough(connections: Connections):
     client = Client(Plain(connections), max_lifetime=0.01)
     data = client.rest()
@@ -566,6 +569,7 @@ def test_a_log_that_fails_does_not_end_the_reactor(connections: Connections, cap
     assert client.rest().endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.slow
 def test_a_reactor_that_can_not_wait_ends_its_clients_and_those_that_come(caplog: pytest.LogCaptureFixture):
     class Broken(SelectorPoller):
         broken = False

@@ -114,7 +114,7 @@ def descriptors() -> set[tuple[str, str]]:
     return found
 
 
-@pytest.fixture(params=[tcp_pair, socket.socketpair], ids=["tcp", "unix"])
+@pytest.fixture(params=[tcp_pair, pytest.param(socket.socketpair, marks=pytest.mark.slow)], ids=["tcp", "unix"])
 def make(request: pytest.FixtureRequest) -> Callable[[], tuple[socket.socket, socket.socket]]:
     pair: Callable[[], tuple[socket.socket, socket.socket]] = request.param
     return pair
@@ -357,6 +357,7 @@ def test_a_client_that_has_left_is_the_servers_to_find_when_it_gets_its_own_back
 # What there is no room for.
 
 
+@pytest.mark.slow
 def test_a_server_is_not_stuck_with_a_head_that_no_client_would_take(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ):
@@ -439,6 +440,7 @@ def test_who_takes_the_opening_and_no_more_does_not_leave_the_client_waiting_for
     connection.takeover.close()
 
 
+@pytest.mark.slow
 def test_who_reads_a_request_from_the_dummy_is_not_stuck(connection: Connection, monkeypatch: pytest.MonkeyPatch):
     """A view, say, that takes the stream's first chunk by itself before it reads the request's body."""
     monkeypatch.setattr(module, "_STUCK", 1)
@@ -465,6 +467,7 @@ def test_who_reads_a_request_from_the_dummy_is_not_stuck(connection: Connection,
     connection.both_ways()
 
 
+@pytest.mark.slow
 def test_of_a_head_without_an_end_no_more_is_fetched_than_a_server_may_write(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ):
@@ -480,6 +483,7 @@ def test_of_a_head_without_an_end_no_more_is_fetched_than_a_server_may_write(
     assert 100_000 <= sent < 16_000_000
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_nothing_does_not_keep_the_server(connection: Connection, monkeypatch: pytest.MonkeyPatch):
     timeout = connection.server.gettimeout()
     connection.server.setblocking(False)

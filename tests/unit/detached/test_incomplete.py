@@ -103,6 +103,7 @@ def test_a_client_that_can_not_resume_and_leaves_is_gone(connections: Connection
     assert client.note.reason == "client_gone"
 
 
+@pytest.mark.slow
 def test_nothing_that_was_sent_is_lost_by_the_reset(connections: Connections) -> None:
     """A reset discards what the client's system has not acknowledged: here since its buffer is full."""
     client = Client(Plain(connections), chunked=False, tcp=True, orderly=False, error_event=Event("over"))

@@ -75,6 +75,7 @@ def no_garbage_is_collected() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/stream", "/writer"])
 @pytest.mark.parametrize("debugger", [True, False], ids=["debugger", "plain"])
 def test_after_request_that_raises_ends_the_stream_that_it_was_given(path: str, debugger: bool) -> None:
@@ -84,6 +85,7 @@ def test_after_request_that_raises_ends_the_stream_that_it_was_given(path: str, 
         assert site.ended.acquire(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_stream_that_another_response_is_made_of_goes_on() -> None:
     with Site(debugger=False) as site:
         with site.get("/stream?how=wrap") as response:
@@ -95,6 +97,7 @@ def test_a_stream_that_another_response_is_made_of_goes_on() -> None:
         assert site.ended.acquire(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_stream_that_the_handler_of_an_error_answers_is_sent() -> None:
     app = Flask(__name__)
     app.config["PROPAGATE_EXCEPTIONS"] = False

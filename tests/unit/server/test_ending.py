@@ -242,6 +242,7 @@ def test_what_the_producer_raised_is_let_go_of() -> None:
     assert stream._source.error is None
 
 
+@pytest.mark.slow
 def test_by_default_streams_that_can_not_be_resumed_finish_and_all_others_end_at_once() -> None:
     answer, browser, counted = Writer(), Writer(), with_id()
     finishing = served(answer, POST)
@@ -255,6 +256,7 @@ def test_by_default_streams_that_can_not_be_resumed_finish_and_all_others_end_at
     assert finishing.reason == "done"
 
 
+@pytest.mark.slow
 def test_with_the_old_default_all_streams_end_at_once() -> None:
     stream = served(Writer(), POST, drain="end")
     drain()
@@ -262,6 +264,7 @@ def test_with_the_old_default_all_streams_end_at_once() -> None:
     assert last.type == "error"
 
 
+@pytest.mark.slow
 def test_a_stream_that_becomes_resumable_while_it_finishes_ends() -> None:
     writer = Writer()
     stream = served(writer)
@@ -272,6 +275,7 @@ def test_a_stream_that_becomes_resumable_while_it_finishes_ends() -> None:
     assert re.fullmatch(rb"id: 1\ndata: x\n\nretry: \d+\n", serving.join())
 
 
+@pytest.mark.slow
 def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     stream = served(Writer(), POST, drain_timeout=0.3, name="/the/path")
     drain()
@@ -288,6 +292,7 @@ def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest
     assert "drain_timeout=0.3" in line
 
 
+@pytest.mark.slow
 def test_a_quick_stop_waits_only_for_those_that_say_so() -> None:
     asked = Writer()
     finishing, ended = served(asked, POST, drain="finish"), served(Writer(), POST)

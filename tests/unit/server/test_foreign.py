@@ -89,6 +89,7 @@ def stalled(pair: tuple[socket.socket, socket.socket], callback: Callable[[Event
     return stream
 
 
+@pytest.mark.slow
 def test_it_does_so_in_a_whole_stream_too(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = stalled(pair, EventStream.close)
     assert within(lambda: stream.closed)
@@ -96,6 +97,7 @@ def test_it_does_so_in_a_whole_stream_too(pair: tuple[socket.socket, socket.sock
     assert ticks()
 
 
+@pytest.mark.slow
 def test_callbacks_that_never_return_stop_neither_the_reactor_nor_other_streams(
     pair: tuple[socket.socket, socket.socket], own_callers: None
 ) -> None:
@@ -129,6 +131,7 @@ def test_callbacks_that_never_return_stop_neither_the_reactor_nor_other_streams(
             stream.close()
 
 
+@pytest.mark.slow
 def test_callbacks_of_what_the_process_itself_ends_are_called_on_helpers(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
@@ -139,6 +142,7 @@ def test_callbacks_of_what_the_process_itself_ends_are_called_on_helpers(
     stream.close()
 
 
+@pytest.mark.slow
 def test_a_handler_of_the_log_that_hangs_does_not_stop_the_reactor(own_callers: None) -> None:
     release, begun = threading.Event(), threading.Event()
 

@@ -148,6 +148,7 @@ def test_after_the_end_nobody_is_cut_off(pair: tuple[socket.socket, socket.socke
     assert pair[1].recv(1) == b"x"
 
 
+@pytest.mark.slow
 def test_lifetime_stops_the_stream_once() -> None:
     stream, other = Stream(), Stream()
     watching = guard(stream, None, max_lifetime=0.01)
@@ -159,6 +160,7 @@ def test_lifetime_stops_the_stream_once() -> None:
     watching.end()
 
 
+@pytest.mark.slow
 def test_after_the_end_no_lifetime_is_over() -> None:
     stream = Stream()
     watching = guard(stream, None, max_lifetime=0.01)

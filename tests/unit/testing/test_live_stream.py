@@ -93,6 +93,7 @@ def test_a_client_that_stalls_fills_the_buffers_until_the_producer_waits() -> No
         writer.close()
 
 
+@pytest.mark.slow
 def test_keep_alives_arrive_while_a_view_is_silent(server: str) -> None:
     def source(writer: Writer) -> None:
         writer.cancelled.wait(60)

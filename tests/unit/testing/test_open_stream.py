@@ -163,6 +163,7 @@ def test_a_client_that_stalls_is_felt_by_the_producer(ended: Ended) -> None:
         assert written == stream.stats.events - 1
 
 
+@pytest.mark.slow
 def test_nothing_arrives_while_the_client_is_stalled() -> None:
     go = threading.Semaphore(0)
 
@@ -183,6 +184,7 @@ def test_nothing_arrives_while_the_client_is_stalled() -> None:
     stream.wait_finished()
 
 
+@pytest.mark.slow
 def test_a_client_that_stalls_for_too_long_is_cut_off(ended: Ended) -> None:
     with opened(EventStream(numbers, on_close=ended, send_timeout=0.05)) as stream:
         stream.next()
@@ -222,6 +224,7 @@ def test_a_wait_for_an_event_that_does_not_come_tells_what_did() -> None:
     assert isinstance(caught.value, TimeoutError)
 
 
+@pytest.mark.slow
 def test_every_wait_is_bounded() -> None:
     hang = threading.Event()
 

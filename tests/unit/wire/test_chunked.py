@@ -9,11 +9,11 @@ from ssesync.wire.chunked import LAST_CHUNK, ChunkDecoder, is_complete, to_chunk
 BODY = to_chunk(b"one") + to_chunk(b"2\r\n" * 40) + to_chunk(b"3") + LAST_CHUNK
 
 
-@pytest.mark.parametrize("cut", range(len(BODY)))
-def test_what_is_encoded_is_decoded_wherever_it_is_cut(cut: int) -> None:
-    decoder = ChunkDecoder()
-    pieces = [*decoder.decode(BODY[:cut]), *decoder.decode(BODY[cut:])]
-    assert (b"".join(pieces), decoder.done, decoder.rest) == (b"one" + b"2\r\n" * 40 + b"3", True, b"")
+def test_what_is_encoded_is_decoded_wherever_it_is_cut() -> None:
+    for cut in range(len(BODY)):
+        decoder = ChunkDecoder()
+        pieces = [*decoder.decode(BODY[:cut]), *decoder.decode(BODY[cut:])]
+        assert (b"".join(pieces), decoder.done, decoder.rest) == (b"one" + b"2\r\n" * 40 + b"3", True, b""), cut
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 import time
 import tracemalloc
 from collections import deque
-from itertools import islice
+from itertools import islice, product
 
 import pytest
 from hypothesis import example, given
@@ -362,46 +362,47 @@ GROUPS = {
 CASES = [pytest.param(*each.values, id=f"{group}-{each.id}") for group, cases in GROUPS.items() for each in cases]
 
 
+def streams_of(group):
+    """The streams of a group, for tests that check the same of each."""
+    return [each.values[0] for each in GROUPS[group]]
+
+
 @pytest.mark.parametrize(("stream", "events", "retry", "last_id", "comments"), CASES)
-def test_rule_holds_at_every_cut(stream, events, retry, last_id, comments):
+def test_rule_holds_at_every_cut_with_comments_and_without(stream, events, retry, last_id, comments):
     expected = Outcome(events, retry, last_id)
+    with_comments = reference(stream, comments=True)
+    assert [event.comment for event in with_comments.events if event.comment is not None] == comments
+    assert [event for event in with_comments.events if event.comment is None] == events
     for chunks in every_cut(stream):
         assert decode(chunks) == expected, chunks
+        assert decode(chunks, comments=True) == with_comments, chunks
 
 
-@pytest.mark.parametrize(("stream", "events", "retry", "last_id", "comments"), CASES)
-def test_rule_holds_at_every_cut_with_comments(stream, events, retry, last_id, comments):
-    expected = reference(stream, comments=True)
-    assert [event.comment for event in expected.events if event.comment is not None] == comments
-    assert [event for event in expected.events if event.comment is None] == events
-    for chunks in every_cut(stream):
-        assert decode(chunks, comments=True) == expected, chunks
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stream", "events", "retry", "last_id", "comments"),
-    [each for each in CASES if not each.values[0].startswith(b"\xef")],
-)
-def test_rule_holds_in_the_middle_of_a_long_stream(stream, events, retry, last_id, comments):
+@pytest.mark.parametrize("group", GROUPS)
+def test_rule_holds_in_the_middle_of_a_long_stream(group):
     before, after = b"data: before\n\n" * 3, b"\n\nid: z\ndata: after\n\n" * 3
-    for chunks in (
-        [before + stream + after],
-        [before, stream, after],
-        [before, stream + after],
-        [before + stream, after],
-    ):
-        assert decode(chunks, comments=True) == reference(before + stream + after, comments=True), chunks
+    for stream in streams_of(group):
+        if stream.startswith(b"\xef"):
+            continue
+        expected = reference(before + stream + after, comments=True)
+        for chunks in (
+            [before + stream + after],
+            [before, stream, after],
+            [before, stream + after],
+            [before + stream, after],
+        ):
+            assert decode(chunks, comments=True) == expected, chunks
 
 
-@pytest.mark.parametrize(("stream", "events", "retry", "last_id", "comments"), CASES)
-def test_every_event_is_given_with_the_byte_that_completes_it(stream, events, retry, last_id, comments):
-    decoder, given_ = Decoder(comments=True), []
-    for end in range(1, len(stream) + 1):
-        given_ += decoder.feed(stream[end - 1 : end])
-        if len(stream) < 200 or end > len(stream) - 20:
-            so_far = reference(stream[:end], comments=True)
-            assert Outcome(given_, decoder.retry, decoder.last_event_id) == so_far, stream[:end]
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_event_is_given_with_the_byte_that_completes_it(group):
+    for stream in streams_of(group):
+        decoder, given_ = Decoder(comments=True), []
+        for end in range(1, len(stream) + 1):
+            given_ += decoder.feed(stream[end - 1 : end])
+            if len(stream) < 200 or end > len(stream) - 20:
+                so_far = reference(stream[:end], comments=True)
+                assert Outcome(given_, decoder.retry, decoder.last_event_id) == so_far, stream[:end]
 
 
 # Line ends and cuts
@@ -478,14 +479,14 @@ def test_one_event_a_chunk_is_given_with_its_chunk():
         pytest.param(b"data: p\n" * 70 + b"event: t\n", "p\n" * 70, id="long_run_and_type"),
     ],
 )
-@pytest.mark.parametrize("earlier", [b"", b"id: 1\ndata: e\n\n"], ids=["at_the_start", "after_an_event"])
-@pytest.mark.parametrize("chunk", [b"data: w\n\n", b"id: 3\nevent: u\ndata: w\ndata: x\n\n", b"\n", b"\ndata: w\n\n"])
-def test_what_is_pending_meets_a_chunk_that_is_a_whole_block(earlier, before, pending, chunk):
-    chunks = [*([earlier] if earlier else []), before, chunk, b"data: z\n\n"]
-    expected = reference(b"".join(chunks))
-    assert decode(chunks) == expected
-    if pending is not None and chunk == b"data: w\n\n":
-        assert expected.events[-2].data == pending + "w"
+def test_what_is_pending_meets_a_chunk_that_is_a_whole_block(before, pending):
+    blocks = [b"data: w\n\n", b"id: 3\nevent: u\ndata: w\ndata: x\n\n", b"\n", b"\ndata: w\n\n"]
+    for earlier, chunk in product([[], [b"id: 1\ndata: e\n\n"]], blocks):
+        chunks = [*earlier, before, chunk, b"data: z\n\n"]
+        expected = reference(b"".join(chunks))
+        assert decode(chunks) == expected, chunks
+        if pending is not None and chunk == b"data: w\n\n":
+            assert expected.events[-2].data == pending + "w", chunks
 
 
 @pytest.mark.slow
@@ -927,16 +928,15 @@ def blocks_retries(stream):
     return found
 
 
-@pytest.mark.parametrize(("stream", "events", "retry", "last_id", "comments"), CASES)
-def test_each_event_has_the_reconnection_time_of_its_block_at_every_cut(stream, events, retry, last_id, comments):
-    stream += (
-        b"\n\nretry: 1\ndata: a\n\ndata: b\nretry: 2\n\nid: 1\nretry: 3\nevent: t\ndata: c\ndata: d\n\ndata: e\n\n"
-    )
-    expected = blocks_retries(stream)
-    for chunks in islice(every_cut(stream, 0), 20):
-        decoder = Decoder(retry_on_events=True)
-        decoded = [event for chunk in chunks for event in decoder.feed(chunk)]
-        assert [event.retry for event in decoded] == expected, chunks
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_event_has_the_reconnection_time_of_its_block_at_every_cut(group):
+    after = b"\n\nretry: 1\ndata: a\n\ndata: b\nretry: 2\n\nid: 1\nretry: 3\nevent: t\ndata: c\ndata: d\n\ndata: e\n\n"
+    for stream in streams_of(group):
+        expected = blocks_retries(stream + after)
+        for chunks in islice(every_cut(stream + after, 0), 20):
+            decoder = Decoder(retry_on_events=True)
+            decoded = [event for chunk in chunks for event in decoder.feed(chunk)]
+            assert [event.retry for event in decoded] == expected, chunks
 
 
 def test_the_places_of_the_reconnection_times_are_told():

@@ -21,12 +21,14 @@ collect_ignore = ["test_redirects.py", "test_waits.py"] if GEVENT else []
 _ENVIRONMENT = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("NETRC", os.devnull)
+@pytest.fixture(autouse=True, scope="package")
+def _plain_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _ENVIRONMENT:
+            patch.delenv(name, raising=False)
+            patch.delenv(name.upper(), raising=False)
+        patch.setenv("NETRC", os.devnull)
+        yield
 
 
 @pytest.fixture
@@ -70,9 +72,3 @@ def largest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def smallest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every random part of a wait is as short as it may be: what remains is the floor."""
     monkeypatch.setattr("random.uniform", lambda low, high: low)
-
-
-@pytest.fixture(autouse=True)
-def _patient_excerpts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may let a moment pass between a head and its body."""
-    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SILENCE", 2.0)

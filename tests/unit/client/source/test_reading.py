@@ -38,6 +38,7 @@ class TestUntilInclusive:
 
 
 class TestEventTimeout:
+    @pytest.mark.slow
     def test_a_connection_that_brings_comments_alone_is_dead(self, serve: Callable[..., FakeSSEServer]) -> None:
         def script(_: RecordedRequest) -> Any:
             yield head(CHUNKED) + chunk(b"id: 7\ndata: one\n\n")

@@ -154,6 +154,7 @@ def test_a_port_where_nobody_listens_is_asked_again() -> None:
     assert log.errors[0].__cause__ is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before the headers", "after them", "after an event", "in the middle of an event"])
 def test_silence_for_the_idle_timeout_is_asked_again(when: str, serve: Callable[..., FakeSSEServer]) -> None:
     silent = {
@@ -170,6 +171,7 @@ def test_silence_for_the_idle_timeout_is_asked_again(when: str, serve: Callable[
     server.wait_for_client_left()
 
 
+@pytest.mark.slow
 def test_comments_alone_keep_a_stream_from_being_idle(server: FakeSSEServer) -> None:
     answer = server.answer()
     for _ in range(8):

@@ -300,6 +300,7 @@ class TestCallersSession:
         wait_for(lambda: not connecting_threads())
         server.wait_for_client_left()
 
+    @pytest.mark.slow
     def test_it_ends_by_its_own_timeout_where_none_comes(
         self, serve: Callable[..., FakeSSEServer], session: requests.Session
     ) -> None:

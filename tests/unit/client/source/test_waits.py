@@ -238,6 +238,7 @@ class TestBackoff:
 
 
 class TestGivingUp:
+    @pytest.mark.slow
     def test_a_server_that_accepts_and_closes_is_given_up_after_max_attempts(
         self, server: FakeSSEServer, largest_waits: None
     ) -> None:

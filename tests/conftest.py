@@ -16,7 +16,7 @@ from ssesync.reactor import reactor_if_any
 from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
-from .marks import is_left_out, leave_out_needless_fixtures, mark_by_place
+from .marks import is_left_out, is_quick, leave_out_needless_fixtures, mark_by_place
 from .order import spread
 from .profiles import load_profile
 from .signals import handle_ignored_signals
@@ -29,6 +29,16 @@ streams._reset()
 def pytest_configure(config: pytest.Config) -> None:
     handle_ignored_signals()
     load_profile(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A quick run of all tests is one of two processes, unless it is told how many: pytest-xdist starts them."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and is_quick(config.option.markexpr) and not hasattr(config, "workerinput"):
+        # 0 where pytest-xdist is missing; None where -n was not given.
+        told = config.getoption("numprocesses", 0) is not None or config.option.usepdb or config.option.collectonly
+        config.option.numprocesses = config.getoption("numprocesses", 0) if told else 2
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

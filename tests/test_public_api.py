@@ -191,6 +191,7 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_only_the_standard_library() -> None:
     # -c puts the working directory on the path; what the interpreter's start loads (.pth files) was there before.
     code = """
@@ -203,6 +204,7 @@ print(sorted(loaded - set(sys.stdlib_module_names) - {"ssesync"}))
     assert run(code) == "[]"
 
 
+@pytest.mark.slow
 def test_the_reader_is_imported_when_it_is_first_asked_for() -> None:
     code = """
 import sys

@@ -30,6 +30,7 @@ subprocess.run([sys.executable, "-c", {SHOWS!r}], check=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [[], ["-c", IGNORES]], ids=["", "ignored"])
 def test_what_tests_start_heeds_signals_whatever_the_suite_was_started_to_ignore(start: list[str]) -> None:
     done = subprocess.run(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.parser import HeaderParser
+from operator import length_hint
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -252,7 +253,7 @@ class FakeSSEServer:
         added = (
             steps
             for steps, when, uses in self._queue.copy()
-            if (when is None or when(request)) and next(uses, None) is not None
+            if length_hint(uses, 1) and (when is None or when(request)) and next(uses, None) is not None
         )
         steps = next(added, Answer(204) if self._script is None else self._script)
         steps = steps(request) if callable(steps) else steps

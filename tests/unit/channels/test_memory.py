@@ -65,6 +65,7 @@ def test_options_may_be_given_by_name_and_none_means_without_end() -> None:
         open_broker(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_brokers_load_no_more_than_they_need() -> None:
     code = """
 import sys

@@ -206,6 +206,7 @@ NASTY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NASTY)
 def test_it_is_bounded_whatever_the_server_does(name: str):
     server = FakeSSEServer(lambda request: NASTY[name]()).start()

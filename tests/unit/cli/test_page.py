@@ -52,6 +52,7 @@ def test_the_page_has_commands():
     assert len(COMMANDS) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "output"), COMMANDS, ids=[command for command, _ in COMMANDS])
 def test_a_command_writes_what_the_page_shows(feed: str, command: str, output: str):
     done = run(*shlex.split(command.replace(PLACEHOLDER, feed)))

@@ -68,6 +68,7 @@ for _ in range(2):
     assert reports(code, tmp_path) == ""
 
 
+@pytest.mark.slow
 def test_the_wrong_order_is_one_and_each_place_is_reported_once(tmp_path: Path) -> None:
     code = f"""
 outer, inner = make_lock({OUTER!r}), make_lock({INNER!r})
@@ -80,10 +81,12 @@ for _ in range(3):
     assert "with inner, outer" in told or "<module>" in told
 
 
+@pytest.mark.slow
 def test_two_locks_of_the_same_name_have_no_order(tmp_path: Path) -> None:
     assert "is held" in reports(f"with make_lock({OUTER!r}), make_rlock({OUTER!r}): pass", tmp_path)
 
 
+@pytest.mark.slow
 def test_but_where_the_wait_is_bounded(tmp_path: Path) -> None:
     assert reports(f"with make_lock({OUTER!r}): make_lock({OUTER!r}).acquire(timeout=5)", tmp_path) == ""
 
@@ -110,6 +113,7 @@ def test_foreign_code_and_waits_under_a_lock_are_reported(call: str, tmp_path: P
     assert f"foreign code under {OUTER}" in told
 
 
+@pytest.mark.slow
 def test_nothing_is_held_after_a_lock_was_given_back(tmp_path: Path) -> None:
     code = f"""
 lock, condition = make_lock({OUTER!r}), make_condition({INNER!r})
@@ -126,6 +130,7 @@ foreign('on_close')
     assert reports(code, tmp_path) == ""
 
 
+@pytest.mark.slow
 def test_a_forked_child_holds_nothing_of_its_parents(tmp_path: Path) -> None:
     code = f"""
 with make_lock({OUTER!r}):

@@ -48,6 +48,7 @@ def replaying(cuts: Iterator[tuple[int, bool]], framing: Framing) -> Callable[[R
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
 def test_a_cut_at_any_byte_loses_and_repeats_nothing(

@@ -279,6 +279,7 @@ class TestGivingUp:
             data_of(source_of(server, backoff=Backoff(max_attempts=0)))
         assert len(server.requests) == 1
 
+    @pytest.mark.slow
     def test_no_wait_is_begun_that_would_end_after_max_elapsed(
         self, server: FakeSSEServer, largest_waits: None
     ) -> None:

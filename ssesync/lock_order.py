@@ -23,6 +23,7 @@ ORDER = (
     "channels.subscriber",
     # server
     "server.streams",
+    "server.producers",
     "server.takeover",
     "server.liveness",
     "reactor",

@@ -20,14 +20,20 @@ class StreamsCollector(Collector):
     """Reads the process's streams whenever metrics are collected; keeps no state."""
 
     def collect(self) -> Iterator[Metric]:
-        """``ssesync_streams_open`` by tier, ``ssesync_pending_bytes``, and counters of what was opened,
-        refused and closed."""
+        """``ssesync_streams_open`` by tier, ``ssesync_producers`` by stream, ``ssesync_pending_bytes``, and counters
+        of what was opened, refused and closed."""
         snapshot = streams.snapshot()
         current = snapshot["streams"]
         open_now = GaugeMetricFamily("ssesync_streams_open", "Event streams open now, by tier.", labels=["tier"])
         for tier in ("served", "detached"):
             open_now.add_metric([tier], sum(stream["tier"] == tier for stream in current))
         yield open_now
+        running, ended = snapshot["producers"]["running"], len(snapshot["producers"]["ended"])
+        text = "Producers that run now, by whether their stream is open or has ended."
+        by_stream = GaugeMetricFamily("ssesync_producers", text, labels=["stream"])
+        by_stream.add_metric(["open"], running - ended)
+        by_stream.add_metric(["ended"], ended)
+        yield by_stream
         yield GaugeMetricFamily(
             "ssesync_pending_bytes",
             "Bytes that wait for slow clients.",

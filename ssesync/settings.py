@@ -46,10 +46,12 @@ class Settings:
     """Bytes of comment to open with, for a middlebox that holds back an answer's first bytes (2,048 satisfies those
     that are known)."""
 
-    first_event_timeout: float = 0.25
+    first_event_timeout: float | Literal["auto"] = "auto"
     """Seconds that the view waits for the producer's first event before the answer begins. An exception of the producer
     within this time becomes the framework's normal error response with its real status; a later one becomes an
-    ``error`` event. An event that comes at once is not delayed. ``0`` begins at once."""
+    ``error`` event. An event that comes at once is not delayed. ``0`` begins at once. ``"auto"``: 0.25; but 0.02 for a
+    stream that will be detached, as the wait holds a thread of the server's, until a producer of the same view has
+    raised before its first event."""
 
     max_pending_events: int = 256
     """Writes that may wait for a slow client before its producer waits."""
@@ -90,6 +92,13 @@ class Settings:
     max_detached: int | Literal["auto"] | None = "auto"
     """Detached streams that this process may hold at once; over that clients are refused. ``"auto"`` and ``None``: as
     many as its limit of open files allows beside the server's connections; no number allows more."""
+
+    max_producers: int | Literal["auto"] | None = "auto"
+    """Producers that may run in this process, each on a thread of its own, until the thread has ended; over that
+    clients are refused. Given as an option of a view, it counts the producers of that view. ``"auto"``: 1,200, or
+    three quarters of the threads that the system allows (``pids.max`` of the control group, ``RLIMIT_NPROC``), divided
+    by gunicorn's workers; no limit where threads are greenlets. The server's threads do not bound how many detached
+    producers use a database at a time: set it to what a pool of connections has."""
 
     max_streams_per_key: int | None = None
     """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
@@ -144,7 +153,8 @@ class Settings:
         check("keep_alive", self.keep_alive, above=0, optional=True)
         check("retry", self.retry, least=0, whole=True, optional=True)
         check("padding", self.padding, least=0, whole=True)
-        check("first_event_timeout", self.first_event_timeout, least=0)
+        if self.first_event_timeout != "auto":
+            check("first_event_timeout", self.first_event_timeout, least=0)
         check("max_pending_events", self.max_pending_events, least=1, whole=True)
         check("max_pending_bytes", self.max_pending_bytes, least=1, whole=True)
         check("send_timeout", self.send_timeout, above=0, optional=True)
@@ -155,6 +165,8 @@ class Settings:
             if self.max_detached == 0:
                 raise SettingsError("max_detached takes 1 or more, got 0; use detach=False to detach none")
             check("max_detached", self.max_detached, least=1, whole=True, optional=True)
+        if self.max_producers != "auto":
+            check("max_producers", self.max_producers, least=1, whole=True, optional=True)
         check("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
         check("drain_timeout", self.drain_timeout, least=0)
         self._check_origins()

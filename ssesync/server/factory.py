@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..cancel import CancelToken
 from ..errors import CloseReason
@@ -15,30 +15,26 @@ from ..producing import Producing, Refusal
 from ..wire.http import get_last_event_id
 from .checks import check_function, check_iterable
 from .producer import InlineProducer, ThreadProducer, close_iterator
-from .source import Detachable, Source, Streamable
+from .producers import Place, producers
+from .source import Detachable, Overload, Source, Streamable
+from .starts import View, view_of
 from .writer import Writer, WriterSource
 
 if TYPE_CHECKING:
     from ..settings import Settings
     from .spec import StreamSpec
 
-__all__ = ["Overload", "SourceFactory", "WriterFunction", "factory_of"]
+__all__ = ["SourceFactory", "WriterFunction", "factory_of"]
 
 # Whether streams with a producer are detached as well as subscriptions.
 _PRODUCERS = os.environ.get("SSESYNC_DETACH_PRODUCERS") == "1"
-
-
-class Overload(NamedTuple):
-    """An answer to a client that can't be served now, as over a limit (see the setting ``refusal``)."""
-
-    why: str
-    """The text of a 503."""
 
 
 class SourceFactory(abc.ABC):
     """Makes the source of a stream.
 
     :param name: what log lines call a stream that was given no name.
+    :param user_object: what makes the events.
     """
 
     #: Whether each request gets a source of its own.
@@ -48,8 +44,9 @@ class SourceFactory(abc.ABC):
     #: The answer in place of a stream, if there is one.
     answer: Refusal | Overload | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, user_object: object = None) -> None:
         self.name = name
+        self._user_object = user_object
 
     def make_token(self) -> CancelToken:
         """The token that is set when the stream ends before its producer does."""
@@ -63,11 +60,27 @@ class SourceFactory(abc.ABC):
         """
         return False
 
+    def view(self) -> View:
+        """Identify what makes the events.
+
+        :return: the same for each request of a view.
+        """
+        return view_of(self._user_object)
+
+    def reserve(self, spec: StreamSpec) -> Place | None:
+        """Take the place of a source among those of this process, which must be released.
+
+        :param spec: what the stream is made of.
+        :return: ``None``: there is none.
+        """
+        return Place(spec.name)
+
     @abc.abstractmethod
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
         """Make the source. It is not open yet.
 
         :param spec: what the stream is made of.
+        :param place: what :meth:`reserve` has given. The source releases it.
         :param cancelled: the stream's token.
         :param environ: the WSGI environ of the request.
         """
@@ -92,7 +105,7 @@ class Given(SourceFactory):
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
         return self._source
 
     def discard(self) -> None:
@@ -112,12 +125,18 @@ class Producer(SourceFactory):
     def release(self) -> None:
         """Close what it reads from. The stream has ended; :meth:`run` was called."""
 
+    def reserve(self, spec: StreamSpec) -> Place | None:
+        if not spec.settings.threaded:
+            return super().reserve(spec)
+        return producers.reserve(self.view(), spec.name, spec.settings, spec.max_of_view)
+
     def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
         return settings.threaded and _reads_no_body(environ)
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
-        kind = ThreadProducer if spec.settings.threaded else InlineProducer
-        return kind(self, spec, cancelled, get_last_event_id(environ))
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+        if not spec.settings.threaded:
+            return InlineProducer(self, spec, cancelled, get_last_event_id(environ))
+        return ThreadProducer(self, spec, cancelled, get_last_event_id(environ), place)
 
     def discard(self) -> None:
         """Release what it reads from: :meth:`run` will not be called."""
@@ -128,7 +147,7 @@ class Items(Producer):
 
     def __init__(self, items: Iterable[Any]) -> None:
         check_iterable(items)
-        super().__init__(type(items).__name__)
+        super().__init__(type(items).__name__, items)
         self._items = items
 
     def run(self, writer: Writer) -> Iterator[Any]:
@@ -145,7 +164,7 @@ class ItemsFunction(Producer):
 
     def __init__(self, function: Callable[[], Iterable[Any]]) -> None:
         check_function(function)
-        super().__init__(_name_of(function))
+        super().__init__(_name_of(function), function)
         self._function = function
 
     def run(self, writer: Writer) -> Iterator[Any]:
@@ -174,7 +193,7 @@ class WriterFunction(Producer):
                 f"{name}() yields, but it is given a writer: let it write to that, w.write(…), or stream what "
                 "it yields, with event_stream or EventStream(function)"
             )
-        super().__init__(name)
+        super().__init__(name, function)
         self._function = function
 
     def run(self, writer: Writer) -> None:
@@ -190,7 +209,7 @@ class Upstream(Producer):
     """An object of another room that writes a whole stream: a relay."""
 
     def __init__(self, given: Producing) -> None:
-        super().__init__(type(given).__name__)
+        super().__init__(type(given).__name__, given)
         self.answer = given.answer
         self._given = given
 
@@ -210,7 +229,7 @@ class Instead(SourceFactory):
         super().__init__("refusal")
         self.answer = answer
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any]) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
         """There is none."""
         raise AssertionError("there is an answer in place of the stream")
 

@@ -22,7 +22,9 @@ from ..errors import CloseReason, StreamClosed
 from ..locks import Once
 from ..text import escape
 from .mailbox import Mailbox
-from .source import Pending, Pulled, Refusal
+from .producers import Place, producers
+from .source import Overload, Pending, Pulled, Refusal
+from .starts import views
 from .writer import Writer, WriterSource
 
 if TYPE_CHECKING:
@@ -90,8 +92,11 @@ class ProducerSource(WriterSource):
 class ThreadProducer(ProducerSource):
     """Runs a producer on a thread, with a copy of the context it was made in."""
 
-    def __init__(self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> None:
+    def __init__(
+        self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str, place: Place
+    ) -> None:
         settings = spec.settings
+        self._place = place
         mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
         super().__init__(mailbox, producer, spec, cancelled, last_event_id)
         # Taken by the view when the answer begins, or by a producer that failed before: then the view raises.
@@ -102,9 +107,14 @@ class ThreadProducer(ProducerSource):
             target=contextvars.copy_context().run, args=(self._run,), name=f"ssesync-{escape(spec.name)}", daemon=True
         )
 
-    def open(self, wait: float) -> Refusal | None:
+    def open(self, wait: float) -> Refusal | Overload | None:
         """Start the producer; see :class:`Source`."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._place.release()
+            producers.warn_of_threads(error)
+            return Overload("too many event streams")
         if wait:
             self.mailbox.wait(wait)
         if not self._begun() and self._failure is not None:
@@ -115,6 +125,7 @@ class ThreadProducer(ProducerSource):
     def close(self) -> None:
         """Release what the producer reads from. Its thread ends by itself: the end of the stream wakes it."""
         self.error = None  # its traceback holds the frames of the producer
+        self._place.left()
         self._producer.release()
 
     def join(self, timeout: float) -> bool:
@@ -136,9 +147,12 @@ class ThreadProducer(ProducerSource):
                 self._fail(error)
         finally:
             self.mailbox.close(CloseReason.DONE)
+            self._place.release()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
+        if not self.events:
+            views.raised(self._producer.view())
         if self.events or not self._begun():
             self._failure = None
             log_failure(self._spec.name, error)

@@ -23,6 +23,7 @@ from ..text import escape
 from .accepting import prepare
 from .detaching import Detached, Served
 from .limits import Admission, detached_limit, log_full, served_limit
+from .producers import producers
 from .wsgi_server import advice, gunicorn_worker
 
 __all__ = ["Streams", "streams"]
@@ -195,8 +196,10 @@ class Streams:
 
         ``streams`` lists the open ones: ``id``, ``name`` (the path, in the skins), ``age`` in seconds, ``events``,
         ``bytes``, ``pending_events`` and ``pending_bytes`` that wait for the client, ``last_write`` in seconds ago,
-        ``tier``, ``senses_disconnect``. ``opened``, ``refused``, ``closed`` by reason, and the totals ``events``,
-        ``bytes``, ``keep_alives`` of the closed ones count from the process's start. Events' data is in none of it.
+        ``tier``, ``senses_disconnect``. ``producers`` has how many are ``running``, their ``limit``, and with name and
+        age those whose stream has ``ended`` while a call of theirs has not. ``opened``, ``refused``, ``closed`` by
+        reason, and the totals ``events``, ``bytes``, ``keep_alives`` of the closed ones count from the process's start.
+        Events' data is in none of it.
         """
         with self._locked():
             counters = {
@@ -205,7 +208,8 @@ class Streams:
                 "closed": dict(self._closed),
                 **{name: self._totals[name] for name in ("events", "bytes", "keep_alives")},
             }
-        return {"pid": os.getpid(), "streams": [stream.describe() for stream in self.all()], **counters}
+        open_streams = [stream.describe() for stream in self.all()]
+        return {"pid": os.getpid(), "streams": open_streams, "producers": producers.describe(), **counters}
 
     def unlocked(self, call: Callable[[], object]) -> None:
         """Call at once; in a signal handler that has interrupted a holder of the lock, when the lock is released."""

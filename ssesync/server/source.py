@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import CloseReason
 from ..locks import Waiters
@@ -30,12 +30,20 @@ __all__ = [
     "BlockingPull",
     "Detachable",
     "End",
+    "Overload",
     "Pending",
     "Pulled",
     "Refusal",
     "Source",
     "Streamable",
 ]
+
+
+class Overload(NamedTuple):
+    """An answer to a client that can't be served now, as over a limit (see the setting ``refusal``)."""
+
+    why: str
+    """The text of a 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Source(abc.ABC):
     #: The failure to be reported to the client, if any; ``reason`` is ``ERROR`` then.
     error: BaseException | None = None
 
-    def open(self, wait: float) -> Refusal | None:
+    def open(self, wait: float) -> Refusal | Overload | None:
         """Start, and wait up to ``wait`` seconds for the first write.
 
         :param wait: seconds.

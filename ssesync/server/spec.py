@@ -33,4 +33,5 @@ class StreamSpec:
     scope: Scope | None = None
     on_start: Callable[[], object] | None = None
     after_step: Callable[[], object] | None = None
+    max_of_view: int | None = None
     key: str | Callable[[WSGIEnvironment], str | None] | None = None

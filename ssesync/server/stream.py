@@ -19,17 +19,19 @@ from .closing import Closable
 from .detaching import Detached, Handover, Head, Takeover, feed, takeover_of
 from .ending import Ending
 from .environ import counted_address
-from .factory import Overload, WriterFunction, factory_of
+from .factory import WriterFunction, factory_of
 from .framing import make_preamble
 from .lifecycle import Lifecycle, State
 from .liveness import Liveness
 from .output import PIECE, Output
 from .producer import Scope
+from .producers import Place
 from .record import DetachedRecord
 from .refusing import refuse
 from .registry import streams
-from .source import BlockingPull, Detachable, Pending, Refusal, Source, Streamable
+from .source import BlockingPull, Detachable, Overload, Pending, Refusal, Source, Streamable
 from .spec import StreamSpec
+from .starts import views
 from .stats import StreamStats
 from .writer import Writer
 
@@ -94,11 +96,15 @@ class EventStream(Closable):
         **options: Any,
     ) -> None:
         check_callbacks(finished=finished, on_close=on_close)
-        settings = (settings or DEFAULTS).replace(**options)
+        base, settings = settings or DEFAULTS, (settings or DEFAULTS).replace(**options)
         factory = factory_of(source)
+        max_of_view = None
+        if "max_producers" in options and isinstance(settings.max_producers, int):
+            max_of_view, settings = settings.max_producers, settings.replace(max_producers=base.max_producers)
         spec = StreamSpec(
             factory, name or factory.name, settings, tuple(response_headers(headers)), finished=finished,
             on_close=on_close, dumps=dumps, scope=scope, on_start=on_start, after_step=after_step, key=key,
+            max_of_view=max_of_view,
         )  # fmt: skip
         self._begin(spec, environ)
 
@@ -222,17 +228,21 @@ class EventStream(Closable):
         key = key or counted_address(environ, limited=settings.max_streams_per_key is not None)
         if spec.factory.is_detachable(settings, environ):
             self._takeover = takeover_of(environ, settings, self._output.preamble)
+        place = spec.factory.reserve(spec)
+        if place is None:
+            return self._refuse("too many event streams", counted=False)
         if not streams.admit(self, key, self._tick, detached=self._takeover is not None):
+            place.release()
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
         try:
-            answer = self._start(environ)
+            answer = self._start(environ, place)
         except BaseException:
             self._end(CloseReason.ERROR)
             raise
         if answer is not None:
             self._source, self._takeover = None, None  # it is no stream
-            return self._answer(answer)
+            return self._refuse(answer.why, counted=False) if isinstance(answer, Overload) else self._answer(answer)
         if self._takeover is None:
             self._watch_over()
         self._opened = time.monotonic()
@@ -263,12 +273,13 @@ class EventStream(Closable):
         self._end(CloseReason.DONE)
         return answer.status
 
-    def _start(self, environ: WSGIEnvironment) -> Refusal | None:
-        source = self._spec.factory.make(self._spec, self.cancelled, environ)
+    def _start(self, environ: WSGIEnvironment, place: Place) -> Refusal | Overload | None:
+        source = self._spec.factory.make(self._spec, self.cancelled, environ, place)
         self._pull = BlockingPull(source)
         self._source = source
         self._lifecycle.advance(State.OPEN)
-        answer = source.open(self.settings.first_event_timeout)
+        detached = self._takeover is not None
+        answer = source.open(views.wait(self._spec.factory.view, self.settings, detached=detached))
         if answer is not None:
             source.close()
         return answer

@@ -1,0 +1,182 @@
+"""The producers of this process: threads that run users' code for streams, and how many there may be.
+
+A stream that has left its server takes none of the server's threads. Those bounded how much of an application ran at a
+time, its use of databases and upstreams included: now the threads of producers are counted, each until it *ends*. It
+may outlive its stream: a call that waits for an upstream does not see that the client has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ..greenlets import threads_are_greenlets
+from ..locks import make_lock
+from ..settings import Settings
+from ..text import escape
+from .starts import View
+from .wsgi_server import gunicorn_worker
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Place", "Producers", "producers"]
+
+logger = logging.getLogger("ssesync")
+
+# Threads of producers at most, unless a setting says otherwise: at some 40 kB each. Beside them the interpreter has
+# other things to do.
+_MOST = 1200
+# The part of the threads that the system allows which producers may have, and the least that is of use.
+_PART, _LEAST = 0.75, 8
+
+
+class Place:
+    """The place of one producer among those of its process.
+
+    :param name: its stream's, for the snapshot.
+    """
+
+    __slots__ = ("_left", "_others", "name")
+
+    def __init__(self, name: str, *others: dict[Place, None]) -> None:
+        self.name = name
+        self._left: float | None = None
+        self._others = others
+
+    def left(self) -> None:
+        """Note that the stream has ended, although the thread may still run."""
+        self._left = time.monotonic()
+
+    def release(self) -> None:
+        """The thread has ended, or was not started. Any thread, any number of times; takes no lock."""
+        for others in self._others:
+            others.pop(self, None)
+
+    @property
+    def left_since(self) -> float | None:
+        """Seconds since the stream has ended, ``None`` while it has not."""
+        return None if self._left is None else time.monotonic() - self._left
+
+
+class Producers:
+    """See the module. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = make_lock("server.producers")
+        self._running: dict[Place, None] = {}
+        self._views: dict[View, dict[Place, None]] = {}  # as many as the application has functions
+        self._most: int | None = None
+        self._automatic: int | None = None
+        self._warned = False
+
+    def reserve(self, view: View, name: str, settings: Settings, of_view: int | None) -> Place | None:
+        """Take a place for a producer, which must be released.
+
+        :param view: what the producer runs.
+        :param name: its stream's.
+        :param settings: its stream's, whose ``max_producers`` counts the producers of the process.
+        :param of_view: how many of the view there may be; ``None``: any number.
+        :return: ``None``: there is none.
+        """
+        most = self._most = self._limit(settings)
+        with self._lock:
+            same = self._views.setdefault(view, {})
+            full = (most is not None and len(self._running) >= most) or (of_view is not None and len(same) >= of_view)
+            place = None if full else Place(name, self._running, same)
+            if place is not None:
+                self._running[place] = same[place] = None
+            warn, self._warned = full and not self._warned, self._warned or full
+        if warn:
+            allowed = most if of_view is None else of_view
+            logger.warning(
+                "%d producers of event streams run in this process, %d of them for %s, and clients are refused; "
+                "max_producers=%r allows no more%s",
+                len(self._running), len(same), escape(name), allowed, escape(self._advice()),
+            )  # fmt: skip
+        return place
+
+    def warn_of_threads(self, error: RuntimeError) -> None:
+        """Log that no thread can be started for a producer."""
+        logger.warning(
+            "no thread can be started for the producer of an event stream, beside %d others, so its client is refused: "
+            "%s; allow the service more tasks (TasksMax=, --pids-limit, ulimit -u), or set max_producers",
+            len(self._running), escape(error),
+        )  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the producers for ``streams.snapshot()``.
+
+        :return: how many run, how many may, and of those whose stream has ended the names and how long ago that was.
+        """
+        running = list(self._running)
+        ended = [(each.name, seconds) for each in running if (seconds := each.left_since) is not None]
+        return {
+            "running": len(running),
+            "limit": self._most,
+            "ended": [{"name": name, "seconds": round(seconds, 3)} for name, seconds in ended],
+        }
+
+    def _advice(self) -> str:
+        stuck = len(self.describe()["ended"])
+        return f"; the streams of {stuck} have ended, but a call has not returned yet" if stuck else ""
+
+    def _limit(self, settings: Settings) -> int | None:
+        if settings.max_producers != "auto":
+            return settings.max_producers
+        if threads_are_greenlets():
+            return None
+        if self._automatic is None:
+            self._automatic = _automatic_limit()
+        return self._automatic
+
+
+def _automatic_limit() -> int:
+    worker = gunicorn_worker()
+    workers = 1 if worker is None else max(1, int(worker.cfg.workers))
+    allowed = [limit for limit in (*_limits_of_cgroups(), _limit_of_user()) if limit is not None]
+    return min([_MOST, *(max(_LEAST, int(limit * _PART) // workers) for limit in allowed)])
+
+
+def _limits_of_cgroups(root: Path = Path("/sys/fs/cgroup"), listing: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """How many tasks the control groups of this process may have, in both versions of them."""
+    found = []
+    try:
+        lines = listing.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "pids" not in controllers.split(","):
+            continue
+        base = root / "pids" if controllers else root
+        # Each group is bounded by those above it. In a container the path may be that of the host, and not be there.
+        here = Path(path.lstrip("/"))
+        for group in (here, *here.parents):
+            with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+                found.append(int((base / group / "pids.max").read_text()))
+    return found
+
+
+def _limit_of_user() -> int | None:
+    """How many processes and threads this user may have; root is not held to it."""
+    if resource is None or not hasattr(os, "geteuid") or not os.geteuid():
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+#: The producers of this process.
+producers = Producers()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=producers._reset)

@@ -104,6 +104,12 @@ class CheckedRLock(CheckedLock):
         if self not in held:
             super()._check_order(held, bounded=bounded)
 
+    def release(self) -> None:
+        """As the lock's own."""
+        if not self._is_owned():
+            raise RuntimeError("cannot release un-acquired lock")
+        super().release()
+
     def locked(self) -> bool:
         """Whether any thread holds it."""
         return any(self in held for held in list(_held.values()))

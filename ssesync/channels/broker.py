@@ -29,7 +29,7 @@ from . import forks
 from .answer import answer
 from .broadcast import BroadcastGroups
 from .counters import Counters
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, Registration
 from .log import Page
 from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
 from .options import Limits, checked_options
@@ -81,12 +81,7 @@ class Broker:
         self._broadcast_groups: BroadcastGroups | None = None
 
     def publish(
-        self,
-        channel: str,
-        event: Any,
-        *,
-        type: str | None = None,
-        dumps: Callable[[Any], str | bytes] | None = None,
+        self, channel: str, event: Any, *, type: str | None = None, dumps: Callable[[Any], str | bytes] | None = None
     ) -> str:
         """Publish an event to a channel.
 
@@ -103,12 +98,7 @@ class Broker:
         return self.prepare(channel, event, type=type, dumps=dumps)()
 
     def prepare(
-        self,
-        channel: str,
-        event: Any,
-        *,
-        type: str | None = None,
-        dumps: Callable[[Any], str | bytes] | None = None,
+        self, channel: str, event: Any, *, type: str | None = None, dumps: Callable[[Any], str | bytes] | None = None
     ) -> Callable[[], str]:
         """As :meth:`publish`, in two steps: the event is checked and encoded now, and published when the result is
         called, after a transaction's commit say.
@@ -191,7 +181,7 @@ class Broker:
         self._ensure_listening()
         subscription = Subscription(self, names, globs, checked, key)
         subscriber = subscription._subscriber
-        self.dispatcher.add(subscriber, names, globs, key)
+        self.dispatcher.register(subscriber, Registration(names, globs, key, subscriber))
         self._attached()
         if last_event_id:
             subscriber.start(*(parse_id(last_event_id) or ("", 0)), from_log=True)
@@ -240,7 +230,7 @@ class Broker:
         if channel is not None:
             check_channel(channel)
         self.dispatcher.revoke(key, channel)
-        self._announce({"revoke": key, "channel": channel})
+        self._publish(CONTROL, body_of(dump_json({"revoke": key, "channel": channel}), None, None))
 
     def use_once(self, token: str, seconds: float) -> bool:
         """Use a token, which only the first call can, in whatever process that has opened the same log.
@@ -360,10 +350,6 @@ class Broker:
 
     # What they share.
 
-    def _announce(self, control: dict[str, Any]) -> None:
-        """Send a request to all processes."""
-        self._publish(CONTROL, body_of(dump_json(control), None, None))
-
     def _publish(self, channel: str, body: bytes) -> str:
         self._check_open()
         event_id = self._append(channel, body)
@@ -377,6 +363,20 @@ class Broker:
         control = json.loads(message.event.data or "{}")
         if "revoke" in control:
             self.dispatcher.revoke(control["revoke"], control.get("channel"))
+
+    def _requests_lost(self) -> None:
+        """Requests of other processes may have been lost: any of them may have revoked any key.
+
+        Called on the listener's thread where the log has lost a part before it was read here.
+        """
+        count = self.dispatcher.revoke(None, None)
+        if count:
+            logger.warning(
+                "the log has lost events that this process has not read, and perhaps what revoke() has sent from other "
+                "processes: %d subscriptions that have a key were ended, so that their clients' rights are checked "
+                "again when they come back",
+                count,
+            )
 
     def _check_open(self) -> None:
         if self._closed:

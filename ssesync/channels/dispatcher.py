@@ -16,7 +16,7 @@ from ..errors import CloseReason
 from ..locks import make_lock
 from .index import Index, drop, having, matches, put
 from .message import CONTROL, Message
-from .reentry import entered, entered_or_inside
+from .reentry import carry_out, entered
 
 __all__ = ["Closable", "Dispatcher", "Registration", "SharedSink", "Sink"]
 
@@ -63,10 +63,6 @@ class Sink(Protocol):
 
         :param channels: the channels that they are of; ``None``: any.
         """
-
-
-class ClosableSink(Sink, Closable, Protocol):
-    """A sink that is a member itself."""
 
 
 class SharedSink(Sink, Protocol):
@@ -118,23 +114,11 @@ class Dispatcher:
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
 
-    def add(
-        self, sink: ClosableSink, channels: Iterable[str], patterns: Iterable[str] = (), key: str | None = None
-    ) -> None:
-        """Add a member that is its own sink.
-
-        :param sink: the member.
-        :param channels: the names of its channels.
-        :param patterns: patterns of more names.
-        :param key: whose it is, see :meth:`revoke`.
-        """
-        self._register(sink, Registration(tuple(channels), tuple(patterns), key, sink), None)
-
     def register(
         self, member: Closable, registration: Registration, replaces: Closable | None = None
     ) -> tuple[str, int]:
-        """Add a member that is counted and closed by itself, and whose sink may be shared with others: that is offered
-        each message once, however many members want it.
+        """Add a member. It is counted and closed by itself, and may share its sink with others: that is offered each
+        message once, however many members want it.
 
         :param member: the member.
         :param registration: its channels and its sink.
@@ -142,9 +126,6 @@ class Dispatcher:
         :return: the log and the number after which the sink is offered all messages of these channels. A shared sink
             may not have been offered those before.
         """
-        return self._register(member, registration, replaces)
-
-    def _register(self, member: Any, registration: Registration, replaces: Closable | None) -> tuple[str, int]:
         with self._held():
             self._members[member] = registration
             if replaces is not None:
@@ -152,7 +133,7 @@ class Dispatcher:
             self._index.add(member, registration.channels, registration.patterns)
             if registration.key is not None:
                 put(self._keys, registration.key, member)
-            self._note_change(registration, None if registration.sink is member else registration.sink)
+            self._note_change(registration, added=True)
             return self.epoch, self.position
 
     def remove(self, member: Closable) -> None:
@@ -262,20 +243,20 @@ class Dispatcher:
         for sink, names in found.items():
             sink.missed(names)
 
-    def revoke(self, key: str, channel: str | None) -> int:
+    def revoke(self, key: str | None, channel: str | None) -> int:
         """Close and remove the members that have a key.
 
-        :param key: the key.
+        :param key: the key; ``None``: any.
         :param channel: only those that have this channel too; ``None``: all.
         :return: how many there were.
         """
         with self._held():
+            keys = self._keys if key is None else (key,)
             found: list[tuple[Any, Registration]] = [
-                (member, self._members[member]) for member in having(self._keys, key)
+                (member, self._members[member]) for each in keys for member in having(self._keys, each)
             ]
-        found = [
-            (member, registration) for member, registration in found if channel is None or registration.covers(channel)
-        ]
+        if channel is not None:
+            found = [(member, registration) for member, registration in found if registration.covers(channel)]
         for member, registration in found:
             if registration.sink is not member:
                 cast(SharedSink, registration.sink).revoked(member)
@@ -319,15 +300,10 @@ class Dispatcher:
         # lock is free. The thread that held it comes here after releasing it, so no member stays.
         if not self._removed:
             return
-        with entered_or_inside():
-            while self._removed and self._lock.acquire(blocking=False):
-                try:
-                    while self._removed:
-                        self._remove(self._removed.popleft())
-                finally:
-                    self._lock.release()
+        carry_out(self._lock, lambda: self._removed, self._remove_next)
 
-    def _remove(self, member: Closable) -> None:
+    def _remove_next(self) -> None:
+        member = self._removed.popleft()
         registration = self._members.pop(member, None)
         if registration is None:
             return
@@ -338,12 +314,12 @@ class Dispatcher:
             drop(self._keys, registration.key, member)
         self._note_change(registration)
 
-    def _note_change(self, registration: Registration, shared: Sink | None = None) -> None:
+    def _note_change(self, registration: Registration, *, added: bool = False) -> None:
         if self._changed is not None:
             self._changed.update(registration.channels)
         if registration.patterns:
             self._remembered.clear()
         for channel in registration.channels:
-            # One more member changes nothing where its shared sink has the channel already.
-            if shared is None or shared not in self._remembered.get(channel, ()):
+            # One more member changes nothing where its sink has the channel already.
+            if not (added and registration.sink in self._remembered.get(channel, ())):
                 self._remembered.pop(channel, None)

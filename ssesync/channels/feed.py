@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
@@ -20,7 +18,7 @@ from ..errors import BrokerClosed, BrokerError, excerpt
 from ..event import Event
 from ..retry import FailureLog
 from ..validation import check_number
-from . import upstream
+from . import forks, upstream
 from .broker import Broker
 from .election import LeaderElection
 from .message import check_channel
@@ -114,7 +112,10 @@ class ChannelFeed:
             LeaderElection(broker.use_once, self.channel if name is None else name, lease) if elects else None
         )
         self._reset()
-        _feeds.add(self)
+        forks.register(self)
+
+    def _before_fork(self) -> list[Callable[[], str]]:
+        return []
 
     def _reset(self) -> None:
         """Begin as a new process. What the parent process has is not touched."""
@@ -383,15 +384,3 @@ class _Run:
         read = self._read
         read.cancelled = True
         upstream.cancel(read.source)
-
-
-_feeds: weakref.WeakSet[ChannelFeed] = weakref.WeakSet()
-
-
-def _in_child() -> None:
-    for feed in list(_feeds):
-        feed._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

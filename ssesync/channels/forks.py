@@ -1,4 +1,4 @@
-"""What brokers do when their process forks: get ready, continue in the parent, begin anew in the child."""
+"""What brokers and feeds do when their process forks: get ready, continue in the parent, begin anew in the child."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _registered: weakref.WeakSet[Forking] = weakref.WeakSet()
 _forks = _Forks()
 
 
-def register(broker: Forking) -> None:
-    """Call a broker's methods at each fork from now on, while the broker exists.
+def register(forking: Forking) -> None:
+    """Call an object's methods at each fork from now on, while the object exists.
 
-    :param broker: the broker.
+    :param forking: the object.
     """
-    _registered.add(broker)
+    _registered.add(forking)
 
 
 def _before_fork() -> None:

@@ -129,10 +129,10 @@ def check_pattern(name: object) -> str:
     return text
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """Make a regular expression of a pattern. None matches the brokers' own channel.
+def compiled(*patterns: str) -> re.Pattern[str]:
+    """Make a regular expression of patterns. None matches the brokers' own channel.
 
-    :param pattern: the pattern.
-    :return: the expression, for ``fullmatch``.
+    :param patterns: the patterns.
+    :return: the expression, for ``fullmatch``: whether any of them matches.
     """
-    return re.compile("[^\x01]*".join(re.escape(part) for part in pattern.split("*")))
+    return re.compile("|".join("[^\x01]*".join(map(re.escape, each.split("*"))) for each in patterns))

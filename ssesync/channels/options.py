@@ -128,12 +128,11 @@ LIMITS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def split_limits(options: dict[str, Any]) -> tuple[Limits, dict[str, Any]]:
-    """Separate the limits from other options.
+def take_limits(options: dict[str, Any]) -> Limits:
+    """Take the limits out of a broker's options.
 
-    :param options: checked options by name.
-    :return: the limits, and the other options.
+    :param options: checked options by name. The others are left.
+    :return: the limits.
     :raises SettingsError: a limit that can't work.
     """
-    limits = {name: value for name, value in options.items() if name in LIMITS}
-    return Limits(**limits), {name: value for name, value in options.items() if name not in LIMITS}
+    return Limits(**{name: options.pop(name) for name in LIMITS.keys() & options.keys()})

@@ -70,7 +70,9 @@ def entered_or_inside() -> contextlib.AbstractContextManager[object]:
     return contextlib.nullcontext() if mark.locked() else mark
 
 
-def carry_out(lock: threading.Lock, is_requested: Callable[[], object], step: Callable[[], object]) -> None:
+def carry_out(
+    lock: threading.Lock | threading.RLock, is_requested: Callable[[], object], step: Callable[[], object]
+) -> None:
     """Carry out requests that need a lock, without waiting for it: where it is held, its holder does so afterwards.
 
     :param lock: the lock. Each of its holders calls this after releasing it.

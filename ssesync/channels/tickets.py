@@ -37,10 +37,7 @@ class Tickets:
     """
 
     def __init__(
-        self,
-        sign: Callable[[list[Any]], str],
-        unsign: Callable[[str], Any],
-        use_once: Callable[[str, float], bool],
+        self, sign: Callable[[list[Any]], str], unsign: Callable[[str], Any], use_once: Callable[[str, float], bool]
     ) -> None:
         self._sign = sign
         self._unsign = unsign

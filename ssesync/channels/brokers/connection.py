@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import threading
 from collections.abc import Iterator
 
 from ...errors import BrokerUnavailable
-from ...locks import make_lock
-from ..reentry import entered, entered_or_inside, is_inside
+from ...locks import is_owned, make_rlock
+from ..reentry import carry_out, entered, is_inside
 
 __all__ = ["ExclusiveConnection"]
 
@@ -22,11 +21,14 @@ class ExclusiveConnection(abc.ABC):
 
     On a thread that was interrupted while it used this one or another, all but :meth:`close` raise
     :class:`ssesync.BrokerBusy`.
+
+    The lock is re-entrant because such a lock knows its owner, from the step that takes it on. A signal handler may
+    raise an exception between any two steps: so after a use the lock is released if this thread is its owner, whether
+    or not the call that took it has returned. No thread takes it twice.
     """
 
     def __init__(self) -> None:
-        self._lock = make_lock("channels.connection")
-        self._user: int | None = None  # the thread that uses it
+        self._lock = make_rlock("channels.connection")
         self._close_requested = False
 
     @contextlib.contextmanager
@@ -38,14 +40,15 @@ class ExclusiveConnection(abc.ABC):
         """
         try:
             with entered():
-                if not self._lock.acquire(timeout=timeout):
-                    raise self._in_use(timeout)
                 try:
-                    self._user = threading.get_ident()
+                    if not self._lock.acquire(timeout=timeout):
+                        raise self._in_use(timeout)
                     yield
                 finally:
-                    self._user = None
-                    self._lock.release()
+                    try:
+                        self._lock.release()
+                    except RuntimeError:
+                        pass  # this thread is not the owner
         finally:
             self._close_if_requested()
 
@@ -56,20 +59,19 @@ class ExclusiveConnection(abc.ABC):
         broker waits for nothing. A connection that is still in use is closed after that.
         """
         self._close_requested = True
-        if not is_inside():
-            with entered():
-                if self._lock.acquire(timeout=_CLOSE_TIMEOUT):
-                    self._lock.release()
-        self._close_if_requested()
+        if is_inside():
+            self._close_if_requested()
+        else:
+            with contextlib.suppress(BrokerUnavailable), self._exclusively(_CLOSE_TIMEOUT):
+                pass
 
     def _close_if_requested(self) -> None:
-        with entered_or_inside():
-            while self._close_requested and self._lock.acquire(blocking=False):
-                try:
-                    self._close_requested = False
-                    self._disconnect()
-                finally:
-                    self._lock.release()
+        if not is_owned(self._lock):  # else this thread was interrupted inside a use, which ends with this call
+            carry_out(self._lock, lambda: self._close_requested, self._close_now)
+
+    def _close_now(self) -> None:
+        self._close_requested = False
+        self._disconnect()
 
     @abc.abstractmethod
     def _disconnect(self) -> None:

@@ -125,15 +125,15 @@ class MemoryBroker(Broker):
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
         """See :class:`Broker`."""
-        expressions = [compiled(pattern) for pattern in patterns]
+        patterns = tuple(patterns)
         with entered(), self._lock:
             self._remove_channels(time.monotonic())
             names = dict.fromkeys(channels)
-            if expressions:
-                names.update((name, None) for name in self._logs if any(each.fullmatch(name) for each in expressions))
+            if patterns:
+                names.update(dict.fromkeys(filter(compiled(*patterns).fullmatch, self._logs)))
             logs = [self._logs[name] for name in names if name in self._logs]
             # What was published to channels that were removed is not known.
-            base = self._base if expressions or len(logs) < len(names) else 0
+            base = self._base if patterns or len(logs) < len(names) else 0
             for log in logs:
                 self._expire(log, time.monotonic())
             if epoch != self.dispatcher.epoch or after > self._seq:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from ...errors import BrokerError
 from ...text import escape
 from ..dispatcher import Dispatcher
 
-__all__ = ["EXPIRY", "Presence", "best_effort"]
+__all__ = ["EXPIRY", "Presence"]
 
 logger = logging.getLogger("ssesync")
 
@@ -22,54 +21,41 @@ _ANNOUNCE, _SIGN_OF_LIFE = 0.2, 10.0
 
 
 class Presence:
-    """What one process announces. Used on the listener's thread."""
+    """What one process announces. Used on the listener's thread.
 
-    def __init__(self) -> None:
-        #: What other processes don't know yet: the number of subscribers by channel.
-        self.changed: dict[str, int] = {}
-        #: Whether they know anything.
+    :param dispatcher: the dispatcher of the process.
+    :param send: called with the number of subscribers by channel, and with whether a sign of life is due; announces
+        both. Returns whether other processes still know all that was announced before.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, send: Callable[[dict[str, int], bool], bool]) -> None:
+        self._dispatcher = dispatcher
+        self._send = send
+        #: Whether other processes know anything.
         self.known = False
+        self._changed: dict[str, int] = {}  # what they don't know yet: the number of subscribers by channel
         self._announced = 0.0
         self._alive = time.monotonic()
 
-    def due(self, dispatcher: Dispatcher) -> bool:
-        """Whether it is time to announce what has changed, or at least that the process is there.
+    def announce(self) -> None:
+        """Announce, if it is time to, what has changed, or at least that the process is there.
 
-        :param dispatcher: the dispatcher of this process.
-        :return: whether it is.
+        A broker's error is suppressed, as events must not wait for this.
         """
-        self.changed.update(dispatcher.take_changed())
+        self._changed.update(self._dispatcher.take_changed())
         now = time.monotonic()
-        if self.changed and now - self._announced >= _ANNOUNCE:
+        has_changed = bool(self._changed) and now - self._announced >= _ANNOUNCE
+        alive = now - self._alive >= _SIGN_OF_LIFE
+        if not has_changed and not (alive and self.known):
+            return
+        if has_changed:
             self._announced = now
-            return True
-        return self.known and self.sign_of_life_due()
-
-    def sign_of_life_due(self) -> bool:
-        """Whether it is time for a sign of life.
-
-        :return: whether it is.
-        """
-        return time.monotonic() - self._alive >= _SIGN_OF_LIFE
-
-    def announced(self, *, alive: bool) -> None:
-        """Note that other processes know now.
-
-        :param alive: the announcement was a sign of life, too.
-        """
-        self.changed = {}
+        try:
+            is_known = self._send(self._changed, alive)
+        except BrokerError as error:
+            logger.debug("can't announce this process's subscribers to others: %s", escape(error))
+            return
         self.known = True
         if alive:
-            self._alive = time.monotonic()
-
-
-@contextlib.contextmanager
-def best_effort() -> Iterator[None]:
-    """Suppress the broker's errors in an announcement, for which events must not wait.
-
-    :return: a context manager.
-    """
-    try:
-        yield
-    except BrokerError as error:
-        logger.debug("can't announce this process's subscribers to others: %s", escape(error))
+            self._alive = now
+        self._changed = {} if is_known else self._dispatcher.take_changed(every=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ssesync import Event, Subscription, open_broker
+from ssesync import CloseReason, Event, Subscription, open_broker
 from tests.redis_server import RedisServer
 
 from .conftest import got, numbered, published, texts
@@ -214,3 +214,20 @@ def test_a_channel_whose_events_are_evicted_and_that_the_log_does_not_know_takes
     log.publish("b", "a")
     with log.broker.subscribe("a", last_event_id=log.published[2][0]) as subscription:
         assert log.check(subscription, 2, ["a"]) == 0
+
+
+@pytest.mark.parametrize("gone", [["log:\x01control"], ["info:\x01control"], ["meta"]])
+def test_where_a_revocation_is_evicted_before_it_is_read_all_that_have_a_key_end(
+    log: Log, gone: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_broker(log.url) as other:
+        ada, anyone = other.subscribe("a", key="ada"), other.subscribe("a")
+        with other._following._lock:  # type: ignore[attr-defined]
+            log.broker.revoke("ada")
+            log.evict(*gone)
+            log.publish("a")
+        assert ada.take(30) is None
+        assert ada.reason is CloseReason.REVOKED
+        assert anyone.take(30)
+        assert not anyone.closed
+    assert "1 subscriptions that have a key were ended" in caplog.text

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssesync.channels import index as index_module
-from ssesync.channels.dispatcher import Dispatcher
+from ssesync.channels.dispatcher import Dispatcher, Registration
 from ssesync.channels.index import Index, matches
 from ssesync.channels.message import CONTROL, compiled
 
@@ -96,7 +96,8 @@ def test_publishing_to_a_channel_tries_no_pattern_of_others(monkeypatch: pytest.
     """The dispatcher's way there: nothing is remembered between two channels that are new to it."""
     dispatcher = Dispatcher()
     for number in range(1_000):
-        dispatcher.add(live(), ["news"], [f"user:{number}:*"])
+        member = live()
+        dispatcher.register(member, Registration(("news",), (f"user:{number}:*",), None, member))
     tried: list[str] = []
 
     def count(each: str, name: str) -> bool:

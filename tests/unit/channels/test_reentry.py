@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from ssesync import Broker, BrokerBusy, BrokerClosed, CloseReason, Event, open_broker
+from ssesync import Broker, BrokerBusy, BrokerClosed, BrokerUnavailable, CloseReason, Event, open_broker
 from ssesync.channels.brokers import delivery
+from ssesync.channels.brokers.connection import ExclusiveConnection
 from ssesync.channels.reentry import Wakeup, entered, is_inside
 from ssesync.channels.subscriber import State, Subscriber
-from ssesync.locks import VARIABLE
+from ssesync.locks import VARIABLE, is_owned
 
 from .conftest import Open, got, numbered, published, texts
 from .subscribers import ScriptedLog, live, message, offer, page, seqs_of
@@ -290,6 +291,75 @@ class Closing(Subscriber):
             assert is_inside()
             self.close(CloseReason.REVOKED)
         return getattr(self, name)
+
+
+class Connection(ExclusiveConnection):
+    """A connection to nothing."""
+
+    def _disconnect(self) -> None:
+        pass
+
+    def _in_use(self, timeout: float) -> BrokerUnavailable:
+        return BrokerUnavailable("it is in use")
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("step", ["taken", "used", "released"])
+def test_a_connection_whose_use_a_handler_ends_by_an_exception_is_free(step: str) -> None:
+    connection = Connection()
+    lock = connection._lock
+
+    class Lock:
+        """The lock, and a handler that runs directly after the step that takes or releases it."""
+
+        def acquire(self, *arguments: object, **options: float) -> bool:
+            taken = lock.acquire(**options)  # type: ignore[arg-type]
+            if step == "taken":
+                raise Interrupted
+            return taken
+
+        def release(self) -> None:
+            lock.release()
+            if step == "released":
+                raise Interrupted
+
+        def _is_owned(self) -> bool:
+            return is_owned(lock)
+
+    connection._lock = Lock()  # type: ignore[assignment]
+    with pytest.raises(Interrupted), connection._exclusively(5):
+        raise Interrupted
+    connection._lock = lock
+
+    users: list[int] = []
+
+    def use() -> None:
+        with connection._exclusively(0):
+            users.append(threading.get_ident())
+
+    in_a_thread(use)
+    use()
+    assert len(set(users)) == 2
+
+
+def test_a_thread_that_waits_for_a_connection_in_vain_does_not_release_it() -> None:
+    connection = Connection()
+    errors: list[BrokerUnavailable] = []
+
+    def wait() -> None:
+        try:
+            with connection._exclusively(0):
+                pass
+        except BrokerUnavailable as error:
+            errors.append(error)
+
+    with connection._exclusively(0):
+        in_a_thread(wait)
+        in_a_thread(wait)
+    assert len(errors) == 2
 
 
 # Delivery in memory.

@@ -97,6 +97,29 @@ def in_processes(what: str, url: str) -> subprocess.CompletedProcess[str]:
     return run
 
 
+@pytest.mark.parametrize("what", ["trimmed", "removed"])
+def test_where_a_revocation_is_lost_before_it_is_read_all_that_have_a_key_end(
+    path: Path, broker: Broker, what: str
+) -> None:
+    ada, anyone = broker.subscribe("a", key="ada"), broker.subscribe("a")
+    with broker._follow._lock, open_broker(f"sqlite:///{path}") as other:  # type: ignore[attr-defined]
+        other.revoke("ada")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            (channel,) = connection.execute("SELECT id FROM ssesync_channel WHERE name = '\x01control'").fetchone()
+            connection.execute("DELETE FROM ssesync_event WHERE channel = ?", (channel,))
+            if what == "trimmed":
+                connection.execute("UPDATE ssesync_channel SET trimmed = tail WHERE id = ?", (channel,))
+            else:
+                connection.execute("UPDATE ssesync_meta SET value = (SELECT tail FROM ssesync_channel WHERE id = ?) "
+                                   "WHERE name = 'base'", (channel,))  # fmt: skip
+                connection.execute("DELETE FROM ssesync_channel WHERE id = ?", (channel,))
+            connection.commit()
+        published(other, "a", "1")
+    assert ada.take(30) is None
+    assert ada.reason is CloseReason.REVOKED
+    assert texts(anyone, 1) == ["1" if what == "trimmed" else '{"reason":"trimmed"}']
+
+
 def test_a_full_disk_is_told_to_who_publishes_and_harms_nothing_else(path: Path, broker: Broker) -> None:
     with broker.subscribe("a") as subscription:
         published(broker, "a", "1")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ssesync import BrokerClosed, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason
-from ssesync.channels.dispatcher import Dispatcher
+from ssesync.channels.dispatcher import Dispatcher, Registration
 from ssesync.channels.log import Page
 from ssesync.channels.policy import Policy
 from ssesync.channels.subscriber import State, Subscriber
@@ -166,7 +166,7 @@ def test_a_sink_is_detached_by_a_thread_that_holds_the_dispatcher() -> None:
     # As a destructor would that the garbage collector runs in the middle of anything.
     dispatcher = Dispatcher()
     subscriber = live()
-    dispatcher.add(subscriber, ["a"])
+    dispatcher.register(subscriber, Registration(("a",), (), None, subscriber))
     with dispatcher._held():
         dispatcher.remove(subscriber)
         assert len(dispatcher) == 1

@@ -22,9 +22,9 @@ from ....validation import check_number
 from ...broker import Broker
 from ...log import Page, merged
 from ...message import CONTROL, Message, compiled
-from ...options import LIMITS, Limits, checked_options, split_limits
+from ...options import LIMITS, Limits, checked_options, take_limits
 from ..listener import Listener
-from ..presence import EXPIRY, Presence, best_effort
+from ..presence import EXPIRY, Presence
 from . import scripts
 from .link import Link
 
@@ -90,11 +90,12 @@ class RedisBroker(Broker):
         parts = urlsplit(url)
         theirs = _options_of_redis(parts.scheme)
         checked = checked_options(options, _OWN, theirs)
-        limits, rest = split_limits({name: value for name, value in checked.items() if name in _OWN})
+        ours = {name: value for name, value in checked.items() if name in _OWN}
+        limits = take_limits(ours)
         if client is not None:
             if client.get_connection_kwargs().get("decode_responses"):
                 raise SettingsError("the client that is given to a broker must not have decode_responses=True")
-            return cls(lambda: client, limits, own=False, **rest)
+            return cls(lambda: client, limits, own=False, **ours)
         in_url = {name: value for name, value in parse_qsl(parts.query, keep_blank_values=True) if name in theirs}
         plain = f"{url.partition('?')[0]}?{urlencode(in_url)}"
         more = {name: value for name, value in checked.items() if name in theirs and name not in in_url}
@@ -113,14 +114,14 @@ class RedisBroker(Broker):
             make_client()
         except (ValueError, TypeError) as error:
             raise SettingsError(f"the broker's URL can't be used: {error}") from error
-        return cls(make_client, limits, **rest)
+        return cls(make_client, limits, **ours)
 
     def _reset(self) -> None:
         super()._reset()
         self._link, self._following = (Link(self._make_client(), own=self._own) for _ in range(2))
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._listener = Listener(self._step, "the Redis broker")
-        self._presence = Presence()
+        self._presence = Presence(self.dispatcher, self._send_presence)
         self._policy_is_known = False
         self._again = False
         self._unfinished: tuple[int, int, list[str]] | None = None  # after, up to, channels
@@ -154,37 +155,20 @@ class RedisBroker(Broker):
         return self._page(self._link, epoch, after, None, list(channels), list(patterns), limit)
 
     def _page(
-        self,
-        link: Link,
-        epoch: str,
-        after: int,
-        upto: int | None,
-        channels: list[str],
-        patterns: list[str],
-        limit: int,
+        self, link: Link, epoch: str, after: int, upto: int | None, channels: list[str], patterns: list[str], limit: int
     ) -> Page:
         if patterns:
             # Channels that come later are beyond this, and known to the listener.
-            _, head, names = self._changed(link, after)
-            upto = head if upto is None else upto
-            expressions = [compiled(pattern) for pattern in patterns]
-            channels = list(
-                dict.fromkeys([*channels, *(n for n in names if any(each.fullmatch(n) for each in expressions))])
-            )
+            _, head, _, names = self._run(scripts.SINCE, secrets.token_hex(4), after, 0, link=link)
+            upto = int(head) if upto is None else upto
+            matching = filter(compiled(*patterns).fullmatch, map(bytes.decode, names))
+            channels = list(dict.fromkeys([*channels, *matching]))
         count = max(10, limit // max(1, len(channels))) + 1
         end = "+" if upto is None else f"{upto}-0"
         answered, head, lost, *found = self._run(
-            scripts.READ,
-            secrets.token_hex(4),
-            epoch,
-            after,
-            end,
-            count,
-            self._max_age,
-            int(bool(patterns)),
-            *channels,
+            scripts.READ, secrets.token_hex(4), epoch, after, end, count, self._max_age, int(bool(patterns)), *channels,
             link=link,
-        )
+        )  # fmt: skip
         current = answered.decode()
         if lost:
             return Page([], True, lost.decode(), current, int(head))
@@ -199,11 +183,6 @@ class RedisBroker(Broker):
             (message for message in in_order if known is None or message.seq <= known), limit, current, int(head)
         )
         return page if known is None else page._replace(complete=False)
-
-    def _changed(self, link: Link, after: int) -> tuple[str, int, list[str]]:
-        """Epoch, head, and the channels that have events after a position."""
-        epoch, head, names = self._run(scripts.CHANGED, secrets.token_hex(4), after, link=link)
-        return epoch.decode(), int(head), [name.decode() for name in names]
 
     def _claim(self, name: str, seconds: float) -> bool:
         with self._link.use() as client:
@@ -266,7 +245,7 @@ class RedisBroker(Broker):
             self._poll()
         while self._unfinished is not None and not listener.stopping:
             self._deliver(*self._unfinished)
-        self._announce_subscribers()
+        self._presence.announce()
 
     def _wait(self) -> None:
         """Wait, a second at most, until something was published, or the listener is to stop."""
@@ -294,8 +273,8 @@ class RedisBroker(Broker):
         elif head < before or (flat and int(flat[2]) < before):
             self._renew()
         elif changed:
-            # Further back than the index goes.
-            self._advance(before, head, changed)
+            # Further back than the index goes. Whether the brokers' own channel is no more is found out by reading it.
+            self._advance(before, head, {*changed, CONTROL.encode()})
             self._again = False
         elif flat:
             self._advance(before, int(flat[-3]), set(flat[1::3]))
@@ -309,6 +288,7 @@ class RedisBroker(Broker):
         self._again = False
         self._unfinished = None
         self.dispatcher.restarted(epoch, head)
+        self._requests_lost()
 
     def _advance(self, before: int, end: int, channels: Iterable[bytes]) -> None:
         wanted = self.dispatcher.advance([channel.decode() for channel in channels], end)
@@ -322,23 +302,26 @@ class RedisBroker(Broker):
         elif page.lost == "unknown":
             self._renew()
         elif page.lost:
-            self.dispatcher.missed(wanted)
-            # Subscribers read the log. The brokers' own messages come this way alone.
-            self._unfinished = (after, end, [CONTROL]) if CONTROL in wanted and len(wanted) > 1 else None
+            rest = None
+            if CONTROL in wanted:
+                # The brokers' own messages come this way alone, and before what was published after them.
+                control = self._page(self._following, page.epoch, after, end, [CONTROL], [], _BATCH)
+                self.dispatcher.deliver(control.messages)
+                if control.lost:
+                    self._requests_lost()
+                elif not control.complete:
+                    rest = (control.messages[-1].seq, end, [CONTROL])
+            self.dispatcher.missed(wanted)  # subscribers read the log
+            self._unfinished = rest
         else:
             self.dispatcher.deliver(page.messages)
             self._unfinished = None if page.complete else (page.messages[-1].seq, end, wanted)
 
-    def _announce_subscribers(self) -> None:
-        presence = self._presence
-        if presence.due(self.dispatcher):
-            with best_effort():
-                counts = [text for item in presence.changed.items() for text in item]
-                before, known = presence.known, self._run(scripts.ANNOUNCE, self._process, EXPIRY, *counts)
-                presence.announced(alive=True)
-                if before and not known:
-                    # It was silent for too long, and all that it had announced has expired.
-                    presence.changed = self.dispatcher.take_changed(every=True)
+    def _send_presence(self, counts: dict[str, int], alive: bool) -> bool:
+        flat = [text for item in counts.items() for text in item]
+        known = self._run(scripts.ANNOUNCE, self._process, EXPIRY, *flat)
+        # Else it was silent for too long, and all that it had announced has expired.
+        return bool(known) or not self._presence.known
 
     def _count_elsewhere(self, channel: str) -> int:
         return int(self._run(scripts.COUNT, self._process, channel))

@@ -27,7 +27,7 @@ An event's seq is the time in microseconds, or one more than the last: so a serv
 crash does not use their numbers again. A stream's ids are ``<seq>-0``. Lua's numbers hold it exactly (2**53).
 """
 
-__all__ = ["ANNOUNCE", "CHANGED", "COUNT", "PUBLISH", "READ", "RENEW", "SINCE"]
+__all__ = ["ANNOUNCE", "COUNT", "PUBLISH", "READ", "RENEW", "SINCE"]
 
 _COMMON = """
 local p = ARGV[1]
@@ -123,13 +123,14 @@ return {epoch, num(seq)}
 )
 
 #: ARGV: prefix, epoch if there is none, seq, entries. Returns epoch, head, the entries of the index after that seq as
-#: seq, channel, seq of the event before, ...; and, where the index goes less far back, the channels with later events.
+#: seq, channel, seq of the event before, ...; and, without entries or where the index goes less far back, the channels
+#: with later events.
 SINCE = (
     _COMMON
     + """
 local epoch, head = current(ARGV[2])
 local after, entries, channels = tonumber(ARGV[3]), {}, {}
-if after >= 0 then
+if after >= 0 and ARGV[4] ~= '0' then
   for _, entry in ipairs(redis.call('XRANGE', index, '(' .. num(after) .. '-0', '+', 'COUNT', ARGV[4])) do
     local fields = {}
     for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -137,20 +138,11 @@ if after >= 0 then
     entries[#entries + 1] = fields.c
     entries[#entries + 1] = fields.p
   end
-  if head > after and (#entries == 0 or tonumber(entries[3]) > after) then
-    channels = redis.call('ZRANGEBYSCORE', tails, '(' .. num(after), '+inf')
-  end
+end
+if after >= 0 and head > after and (#entries == 0 or tonumber(entries[3]) > after) then
+  channels = redis.call('ZRANGEBYSCORE', tails, '(' .. num(after), '+inf')
 end
 return {epoch, num(head), entries, channels}
-"""
-)
-
-#: ARGV: prefix, epoch if there is none, seq. Returns epoch, head, the channels with later events.
-CHANGED = (
-    _COMMON
-    + """
-local epoch, head = current(ARGV[2])
-return {epoch, num(head), redis.call('ZRANGEBYSCORE', tails, '(' .. num(tonumber(ARGV[3])), '+inf')}
 """
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import secrets
 import threading
@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ....errors import SettingsError
+from ....errors import BrokerError, SettingsError
 from ....validation import check_number
 from ...broker import Broker
 from ...log import Page
-from ...message import Message
-from ...options import LIMITS, Limits, checked_options, shown_url, split_limits
+from ...message import CONTROL, Message
+from ...options import LIMITS, Limits, checked_options, shown_url, take_limits
 from ..listener import Listener
-from ..presence import EXPIRY, Presence, best_effort
+from ..presence import EXPIRY, Presence
 from . import log
 from .file import Handle
 
 __all__ = ["SQLiteBroker"]
-
-logger = logging.getLogger("ssesync")
 
 # Rows that the listener takes at a time.
 _BATCH = 500
@@ -75,20 +73,22 @@ class SQLiteBroker(Broker):
                 f"sqlite:// takes the path of a file, sqlite:///relative or sqlite:////absolute, got {shown_url(url)}"
             )
         known: dict[str, Callable[[str], Any]] = {**LIMITS, "poll": float, "busy_timeout": float}
-        limits, rest = split_limits(checked_options(options, known))
-        return cls(path, limits, **rest)
+        checked = checked_options(options, known)
+        limits = take_limits(checked)
+        return cls(path, limits, **checked)
 
     def _reset(self) -> None:
         super()._reset()
         was_there = threading.Event()
-        self._write, self._read, self._follow = (Handle(self._path, self._busy_timeout, was_there) for _ in range(3))
+        self._handles = tuple(Handle(self._path, self._busy_timeout, was_there) for _ in range(3))
+        self._write, self._read, self._follow = self._handles
         self._listener = Listener(self._step, f"the broker of {self._path}")
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._version: object = None
-        self._presence = Presence()
+        self._presence = Presence(self.dispatcher, self._send_presence)
 
     def _before_fork(self) -> list[Callable[[], str]]:
-        return [handle.before_fork() for handle in (self._write, self._read, self._follow)]
+        return [handle.before_fork() for handle in self._handles]
 
     def _append(self, channel: str, body: bytes) -> str:
         with self._write.transaction(write=True) as connection:
@@ -127,9 +127,9 @@ class SQLiteBroker(Broker):
 
     def _release(self) -> None:
         if self._presence.known:
-            with best_effort(), self._write.transaction(write=True) as connection:
+            with contextlib.suppress(BrokerError), self._write.transaction(write=True) as connection:
                 connection.execute("DELETE FROM ssesync_presence WHERE process = ?", (self._process,))
-        for handle in (self._write, self._read, self._follow):
+        for handle in self._handles:
             handle.close()
 
     # On the listener's thread.
@@ -143,7 +143,7 @@ class SQLiteBroker(Broker):
             while self._deliver():
                 pass
             self._version = version
-        self._announce_subscribers()
+        self._presence.announce()
 
     def _deliver(self) -> bool:
         """Deliver what was appended. Whether there may be more."""
@@ -157,30 +157,28 @@ class SQLiteBroker(Broker):
                 lost = log.trimmed_after(connection, dispatcher.position)
         if epoch != dispatcher.epoch:
             dispatcher.restarted(epoch, head)
+            self._requests_lost()
             return False
         wanted = set(dispatcher.advance({channel for _, channel, _ in rows}, end))
         if lost is None or lost:
             dispatcher.missed(lost)
+        if lost is None or CONTROL in lost:
+            self._requests_lost()
         dispatcher.deliver(Message.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
         return len(rows) == _BATCH
 
-    def _announce_subscribers(self) -> None:
-        presence = self._presence
-        if not presence.due(self.dispatcher):
-            return
-        alive = presence.sign_of_life_due()
-        known = None
-        with best_effort(), self._write.transaction(write=True) as connection:
+    def _send_presence(self, counts: dict[str, int], alive: bool) -> bool:
+        with self._write.transaction(write=True) as connection:
             now = time.time()
-            rows = [(channel, self._process, count, now) for channel, count in presence.changed.items()]
+            rows = [(channel, self._process, count, now) for channel, count in counts.items()]
             connection.executemany("INSERT OR REPLACE INTO ssesync_presence VALUES (?, ?, ?, ?)", rows)
             connection.execute("DELETE FROM ssesync_presence WHERE subscribers = 0 OR seen < ?", (now - EXPIRY,))
+            if not alive:
+                return True
             update = "UPDATE ssesync_presence SET seen = ? WHERE process = ?"
-            known = connection.execute(update, (now, self._process)).rowcount if alive else None
-            presence.announced(alive=alive)
-        if known is not None and known < self.dispatcher.channel_count():
-            # It was silent for too long, or the clock was set, and other processes have counted it as ended.
-            presence.changed = self.dispatcher.take_changed(every=True)
+            known = connection.execute(update, (now, self._process)).rowcount
+        # Fewer: it was silent for too long, or the clock was set, and other processes have counted it as ended.
+        return known >= self.dispatcher.channel_count()
 
     def _count_elsewhere(self, channel: str) -> int:
         with self._read.transaction() as connection:

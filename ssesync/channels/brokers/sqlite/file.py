@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
+from ....locks import is_owned
 from ..connection import ExclusiveConnection
 
 __all__ = ["SCHEMA", "Handle"]
@@ -111,7 +112,7 @@ class Handle(ExclusiveConnection):
         :return: to be called after the fork; it returns an error to be logged, or ``""``.
         """
         # A signal handler that forks may have interrupted the thread that holds the lock, which can't be waited for.
-        if not self._lock.acquire(timeout=0 if self._user == threading.get_ident() else 5):
+        if is_owned(self._lock) or not self._lock.acquire(timeout=5):
             return lambda: f"{self._path} is open while the process forks: both processes may corrupt it"
         self._disconnect()
 

@@ -127,16 +127,14 @@ def page_of(
             gone = True
         else:
             found[channel] = row
-    expressions = [compiled(pattern) for pattern in patterns]
-    if expressions:
-        for name, id, trimmed in connection.execute(
-            "SELECT name, id, trimmed FROM ssesync_channel WHERE tail > ?", (after,)
-        ):
-            if any(each.fullmatch(name) for each in expressions):
-                found[name] = (id, trimmed)
+    patterns = tuple(patterns)
+    if patterns:
+        fits = compiled(*patterns).fullmatch
+        query = "SELECT name, id, trimmed FROM ssesync_channel WHERE tail > ?"
+        found.update((name, (id, trimmed)) for name, id, trimmed in connection.execute(query, (after,)) if fits(name))
     if any(trimmed > after for _, trimmed in found.values()):
         return Page([], True, "trimmed", current, head)
-    if (gone or expressions) and _meta(connection, "base") > after:
+    if (gone or patterns) and _meta(connection, "base") > after:
         return Page([], True, "trimmed", current, head)
     messages = []
     for name, (id, _) in found.items():

@@ -1,6 +1,6 @@
-"""What the demos of the examples share: the example under gunicorn, followed in the terminal until Ctrl-C.
+"""The common part of the demos: the example under gunicorn, followed in the terminal until Ctrl-C.
 
-Environment: PORT (a free one without it) and EVENTS, the number of events after which a demo ends by itself.
+Environment: PORT (by default a free one) and EVENTS, the number of events after which a demo ends by itself.
 """
 
 import os
@@ -15,13 +15,13 @@ import requests
 
 from ssesync import SSEError
 
-# A closed terminal and a plain kill end all of it as Ctrl-C does.
+# A closed terminal and a plain kill stop the demo as Ctrl-C does.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(folder, follow):
-    """Serve the example in a folder and call ``follow`` with its address, the number of events to end after (0: never)
-    and the server's process; it returns how many there were. The result is an exit status."""
+    """Serve the example in a folder and call ``follow`` with its address, the number of events to end after (0: no
+    limit) and the server's process. ``follow`` returns the number of events. The result is an exit status."""
     port, events = number("PORT"), number("EVENTS")
     try:
         listener = socket.create_server(("127.0.0.1", port))
@@ -47,13 +47,13 @@ def run(folder, follow):
 
 @contextmanager
 def gunicorn(folder, listener):
-    """The example's server on a socket that listens already: who connects before it is up waits, and no more."""
+    """The example's server, on a socket that listens already, so that early connections wait and are not refused."""
     command = [sys.executable, "-m", "gunicorn", "--config", folder / "gunicorn.conf.py", "--chdir", folder]
     command += ["--worker-class", "gthread", "--log-level", "warning", "--bind", f"fd://{listener.fileno()}"]
     server = subprocess.Popen(
         [*command, "app:create_app()"],
         pass_fds=[listener.fileno()],
-        # Ctrl-C is for us alone: we end the server.
+        # Ctrl-C is for this process, which then stops the server.
         start_new_session=True,
         stderr=subprocess.PIPE,
     )
@@ -77,11 +77,11 @@ def gunicorn(folder, listener):
 
 
 def pass_on(stderr, ending):
-    """Show what gunicorn complains of, until it is ended: that it then cuts off streams is no news."""
+    """Show gunicorn's errors until it is stopped. After that it logs the streams that it closes, which is expected."""
     with stderr:
-        for said in stderr:
+        for line in stderr:
             if not ending.is_set():
-                sys.stderr.buffer.write(said)
+                sys.stderr.buffer.write(line)
                 sys.stderr.flush()
 
 

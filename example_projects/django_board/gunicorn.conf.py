@@ -1,13 +1,13 @@
 """How gunicorn serves this example; it reads this file by itself when started in this folder."""
 
-# Streams end well when a worker does: these are hooks, which gunicorn finds by their names.
+# Hooks that end streams cleanly when a worker stops; gunicorn finds them by their names.
 from ssesync.gunicorn import *  # noqa: F403
 
-# Two processes: what is pinned in one is seen in the other.
+# Two processes: a notice that is pinned through one reaches the pages of the other.
 workers = 2
 worker_class = "gthread"
-# For ordinary requests, which are over in a moment. The streams, of channels all of them, take none.
+# For ordinary requests only: the streams are subscriptions to channels, which take no thread.
 threads = 8
 graceful_timeout = 5
-# Newer releases open a control socket in the user's home directory, which an example should leave alone.
+# Newer releases open a control socket in the user's home directory, which an example should not write to.
 control_socket_disable = True

@@ -5,11 +5,11 @@ import secrets
 from pathlib import Path
 from urllib.parse import quote
 
-# Where the board keeps its files: the database, the log of events, the key that sessions are signed with.
+# The folder of the board's files: the database, the log of events, the key of the sessions' signatures.
 FOLDER = Path(os.environ.get("BOARD_FOLDER", Path(__file__).resolve().parent / "data")).absolute()
 FOLDER.mkdir(parents=True, exist_ok=True)
 
-# Made by whichever command is run first, `migrate` that is. All processes need the same one.
+# Made by the first command that is run, `migrate`. All processes need the same key.
 key_file = FOLDER / "secret_key"
 if not key_file.exists():
     key_file.touch(mode=0o600)
@@ -36,7 +36,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    # Compresses the pages and leaves event streams alone.
+    # Compresses the pages but not event streams.
     "django.middleware.gzip.GZipMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -61,7 +61,7 @@ DATABASES = {
     }
 }
 
-# Every process that has this file open, a worker, a command or a cron job, publishes to the same pages.
+# Every process that opens this file, a worker, a command or a cron job, publishes to the same pages.
 SSESYNC_BROKER = f"sqlite:///{quote(str(FOLDER / 'events.sqlite3'))}"
-# A page whose connection breaks is back after a second. Other sites' pages can't open streams in a visitor's name.
+# A page reconnects a second after its connection broke. Pages of other sites can't open streams.
 SSESYNC = {"RETRY": 1000, "SAME_ORIGIN_ONLY": True}

@@ -6,14 +6,14 @@ import psutil
 
 
 class Top:
-    """Looks at all processes; a rate is since the look before. One for each stream, so that none disturbs another."""
+    """Samples all processes; a rate is since the previous sample. One for each stream, as a sample resets the rates."""
 
     def __init__(self):
         self._processes = {}
         self._cpu = psutil.cpu_times()
         self.busiest(0)
 
-    def look(self, limit):
+    def sample(self, limit):
         """Load average, CPU and memory of the machine, and its ``limit`` busiest processes."""
         memory = psutil.virtual_memory()
         rows = self.busiest(limit)
@@ -40,8 +40,8 @@ class Top:
         return {name: round(max(0.0, 100 * seconds / total), 1) for name, seconds in share.items()}
 
     def busiest(self, limit):
-        """What burns the most CPU, and of those that burn none what holds the most memory."""
-        # A process object knows what it was like when last looked at. pid and start together say that it is the same.
+        """The processes with the highest CPU load, and among idle ones those with the most memory."""
+        # A process object keeps the values of its previous sample. Objects are equal if pid and start time are.
         before = self._processes
         self._processes = {process: before.get(process, process) for process in psutil.process_iter()}
         rows = [row for process in self._processes.values() if (row := _row(process))]
@@ -60,4 +60,4 @@ def _row(process):
                 "self": process.pid == os.getpid(),
             }
     except psutil.Error:
-        return None  # ended meanwhile, or not ours to see
+        return None  # ended meanwhile, or not accessible

@@ -15,7 +15,7 @@ INSTALLED_APPS = ["ssesync_django"]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    # Compresses the page and leaves event streams alone.
+    # Compresses the page but not event streams.
     "django.middleware.gzip.GZipMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -28,9 +28,9 @@ TEMPLATES = [
     }
 ]
 
-# A page whose connection breaks is back after a second.
+# A page reconnects a second after its connection broke.
 SSESYNC = {"RETRY": 1000}
 
-# Of this example: seconds between two looks at the machine, and between two steps of the job.
+# Of this example: seconds between two samples of the machine, and between two steps of the job.
 LIVE_INTERVAL = float(os.environ.get("LIVE_INTERVAL", 1))
 LIVE_PAUSE = float(os.environ.get("LIVE_PAUSE", 0.05))

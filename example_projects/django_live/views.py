@@ -29,17 +29,17 @@ class Top(View):
         yield Event("ready", type="hello")
         while True:
             time.sleep(settings.LIVE_INTERVAL)
-            yield monitor.look(int(limit))
+            yield monitor.sample(int(limit))
 
 
 def is_finished(last_event_id):
-    """Whether this client saw the job's last event: it is answered 204 then and stays away."""
+    """Whether this client has the job's last event. It is then answered with 204, and does not reconnect."""
     return work.steps_done(last_event_id) == work.STEPS
 
 
 @event_writer(finished=is_finished)
 def job(request, w):
-    """An imperative view. IDs are percent done, so a client that comes back goes on where it was cut off."""
+    """An imperative view. IDs are the percentage, so a client that reconnects resumes the job there."""
     for percent, result in work.run(done=work.steps_done(w.last_event_id)):
         if w.cancelled.wait(settings.LIVE_PAUSE):
             return

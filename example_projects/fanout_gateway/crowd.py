@@ -1,7 +1,7 @@
 """Many readers of one stream, all in one thread: python crowd.py http://127.0.0.1:8000/events 1000
 
-It says once a second how long after the first of them the last one had the newest event. A process may have so many
-connections as `ulimit -n` says.
+Once a second it prints the time between the first and the last reader's receipt of the newest event. `ulimit -n` limits
+the connections of a process.
 """
 
 import re
@@ -36,7 +36,7 @@ class Crowd:
             self._selector.register(connection, selectors.EVENT_READ)
 
     def read(self):
-        """Gives, for each event that all of them have, the seconds between the first and the last."""
+        """Yields, for each event that all readers have received, the seconds between the first receipt and the last."""
         while self._rest:
             for key, _ in self._selector.select():
                 received = key.fileobj.recv(65536)
@@ -45,7 +45,7 @@ class Crowd:
                     self._selector.unregister(key.fileobj)
                     del self._rest[key.fileobj]
                     continue
-                # The last line may not be whole yet.
+                # The last line may be incomplete.
                 whole, end, self._rest[key.fileobj] = (self._rest[key.fileobj] + received).rpartition(b"\n")
                 for number in ID.findall(whole + end):
                     self._first.setdefault(number, now)
@@ -60,10 +60,10 @@ def main():
     crowd = Crowd(url, size)
     crowd.connect()
     print(f"  {size:,} readers are connected.", flush=True)
-    told = 0.0
+    printed = 0.0
     for seconds in crowd.read():
-        if time.monotonic() - told >= 1:
-            told = time.monotonic()
+        if time.monotonic() - printed >= 1:
+            printed = time.monotonic()
             print(f"  All {size:,} had it within {seconds * 1000:.0f} ms.", flush=True)
     return "The server has ended the streams."
 

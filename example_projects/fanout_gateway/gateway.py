@@ -1,7 +1,7 @@
-"""The gateway: one connection to the upstream, and any number of browsers that get what comes by it.
+"""The gateway: one connection to the upstream, whose events go to any number of browsers.
 
-Environment: UPSTREAM, the address of the upstream's stream, and BROKER (memory://), where several processes or machines
-are to share one connection: sqlite:////srv/prices.db, redis://host.
+Environment: UPSTREAM, the URL of the upstream's stream, and BROKER (memory://), for several processes or machines that
+share one connection: sqlite:////srv/prices.db, redis://host.
 """
 
 import os
@@ -18,13 +18,13 @@ CHANNEL = "prices"
 def create_app():
     app = Flask(__name__)
     app.config["SSESYNC_BROKER"] = os.environ.get("BROKER", "memory://")
-    app.config["SSESYNC"] = {"retry": 1000}  # a page whose connection breaks is back after a second
+    app.config["SSESYNC"] = {"retry": 1000}  # a page reconnects a second after its connection broke
     sse = SSE(app)
     broker = sse.broker
     upstream = os.environ["UPSTREAM"]
 
     def with_figures(event):
-        """What the upstream says, and what the page shows of the gateway itself."""
+        """The upstream's event, with figures of the gateway for the page."""
         gateway = {"readers": broker.subscriber_count(CHANNEL), "threads": threading.active_count()}
         return Event.from_json({**event.json(), "gateway": gateway}, type=event.type)
 
@@ -36,8 +36,8 @@ def create_app():
 
     @app.get("/events")
     def events():
-        feed.start()  # when the first reader comes; whoever comes later finds it running
-        # A price that nobody could take in time is worth nothing: the newest stays.
+        feed.start()  # with the first reader; it does nothing if the feed is running already
+        # A slow reader needs only the newest prices.
         return sse.subscribe(CHANNEL, overflow="drop_oldest", max_pending_events=32)
 
     @app.get("/figures")

@@ -1,7 +1,7 @@
-"""Starts the upstream, the gateway and a crowd of readers, prints the address, and ends all of them on Ctrl-C.
+"""Starts the upstream, the gateway and many readers, prints the address, and stops all of them on Ctrl-C.
 
-Environment: PORT, the page's (a free one without it), CROWD, how many readers there are besides you (300), and
-PRICES_PACE, events a second (4).
+Environment: PORT, the page's (by default a free one), CROWD, the number of readers (300), and PRICES_PACE, events a
+second (4).
 """
 
 import os
@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# A closed terminal and a plain kill end all of it as Ctrl-C does.
+# A closed terminal and a plain kill stop the demo as Ctrl-C does.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def gunicorn(application, port=0, *options, **variables):
-    """An application under gunicorn, on a socket that listens already: who connects before it is up waits."""
+    """An application under gunicorn, on a socket that listens already, so that early connections wait."""
     with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
         command = [sys.executable, "-m", "gunicorn", "--config", HERE / "gunicorn.conf.py", "--chdir", HERE, *options]
         command += ["--log-level", "warning", "--bind", f"fd://{listener.fileno()}", f"{application}:create_app()"]
@@ -27,7 +27,7 @@ def gunicorn(application, port=0, *options, **variables):
 
 
 def start(command, **options):
-    # Ctrl-C is for us alone: we end what we have started.
+    # Ctrl-C is for this process, which then stops the others.
     return subprocess.Popen(command, start_new_session=True, **options)
 
 
@@ -50,7 +50,7 @@ def main():
         signal.signal(each, signal.default_int_handler)
     processes = []
     try:
-        # The upstream has a thread for each of its streams, and will need one.
+        # The upstream needs a thread for each of its streams, of which there will be one.
         upstream, address = gunicorn("upstream", 0, "--threads", "8")
         processes.append(upstream)
         try:

@@ -1,4 +1,4 @@
-"""The upstream: one stream of prices, made up as it goes, that counts who is connected to it.
+"""The upstream: a stream of random prices, which counts its connections.
 
 Environment: PRICES_PACE, events a second (4).
 """
@@ -17,7 +17,7 @@ SYMBOLS = {"ALDER": 84.2, "BIRCH": 31.7, "CEDAR": 152.4, "MAPLE": 12.9, "ROWAN":
 
 
 class Connections:
-    """How many there are at this moment, and how many there were in all."""
+    """The number of current connections, and of all since the start."""
 
     def __init__(self):
         self._lock = threading.Lock()

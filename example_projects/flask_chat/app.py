@@ -1,4 +1,4 @@
-"""A chat: rooms, names, history, and who is there."""
+"""A chat with rooms, names, history and presence."""
 
 import re
 import secrets
@@ -20,11 +20,11 @@ LONGEST_NAME, LONGEST_TITLE, LONGEST_TEXT, MOST_ROOMS = 30, 30, 2000, 50
 def create_app(**config):
     app = Flask(__name__)
     app.config.from_mapping(
-        FOLDER=app.instance_path,  # where the chat keeps its files
-        HISTORY=60,  # messages that who comes to a room is shown
+        FOLDER=app.instance_path,  # the folder of the chat's files
+        HISTORY=60,  # messages that a page shows when a room is opened
         MAX_CONTENT_LENGTH=64 * 1024,
         SESSION_COOKIE_NAME="flask_chat",
-        # No other site's page can speak in a visitor's name.
+        # Pages of other sites can't send messages with a visitor's session.
         SESSION_COOKIE_SAMESITE="Lax",
         PERMANENT_SESSION_LIFETIME=30 * 86400,
         SSESYNC={"retry": 1000, "same_origin_only": True},
@@ -35,7 +35,7 @@ def create_app(**config):
     folder.mkdir(parents=True, exist_ok=True)
     app.extensions["chat"] = store = Store(folder / "chat.db")
     app.secret_key = store.secret()
-    # Any process that opens the same file publishes to the same pages: say.py is one.
+    # Every process that opens the same file publishes to the same pages, for example say.py.
     app.config.setdefault("SSESYNC_BROKER", f"sqlite:///{quote(str(folder / 'events.db'))}")
     sse.init_app(app)
     app.add_url_rule("/", view_func=page)
@@ -43,8 +43,8 @@ def create_app(**config):
     app.add_url_rule("/api/me", view_func=sign_in, methods=["POST"])
     app.add_url_rule("/api/me", view_func=sign_out, methods=["DELETE"])
     app.add_url_rule("/api/rooms", view_func=make_room, methods=["POST"])
-    app.add_url_rule("/api/rooms/<room>", view_func=look)
-    app.add_url_rule("/api/rooms/<room>/messages", view_func=say, methods=["POST"])
+    app.add_url_rule("/api/rooms/<room>", view_func=room_state)
+    app.add_url_rule("/api/rooms/<room>/messages", view_func=add_message, methods=["POST"])
     app.add_url_rule("/api/rooms/<room>/events", view_func=events)
     app.register_error_handler(HTTPException, explain)
     return app
@@ -59,7 +59,7 @@ def page(room="lobby"):
         return redirect("/")
     g.nonce = secrets.token_urlsafe(16)
     answer = current_app.make_response(render_template("chat.html", room=room, longest=LONGEST_TEXT))
-    # Nothing that anyone says is ever read as HTML; if it were, it still could not do anything.
+    # Messages are never inserted as HTML. If one were, this policy would still prevent scripts.
     answer.headers["Content-Security-Policy"] = (
         f"default-src 'none'; script-src 'nonce-{g.nonce}'; style-src 'nonce-{g.nonce}'; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -68,7 +68,7 @@ def page(room="lobby"):
 
 
 def sign_in():
-    """Everybody gets the name they ask for. What tells people apart is a number that they don't choose."""
+    """A person may take any name, also one in use. Persons are distinguished by a random number."""
     name = field("name", LONGEST_NAME)
     session.permanent = True
     session.setdefault("person", secrets.token_hex(8))
@@ -77,20 +77,20 @@ def sign_in():
 
 
 def sign_out():
-    """Ends what the person has open, on every device and in every worker."""
+    """Ends the person's streams, on every device and in every worker."""
     person = me()["person"]
     session.clear()
     sse.revoke(person)
     return {}
 
 
-def look(room):
-    """What a page needs to show a room: what was said, and where in the stream of events it goes on."""
+def room_state(room):
+    """The state of a room for a page: its messages, and the position from which the page follows the events."""
     person = me()
     if not store().has_room(room):
         abort(404, "There is no such room.")
-    # First the place and then the messages. What is said in between is in both, and the page knows it by its id;
-    # the other way round it would be in neither.
+    # First the position and then the messages. A message that is added in between is in both, and the page recognises
+    # it by its id; in the other order it would be in neither.
     last_event_id = sse.broker.position()
     return {
         "me": person,
@@ -102,17 +102,17 @@ def look(room):
 
 
 def events(room):
-    """All that happens in a room, and which other rooms are talked in."""
+    """The events of a room, and the activity of other rooms."""
     person, stream = session.get("person", ""), secrets.token_hex(8)
-    keep, tell = store(), teller(room)
+    keep, announce = store(), announcer(room)
 
     def arrive(subscription):
         keep.arrive(stream, room, person, session["name"])
-        tell()
+        announce()
 
     def leave(reason, stats):
         keep.leave(stream)
-        tell()
+        announce()
 
     return sse.subscribe(
         f"room:{room}", "rooms", authorize=may_read, on_connect=arrive, on_close=leave, key=person
@@ -120,27 +120,28 @@ def events(room):
 
 
 def may_read(request, channel):
-    """The room comes from the address, so it is whatever a client likes."""
+    """Check the room, as it comes from the URL and a client may send any text."""
     return "person" in session and (channel == "rooms" or store().has_room(channel.removeprefix("room:")))
 
 
-def teller(room):
-    """A function that tells a room who is in it. It is called after the request too, when there is no context."""
+def announcer(room):
+    """Make a function that publishes the list of people in a room. It is also called after the request, without a
+    context."""
     keep, app = store(), current_app._get_current_object()
 
-    def tell():
+    def announce():
         with app.app_context():
             sse.publish(f"room:{room}", keep.people(room), type="people")
 
-    return tell
+    return announce
 
 
-def say(room):
+def add_message(room):
     person = me()
     if not store().has_room(room):
         abort(404, "There is no such room.")
     text = field("text", LONGEST_TEXT)
-    # The page makes the id, so that it can send again what may or may not have arrived.
+    # The page makes the id, so that it can send a message again if it got no answer.
     given = field("id", 64)
     message = post(store(), sse, room, person["person"], person["name"], text, given)
     if message is None:
@@ -149,7 +150,7 @@ def say(room):
 
 
 def post(store, broker, room, person, name, text, id):
-    """Keep a message, then tell of it. In this order: who hears of a message can look it up."""
+    """Store a message, then publish it. In this order, so that a client that gets the event can read the message."""
     message = store.add_message(room, person, name, text, id)
     if message is not None:
         broker.publish(f"room:{room}", message, type="say")
@@ -163,7 +164,7 @@ def make_room():
     plain = unicodedata.normalize("NFKD", title.lower()).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or secrets.token_hex(3)
     if len(store().rooms()) >= MOST_ROOMS:
-        abort(409, "There are rooms enough.")
+        abort(409, "There are too many rooms.")
     if store().add_room(slug, title):
         sse.publish("rooms", {"slug": slug, "title": title}, type="room")
     return {"slug": slug}, 201
@@ -171,16 +172,16 @@ def make_room():
 
 def me():
     if "person" not in session:
-        abort(401, "Say who you are first.")
+        abort(401, "Sign in first.")
     return {"person": session["person"], "name": session["name"]}
 
 
 def field(name, longest):
-    """A text of the request, with something in it that can be seen."""
-    told = request.get_json()
-    text = told.get(name) if isinstance(told, dict) else None
+    """A text of the request, with at least one visible character."""
+    body = request.get_json()
+    text = body.get(name) if isinstance(body, dict) else None
     text = text if isinstance(text, str) else ""
-    # Neither control characters nor halves of characters.
+    # Without control characters and lone surrogates.
     text = "".join(c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
     if len(text) > longest or not any(c.isprintable() for c in text):
         abort(400, f"“{name}” takes 1 to {longest} characters.")

@@ -1,7 +1,7 @@
 """Starts the chat under gunicorn and follows its lobby in the terminal, until Ctrl-C.
 
-Environment: PORT (a free one without it), EVENTS, the number of events after which it ends by itself, and CHAT_FOLDER,
-where the chat keeps its files (without it they are thrown away in the end).
+Environment: PORT (by default a free one), EVENTS, the number of events after which it ends by itself, and CHAT_FOLDER,
+the folder of the chat's files (by default a temporary one).
 """
 
 import itertools
@@ -22,22 +22,22 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from terminal import faint, paint, run  # noqa: E402
 
-# Seconds between two things that the guide says.
+# Seconds between two messages of the guide.
 PACE = float(os.environ.get("CHAT_PACE", 4))
 TOUR = [
-    "Welcome! I am a thread in the terminal that started all this. I write to the SQLite file, and ask no server.",
-    "Open this page in a private window too: there you are somebody else, perhaps in the other worker, and can talk.",
-    "Kill a worker: kill -9 {worker}. The pages come back with the last event's id and get what they missed.",
+    "Hello! I am a thread of the demo in the terminal. I write to the SQLite file, and make no request to the server.",
+    "Open this page in a private window too: there you are another person, perhaps in the other worker.",
+    "Kill a worker: kill -9 {worker}. The pages reconnect with the last event's id and get the events they missed.",
     "From another terminal, in example_projects/flask_chat: CHAT_FOLDER={folder} python say.py lobby 'Hello!'",
-    "That was all from me. The floor is yours.",
+    "This was the last message of the tour.",
 ]
 
 
 def follow(url, events, server):
-    """Print what happens in the lobby, and have the guide speak; returns how many events there were in the end."""
+    """Print the events of the lobby while the guide writes messages. Returns the number of events."""
     count = 0
     with requests.Session() as session:
-        session.trust_env = False  # a proxy has no business with 127.0.0.1
+        session.trust_env = False  # no proxy for 127.0.0.1
         session.post(f"{url}api/me", json={"name": "terminal"}, timeout=30).raise_for_status()
         room = session.get(f"{url}api/rooms/lobby", timeout=30).json()
         source = EventSource(
@@ -45,7 +45,7 @@ def follow(url, events, server):
             session=session,
             last_event_id=room["lastEventId"],
             backoff=Backoff(max_delay=2, max_elapsed=20),
-            on_retry=lambda error, delay, attempt: print(faint(f"  lost    coming back in {delay:.1f} s"), flush=True),
+            on_retry=lambda error, delay, attempt: print(faint(f"  lost    reconnecting in {delay:.1f} s"), flush=True),
         )
         ended = threading.Event()
         speaker = threading.Thread(target=guide, args=(server, events, ended), daemon=True)
@@ -53,14 +53,14 @@ def follow(url, events, server):
             for event in source:
                 if text := line(event):
                     if not count:
-                        speaker.start()  # now that the first is told who is here
+                        speaker.start()  # after the first list of people
                     count += 1
                     print(text, flush=True)
                 if count and count == events:
                     break
         finally:
             source.close()
-            # Before the server is ended, and the files are gone.
+            # Before the server is stopped and the files are deleted.
             ended.set()
             if speaker.is_alive():
                 speaker.join(10)
@@ -68,37 +68,37 @@ def follow(url, events, server):
 
 
 def line(event):
-    """An event in words; ``None`` for those that only a page has a use for."""
+    """An event as a line of text; ``None`` for events that only a page uses."""
     if event.type == "say":
-        said = event.json()
-        clock = time.strftime("%H:%M", time.localtime(said["time"]))
-        colour = 31 + sum(map(ord, said["person"])) % 6
-        return f"  {faint(clock)}   {paint(plain(said['name']), f'1;{colour}')}  {plain(said['text'])}"
+        message = event.json()
+        clock = time.strftime("%H:%M", time.localtime(message["time"]))
+        colour = 31 + sum(map(ord, message["person"])) % 6
+        return f"  {faint(clock)}   {paint(plain(message['name']), f'1;{colour}')}  {plain(message['text'])}"
     if event.type == "people":
         return f"  {faint('here    ' + ', '.join(plain(each['name']) for each in event.json()))}"
     if event.type == "room":
         return f"  {faint('room    ' + plain(event.json()['title']))}"
     if event.type == "reset":
-        return f"  {faint('reset   some of it was missed')}"
+        return f"  {faint('reset   some events were missed')}"
     return None
 
 
 def plain(text):
-    """What a terminal is not moved by."""
+    """The text without control characters."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def guide(server, events, ended):
-    """Another process than those that serve the pages, and no request: it publishes all the same."""
+    """Publish messages from this process, which does not serve the pages and has no request."""
     from app import create_app, post, sse
 
     app = create_app()
-    # Whoever wants a number of events gets them.
+    # With EVENTS, messages continue until that number is reached.
     clock = (f"It is {time.strftime('%H:%M:%S')}." for _ in itertools.count())
     for text in itertools.chain(TOUR, clock if events else ()):
         worker = next((child.pid for child in psutil.Process(server.pid).children()), "")
-        said = text.format(worker=worker, folder=app.config["FOLDER"])
-        post(app.extensions["chat"], sse, "lobby", "guide", "Guide", said, secrets.token_hex(8))
+        text = text.format(worker=worker, folder=app.config["FOLDER"])
+        post(app.extensions["chat"], sse, "lobby", "guide", "Guide", text, secrets.token_hex(8))
         if ended.wait(PACE):
             return
 

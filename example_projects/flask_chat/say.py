@@ -1,9 +1,9 @@
-"""Says something in a room, from whatever process: a cron job, a deploy script, a terminal.
+"""Sends a message to a room, from any process: a cron job, a deploy script, a terminal.
 
     python say.py lobby "The lights go out at eight."
 
-It needs neither the server nor a request: it opens the chat's files. CHAT_FOLDER says where they are, and NAME who
-speaks.
+It needs neither the server nor a request: it opens the chat's files. CHAT_FOLDER is their folder, and NAME the
+sender's name.
 """
 
 import os

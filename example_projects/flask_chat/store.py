@@ -1,7 +1,7 @@
-"""What the chat remembers: rooms, messages, and who is where. An SQLite file that all workers open.
+"""The chat's data: rooms, messages, and the people in each room, in an SQLite file that all workers open.
 
-Events are not kept here. The broker has a log of its own, for clients that come back after seconds or hours; this is
-for who comes for the first time, and for ever.
+Events are not stored here. The broker has a log of its own, for clients that reconnect after seconds or hours; this
+file is the permanent state, which a page loads first.
 """
 
 import os
@@ -38,7 +38,7 @@ class Store:
             database.execute("INSERT OR IGNORE INTO keys VALUES ('session', ?)", [secrets.token_hex(32)])
 
     def secret(self):
-        """What sessions are signed with: the same for all workers, and after a restart."""
+        """The key of the sessions' signatures: the same for all workers, and after a restart."""
         with self._transaction() as database:
             return database.execute("SELECT value FROM keys WHERE name = 'session'").fetchone()["value"]
 
@@ -56,7 +56,7 @@ class Store:
             return database.execute("INSERT OR IGNORE INTO rooms VALUES (?, ?)", [slug, title]).rowcount > 0
 
     def add_message(self, room, person, name, text, id):
-        """The message as it is kept. One that is sent again, with the same id, is kept once."""
+        """Store a message, and return it. A message that is sent again, with the same id, is stored once."""
         with self._transaction() as database:
             database.execute(
                 "INSERT OR IGNORE INTO messages (id, room, person, name, text, time) VALUES (?, ?, ?, ?, ?, ?)",
@@ -69,7 +69,7 @@ class Store:
             return dict(row) if row else None
 
     def messages(self, room, limit):
-        """The last ones, the oldest first."""
+        """The last messages, the oldest first."""
         with self._transaction() as database:
             rows = database.execute(
                 "SELECT id, person, name, text, time FROM messages WHERE room = ? ORDER BY number DESC LIMIT ?",
@@ -86,7 +86,7 @@ class Store:
             database.execute("DELETE FROM streams WHERE id = ?", [stream])
 
     def people(self, room):
-        """Who has the room open, each once. Streams of a worker that was killed are forgotten here."""
+        """The people who have the room open, each once. Deletes the streams of workers that were killed."""
         with self._transaction() as database:
             rows = database.execute("SELECT * FROM streams WHERE room = ? ORDER BY rowid", [room]).fetchall()
             runs = {process: is_running(process) for process in {row["process"] for row in rows}}

@@ -16,8 +16,8 @@ def create_app(**config):
     app = Flask(__name__)
     app.config.from_mapping(
         INTERVAL=0.5,  # seconds between two samples
-        PAUSE=0.05,  # seconds between two steps of the job, so that there is something to watch
-        SSESYNC={"retry": 1000},  # a page whose connection breaks is back after a second
+        PAUSE=0.05,  # seconds between two steps of the job, so that its progress is visible
+        SSESYNC={"retry": 1000},  # a page reconnects a second after its connection broke
     )
     app.config.from_prefixed_env("LIVE")  # LIVE_INTERVAL=2
     app.config.from_mapping(config)
@@ -43,13 +43,13 @@ def stats():
 
 
 def is_finished(last_event_id):
-    """Whether this client saw the job's last event: it is answered 204 then and stays away."""
+    """Whether this client has the job's last event. It is then answered with 204, and does not reconnect."""
     return work.steps_done(last_event_id) == work.STEPS
 
 
 @event_writer(finished=is_finished)
 def job(w):
-    """An imperative view. IDs are percent done, so a client that comes back goes on where it was cut off."""
+    """An imperative view. IDs are the percentage, so a client that reconnects resumes the job there."""
     for percent, result in work.run(done=work.steps_done(w.last_event_id)):
         if w.cancelled.wait(current_app.config["PAUSE"]):
             return

@@ -1,6 +1,6 @@
 """Starts this example under gunicorn and follows its stream in the terminal, until Ctrl-C.
 
-Environment: PORT (a free one without it) and EVENTS, the number of events after which it ends by itself.
+Environment: PORT (by default a free one) and EVENTS, the number of events after which it ends by itself.
 """
 
 import sys
@@ -17,10 +17,10 @@ from terminal import faint, paint, run  # noqa: E402
 
 
 def follow(url, events, server):
-    """Print each event as it arrives; returns how many there were when ``events`` came, or the stream ended."""
+    """Print each event as it arrives. Returns their number, after ``events`` of them or at the stream's end."""
     count = 0
     with requests.Session() as session:
-        session.trust_env = False  # a proxy has no business with 127.0.0.1
+        session.trust_env = False  # no proxy for 127.0.0.1
         add_accept_mime(session.headers)
         with session.get(f"{url}stats", stream=True, timeout=(10, 30)) as response:
             for event in Reader(response):
@@ -32,18 +32,20 @@ def follow(url, events, server):
 
 
 def line(event):
-    told = event.json()
+    values = event.json()
     if event.type == "host":
-        size = told["memory"] / 2**30
-        text = f"{told['name']}, {told['system']}, Python {told['python']}, {told['cores']} cores, {size:.1f} GB"
+        size = values["memory"] / 2**30
+        text = (
+            f"{values['name']}, {values['system']}, Python {values['python']}, {values['cores']} cores, {size:.1f} GB"
+        )
         return f"  {faint('host   ')}{text}"
-    load = " ".join(f"{value:.2f}" for value in told["load"])
-    server = told["server"]
+    load = " ".join(f"{value:.2f}" for value in values["load"])
+    server = values["server"]
     memory = sum(process["memory"] for process in server) / 2**20
     return (
-        f"  {faint('sample ')}{time.strftime('%H:%M:%S', time.localtime(told['time']))}"
-        f"  {faint('cpu')} {bar(told['cpu'], 34)}"
-        f"  {faint('memory')} {bar(told['memory']['percent'], 36)}"
+        f"  {faint('sample ')}{time.strftime('%H:%M:%S', time.localtime(values['time']))}"
+        f"  {faint('cpu')} {bar(values['cpu'], 34)}"
+        f"  {faint('memory')} {bar(values['memory']['percent'], 36)}"
         f"  {faint('load')} {load}"
         f"  {faint('server')} {len(server)} processes, {memory:.0f} MB"
     )

@@ -1,4 +1,4 @@
-"""What the machine and this server are doing, as plain dictionaries."""
+"""The load of the machine and of this server, as plain dictionaries."""
 
 import platform
 import time
@@ -7,7 +7,7 @@ import psutil
 
 
 def host():
-    """What does not change while the server runs."""
+    """Values that do not change while the server runs."""
     return {
         "name": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
@@ -19,7 +19,7 @@ def host():
 
 
 class Sampler:
-    """Takes samples; a rate is since the sample before. One for each stream, so that none disturbs another."""
+    """Takes samples; a rate is since the previous sample. One for each stream, as a sample resets the rates."""
 
     def __init__(self):
         self._cores = psutil.cpu_times(percpu=True)
@@ -82,7 +82,7 @@ def _server_processes():
     me = psutil.Process()
     try:
         parent = me.parent()
-        # A forked worker has the command line of what it was forked from.
+        # A forked worker has the command line of its parent.
         if parent is None or parent.cmdline() != me.cmdline():
             return [me]
         return [parent, *parent.children()]

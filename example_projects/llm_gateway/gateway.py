@@ -1,6 +1,6 @@
-"""A gateway to a server that speaks OpenAI's chat completions, or to another gateway: it passes streams on.
+"""A gateway to a server with OpenAI's chat completions API, or to another gateway: it passes streams on.
 
-Environment: UPSTREAM, that server's address, and UPSTREAM_KEY, the API key for clients that bring none.
+Environment: UPSTREAM, that server's URL, and UPSTREAM_KEY, the API key for clients that send none.
 """
 
 import os
@@ -13,33 +13,33 @@ from requests.adapters import HTTPAdapter
 from ssesync import Event, ReadError, Relay, relay_request
 from ssesync_flask import EventStreamResponse
 
-# Whose key it is, and what the body is. Nothing else of the client is the upstream's business.
+# The client's key, and the type of the body. No other header of the client is sent to the upstream.
 FORWARD = ("Authorization", "Content-Type")
-# Seconds to connect, and seconds that a model may think without a byte, keep-alives included.
+# Seconds to connect, and seconds without a byte of the model, keep-alives included.
 TIMEOUT = (5, 120)
 
 
 def error_event(error):
-    """What the client of half an answer is told, in the form on which OpenAI's clients raise.
+    """The event that ends an incomplete answer, in the form on which OpenAI's clients raise.
 
-    What the exception says stays in the log: it may hold the upstream's address.
+    The exception's text is only logged, as it may contain the upstream's URL.
     """
     if isinstance(error, ReadError):
-        told = {"message": "The model broke off.", "type": "upstream_error", "code": None}
+        fields = {"message": "The model broke off.", "type": "upstream_error", "code": None}
     else:
-        told = {"message": "The gateway ended the answer early.", "type": "server_error", "code": None}
-    return Event.from_json({"error": told}, type="error")
+        fields = {"message": "The gateway ended the answer early.", "type": "server_error", "code": None}
+    return Event.from_json({"error": fields}, type="error")
 
 
 def create_app():
     app = Flask(__name__)
-    # An answer that is half made can't be asked for again: a stop of the server waits for it, this long at most.
+    # An answer can't be resumed: when the server stops it waits for unfinished answers, this many seconds at most.
     app.config["SSESYNC"] = {"error_event": error_event, "drain_timeout": 10}
     upstream = os.environ["UPSTREAM"].rstrip("/")
     key = os.environ.get("UPSTREAM_KEY")
     session = requests.Session()
     session.trust_env = False
-    # All clients share the session: no cookie that one of them is given may go along with another.
+    # All clients share the session: a cookie that is set for one client must not be sent for another.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.mount("http://", HTTPAdapter(pool_maxsize=32))
 

@@ -1,6 +1,6 @@
-"""A stand-in for a model server: OpenAI's chat completions, with a text of its own where a model would be.
+"""A stand-in for a model server: OpenAI's chat completions, with a fixed text instead of a model.
 
-Environment: MODEL_PACE, tokens a second (15), and MODEL_KEY, the API key that it wants ("local").
+Environment: MODEL_PACE, tokens a second (15), and MODEL_KEY, the API key that it requires ("local").
 """
 
 import itertools
@@ -15,21 +15,21 @@ from flask import Flask, request
 from ssesync_flask import EventStreamResponse, event_writer
 
 TEXT = """\
-A token is on your screen a moment after it was made: it went through two gateways, each of which passed it on as it \
-came. Nothing along the way waited for the rest of the answer.
+Each token appears on your screen right after it was made: it passed through two gateways, each of which sent it on at \
+once. No part of the chain waits for the rest of the answer.
 
-Now press Stop. The browser closes its connection, and that is all it does. The first gateway notices at once, without \
-having to write anything, and closes its own connection to the second; the second does the same to the model. A few \
-milliseconds later nobody makes tokens for a reader who has left.
+Now press Stop. The browser only closes its connection. The first gateway detects this at once, without a write, and \
+closes its own connection to the second; the second does the same to the model. A few milliseconds later the model \
+stops making tokens.
 
-That matters because tokens cost money. A gateway that only notices a reader's leaving when a write fails goes on \
-paying in the meantime, and a slow model can be silent for a long while. Watch the two figures above: what the model \
-was asked for, and what it made.
+That matters because tokens cost money. A gateway that detects a disconnect only when a write fails keeps paying in \
+the meantime, and a slow model can be silent for a long time. Watch the two figures above: the tokens that were \
+requested, and those that were made.
 """
 
 
 class Counters:
-    """How many tokens were asked for and produced, and how many answers are in the making."""
+    """The numbers of tokens requested and produced, of requests, and of unfinished answers."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -47,14 +47,14 @@ class Counters:
 
 def create_app():
     app = Flask(__name__)
-    # An answer is as long as it is asked to be, and this is no real model: a stop does not wait for it.
+    # The answers of this stand-in need not be completed: a stop does not wait for them.
     app.config["SSESYNC"] = {"drain": "end"}
     pause = 1 / float(os.environ.get("MODEL_PACE", "15"))
     key = os.environ.get("MODEL_KEY", "local")
     counters = Counters()
 
     def produce(count):
-        """The tokens, at the model's pace. A reader who leaves closes this generator at its yield."""
+        """The tokens, at the model's pace. A disconnect closes this generator at its yield."""
         counters.add(requests=1, asked=count, running=1)
         try:
             for token in itertools.islice(tokens(), count):
@@ -98,18 +98,18 @@ def create_app():
     @app.get("/counters/live")
     @event_writer
     def counters_live(w):
-        told = {}
+        sent = {}
         while not w.cancelled.wait(0.1):
             now = counters.read()
-            if now != told:
-                told = now
+            if now != sent:
+                sent = now
                 w.write_event(now)
 
     return app
 
 
 def tokens():
-    """Words with the space before them, without an end."""
+    """An endless iterator of words, each with the space before it."""
     return itertools.chain.from_iterable(re.findall(r"\s*\S+", text) for text in itertools.repeat("\n\n" + TEXT))
 
 

@@ -1,6 +1,6 @@
-"""Starts the model's stand-in and two gateways under gunicorn, prints the address, and ends all three on Ctrl-C.
+"""Starts the model's stand-in and two gateways under gunicorn, prints the address, and stops all three on Ctrl-C.
 
-Environment: PORT, the page's (a free one without it), and MODEL_PACE, tokens a second (15).
+Environment: PORT, the page's (by default a free one), and MODEL_PACE, tokens a second (15).
 """
 
 import os
@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# A closed terminal and a plain kill end all of it as Ctrl-C does.
+# A closed terminal and a plain kill stop the demo as Ctrl-C does.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KEY = "local"
 
 
 class Server:
-    """One of the three under gunicorn, on a socket that listens already: who connects before it is up waits."""
+    """One of the three under gunicorn, on a socket that listens already, so that early connections wait."""
 
     def __init__(self, application, port=0, **variables):
         with socket.create_server(("127.0.0.1", port)) as listener:
@@ -30,7 +30,7 @@ class Server:
                 command,
                 env={**os.environ, **variables},
                 pass_fds=[listener.fileno()],
-                # Ctrl-C is for us alone: we end the servers.
+                # Ctrl-C is for this process, which then stops the servers.
                 start_new_session=True,
                 stderr=subprocess.PIPE,
             )
@@ -41,7 +41,7 @@ class Server:
     def runs(self):
         return self._process.poll() is None
 
-    def hide_complaints(self):
+    def hide_errors(self):
         self._ending = True
 
     def terminate(self):
@@ -55,10 +55,10 @@ class Server:
             self._process.wait()
 
     def _pass_on(self):
-        """Show what gunicorn complains of, until that is to be hidden."""
-        for said in self._process.stderr:
+        """Show gunicorn's errors, until they are to be hidden."""
+        for line in self._process.stderr:
             if not self._ending:
-                sys.stderr.buffer.write(said)
+                sys.stderr.buffer.write(line)
                 sys.stderr.flush()
 
 
@@ -90,7 +90,7 @@ def main():
         # The model's streams end first, and with them those of the gateways. A gateway may log that the model broke off
         # before it is terminated itself, so what all three log from here on is hidden before the first is terminated.
         for server in servers:
-            server.hide_complaints()
+            server.hide_errors()
         for server in servers:
             server.terminate()
         for server in servers:

@@ -38,7 +38,7 @@ class Page:
         self.browser.get(url)
         if self.run("return document.body.dataset.name"):  # of a test before
             self.run("document.getElementById('sign-out').click()")
-        self.wait(lambda: self.run("return !document.getElementById('welcome').hidden"))
+        self.wait(lambda: self.run("return !document.getElementById('entrance').hidden"))
         self.browser.find_element("id", "name").send_keys(name, Keys.ENTER)
         self.wait(self.is_live)
 

@@ -69,7 +69,7 @@ def test_tokens_are_seen_as_they_come_and_stop_ends_the_model(
     while len(seen) < 8:
         seen.append(page.wait_for(lambda: page.number("arrived") > seen[-1] and page.number("arrived")))
     assert page.text(".asked") == "How <b>does</b> a token get here?"
-    assert page.text(".answer").startswith("A token is on")
+    assert page.text(".answer").startswith("Each token appears")
     assert not page.is_shown("send")
     page.wait_for(lambda: page.text("#running") == "1")
     browser.save_screenshot(str(tmp_path / "streaming.png"))

@@ -83,7 +83,7 @@ def test_the_demo_takes_its_server_with_it_without_a_word(demo: subprocess.Popen
     assert demo.stdout is not None
     assert demo.stderr is not None
     said = ""
-    while "The floor is yours" not in said:
+    while "the last message of the tour" not in said:
         line = demo.stdout.readline()
         assert line, demo.stderr.read()
         said += line

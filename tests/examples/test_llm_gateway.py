@@ -60,7 +60,7 @@ def test_the_official_client_reads_the_whole_answer_through_both_levels(system: 
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [chunk.choices[0].finish_reason for chunk in chunks[-2:]] == [None, "length"]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert text.split()[:5] == ["A", "token", "is", "on", "your"]
+    assert text.split()[:5] == ["Each", "token", "appears", "on", "your"]
     after = system.wait_for(lambda counters: counters["running"] == 0)
     assert after["produced"] - before["produced"] == after["asked"] - before["asked"] == len(text.split()) == 40
     whole = client.chat.completions.create(model="any", messages=MESSAGES, max_tokens=40)

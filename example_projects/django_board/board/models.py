@@ -1,4 +1,4 @@
-"""What is on the board. Saving says so to the pages: on commit, so that nobody is told of what was rolled back."""
+"""The board's models. Saving one publishes an event on commit, so not a change that is rolled back."""
 
 from django.conf import settings
 from django.db import models, transaction
@@ -9,7 +9,7 @@ BOARD = "board"
 
 
 def channel_of(user):
-    """The channel that this user alone reads."""
+    """The channel that only this user may read."""
     return f"user:{user.get_username()}"
 
 
@@ -32,7 +32,7 @@ class Notice(models.Model):
         return deleted
 
     def shown(self):
-        """As the page is told of it."""
+        """The data of the page and of events."""
         return {
             "id": self.pk,
             "author": self.author.get_username(),
@@ -42,7 +42,7 @@ class Notice(models.Model):
         }
 
     def thank(self, user):
-        """Thank the author, once; whether that was the first time."""
+        """Thank the author, once. Returns whether that was the first time."""
         with transaction.atomic():
             _, new = Thanks.objects.get_or_create(notice=self, user=user)
             if new:
@@ -63,7 +63,7 @@ class Thanks(models.Model):
 
 
 class Note(models.Model):
-    """Something for one user alone."""
+    """A note for one user."""
 
     to = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
     text = models.CharField(max_length=280)
@@ -77,7 +77,7 @@ class Note(models.Model):
         publish(channel_of(self.to), self.shown(), type="note")
 
     def shown(self):
-        """As the page is told of it."""
+        """The data of the page and of events."""
         return {"id": self.pk, "text": self.text, "at": self.at}
 
 

@@ -1,4 +1,4 @@
-"""The page, what its buttons do, and the stream that keeps it up to date."""
+"""The page, the actions of its buttons, and the stream that updates it."""
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.mixins import LoginRequiredMixin
@@ -19,14 +19,14 @@ def page(request):
 
 @require_safe
 def state(request):
-    """For a page that could not follow the stream all the way."""
+    """The state, for a page that has missed events."""
     if not request.user.is_authenticated:
         return HttpResponse(status=403)
     return JsonResponse(state_for(request.user))
 
 
 def state_for(user):
-    # Asked for first: what is published while the rest is looked up comes through the stream, which begins there.
+    # Read first: the stream begins here, so it has the events that are published during the following queries.
     position = get_broker().position()
     notices = Notice.objects.select_related("author").prefetch_related("thanks__user")[:100]
     return {
@@ -38,16 +38,16 @@ def state_for(user):
 
 
 class Events(LoginRequiredMixin, ChannelView):
-    """What is new on the board, and what is for this user alone, in one stream."""
+    """The events of the board and of this user, in one stream."""
 
-    raise_exception = True  # 403: a redirect to the login page is nothing that a stream could follow
+    raise_exception = True  # 403, as a stream can't follow a redirect to the login page
 
     def get_channels(self, request):
         return [BOARD, channel_of(request.user)]
 
 
 def action(view):
-    """Of a button: 403 instead of the login page, for whose session has ended meanwhile."""
+    """Make the view of a button: if the session has ended, it answers 403 instead of the login page."""
 
     def wrapper(request, *args, **kwargs):
         if not request.user.is_authenticated:

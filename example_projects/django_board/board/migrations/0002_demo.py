@@ -1,10 +1,10 @@
-"""Two users to try the board with, and something to read. Both have the password ``demo``."""
+"""Two users for trying out the board, and some notices. Both have the password ``demo``."""
 
 from django.contrib.auth.hashers import make_password
 from django.db import migrations
 
 NOTICES = [
-    ("grace", "The projector in room 2 works again. It wanted a new bulb, and patience."),
+    ("grace", "The projector in room 2 works again. It has a new bulb."),
     ("ada", "Tea at four on Thursdays, in the library. Bring a cup."),
     ("grace", "Found: one glove, left, blue. It waits at the front desk."),
 ]
@@ -16,7 +16,7 @@ def add(apps, schema_editor):
     found = {}
     for name in ("ada", "grace"):
         found[name], _ = users.get_or_create(username=name, defaults={"password": make_password("demo")})
-    # Nobody is told: a migration's models have no save() of ours.
+    # Nothing is published: a migration's models don't have the methods of models.py.
     for name, text in NOTICES:
         notices.create(author=found[name], text=text)
 

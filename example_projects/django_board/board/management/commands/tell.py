@@ -7,7 +7,7 @@ from board.models import Note
 
 
 class Command(BaseCommand):
-    help = "Leave a note for one user. It is on their page at once, and stays until they clear it."
+    help = "Leave a note for one user. It appears on the user's page at once, and stays until the user clears it."
 
     def add_arguments(self, parser):
         parser.add_argument("user")

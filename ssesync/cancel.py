@@ -10,6 +10,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable
+from typing import NoReturn
 
 from .locks import Waiters, foreign
 
@@ -32,6 +33,9 @@ class CancelToken:
         self._waiters = Waiters()
         self._callbacks: dict[int, tuple[Callable[[], object], bool]] = {}
         self._numbers = itertools.count()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a CancelToken can't be pickled or copied: threads wait for this one")
 
     @property
     def reason(self) -> str | None:

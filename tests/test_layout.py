@@ -63,7 +63,7 @@ THROUGH = {
     "server/detaching": "detached/test_handover",
     "server/factory": "server/test_source",
     "server/framing": "server/test_ending",
-    "server/keepalive": "detached/test_handover",
+    "server/force_close": "detached/test_handover",
     "server/output": "server/test_stream",
     "server/producer": "server/test_source",
     "server/record": "detached/test_connections",

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from ..errors import CloseReason
 from ..executor import Executor, callers, logged
 from ..reactor import Reactor, Timer, reactor
-from ..server.cutting import unacknowledged
+from ..server.incomplete import unacknowledged
 from ..server.liveness import lifetime_of
 from .connection import Connection
 from .group import Group

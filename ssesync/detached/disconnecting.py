@@ -7,8 +7,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
-from ..server.cutting import drop_rest, unacknowledged
 from ..server.ending import ABSENT, encode_error
+from ..server.incomplete import drop_rest, unacknowledged
 from ..server.wsgi_sockets import reset_on_close
 from ..wire.chunked import LAST_CHUNK, to_chunk
 from .sending import Send

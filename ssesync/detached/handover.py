@@ -31,7 +31,7 @@ from ..locks import make_rlock
 from ..reactor import run_foreign
 from ..server.descriptors import duplicate
 from ..server.detaching import Head
-from ..server.keepalive import gunicorn_force_close
+from ..server.force_close import gunicorn_force_close
 from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
 from ..settings import Settings
 from ..wire.chunked import LAST_CHUNK

@@ -3,7 +3,7 @@
 A client that reconnects with a last event ID misses nothing. It is sent a reconnection time (``retry:``), and its
 answer ends as any other. A client that can't resume would take an orderly end for a complete answer: OpenAI's SDK
 returned 46 of 202 chunks without an error when the server was stopped. Such a client is sent an error event, and its
-answer is *incomplete* by HTTP's rules, see ``cutting.py``.
+answer is *incomplete* by HTTP's rules, see ``incomplete.py``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..locks import foreign
 from ..settings import Settings
 from ..text import escape
 from ..wire.encoder import encode
-from .cutting import Remains, cut
 from .framing import make_trailer
+from .incomplete import Remains, cut
 from .refusal import is_event_source
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ TRANSPORT = "tests/unit/client/test_transport.py"
 #: Files and tests that are not run under gevent, and the reason.
 LEFT_OUT = {
     "tests/unit/server/test_accepting.py": GUNICORN,
-    "tests/unit/server/test_cutting.py": GUNICORN,
+    "tests/unit/server/test_incomplete.py": GUNICORN,
     f"{TRANSPORT}::test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3": OWN,
     "tests/unit/django_skin/test_async.py": ASYNCIO,
     f"{SIGNALS}::test_a_reader_is_closed_while_the_interrupted_thread_holds_its_pools_lock": NO_LOCK,

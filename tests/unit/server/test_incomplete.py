@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ssesync.server import cutting
-from ssesync.server.cutting import cut
+from ssesync.server import incomplete
+from ssesync.server.incomplete import cut
 
 from .test_stream import environ
 
@@ -85,7 +85,7 @@ def test_a_client_that_reads_nothing_holds_the_server_up_for_no_more_than_a_mome
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, server = pair
-    monkeypatch.setattr(cutting, "_STALL_TIMEOUT", 0.1)
+    monkeypatch.setattr(incomplete, "_STALL_TIMEOUT", 0.1)
     server.settimeout(0.1)
     with pytest.raises(TimeoutError):
         server.sendall(b"x" * 10_000_000)
@@ -109,7 +109,7 @@ def test_without_descriptors_the_iterable_raises(
 
     _, server = pair
     before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []  # noqa: PTH112, PTH208
-    monkeypatch.setattr(cutting.socket, "socketpair", none)
+    monkeypatch.setattr(incomplete.socket, "socketpair", none)
     assert isinstance(cut(served(server, "HTTP/1.1")), BrokenPipeError)
     after = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []  # noqa: PTH112, PTH208
     assert len(after) == len(before)

@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from .server.accepting import defer_accept
+from .server.exit import finish, prepare
 from .server.registry import streams
-from .server.shutdown import drain, drain_on_signal
+from .server.shutdown import drain_on_signal
 
 __all__ = ["post_worker_init", "when_ready", "worker_exit"]
 
@@ -38,12 +39,13 @@ def post_worker_init(worker: Any) -> None:
     streams.prepare(worker)
     defer_accept(worker.sockets, type(worker))
     drain_on_signal()
+    prepare(worker)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """In a worker that ends for any reason: end its streams, since gunicorn waits for its threads.
+    """In a worker that ends for any reason: end its streams, and wait for those that finish.
 
     :param server: gunicorn's arbiter.
     :param worker: gunicorn's worker.
     """
-    drain()
+    finish(server, worker)

@@ -127,8 +127,8 @@ class Settings:
     SIGQUIT stop the process, and the others end."""
 
     drain_timeout: float = 20.0
-    """Seconds that streams get to finish. gunicorn's ``--graceful-timeout`` (30) must be longer: with ``drain="auto"``
-    streams end two seconds before that at the latest."""
+    """Seconds that streams get to finish, counted from the moment at which the process is told to stop. Under gunicorn
+    they end two seconds before its ``--graceful-timeout`` (30) at the latest, as it then kills the worker."""
 
     same_origin_only: bool = False
     """Answer 403 to pages of other origins, except ``cors_origins``. Without it another site's page can open streams

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from ..errors import CloseReason
 from ..executor import Executor, callers, logged
 from ..reactor import Reactor, Timer, reactor
+from ..server.exit import prepare as prepare_exit
 from ..server.incomplete import unacknowledged
 from ..server.liveness import lifetime_of
 from .connection import Connection
@@ -236,6 +237,7 @@ def connections() -> Connections:
         made = Connections(running)
         if _current.setdefault(None, made) is made:
             running.on_failure.append(made.abort_all)
+            prepare_exit()
             atexit.register(_drain)
     return _current[None]
 

@@ -24,7 +24,7 @@ from .accepting import prepare
 from .detaching import Detached, Served
 from .limits import Admission, detached_limit, log_full, served_limit
 from .producers import producers
-from .wsgi_server import advice, gunicorn_worker
+from .wsgi_server import advice
 
 __all__ = ["Streams", "streams"]
 
@@ -52,10 +52,19 @@ class Streams:
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
         self._logged: set[str] = set()  # warnings that were logged
-        #: Set while the process stops: then no stream is admitted.
-        self.stopping = False
+        #: When the process was first told to stop, on the monotonic clock.
+        self.stopping_since: float | None = None
         #: Called on the reactor's thread twice a second while streams are open.
         self.on_tick: Callable[[], object] | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process stops: then no stream is admitted. Set by a signal handler, so without a lock."""
+        return self.stopping_since is not None
+
+    @stopping.setter
+    def stopping(self, stops: bool) -> None:
+        self.stopping_since = (self.stopping_since or time.monotonic()) if stops else None
 
     def admit(self, stream: Served, key: str, tick: Tick, *, detached: bool = False) -> bool:
         """Admit a stream, if the limits allow it.
@@ -250,13 +259,6 @@ class Streams:
             tick = method()
             if tick is not None:
                 tick(now)
-        worker = gunicorn_worker() if detached else None
-        if worker is not None and not worker.alive:
-            # Otherwise the end of the process would be early enough. But gunicorn kills a stuck worker a second after
-            # its signal, and the worker may wait two seconds for the client of the request in which it was stuck.
-            for connection in detached:
-                if not connection.finishes:
-                    connection.stop(CloseReason.SHUTDOWN)
         return bool(served or detached)
 
 

@@ -53,7 +53,8 @@ def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
     """:param quickly: end also the streams with ``drain="auto"`` at once."""
     streams.stopping = True
     last = b"" if last_event is None else encode(last_event)
-    started = time.monotonic()
+    # Since the first request to stop: another signal makes the time to finish neither longer nor shorter.
+    started = streams.stopping_since or time.monotonic()
 
     def end_those_due() -> bool:
         waiting = False
@@ -78,6 +79,11 @@ def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
         reactor().every_tick(end_those_due)
 
 
+def drain_quickly() -> None:
+    """End all streams but those with ``drain="finish"``: the process is to stop at once."""
+    _drain(None, quickly=True)
+
+
 def time_to_finish(settings: Settings) -> float:
     """How long a stream that finishes may go on. gunicorn kills the worker after its graceful timeout.
 
@@ -85,7 +91,7 @@ def time_to_finish(settings: Settings) -> float:
     :return: seconds.
     """
     worker = gunicorn_worker()
-    if settings.drain == "finish" or worker is None:
+    if worker is None:
         return settings.drain_timeout
     graceful: float = worker.cfg.graceful_timeout
     return min(settings.drain_timeout, max(0.0, graceful - _RESERVE))

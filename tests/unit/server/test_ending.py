@@ -312,7 +312,7 @@ def test_a_quick_stop_waits_only_for_those_that_say_so() -> None:
         ({}, 12, 10),
         ({}, 1, 0),
         ({"drain_timeout": 3}, 30, 3),
-        ({"drain": "finish"}, 12, 20),
+        ({"drain": "finish"}, 12, 10),
     ],
 )
 def test_the_time_to_finish_ends_before_gunicorns_patience(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 
 EVENTS = 5
-GO = Path(os.environ["TESTS_DATABASE"]).with_name("go")
+GO = Path(os.environ.get("TESTS_DATABASE", "none")).with_name("go")
 CHANNEL = "answers"
 KEY = "all"
 
@@ -98,8 +98,12 @@ def produce(make: Callable[[int], str]) -> Iterator[str]:
 def publish() -> None:
     """Publish what an answer has, once for all subscribers, and end their streams."""
     await_go()
-    for data in (*map(str, range(EVENTS)), "done"):
-        broker.publish(CHANNEL, data)
+    data = [*map(str, range(EVENTS)), "done"]
+    for each in data:
+        broker.publish(CHANNEL, each)
+    # A revocation does not wait for what was published.
+    while any(stream["events"] < len(data) for stream in ssesync.streams.snapshot()["streams"]):
+        time.sleep(0.02)
     broker.revoke(KEY)
 
 

@@ -43,12 +43,14 @@ class Answering(Server):
         """Begin answers, and wait until each has its first event."""
         self.answers = []
         stack = contextlib.ExitStack()
-        for _, target in zip(range(count), itertools.cycle(targets or ("/answer",)), strict=False):
+        for _, target in zip(range(count), itertools.cycle(targets), strict=False):
             wire = stack.enter_context(self.connect())
-            self.answers.append(wire.request("POST", target, Content_Length="0"))
-        for answer in self.answers:
-            assert answer.status == 200
-            answer.expect(b":ok\ndata: begun\n\n" if "/answer" in (targets or ("/answer",))[0] else b":ok\n")
+            if target == "/subscription":
+                self.answers.append(wire.get(target))
+                self.answers[-1].expect(b":ok\n")
+            else:
+                self.answers.append(wire.request("POST", target, Content_Length="0"))
+                self.answers[-1].expect(b":ok\ndata: begun\n\n")
         return stack
 
     def finish(self) -> None:

@@ -115,6 +115,8 @@ def subscribe() -> ssesync.Subscription:
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     kind, query = environ["PATH_INFO"], facts.query(environ)
+    if kind == "/hang":
+        time.sleep(PATIENCE)
     if kind not in ("/answer", "/subscription"):
         body = str(os.getpid()).encode()
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+from tests.http_client import Response
 from tests.logs import show_if_failed
 from tests.servers import GTHREAD, SYNC, Kind, Server, eventually
 
-from .finishing import EVENTS
+from .finishing import EVENTS, WAYS
 
 ANSWERS = 50
 GRACE = 40
@@ -67,15 +68,15 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
     """Starts a gunicorn that lasts as long as the test."""
     started: list[Answering] = []
 
-    def give(worker: str, *options: str, hooks: bool = False, **environment: str) -> Answering:
+    def give(worker: str, *options: str, hooks: bool = False, config: str = servers.SETTINGS) -> Answering:
         grace = ("--graceful-timeout", str(GRACE), "--timeout", "30", "--no-control-socket")
         command = servers.gunicorn(
             *KINDS[worker], *grace, *options, app="tests.live.detached.finishing:application",
-            config=HOOKS if hooks else servers.SETTINGS,
+            config=HOOKS if hooks else config,
         )  # fmt: skip
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Answering(Kind(worker, command, environment=environment), folder))
+        started.append(Answering(Kind(worker, command, environment={"SSESYNC_DETACH_PRODUCERS": "1"}), folder))
         show_if_failed(request.node, worker, started[-1].log)
         return started[-1]
 
@@ -98,22 +99,23 @@ everywhere = pytest.mark.parametrize(
     ("worker", "hooks"),
     [pytest.param(worker, hooks, id=f"{worker}{', hooks' * hooks}") for worker in KINDS for hooks in (False, True)],
 )
-SOURCES = ["/subscription"]
+#: Each as often, whatever its producer needs while it finishes.
+ANSWERS_OF_ALL_KINDS = [f"/answer?do={way}" for way in WAYS]
 
 
-@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP], ids=lambda signum: signum.name)
 @everywhere
 def test_all_answers_in_progress_finish(
-    start: Callable[..., Answering], worker: str, hooks: bool, signum: signal.Signals, source: str
+    start: Callable[..., Answering], worker: str, hooks: bool, signum: signal.Signals
 ) -> None:
     server = start(worker, hooks=hooks)
     pid = server.pid()
-    with server.begin(ANSWERS, source):
+    with server.begin(ANSWERS, "/subscription", *ANSWERS_OF_ALL_KINDS):
         server.signal(signum)
         assert exits(server, pid)
         server.finish()
     assert is_gone(pid)
+    assert_no_error(server)
     if signum == signal.SIGHUP:
         assert server.pid() != pid
     else:
@@ -121,18 +123,17 @@ def test_all_answers_in_progress_finish(
         assert server.process.returncode == 0
 
 
-@pytest.mark.parametrize("source", SOURCES)
 @everywhere
 def test_the_answers_of_a_worker_that_has_had_its_requests_finish_while_another_one_answers(
-    start: Callable[..., Answering], worker: str, hooks: bool, source: str
+    start: Callable[..., Answering], worker: str, hooks: bool
 ) -> None:
     server = start(worker, "--timeout", "3", "--max-requests", "70", hooks=hooks)
     pid = server.pid()
-    with server.begin(ANSWERS, source):
+    with server.begin(ANSWERS, *ANSWERS_OF_ALL_KINDS):
         while server.pid() == pid:
             pass
         another = server.pid()
-        time.sleep(7)  # twice the time after which the arbiter kills a worker that it does not hear of
+        time.sleep(7)  # more than twice the time after which the arbiter kills a worker that sends no heartbeat
         server.finish()
         assert is_gone(pid)
         assert server.pid() == another
@@ -140,57 +141,164 @@ def test_the_answers_of_a_worker_that_has_had_its_requests_finish_while_another_
     assert "Handling signal: ttin" in server.log()
     assert "Handling signal: ttou" in server.log()
     assert "WORKER TIMEOUT" not in server.log()
+    assert_no_error(server)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+def test_two_workers_that_have_had_their_requests_are_two_workers_afterwards(start: Callable[..., Answering]) -> None:
+    server = start("gthread", "--workers", "2", "--max-requests", "60")
+    assert eventually(lambda: len({server.pid() for _ in range(4)}) == 2)
+    with server.begin(ANSWERS, *ANSWERS_OF_ALL_KINDS):
+        # The younger one first: the older one answers until it has had its requests, too.
+        while "Autorestarting worker" not in server.log():
+            server.pid()
+        server.finish()
+    assert eventually(lambda: len(workers_of(server)) == 2)
+
+
+def test_two_workers_in_a_row_that_have_had_their_requests_leave_one_worker(start: Callable[..., Answering]) -> None:
+    server = start("gthread", "--max-requests", "8")
+    first = server.pid()
+    with server.begin(4, *ANSWERS_OF_ALL_KINDS):
+        while (second := server.pid()) == first:
+            pass
+        answers = server.answers
+        with server.begin(4, *ANSWERS_OF_ALL_KINDS):
+            while server.pid() in (first, second):
+                pass
+            server.answers += answers
+            server.finish()
+    assert is_gone(first)
+    assert is_gone(second)
+    assert eventually(lambda: len(workers_of(server)) == 1)
+    assert_no_error(server)
+
+
 def test_after_a_reload_in_between_there_are_as_many_workers_as_are_configured(
-    start: Callable[..., Answering], source: str
+    start: Callable[..., Answering],
 ) -> None:
     server = start("gthread", "--max-requests", "10")
     pid = server.pid()
-    with server.begin(5, source):
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
         while server.pid() == pid:
             pass
         server.signal(signal.SIGHUP)
         assert server.logs("Handling signal: hup")
         server.finish()
         assert is_gone(pid)
-    assert eventually(lambda: len(children(server)) == 1)
+    assert eventually(lambda: len(workers_of(server)) == 1)
     assert "Handling signal: ttou" not in server.log()
 
 
-def children(server: Server) -> list[int]:
+@pytest.mark.parametrize("signum", [signal.SIGQUIT, signal.SIGINT], ids=lambda signum: signum.name)
+@everywhere
+def test_a_quick_stop_waits_for_no_answer(
+    start: Callable[..., Answering], worker: str, hooks: bool, signum: signal.Signals
+) -> None:
+    server = start(worker, hooks=hooks)
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
+        for _ in range(3):
+            # The signal has gunicorn's gthread wait for itself where it is about to start a thread: now it has all.
+            server.pid()
+        server.signal(signum)
+        for answer in server.answers:
+            assert_incomplete(answer)
+        assert server.leaves(within=GRACE / 2)
+    assert not server.go.exists()
+
+
+@everywhere
+def test_a_quick_stop_ends_the_wait(start: Callable[..., Answering], worker: str, hooks: bool) -> None:
+    server = start(worker, hooks=hooks)
+    pid = server.pid()
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
+        server.signal(signal.SIGTERM)
+        assert exits(server, pid)
+        server.signal(signal.SIGQUIT)
+        for answer in server.answers:
+            assert_incomplete(answer)
+        assert server.leaves(within=GRACE / 2)
+
+
+@everywhere
+def test_more_sigterms_make_the_time_neither_longer_nor_shorter(
+    start: Callable[..., Answering], worker: str, hooks: bool
+) -> None:
+    server = start(worker, "--graceful-timeout", "6", hooks=hooks)
+    pid = server.pid()
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert exits(server, pid)
+        while time.monotonic() - began < 3:
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(0.2)
+        for answer in server.answers:
+            assert_incomplete(answer)
+        assert time.monotonic() - began > 3.5
+        assert server.leaves()
+    # It was not killed.
+    assert "SIGKILL" not in server.log()
+    assert "was still running 4 s after" in server.log()
+
+
+@everywhere
+def test_a_worker_that_hangs_waits_for_no_answer(start: Callable[..., Answering], worker: str, hooks: bool) -> None:
+    server = start(worker, "--timeout", "3", hooks=hooks)
+    pid = server.pid()
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS), server.connect() as wire:
+        if worker == "sync":
+            wire.pipeline(b"GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        else:
+            os.kill(pid, signal.SIGABRT)  # its main thread, which sends the heartbeats, runs no view
+        for answer in server.answers:
+            assert_ended(answer)
+        assert is_gone(pid)
+    assert server.pid() != pid
+
+
+def test_hooks_of_the_configuration_are_called_after_the_wait(start: Callable[..., Answering], tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(
+        "def worker_exit(server, worker):\n    worker.log.info('own worker_exit')\n"
+        "def worker_int(worker):\n    worker.log.info('own worker_int')\n"
+    )
+    server = start("gthread", config=str(config))
+    pid = server.pid()
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
+        os.kill(pid, signal.SIGTERM)
+        assert exits(server, pid)
+        assert "own" not in server.log()
+        server.finish()
+    assert server.logs("own worker_exit")
+    assert "own worker_int" not in server.log()
+    pid = server.pid()
+    server.go.unlink()
+    with server.begin(1, *ANSWERS_OF_ALL_KINDS):
+        for _ in range(3):
+            server.pid()
+        os.kill(pid, signal.SIGQUIT)
+        assert_incomplete(*server.answers)
+    assert server.logs("own worker_int")
+    assert eventually(lambda: server.log().count("own worker_exit") == 2)
+
+
+def workers_of(server: Server) -> list[int]:
     """The workers that there are."""
     text = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
     return [int(each) for each in text.split()]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("signum", [signal.SIGQUIT, signal.SIGINT], ids=lambda signum: signum.name)
-@everywhere
-def test_a_quick_stop_waits_for_no_answer(
-    start: Callable[..., Answering], worker: str, hooks: bool, signum: signal.Signals, source: str
-) -> None:
-    server = start(worker, hooks=hooks)
-    with server.begin(5, source):
-        server.signal(signum)
-        assert server.leaves(within=GRACE / 2)
-    assert not server.go.exists()
+def assert_incomplete(answer: Response) -> None:
+    """Fail unless it ends with an error event and without its last chunk."""
+    assert answer.find(b"\n\n").startswith(b"event: error\ndata: ")
+    assert_ended(answer)
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@everywhere
-def test_a_second_sigterm_makes_the_time_neither_longer_nor_shorter(
-    start: Callable[..., Answering], worker: str, hooks: bool, source: str
-) -> None:
-    server = start(worker, hooks=hooks)
-    pid = server.pid()
-    with server.begin(5, source):
-        server.signal(signal.SIGTERM)
-        assert exits(server, pid)
-        for _ in range(3):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        server.finish()
-    assert server.leaves()
-    assert server.process.returncode == 0
+def assert_ended(answer: Response) -> None:
+    with pytest.raises((EOFError, OSError)):
+        answer.read()
+
+
+def assert_no_error(server: Server) -> None:
+    assert "Traceback" not in server.log()
+    assert "ERROR" not in server.log()

@@ -53,6 +53,8 @@ class EventStreamResponse(StreamingHttpResponse):
 
     #: Set while the response is still to be opened, see above.
     render: Callable[[], HttpResponseBase]
+    # Django's own.
+    _resource_closers: list[Callable[[], object]]
 
     def __init__(
         self,
@@ -164,12 +166,21 @@ class EventStreamResponse(StreamingHttpResponse):
             self.event_stream.stay_served(_WRAPPED)
 
     def close(self) -> None:
-        """Close the response and the stream. Django calls this at the response's end."""
+        """Close the response and the stream. Django calls this at the response's end.
+
+        If a producer goes on, as the stream was detached, what Django closes with the response is closed at the
+        stream's end: uploaded files, for one. ``request_finished`` is sent now, on the server's thread, whose
+        connections to databases its receivers look after.
+        """
+        stream: EventStream | None = self.__dict__.get("event_stream")
+        closers = list(self._resource_closers)
+        if stream is not None and stream.defer(functools.partial(_close_all, closers)):
+            self._resource_closers.clear()
         try:
             super().close()
         finally:
-            if "event_stream" in self.__dict__:
-                self.event_stream.close()
+            if stream is not None:
+                stream.close()
 
     def _is_wrapped(self) -> bool:
         return self._content is not self._own_content
@@ -209,6 +220,13 @@ class EventStreamResponse(StreamingHttpResponse):
             except RuntimeError:  # the interpreter is ending
                 stream.close()
         executor.shutdown(wait=False)
+
+
+def _close_all(closers: Iterable[Callable[[], object]]) -> None:
+    """Call what Django calls when it closes a response."""
+    for close in closers:
+        with contextlib.suppress(Exception):  # as Django does
+            close()
 
 
 def runs_event_loop() -> bool:

@@ -80,9 +80,11 @@ class EventStreamResponse(Response):
         return ClosingIterator(self.iter_encoded(), self.close)
 
     def close(self) -> None:
-        """Close what is in ``response`` and the stream, and run the ``call_on_close`` callbacks."""
+        """Close what is in ``response`` and the stream, and run the ``call_on_close`` callbacks. If a producer goes on,
+        as the stream was detached, they are run at the stream's end."""
         try:
-            super().close()
+            if not (self._on_close and self.event_stream.defer(super().close)):
+                super().close()
         finally:
             self.event_stream.close()
 

@@ -101,6 +101,10 @@ class Connection:
         """Call users' code, which may take its time, on a thread that is there for that."""
         self._connections.run_in_executor(call)
 
+    def at_end(self, call: Callable[[], object]) -> bool:
+        """See :class:`ssesync.server.detaching.Detached`. A subscription needs nothing of its request."""
+        return False
+
     @property
     def finishes(self) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops."""

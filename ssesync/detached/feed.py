@@ -12,6 +12,7 @@ A stream means the same here as where its server serves it: the first end counts
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import cast
 
 from ..errors import CloseReason
@@ -79,6 +80,11 @@ class Feed(Connection):
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
         """End after what waits, then ``last``, then what the stream's ``Ending`` says."""
         self._source.stop(reason, last)
+
+    def at_end(self, call: Callable[[], object]) -> bool:
+        """See :class:`ssesync.server.detaching.Detached`. The producer may use what belongs to its request."""
+        self.record.at_end(call)
+        return True
 
     @property
     def finishes(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 from ..cancel import CancelToken
@@ -83,6 +84,15 @@ class Closable(StreamStatus):
             self.cancelled._set(reason, run_foreign)
         elif self._detached is not None:
             self._detached.stop(reason, last)
+
+    def defer(self, call: Callable[[], object]) -> bool:
+        """Have a function called at the stream's end, if the stream goes on although the server's response is over, and
+        its producer may need what the response would release. For the integrations.
+
+        :param call: the function. It is called on a helper thread, after ``on_close``.
+        :return: whether it will be called.
+        """
+        return self._detached is not None and self._detached.at_end(call)
 
     def _end_early(self) -> None:
         """Cancel or stop the source, if that was requested before there was a source."""

@@ -97,6 +97,12 @@ class Served(Protocol):
 class Detached(Served, Protocol):
     """A stream that has left its server. Any thread may use it."""
 
+    def at_end(self, call: Callable[[], object]) -> bool:
+        """Have a function called at the stream's end, if a producer goes on that may need what belongs to its request.
+
+        :return: whether it will be called.
+        """
+
     @property
     def closed(self) -> bool:
         """Whether it has ended."""
@@ -113,6 +119,10 @@ class Record(Protocol):
 
     def began(self, connection: Detached) -> object:
         """The connection is about to be served. Called on the server's thread."""
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Have a function called when the stream has ended and its ``on_close`` has returned; at once, if that is so.
+        Any thread."""
 
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> object:
         """The connection has ended. Called on the reactor's thread: this must not wait."""

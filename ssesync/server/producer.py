@@ -21,6 +21,7 @@ from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
 from ..locks import Once
 from ..text import escape
+from .databases import warn_of_database
 from .mailbox import Mailbox
 from .producers import Place, producers
 from .source import Overload, Pending, Pulled, Refusal
@@ -151,6 +152,7 @@ class ThreadProducer(ProducerSource):
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
+        warn_of_database(self._spec.name, error)
         if not self.events:
             views.raised(self._producer.view())
         if self.events or not self._begun():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..cancel import CancelToken
 from ..errors import CloseReason
-from ..executor import callers
-from ..locks import foreign
+from ..executor import callers, logged
+from ..locks import Once, foreign
 from ..text import escape
 from .detaching import Detached, Served
 from .registry import streams
@@ -31,7 +33,7 @@ class Detaching(Served, Protocol):
 class DetachedRecord:
     """Counts a detached stream, and calls its ``on_close``. See :class:`ssesync.server.detaching.Record`."""
 
-    __slots__ = ("_context", "_key", "_on_close", "_stream")
+    __slots__ = ("_calls", "_context", "_ended", "_key", "_on_close", "_stream")
 
     def __init__(
         self,
@@ -41,6 +43,8 @@ class DetachedRecord:
         context: contextvars.Context,
     ) -> None:
         self._stream = weakref.ref(stream)
+        self._calls: deque[Callable[[], object]] = deque()  # of at_end()
+        self._ended = Once()
         self._key = key
         self._on_close = on_close
         # A context refers to the request and all that the request refers to.
@@ -52,15 +56,36 @@ class DetachedRecord:
         assert stream is not None
         streams.detached(stream, self._key, connection)
 
+    def at_end(self, call: Callable[[], object]) -> None:
+        """See :class:`ssesync.server.detaching.Record`."""
+        self._calls.append(call)  # in this order, and in ended() in the other: one of the two sees it
+        if self._ended.done:
+            self._release()
+
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> None:
-        """Count the stream as closed; on the executor's threads, log its line, set its token and call ``on_close``."""
+        """Count the stream as closed; on the executor's threads, log its line, set its token and call ``on_close``, and
+        then what :meth:`at_end` was given."""
+        self._ended()
         run = callers().submit
         streams.leave(connection, self._key, reason, run)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None and reason is not CloseReason.DONE:
             stream.cancelled._set(reason, run)
         if on_close is not None and context is not None:
-            run(lambda: context.run(call_on_close, connection.name, on_close, reason, stats))
+            run(lambda: self._close(context, connection.name, on_close, reason, stats))
+        elif self._calls:
+            run(self._release)
+
+    def _close(self, context: contextvars.Context, *what: Any) -> None:
+        try:
+            context.run(call_on_close, *what)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                logged(self._calls.popleft())
 
 
 def call_on_close(

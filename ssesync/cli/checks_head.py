@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import requests
+
 from ..errors import ContentEncodingError
 from ..wire.http import HOP_BY_HOP
 from .finding import Check, Examination, Finding, advice, ok, problem, unknown
@@ -179,11 +181,13 @@ def second_stream(seen: Examination) -> Finding | None:
     if other is None:
         return None
     if other.answer is None:
+        # A time-out is the end of the watch.
+        error = None if isinstance(other.error, requests.Timeout) else other.error
         # The second answer may take as long as the first one, and some more.
-        if not other.error and seen.watched - first_took < 1 + 4 * first_took:
+        if error is None and seen.watched - first_took < 1 + 4 * first_took:
             return unknown("the watch was too short for an answer")
         return problem(
-            f"no answer while the first one was open ({other.error or 'nothing came'})",
+            f"no answer while the first one was open ({error or 'nothing came'})",
             "Each stream holds a worker, and no other was free: gunicorn --worker-class gthread --threads 32 "
             "(sync workers serve one stream each), or limit the streams to fewer than the threads.",
         )

@@ -1,8 +1,7 @@
 """Probe: one request, watched on a thread of its own for a limited time, whatever the server does.
 
-requests follows redirects by reading their bodies to the end, and waits for a header line after the other without a
-limit to all of them. So redirects are followed here, and a caller waits for a time, not for the probe's thread, which
-is a daemon.
+requests reads the body of a redirect to its end, and its timeout is for each header line, not for all of them. So
+redirects are followed here, and a caller waits for a time and not for the probe's thread, which is a daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ BROWSER_ENCODINGS = "gzip, deflate, br, zstd"
 _MOST_BYTES = 8_000_000
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
-# Of an answer that is no event stream, so much is kept to show it.
+# Bytes that are kept of an answer that is no event stream.
 _EXCERPT = 2000
 
 
@@ -48,7 +47,7 @@ class Answer:
     redirects: list[tuple[int, str]]
 
     def all(self, name: str) -> list[str]:
-        """Every value of a header."""
+        """All values of a header."""
         return [value for each, value in self.headers if each.lower() == name.lower()]
 
     def get(self, name: str) -> str:
@@ -62,7 +61,14 @@ class Answer:
 
 
 class Probe:
-    """A request that is being watched. Times are seconds since it was made."""
+    """A request that is being watched. Times are seconds since it was made.
+
+    :param request: the request.
+    :param patience: the longest silence, in seconds.
+    :param encodings: the ``Accept-Encoding`` to send.
+    :param last_event_id: resume after this ID; by default after that of the request.
+    :param method: the method; by default that of the request.
+    """
 
     def __init__(
         self,
@@ -100,17 +106,17 @@ class Probe:
 
     @property
     def over(self) -> bool:
-        """Whether it ended, by itself or because it was stopped."""
+        """Whether the stream ended or the watch was stopped."""
         return self.ended_after is not None or self._stopped
 
     def wait(self, seconds: float) -> None:
-        """Wait until something new was seen, at most so long."""
+        """Wait until something new was seen, for so many seconds at most."""
         with self._changed:
             if not self.over:
                 self._changed.wait(max(0.0, seconds))
 
     def stop(self) -> None:
-        """End the watch. What it saw stays as it is from now on."""
+        """End the watch. What it saw does not change any more."""
         with self._changed:
             self._stopped = True
             body = self._body
@@ -138,8 +144,11 @@ class Probe:
                 if self._stopped:
                     return
                 self.answered_after = self.age
-                self.answer = _answer(response, redirects)
-                is_stream = self.answer.is_stream
+                raw: Any = response.raw
+                version = {10: "HTTP/1.0", 20: "HTTP/2"}.get(raw.version, "HTTP/1.1")
+                headers = [(str(name), str(value)) for name, value in raw.headers.items()]
+                reason = response.reason or ""
+                self.answer = Answer(response.status_code, reason, version, headers, response.url, redirects)
                 self._body = body
                 self._changed.notify_all()
             # The answer to HEAD may have the headers of a body, which does not come.
@@ -147,7 +156,7 @@ class Probe:
                 with self._changed:
                     if self._stopped:
                         return
-                    if is_stream:
+                    if self.answer.is_stream:
                         self.scan.feed(self.age, data)
                         self.cut = self.scan.size > _MOST_BYTES
                     else:
@@ -184,20 +193,18 @@ class Probe:
 _PRIVATE = ("authorization", "cookie", "proxy-authorization")
 
 
-def _answer(response: Any, redirects: list[tuple[int, str]]) -> Answer:
-    raw = response.raw
-    version = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}.get(raw.version, "HTTP/1.1")
-    pairs = [(str(name), str(value)) for name, value in raw.headers.items()]
-    return Answer(response.status_code, response.reason or "", version, pairs, response.url, redirects)
-
-
 def http2_offered(url: str, *, timeout: float) -> bool | None:
-    """Whether an https server offers HTTP/2; ``None`` if that can't be found out from here."""
+    """Ask an https server whether it offers HTTP/2.
+
+    :param url: an address of the server.
+    :param timeout: seconds for connecting.
+    :return: whether it does; ``None`` if that can't be found out, for http and behind a proxy.
+    """
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or requests.utils.get_environ_proxies(url):
         return None
     context = ssl.create_default_context()
-    # Nothing is sent or read but the handshake, which the watch has made with the check before.
+    # Nothing but the handshake is sent or read, and the probe has checked the certificate before.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])

@@ -1,4 +1,4 @@
-"""Scan: what the bytes of a stream show, and when they came."""
+"""Scan: what the bytes of a stream show, and when they arrived."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Burst:
 
 
 class Scan:
-    """What a stream consists of. Is fed its bytes with the time at which they came (seconds since the request)."""
+    """What a stream consists of. It is fed the stream's bytes and their times (seconds since the request)."""
 
     def __init__(self) -> None:
         #: What its bytes and lines show.
@@ -67,7 +67,7 @@ class Scan:
     def feed(self, at: float, data: bytes) -> None:
         """Add the next bytes.
 
-        :param at: when they came.
+        :param at: when they arrived.
         :param data: the bytes.
         """
         burst = self._burst(at)
@@ -90,7 +90,7 @@ class Scan:
         return self.bursts[0].at if self.bursts else None
 
     def silences(self, until: float) -> list[float]:
-        """The spans without a byte, from the first byte to a time.
+        """List the spans without a byte, from the first byte to a time.
 
         :param until: that time.
         :return: seconds each.
@@ -100,7 +100,7 @@ class Scan:
 
     def _burst(self, at: float) -> Burst:
         last = self.bursts[-1] if self.bursts else None
-        # A server with so many bursts trickles, and their times are of no further interest.
+        # With so many bursts, times say nothing more about the server.
         if last is None or (at - last.end > _TOGETHER and len(self.bursts) < _MAX_BURSTS):
             last = Burst(at, at, at if last is None else at - last.end)
             self.bursts.append(last)
@@ -197,7 +197,7 @@ class LineScan:
 
 
 def _is_encoded(data: str) -> bool:
-    """Whether it seems to be an event, as it is or as a JSON string. The blank line may have been taken off."""
+    """Whether data seems to be an event, as it is or as a JSON string. The blank line may be missing."""
     if data.startswith('"'):
         try:
             text = json.loads(data)
@@ -211,7 +211,7 @@ _ENCODED = ("data:", "event:", "id:", "retry:", ":")
 
 
 def _ping_name(kind: str, data: str) -> str:
-    """What to call an event that seems to be a keep-alive, ``""`` if it does not."""
+    """Describe an event that seems to be a keep-alive; ``""`` if it does not."""
     plain = kind.lower().replace("-", "").replace("_", "")
     if plain in _PINGS:
         return f"event: {kind}"

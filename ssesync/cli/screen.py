@@ -1,4 +1,4 @@
-"""The terminal, and what ends the command from outside: signals, and a pipe whose reader has gone."""
+"""The terminal, signals, and pipes whose reader has gone."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ _THEME = Theme(
 
 
 class LiveConsole(Console):
-    """A console that leaves the cursor where it is, visible: so there is nothing to restore, however it ends."""
+    """A console that never hides the cursor, so that nothing is to be restored, however the command ends."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, theme=_THEME, highlight=False, markup=False, emoji=False)
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Not done."""
+        """Do nothing. Returns that the cursor was not changed."""
         return False
 
 
 def is_terminal(console: Console) -> bool:
-    """Whether it is a terminal on which lines can be redrawn. FORCE_COLOR does not make a pipe one."""
+    """Whether lines can be redrawn on this console. FORCE_COLOR does not make a pipe a terminal."""
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 @contextlib.contextmanager
 def exiting_on_signals() -> Iterator[None]:
-    """Exit without a traceback on Ctrl-C (status 130), a termination signal (128 and its number) or a closed pipe
-    (0)."""
+    """Exit without a traceback: on Ctrl-C with status 130, on a termination signal with 128 plus its number, on a
+    closed pipe with 0."""
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -77,10 +77,12 @@ def exiting_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
-    """Have ``action`` end what the main thread waits in when a signal that ends the command comes.
+    """Call ``action`` when a signal arrives that ends the command, to end what the main thread waits for.
 
-    Its handler runs between two of Python's own steps, and so not at all while the thread is in a call that the signal
-    has come just too early to interrupt: then it waits for the server's next bytes.
+    The signal's handler runs between two steps of the interpreter. Where a signal arrives just before a blocking call
+    begins, it does not interrupt the call, and the handler would run after the server's next bytes only.
+
+    :param action: called on another thread.
     """
     woken, wakes = socket.socketpair()
     wakes.setblocking(False)
@@ -101,7 +103,10 @@ def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
 
 
 def on_reader_gone(action: Callable[[], object]) -> None:
-    """Call ``action`` when the reader of the output has gone, before there is more to write: ``… | head -1``."""
+    """Call ``action`` when the reader of the output has gone, although nothing is written: ``… | head -1``.
+
+    :param action: called on another thread.
+    """
     try:
         descriptor = sys.stdout.fileno()
         kind = os.fstat(descriptor).st_mode

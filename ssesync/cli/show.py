@@ -1,4 +1,4 @@
-"""How events are shown: for people, on a terminal or not, and as JSON for programs."""
+"""How events are shown: as text, on a terminal or not, and as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Arrived", "Columns", "json_line"]
 # Of the columns before the data: a longer type or id moves the data of its own line only.
 _WIDEST = {"type": 16, "id": 12}
 _MARGIN = 4
-# Past so many characters a line is shown as it is, as fast as can be.
+# A line of more characters is not laid out, which would take too long.
 _LONGEST_LAYOUT = 20_000
 _TIME, _TYPE, _PLAIN_TYPE, _ID, _DATA, _COMMENT, _RETRY = "dim", "bold magenta", "magenta", "yellow", "", "dim", "cyan"
 _highlight = JSONHighlighter().highlight
@@ -30,10 +30,10 @@ _highlight = JSONHighlighter().highlight
 
 @dataclass(frozen=True)
 class Arrived:
-    """An event or a comment, and when it came."""
+    """An event or a comment, and when it arrived."""
 
     event: Event
-    #: Of the clock on the wall; then seconds since the start, and since what came before.
+    #: Seconds since 1970, since the start of the command, and since the event before.
     at: float
     since_start: float
     since_last: float
@@ -42,7 +42,12 @@ class Arrived:
 
 
 def json_line(arrived: Arrived, *, timing: bool) -> str:
-    """One line of JSON."""
+    """Format an event as one line of JSON.
+
+    :param arrived: the event.
+    :param timing: add the times.
+    :return: the line.
+    """
     event = arrived.event
     fields: dict[str, Any] = {}
     if event.data is None:
@@ -62,14 +67,14 @@ def json_line(arrived: Arrived, *, timing: bool) -> str:
 
 
 class Columns:
-    """Lays events out: time, type and id in columns, then the data; beneath, if it has many lines or is too long."""
+    """Lays events out: time, type and id in columns, then the data; beneath them where it has many lines or is long."""
 
     def __init__(self, *, timing: bool) -> None:
         self._timing = timing
         self._widths = {"type": 0, "id": 0}
 
     def plain(self, arrived: Arrived) -> str:
-        """The lines for a pipe or a file: no colours, and data as it came but for control characters."""
+        """Format an event for a pipe or a file: without colours, and with control characters escaped."""
         head, data = self._parts(arrived)
         text = "".join(part for part, _ in head)
         lines = data.split("\n")
@@ -78,7 +83,7 @@ class Columns:
         return "".join(f"{line}\n" for line in (text.rstrip(), *(" " * _MARGIN + escape(line) for line in lines)))
 
     def drawn(self, arrived: Arrived) -> Drawn:
-        """The same for a terminal."""
+        """Format an event for a terminal."""
         head, data = self._parts(arrived)
         return Drawn(head, data, _COMMENT if arrived.event.data is None else _DATA)
 
@@ -117,7 +122,7 @@ class Drawn:
         self._style = style
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Give the lines."""
+        """Draw the lines."""
         width = options.max_width
         head = Text.assemble(*self._head, no_wrap=True, overflow="ignore")
         data = self._data
@@ -145,7 +150,7 @@ class Drawn:
 
 
 def _folded(text: Text, width: int, console: Console, *, words: bool) -> Iterable[Text]:
-    """The text in lines of that width, cut between words, or wherever the line ends and then moved in by two."""
+    """Cut the text into lines of that width, between words, or anywhere and with all but the first indented by two."""
     size = text.cell_len
     if size <= width or size > _LONGEST_LAYOUT:
         return [text]

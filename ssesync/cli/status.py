@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections import deque
 
@@ -13,7 +14,7 @@ from .text import bytes_text, duration_text, escape, plural
 
 __all__ = ["Status"]
 
-# Over so many seconds the rate is taken.
+# Seconds over which the rate is measured, and between two of its samples.
 _WINDOW = 10.0
 _STEP = 0.2
 _STATES = {
@@ -25,7 +26,7 @@ _STATES = {
 
 
 class Status:
-    """What has come so far, and how the stream is. Drawn by rich, several times a second, on a thread of its own."""
+    """Counts of what has come, and the state of the stream. rich draws it several times a second, on its own thread."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -42,15 +43,15 @@ class Status:
         return time.monotonic() - self._started
 
     def follow(self, source: EventSource) -> None:
-        """Tell of this source's state and last event ID."""
+        """Show the state and the last event ID of this source."""
         self._source = source
 
     def waiting(self, seconds: float) -> None:
-        """The connection is lost; there will be another one after so many seconds."""
+        """Show that the connection is lost, and count down the seconds until the next one."""
         self._again_at = time.monotonic() + seconds
 
     def rate(self) -> float:
-        """Events per second of late."""
+        """Events per second, over the last ten seconds."""
         now = time.monotonic()
         recent = self._recent
         if now - recent[-1][0] >= _STEP:
@@ -61,14 +62,14 @@ class Status:
         return (self.events - recent[0][1]) / max(span, 1.0)
 
     def summary(self) -> str:
-        """What has come, in words."""
+        """The counts, for the end of the command."""
         parts = [plural(self.events, "event")]
         if self.comments:
             parts.append(plural(self.comments, "comment"))
         return ", ".join([*parts, f"{bytes_text(self.size)} of data in {duration_text(self.age)}"])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Give the line, cut to the width of the terminal."""
+        """Draw the line, cut to the width of the terminal."""
         state = "connecting" if self._source is None else self._source.state
         last_event_id = "" if self._source is None else self._source.last_event_id
         word, style = _STATES[state]
@@ -84,15 +85,9 @@ class Status:
         ]
         if last_event_id:
             parts.append(f"last id {escape(last_event_id)}")
-        parts.append(_clock(self.age))
+        parts.append(str(datetime.timedelta(seconds=int(self.age))))
         for part in parts:
             line.append(" │ ", "dim")
             line.append(part)
         line.truncate(options.max_width, overflow="ellipsis")
         yield line
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

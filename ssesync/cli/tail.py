@@ -42,7 +42,7 @@ Exit status:
 
 @dataclass(frozen=True)
 class _Selection:
-    """What is to be shown, and until when."""
+    """Which events are shown, how, and which one ends the command."""
 
     until: str | None
     count: int | None
@@ -105,7 +105,7 @@ class _Tail:
         self._retry: int | None = None
 
     def run(self, reconnect: bool | None, retries: int | None, idle_timeout: float | None) -> int:
-        """Follow the stream; the exit status."""
+        """Follow the stream. Returns the exit status."""
         request = self._request
         source = EventSource(
             request.url,
@@ -118,7 +118,7 @@ class _Tail:
             idle_timeout=idle_timeout,
             reconnect=reconnect,
             backoff=Backoff(max_attempts=retries),
-            # A mistyped address is an error at once; with --reconnect the command waits for the server to start.
+            # A mistyped address is an error at once; with --reconnect the command waits until the server has started.
             should_retry=lambda error: None if self._opened or reconnect else False,
             on_open=self._on_open,
             on_retry=self._on_retry,
@@ -173,7 +173,7 @@ class _Tail:
         if event.data is not None:
             self._retry = retry
         if self._selection.as_json and event.retry is not None:
-            shown = event.retry  # a program gets what the event came with, be it what was in force already
+            shown = event.retry  # for programs also where it is the one that was in force already
         arrived = Arrived(event, time.time(), age, age - self._last_at, shown)
         self._last_at = age
         if self._selection.as_json:
@@ -192,7 +192,7 @@ class _Tail:
         sys.stdout.buffer.flush()
 
     def _notice(self, text: str, style: str) -> None:
-        """Print something that is no event: on the error output, above the status line if that is the same terminal."""
+        """Print something that is no event: to the error output, above the status line if that is the same terminal."""
         text = escape(text)
         if self._on_terminal and sys.stderr.isatty():
             self._console.print(Text(f"— {text}", style))
@@ -214,7 +214,7 @@ class _Tail:
 
     @contextlib.contextmanager
     def _live(self) -> Iterator[None]:
-        """The status line, on a terminal, and at the end what it would have said last."""
+        """Show the status line on a terminal, and the counts at its end."""
         if not self._on_terminal:
             yield
             return
@@ -250,16 +250,16 @@ class _Handler(logging.Handler):
 
 
 def _why(error: Exception, url: str) -> str:
-    """An error in a few words."""
+    """Describe an error for a notice."""
     if isinstance(error, RetriesExhausted):
         return f"gave up after {plural(error.attempts, 'reconnection')}: {_why(error.last_error, url)}"
     if isinstance(error, ResponseError):
         response = error.response
         content_type = response.headers.get("Content-Type") or ""
-        said = excerpt(error.body, content_type)
+        begins = excerpt(error.body, content_type)
         if isinstance(error, StatusError):
-            return f"{response.status_code} {escape(response.reason or '')}{said}"
-        return f"the answer is {escape(content_type) or 'of no media type'}{said}"
+            return f"{response.status_code} {escape(response.reason or '')}{begins}"
+        return f"the answer is {escape(content_type) or 'of no media type'}{begins}"
     if isinstance(error, ConnectFailed):
         return f"no answer from {escape(redact(url))}: {reason(error)}"
     return escape(str(error))

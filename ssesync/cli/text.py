@@ -1,24 +1,31 @@
-"""Text as it may be shown: nothing a server sends reaches the terminal as a control character."""
+"""Text for the terminal, without the control characters that a server may send."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from ..client.connect import causes
 from ..text import UNSAFE, escape
 
 __all__ = ["bytes_text", "duration_text", "escape", "escape_json", "excerpt", "json_lines", "plural", "reason"]
 
 
 def escape_json(text: str) -> str:
-    r"""JSON text with the same characters as ``\u009b``; it means what it meant before."""
+    r"""Escape the same characters in JSON text as ``\u009b``, which leaves its meaning as it is.
+
+    :param text: JSON.
+    :return: JSON.
+    """
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def json_lines(text: str, width: int) -> list[str] | None:
-    """JSON laid out in lines of at most ``width`` characters where that can be; ``None`` if it is no object or array.
+    """Lay out JSON in lines. A value that fits on a line stays on one; others are opened, one level at a time.
 
-    What fits on a line stays on one; what does not is opened, one level at a time.
+    :param text: the JSON.
+    :param width: the characters of a line, where that is possible.
+    :return: the lines; ``None`` if the text is no object or array, or too long.
     """
     if text.lstrip()[:1] not in ("{", "[") or len(text) > _LONGEST_JSON:
         return None
@@ -31,16 +38,16 @@ def json_lines(text: str, width: int) -> list[str] | None:
         return None
 
 
-# Longer than anyone reads; every level of it is written out once for each level above.
+# More is of no use on a terminal; each level is written out once for each level above it.
 _LONGEST_JSON = 100_000
 
 
 class _Number(str):
-    """A number as it was written: 1.10 and 12345678901234567890 are not to be rounded."""
+    """A number as it was written, so that 1.10 and 12345678901234567890 are not rounded."""
 
 
 class _Object(list[tuple[str, Any]]):
-    """An object with all its pairs, in their order, be a name twice among them."""
+    """An object's pairs in their order; a name may be twice among them."""
 
 
 def _lay_out(value: Any, width: int, indent: int, before: str = "", after: str = "") -> list[str]:
@@ -70,7 +77,7 @@ def _string(value: str) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """A size in bytes for people: ``512 B``, ``3.4 kB``."""
+    """Format a size in bytes: ``512 B``, ``3.4 kB``."""
     if size < 1000:
         return f"{size:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -81,7 +88,7 @@ def bytes_text(size: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A time span for people: ``4 ms``, ``1.2 s``, ``35 s``, ``2:05``, ``1:02:05``."""
+    """Format a time span: ``4 ms``, ``1.2 s``, ``35 s``, ``2:05``, ``1:02:05``."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
@@ -94,7 +101,12 @@ def duration_text(seconds: float) -> str:
 
 
 def excerpt(body: bytes, content_type: str) -> str:
-    """The beginning of a body that is no stream, for the end of a sentence: ``": no such room"``, or ``""``."""
+    """The beginning of a body that is no stream, for the end of a message.
+
+    :param body: the body or its beginning.
+    :param content_type: its media type.
+    :return: the text, safe to show: ``": no such room"``; ``""`` for HTML and an empty body.
+    """
     text = " ".join(body[:2000].decode("utf-8", "replace").split())
     if not text or text.startswith("<") or "html" in content_type.lower():
         return ""
@@ -105,21 +117,21 @@ _EXCERPT = 160
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """``1 event``, ``2 events``."""
+    """Format a number with its noun: ``1 event``, ``2 events``.
+
+    :param count: the number.
+    :param one: the singular.
+    :param many: the plural, where it is not the singular and an s.
+    :return: the text.
+    """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def reason(error: BaseException) -> str:
-    """Why, without the layers that passed it on: ``Connection refused``."""
-    seen: list[BaseException] = []
-    pending: list[Any] = [error]
-    while pending:
-        each = pending.pop(0)
-        if isinstance(each, BaseException) and each not in seen:
-            seen.append(each)
-            pending += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
-    for each in reversed(seen):
-        text = getattr(each, "verify_message", "") or (getattr(each, "strerror", "") or "")
-        if text:
-            return escape(str(text))
-    return escape(str(error)) or type(error).__name__
+    """The text of an error's first cause: ``Connection refused``.
+
+    :param error: the error.
+    :return: the text, safe to show.
+    """
+    texts = [getattr(each, "verify_message", "") or getattr(each, "strerror", "") or "" for each in causes(error)]
+    return escape(next(filter(None, reversed(texts)), error)) or type(error).__name__

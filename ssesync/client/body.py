@@ -178,7 +178,7 @@ class Body:
             yield data
 
     def probe(self) -> None:
-        """Have the kernel probe a silent peer: the read fails a minute and a half after the peer has gone."""
+        """Have the kernel probe a silent peer: the read fails a minute and a half after the peer has disappeared."""
         with self._lock:
             if self._handle is None:
                 return
@@ -199,7 +199,7 @@ class Body:
                 try:
                     self._handle.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    pass  # the peer was faster
+                    pass  # the peer has closed it already
 
     def close(self) -> None:
         """Cancel, and close the response. A thread that is reading closes it as it wakes, also where this is called by

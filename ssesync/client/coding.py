@@ -15,22 +15,10 @@ from .interim import status_of
 __all__ = ["unsupported_coding"]
 
 # IANA, "HTTP Content Coding Registry", less identity.
-_CODINGS = frozenset(
-    (
-        "aes128gcm",
-        "br",
-        "compress",
-        "dcb",
-        "dcz",
-        "deflate",
-        "exi",
-        "gzip",
-        "pack200-gzip",
-        "x-compress",
-        "x-gzip",
-        "zstd",
-    )
-)
+_CODINGS = frozenset((
+    "aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip",
+    "zstd",
+))  # fmt: skip
 # The extra of urllib3 that brings the package.
 _EXTRAS = {"br": "brotli", "zstd": "zstd"}
 

@@ -1,9 +1,9 @@
 """One request of an :class:`EventSource`: how it is made and cancelled, and how its failure is classified.
 
-**Cancelling.** A name look-up, a connection in the making and a server that thinks before it responds can't be woken
-from outside. So the request is made on a thread of its own, and a thread that waits for something nobody needs any more
-is left behind: it ends by the request's own timeouts, and closes what it may still get. On a session of this library
-its connection is shut as well, through a duplicate of the descriptor, and so it ends at once.
+**Cancelling.** The wait for a name, for a connection or for a slow server's response can't be woken by another thread.
+So the request is made on a thread of its own, which is left behind when the request is cancelled: it ends by the
+request's own timeouts, and closes the response that it may still get. On a session of this library its connection is
+shut as well, through a duplicate of the descriptor, and so it ends at once.
 
 **Retry classification.**
 
@@ -44,6 +44,7 @@ from .transport import duplicate
 __all__ = [
     "Attempt",
     "RequestSpec",
+    "causes",
     "get_response",
     "is_transient",
     "is_unauthorized",
@@ -62,7 +63,7 @@ class RequestSpec:
     :param session: sends the requests.
     :param method: the method.
     :param varying: ``url``, ``headers`` and ``params``.
-    :param options: what else ``requests`` takes.
+    :param options: the other options of ``requests``.
     :raises TypeError: an option does not exist.
     """
 
@@ -123,8 +124,8 @@ def get_response(send: Callable[[], requests.Response], accept: str | bytes | No
     """Send a request, on a session that may have a hook which raises for a status (``raise_for_status()``).
 
     :param send: sends the request.
-    :param accept: the request's ``Accept``. An auth object may ask for a token on the same session: what the hook
-        raises for that request, with another ``Accept``, is raised here too.
+    :param accept: the request's ``Accept``. An auth object may ask for a token on the same session: an error that the
+        hook raises for that request, which has another ``Accept``, is raised here too.
     :return: the response, also where the hook has raised for it.
     """
     try:
@@ -139,7 +140,7 @@ def get_response(send: Callable[[], requests.Response], accept: str | bytes | No
 class Attempt:
     """Makes one request, on a thread of its own and with the caller's context variables.
 
-    :param prepare: does what comes before the request, and returns a function that sends it. That function is not
+    :param prepare: prepares the request, and returns a function that sends it. That function is not
         called once the attempt was abandoned.
     """
 
@@ -164,7 +165,7 @@ class Attempt:
         """Make the request and wait for the response. To be called once.
 
         :param token: abandons the attempt when it is set.
-        :return: the response; ``None`` as soon as the token is set. What the request raised is raised.
+        :return: the response; ``None`` as soon as the token is set. An error of the request is raised.
         :raises RuntimeError: no thread can be started.
         """
         # Also when an exception ends the wait, such as Ctrl-C's, which may come while the thread starts.
@@ -249,7 +250,7 @@ def _is_read_once(body: Any) -> bool:
 _TRANSIENT_STATUSES = frozenset((408, 425, 429))
 # Errors of the network, also where a function of the user's or an adapter meets them by other means than requests.
 _NETWORK = (requests.RequestException, HTTPError, ConnectionError, TimeoutError)
-# What requests raises for a request that can't be made, however often.
+# The errors that requests raises for a request that can't be made, however often.
 _INVALID_REQUEST = (
     ValueError,
     requests.TooManyRedirects,
@@ -264,7 +265,7 @@ _DIGITS = 18
 def translate_error(error: Exception) -> Exception:
     """The error of an attempt as one of this library's.
 
-    :param error: what the attempt has raised.
+    :param error: the error that the attempt has raised.
     :return: a :class:`ConnectFailed` where the network has failed, else the error itself.
     """
     if isinstance(error, SSEError) or not isinstance(error, _NETWORK) or isinstance(error, _INVALID_REQUEST):
@@ -281,18 +282,26 @@ def translate_error(error: Exception) -> Exception:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
+    """Whether the same request may succeed later.
+
+    :param error: its error.
+    :return: whether it may.
+    """
     if isinstance(error, StatusError):
         return _is_transient_status(error.response.status_code)
     if isinstance(error, ContentTypeError):
         return _is_cut_in_headers(error)
     if isinstance(error, ConnectFailed):
-        return not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+        return not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error))
     return isinstance(error, ReadError) and not isinstance(error, ResponseError)
 
 
 def is_unauthorized(error: Exception) -> bool:
-    """Whether the request may succeed with other credentials."""
+    """Whether the request may succeed with other credentials.
+
+    :param error: its error.
+    :return: whether it may.
+    """
     return isinstance(error, StatusError) and error.response.status_code == 401
 
 
@@ -329,12 +338,16 @@ def _is_cut_in_headers(error: ContentTypeError) -> bool:
     return not (whole or error.body or error.response.headers.get("Content-Length") == "0")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that led to it; urllib3 also passes causes on as ``reason`` and as arguments."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """List an error and all that led to it; urllib3 also passes causes on as ``reason`` and as arguments.
+
+    :param error: the error.
+    :return: an iterator over the errors, causes after what they have caused.
+    """
     seen: set[int] = set()
     pending: list[object] = [error]
     while pending:
-        cause = pending.pop()
+        cause = pending.pop(0)
         if isinstance(cause, BaseException) and id(cause) not in seen:
             seen.add(id(cause))
             yield cause

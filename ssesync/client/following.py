@@ -1,8 +1,8 @@
-"""What an :class:`EventSource` does on the consumer's thread: connect, read, classify the failure, wait, connect again.
+"""The work of an :class:`EventSource` on the consumer's thread: connect, read, classify the failure, wait, reconnect.
 
 Data: connection after connection, each an :class:`Attempt` and then a :class:`Reader`.
 Control: one :class:`CancelToken` for each connection, which covers the attempt, the reading and the wait after it.
-``cancel()`` and ``restart()`` set the token, from any thread, and whatever is going on ends at once.
+``cancel()`` and ``restart()`` set the token, from any thread, and the step that is in progress ends at once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Options:
     """Whether the last event ID moves by ``ack()`` alone."""
     until: str | Callable[[Event], object] | None
     reader: dict[str, Any]
-    """What else each :class:`Reader` is given by name."""
+    """The other options of each :class:`Reader`."""
     backoff: Backoff
     clock: Clock
     should_retry: Callable[[Exception], bool | None] | None
@@ -71,7 +71,7 @@ class Options:
 
 
 class Resources:
-    """What an event source releases at its end.
+    """The resources that an event source releases at its end.
 
     :param session: the session, if it is the source's own.
     """
@@ -168,7 +168,7 @@ class Following:
         """Close the connection and release the resources. Not while :meth:`events` runs."""
         reader = self._reader
         if reader is not None:
-            reader.close()  # or the connection would be kept until somebody reads on
+            reader.close()  # or the connection would be kept until the next read
         self._resources.release()
 
     def events(self) -> Iterator[Event]:
@@ -179,7 +179,7 @@ class Following:
         try:
             while (token := self._new_token()) is not None:
                 error = yield from self._connect_and_read(token)
-                # What fails after the token was set has failed because of that.
+                # A step that fails after the token was set has failed because of that.
                 if self._finished or not (token.is_set() or self._wait_to_retry(token, error)):
                     return
         finally:
@@ -193,8 +193,8 @@ class Following:
 
     def _new_token(self) -> CancelToken | None:
         """Make the token of the next connection; ``None`` after :meth:`cancel`."""
-        # cancel() takes these two steps in the other order, so one of the two threads sees what the other did. A lock
-        # could be held by the very thread whose signal handler cancels.
+        # cancel() takes these two steps in the other order, so one of the two threads sees the step of the other. A
+        # lock could be held by the same thread whose signal handler cancels.
         self._token = CancelToken()
         if self._cancelled:
             return None
@@ -275,7 +275,7 @@ class Following:
         progressed = self._delivered and isinstance(error, StreamEnded)
         requested = retry_after(error, options.clock.time())
         delay = self._backoff.next_delay(error, self.retry, requested, progressed=progressed)
-        # The name alone: a message may hold what stands in the query, or a piece of the answer.
+        # The name alone: a message may hold the query, or a piece of the answer.
         logger.info("connecting again in %.2f s, attempt %d, after %s", delay, self.failures, type(error).__name__)
         if options.on_retry is not None:
             options.on_retry(error, delay, self.failures)

@@ -23,13 +23,13 @@ __all__ = ["final_response", "is_interim", "status_of"]
 
 
 def status_of(response: Any) -> int | None:
-    """The status of a response of requests or urllib3."""
+    """The status of a response of requests or urllib3, ``None`` where another object has none."""
     status: int | None = getattr(response, "status_code", None) or getattr(response, "status", None)
     return status
 
 
 def is_interim(response: Any) -> bool:
-    """Whether another response comes after this one."""
+    """Whether another response comes after this one: its status is 1xx, but not 101."""
     status = status_of(response)
     return isinstance(status, int) and 100 <= status < 200 and status != 101
 
@@ -60,7 +60,7 @@ def final_response(response: Any) -> Any:
 
 
 class _Connected:
-    """In place of the socket from which http.client makes a reader: there is one, which has buffered bytes already."""
+    """In place of the socket, from which http.client would make a second reader: the first one has buffered bytes."""
 
     def __init__(self, reader: io.BufferedReader) -> None:
         self._reader = reader

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 from ..errors import (
@@ -207,9 +206,7 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _read_events(self) -> Iterator[Event]:
@@ -338,7 +335,7 @@ def _check_source(source: Any) -> None:
 
 
 def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
-    """Read the beginning of a response that is no event stream, and close it.
+    """Read the beginning of a response that is no event stream, and close the response.
 
     The body may never end: after a short silence, and after some seconds in all, nothing more is waited for.
 
@@ -358,7 +355,7 @@ def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
                 break
             watchdog.restart()
     except ReadError:
-        pass  # the status is the error, and it has what came
+        pass  # the status is the error to report, with the bytes that came
     finally:
         watchdog.close()
         body.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from types import GeneratorType, TracebackType
+from types import GeneratorType
 from typing import Any, Literal, cast
 
 import requests
@@ -77,7 +77,7 @@ class EventSource:
     :param on_comment: called with the text of every comment, as soon as its line is complete. All four are called on
         the iterating thread; what they raise is raised to the consumer.
     :param clock: the time that the waits use; for tests.
-    :param options: what else ``requests`` takes, passed on as it is: ``auth``, ``cert``, ``cookies``, ``proxies``,
+    :param options: other options of ``requests``, passed on as they are: ``auth``, ``cert``, ``cookies``, ``proxies``,
         ``verify``, …
     :raises TypeError: an option does not exist, or a body can be read only once and would be needed again.
     :raises ValueError: ``commit`` is neither of the two, or another option makes no sense (:class:`SettingsError`).
@@ -241,8 +241,8 @@ class EventSource:
         self._following.restart()
 
     def close(self) -> None:
-        """End at once whatever is going on: the iteration ends without an error. From any thread and any signal
-        handler, any number of times. Never blocks.
+        """End connecting, reading or waiting at once: the iteration ends without an error. From any thread and any
+        signal handler, any number of times. Never blocks.
 
         To begin iterating after it is an error. From another thread, which can't know whether the iteration has begun,
         :meth:`cancel` is the better one.
@@ -261,7 +261,5 @@ class EventSource:
     def __enter__(self) -> EventSource:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -1,8 +1,9 @@
 """The reader and the socket of a response, where its types are known.
 
 The fast way to read a chunked body, and the way past an interim response, use private parts of urllib3 and http.client.
-Both are used only where every object on the way has exactly the type that they were written for. A subclass, a mock or
-another library in urllib3's place may keep its bytes elsewhere: such a response is read by its public methods alone.
+Both are used only where every object from the response to the socket has exactly the type that they were written for. A
+subclass, a mock or another library in urllib3's place may keep its bytes elsewhere: such a response is read by its
+public methods alone.
 """
 
 from __future__ import annotations
@@ -68,7 +69,11 @@ def is_urllib3() -> bool:
 
 
 def reader_of(raw: Any) -> io.BufferedReader | None:
-    """The reader of a urllib3 response; ``None`` unless everything from there to the socket has a known type."""
+    """The reader of a urllib3 response.
+
+    :param raw: the response.
+    :return: the reader; ``None`` unless every object from the response to the socket has a known type.
+    """
     if type(raw) is not HTTPResponse:
         return None
     inner: Any = raw._fp
@@ -83,7 +88,11 @@ def reader_of(raw: Any) -> io.BufferedReader | None:
 
 
 def connection_socket(raw: Any) -> Any:
-    """The socket of a response's connection, ``None`` if it can't be reached."""
+    """The socket of a response's connection.
+
+    :param raw: the response.
+    :return: the socket, ``None`` if it can't be reached.
+    """
     reader = reader_of(raw)
     if reader is not None:
         return reader.raw._sock  # type: ignore[attr-defined]
@@ -154,8 +163,13 @@ def handle_of(raw: Any) -> socket.socket | None:
 
 
 def pool_is_held(source: Any) -> bool:
-    """Whether another call holds the lock of the connection pool: this may run in a signal handler that has interrupted
-    the thread which holds it."""
+    """Whether another call holds the lock of the connection pool.
+
+    This may run in a signal handler that has interrupted the thread which holds it.
+
+    :param source: a response.
+    :return: whether it is held.
+    """
     pool = getattr(getattr(source, "raw", source), "_pool", None)
     mutex = getattr(getattr(pool, "pool", None), "mutex", None)
     if mutex is None:

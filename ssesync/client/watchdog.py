@@ -1,4 +1,4 @@
-"""Watchdog: calls a function once when it was not restarted for so many seconds."""
+"""Watchdog: calls a function when it was not restarted for so many seconds."""
 
 from __future__ import annotations
 
@@ -38,13 +38,19 @@ class Watchdog:
         self._deadline = time.monotonic() + self._seconds
 
     def pause(self) -> float:
-        """Stop the time. Returns the seconds that are left."""
+        """Stop the time.
+
+        :return: the seconds that are left.
+        """
         left = self._deadline - time.monotonic()
         self._deadline = float("inf")
         return left
 
     def resume(self, left: float) -> None:
-        """Continue with so many seconds left."""
+        """Continue after :meth:`pause`.
+
+        :param left: the seconds that are left.
+        """
         self._deadline = time.monotonic() + left
 
     def close(self) -> None:

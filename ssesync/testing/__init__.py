@@ -1,4 +1,4 @@
-"""For tests of what serves and of what reads event streams.
+"""For tests of code that serves or reads event streams.
 
 Importing this module loads nothing that is not needed: each name is imported when it is first asked for.
 """

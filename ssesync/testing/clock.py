@@ -1,4 +1,4 @@
-"""FakeClock: time that passes only in a test, for everything that takes a ``clock=``."""
+"""FakeClock: a clock for tests, for everything that takes a ``clock=``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["FakeClock"]
 
 # Seconds between two checks of the signal in a wait that is held: a signal can't call back.
-_LOOK = 0.005
+_CHECK_SECONDS = 0.005
 
 
 class FakeClock:
@@ -30,9 +30,9 @@ class FakeClock:
     All methods may be called from any thread.
 
     :param start: what :meth:`monotonic` returns first, in seconds.
-    :param now: what :meth:`time` returns first, in seconds since 1970; some morning in 2026 by default.
+    :param now: what :meth:`time` returns first, in seconds since 1970; a morning in 2026 by default.
     :param hold: waits do not end by themselves but last until :meth:`advance` has moved the clock past their end, or
-        until their signal is given: for tests of what ends a wait early. Such a wait raises :class:`WaitTimeout` after
+        until their signal is set: for tests of what ends a wait early. Such a wait raises :class:`WaitTimeout` after
         20 real seconds.
     """
 
@@ -57,16 +57,17 @@ class FakeClock:
         return self._waiting
 
     def monotonic(self) -> float:
-        """Seconds, as ``time.monotonic()`` gives them."""
+        """Seconds, like those of ``time.monotonic()``."""
         return self._start + self._passed
 
     def time(self) -> float:
-        """Seconds since 1970, as ``time.time()`` gives them."""
+        """Seconds since 1970, like those of ``time.time()``."""
         return self._now + self._passed
 
     def advance(self, seconds: float) -> None:
-        """Let so many seconds pass.
+        """Move the clock on.
 
+        :param seconds: by how much.
         :raises ValueError: they are negative.
         """
         if seconds < 0:
@@ -76,10 +77,13 @@ class FakeClock:
             self._condition.notify_all()
 
     def wait(self, signal: Signal, seconds: float) -> bool:
-        """Wait up to ``seconds`` for ``signal``, in this clock's time; whether it is given.
+        """Wait for a signal in this clock's time.
 
-        One that is given already (a ``threading.Event``, a :class:`ssesync.CancelToken`) ends the wait before it
-        begins: nothing is kept of it and no time passes.
+        Where the signal is set already, no time passes, and the wait is not kept in :attr:`waits`.
+
+        :param signal: a ``threading.Event`` or a :class:`ssesync.CancelToken`.
+        :param seconds: how long at most.
+        :return: whether it is set.
         """
         if signal.wait(0):
             return True
@@ -101,19 +105,21 @@ class FakeClock:
                 self._condition.notify_all()
 
     def wait_until_waiting(self, count: int = 1, timeout: float = 20.0) -> None:
-        """Return once ``count`` threads sit in a wait that is held, within ``timeout`` real seconds.
+        """Wait until so many threads are in a wait that is held.
 
-        :raises WaitTimeout: they do not.
+        :param count: how many.
+        :param timeout: real seconds to wait at most.
+        :raises WaitTimeout: fewer are.
         """
         with self._condition:
             if not self._condition.wait_for(lambda: self._waiting >= count, timeout):
                 raise WaitTimeout(f"{self._waiting} threads wait on the clock after {timeout:g} s, not {count}")
 
     def _held(self, signal: Signal, seconds: float, end: float) -> bool:
-        patience = time.monotonic() + 20.0
-        while not signal.wait(_LOOK):
+        deadline = time.monotonic() + 20.0
+        while not signal.wait(_CHECK_SECONDS):
             if self._passed >= end:
                 return signal.wait(0)
-            if time.monotonic() > patience:
-                raise WaitTimeout(f"nobody moved the clock past a wait of {seconds:g} s, or gave its signal")
+            if time.monotonic() > deadline:
+                raise WaitTimeout(f"the clock was not moved past a wait of {seconds:g} s, nor was its signal set")
         return True

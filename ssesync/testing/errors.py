@@ -8,12 +8,12 @@ __all__ = ["EndOfStream", "ScriptError", "WaitTimeout"]
 
 
 class WaitTimeout(SSEError, TimeoutError):
-    """What a test waits for did not come in time. The message says what had arrived."""
+    """A wait of a test has timed out. The message lists what had arrived."""
 
 
 class EndOfStream(SSEError, EOFError):
-    """A test waits for an event, but the stream is over. The message says what had arrived."""
+    """A test waits for an event, but the stream is over. The message lists what had arrived."""
 
 
 class ScriptError(SSEError):
-    """The script of a :class:`FakeSSEServer` can't be played, or the client did something unexpected."""
+    """The script of a :class:`FakeSSEServer` can't be carried out, or the client did something unexpected."""

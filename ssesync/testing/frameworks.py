@@ -1,6 +1,6 @@
-"""How a request is made to each framework's application or test client: which application, with which environ.
+"""Requests made by each framework's test client, or without one: which application is called, with which environ.
 
-No framework is imported unless it is loaded already, which it is where one of its objects is given.
+No framework is imported unless it is loaded already, as it is where one of its objects is given.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedConnections", "application_of", "request_by"]
 
-#: Serves one request: called with an application and its environ, it gives the status line and the headers.
+#: Serves one request: called with an application and its environ, it returns the status line and the headers.
 Serve = Callable[["WSGIApplication", "WSGIEnvironment"], tuple[str, list[tuple[str, str]]]]
 
 
 def application_of(app_or_client: Any) -> WSGIApplication:
     """The WSGI application itself.
 
-    :raises TypeError: it is none, and nothing that has one.
+    :param app_or_client: an application, or a test client that has one.
+    :return: the application.
+    :raises TypeError: it is neither.
     """
     if _is(app_or_client, "django.test.client", "Client"):
         from django.core.handlers.wsgi import WSGIHandler
@@ -45,9 +47,14 @@ def application_of(app_or_client: Any) -> WSGIApplication:
 
 
 def request_by(app_or_client: Any, url: str, serve: Serve, *, last_event_id: str | None = None, **options: Any) -> None:
-    """Make a request as the client makes it, cookies and all, and have ``serve`` serve it.
+    """Make a request as the client makes it, cookies included, and have ``serve`` serve it.
 
-    :raises TypeError: an option that the client does not know.
+    :param app_or_client: an application, or a test client.
+    :param url: path and query, or a whole URL.
+    :param serve: serves the request.
+    :param last_event_id: the ``Last-Event-ID`` of the request.
+    :param options: the options of the client.
+    :raises TypeError: an option that the client does not take.
     """
     headers: dict[str, str] = {"Accept": MEDIA_TYPE}
     given = options.pop("headers", None) or {}
@@ -115,7 +122,7 @@ def _by_django(client: Any, url: str, serve: Serve, *, method: str = "GET", json
             probe.generic(method, url, **options)
     except _Captured as captured:
         environ = captured.args[0]
-    # Its payload can't be read past its end, and it is what tells our views that they run in the test's own thread.
+    # The client's payload can't be read past its end, and by its type our views would run in the test's own thread.
     environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
     raised: list[BaseException] = []
 
@@ -186,10 +193,10 @@ def _environ(
 
 
 class SharedConnections:
-    """Django's database connections that hold what only the test's thread sees: shown to the threads that serve it.
+    """Shares Django's database connections of the test's thread with the threads that serve it.
 
-    Those are the ones in an atomic block (``TestCase``, pytest-django's ``db``) and SQLite's in memory. Made on the
-    test's thread. Without Django it does nothing.
+    Shared are those with data that no other connection sees: in an atomic block (``TestCase``, pytest-django's ``db``),
+    or SQLite's in memory. To be made on the test's thread. Without Django it does nothing.
     """
 
     def __init__(self) -> None:
@@ -205,7 +212,7 @@ class SharedConnections:
 
     @contextlib.contextmanager
     def on_this_thread(self) -> Iterator[None]:
-        """Use them on this thread for a while. The thread's own connections are closed at the end."""
+        """Use them on this thread within the ``with`` block, whose end closes the thread's own connections."""
         if "django.db" not in sys.modules:
             yield
             return
@@ -223,7 +230,7 @@ class SharedConnections:
                 connection.close()
 
     def end(self) -> None:
-        """Share no longer. Any number of times."""
+        """End the sharing. Any number of times."""
         while self._shared:
             try:
                 connection = self._shared.pop()

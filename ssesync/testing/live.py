@@ -39,18 +39,19 @@ def live_stream(
 ) -> OpenStream:
     """Serve an application on 127.0.0.1, by a real server with real sockets, and read a stream of it.
 
-    Slower than :func:`open_stream`, by some milliseconds, and as true as it gets: ``requests`` asks, a
-    :class:`ssesync.Reader` reads, ``disconnect()`` closes the socket, and after ``stall()`` the producer comes to wait
-    as soon as the kernel's buffers are full, which may be megabytes later. Werkzeug's server where it is installed,
+    Slower than :func:`open_stream`, by some milliseconds, and closer to production: ``requests`` sends the request, a
+    :class:`ssesync.Reader` reads, ``disconnect()`` closes the socket, and after ``stall()`` the producer has to wait as
+    soon as the kernel's buffers are full, which may be megabytes later. The server is Werkzeug's where it is installed,
     else the standard library's, with a thread for each request. It lasts as long as the stream's ``with`` block.
 
-    :param app: a WSGI application. Of a test client its application is taken, and nothing else.
+    :param app: a WSGI application, or a test client, whose application is served.
     :param url: path and query.
     :param timeout: seconds that each wait for the stream may take by default.
-    :param last_event_id: what the client sends as ``Last-Event-ID``; ``None`` and ``""``: none.
-    :param method: the request's.
-    :param session: a session to ask with; without one, one that knows no proxies.
-    :param request_options: what ``requests.request`` takes: ``headers``, ``params``, ``data``, ``json``, ….
+    :param last_event_id: the ``Last-Event-ID`` of the request; ``None`` and ``""``: none.
+    :param method: the method of the request.
+    :param session: sends the request; without it a session that uses no proxies.
+    :param request_options: other options of ``requests.request``: ``headers``, ``params``, ``data``, ``json``, ….
+    :return: the stream, as soon as its headers are there.
     :raises WaitTimeout: there was no answer within ``timeout``.
     :raises TypeError: this is no application.
     """
@@ -81,7 +82,7 @@ class _LiveStream(OpenStream):
             target=self._server.serve_forever, args=(0.02,), name="ssesync-live-server", daemon=True
         )
         self._serving.start()
-        #: Where the server is.
+        #: The server's address.
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/"
 
     def _begin(self, session: requests.Session | None, method: str, url: str, **options: Any) -> None:
@@ -108,7 +109,7 @@ class _LiveStream(OpenStream):
         if stream:
             self._reader = Reader(response, on_comment=self._comment)
         self._answer(f"{response.status_code} {response.reason}", list(response.headers.items()))
-        if self._left:  # after the reader was put where _leave() looks for it, who looks in the other order
+        if self._left:  # checked after the reader is set; _leave(), on another thread, takes the two steps in reverse
             self._cut()
         elif self._reader is None:
             for chunk in response.iter_content(65536):
@@ -138,15 +139,15 @@ class _LiveStream(OpenStream):
         """Leave, and stop the server."""
         super().close()
         if not self._stopping():
-            return  # another call does the rest, perhaps one that this, in a signal handler, has interrupted
+            return  # another call does the rest, perhaps one that a signal handler has interrupted with this call
         self._server.shutdown()
         self._serving.join(self.timeout)
         self._server.server_close()
         self._connections.end()
 
     def _watched(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """The application, in something that sees when the server is done with its answer."""
-        self._closed = False  # that of a redirect was
+        """Call the application. The body that is returned notices when the server closes it."""
+        self._closed = False  # an earlier answer, a redirect, was closed
         with contextlib.ExitStack() as stack:
             stack.callback(self._body_closed)
             stack.enter_context(self._connections.on_this_thread())
@@ -192,7 +193,7 @@ def _make_server(app: WSGIApplication) -> Any:
                 self.environ.get(_CLOSE, bool)()
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Say nothing of each request."""
+            """Log nothing."""
 
     server = make_werkzeug("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
     server.daemon_threads = True  # type: ignore[attr-defined]
@@ -205,4 +206,4 @@ class _ThreadingServer(ThreadingMixIn, WSGIServer):
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of each request."""
+        """Log nothing."""

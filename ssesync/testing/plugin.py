@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["fake_sse_clock", "fake_sse_server", "live_stream", "open_stream"]
 
 
+@contextlib.contextmanager
+def _closed_after(function: Callable[..., OpenStream]) -> Iterator[Callable[..., OpenStream]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(function(*args, **options))
+
+
 @pytest.fixture
 def open_stream() -> Iterator[Callable[..., OpenStream]]:
     """:func:`ssesync.testing.open_stream`; what it opens is closed when the test is over."""
     from .wsgi import open_stream
 
-    with contextlib.ExitStack() as stack:
-
-        def opened(*args: Any, **options: Any) -> OpenStream:
-            return stack.enter_context(open_stream(*args, **options))
-
+    with _closed_after(open_stream) as opened:
         yield opened
 
 
@@ -38,11 +40,7 @@ def live_stream() -> Iterator[Callable[..., OpenStream]]:
     """:func:`ssesync.testing.live_stream`; what it opens is closed when the test is over."""
     from .live import live_stream
 
-    with contextlib.ExitStack() as stack:
-
-        def opened(*args: Any, **options: Any) -> OpenStream:
-            return stack.enter_context(live_stream(*args, **options))
-
+    with _closed_after(live_stream) as opened:
         yield opened
 
 

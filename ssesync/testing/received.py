@@ -1,4 +1,4 @@
-"""What a test's client has received of one answer."""
+"""Received: the head, events, comments and bytes of an answer that a test has received."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..wire.http import is_event_stream
 
 __all__ = ["READ_AHEAD", "Received"]
 
-#: Events, and bytes of them, that are read before the test takes them: a client that does not come to read on.
+#: How many events, and bytes of them, are read before the test takes them. Then the client reads no further.
 READ_AHEAD = 256, 65536
 # Of a body that is kept, and of comments.
 _KEPT_BYTES = 1024 * 1024
@@ -21,8 +21,8 @@ _KEPT_COMMENTS = 10_000
 class Received:
     """The head, events, comments and bytes of one answer.
 
-    The thread that reads adds, and takes no lock: so it goes on whatever a signal handler has interrupted. Others look,
-    and one at a time takes.
+    The thread that reads adds to it, without a lock, so that no signal handler can hold it up. Other threads read it,
+    and one at a time takes events.
     """
 
     def __init__(self) -> None:
@@ -50,16 +50,28 @@ class Received:
         return len(self.pending) >= READ_AHEAD[0] or self._added_bytes - self._taken_bytes >= READ_AHEAD[1]
 
     def begin(self, status: str, headers: list[tuple[str, str]]) -> None:
-        """Have the head of the answer."""
+        """Keep the head of the answer.
+
+        :param status: the status line without the protocol.
+        :param headers: the headers.
+        """
         self.headers = Headers(headers)
         self.status = status
 
     def keep(self, data: bytes) -> None:
-        """Have bytes of the body."""
+        """Keep bytes of the body, 1 MB in all.
+
+        :param data: the bytes.
+        """
         self.body += data[: max(0, _KEPT_BYTES - len(self.body))]
 
     def add(self, events: list[Event], last_event_id: str, retry: int | None) -> None:
-        """Have events, and comments as events without data."""
+        """Keep events.
+
+        :param events: the events; a comment is an event without data.
+        :param last_event_id: the last event ID in force after them.
+        :param retry: the reconnection time in force after them, in milliseconds.
+        """
         for event in events:
             if event.data is None:
                 self.comments.append(event.comment or "")
@@ -71,7 +83,10 @@ class Received:
         self.last_event_id, self.retry = last_event_id, retry
 
     def take(self) -> Event | None:
-        """Give the oldest event that was not taken, if there is one."""
+        """Take the oldest event.
+
+        :return: the event; ``None`` if there is none that was not taken.
+        """
         if not self.pending:
             return None
         event = self.pending.popleft()
@@ -79,7 +94,7 @@ class Received:
         return event
 
     def __str__(self) -> str:
-        """The head and what was received, for messages."""
+        """The head, and what was received, for messages."""
         parts = [f"{self.status}, {self.headers.get('Content-Type') or 'no type'}"]
         if self.is_stream:
             recent, comments = list(self._recent), list(self.comments)

@@ -1,10 +1,9 @@
-"""OpenStream: a test's end of an event stream, whichever way it is served."""
+"""OpenStream: the client of an event stream in a test, however the stream is served."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from wsgiref.headers import Headers
 
 from ..errors import CloseReason, ContentTypeError, StatusError
@@ -18,7 +17,7 @@ from .received import Received
 
 __all__ = ["MARK", "OpenStream"]
 
-#: The key of a request's environ under which the test's client is.
+#: The key in a request's environ for the test's client.
 MARK = "ssesync.testing"
 
 
@@ -27,8 +26,11 @@ class OpenStream:
 
     A thread reads, so the view is served while the test does other things; it reads no further than 256 events or
     64 kB ahead of the test. Nothing here waits for ever: every wait takes a ``timeout`` in seconds, by default that of
-    :func:`open_stream`, and raises :class:`WaitTimeout`, whose message has what had arrived. Every method may be called
-    from any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
+    :func:`open_stream`, and raises :class:`WaitTimeout`, whose message lists what had arrived. Every method may be
+    called from any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
+
+    :param name: method and URL, for messages.
+    :param timeout: seconds that each wait may take where no other timeout is given.
     """
 
     def __init__(self, name: str, timeout: float) -> None:
@@ -36,7 +38,7 @@ class OpenStream:
         self.name = name
         #: Seconds that each wait may take where no other timeout is given.
         self.timeout = timeout
-        self._taking = make_rlock("testing.stream")  # of what waits, by those that the test calls
+        self._taking = make_rlock("testing.stream")  # held while an event is taken
         self._changes = Waiters()
         self._received = Received()
         self._last_event_id = ""
@@ -51,14 +53,14 @@ class OpenStream:
 
     @property
     def headers(self) -> Headers:
-        """The headers of the answer; case means nothing in their names, and one that is missing is ``None``."""
+        """The headers of the answer. Their names are case-insensitive, and a missing one is ``None``."""
         return self._received.headers
 
     @property
     def body(self) -> bytes:
-        """The bytes of the body, 1 MB at most: for an event stream those that have arrived, else all there are.
+        """The bytes of the body, 1 MB at most: for an event stream those that have arrived, else all.
 
-        :raises WaitTimeout: an answer that is no event stream did not come to its end within ``timeout``.
+        :raises WaitTimeout: an answer that is no event stream did not end within ``timeout``.
         """
         if not self._received.is_stream:
             self._wait(lambda: self._ended, None, "the end of the answer")
@@ -76,7 +78,7 @@ class OpenStream:
 
     @property
     def last_event_id(self) -> str:
-        """The ID of the last event that the test was given, ``""`` if none: what a client would resume with."""
+        """The ID of the last event that the test has taken, ``""`` if none. A client would resume with it."""
         return self._last_event_id
 
     @property
@@ -86,17 +88,17 @@ class OpenStream:
 
     @property
     def closed(self) -> bool:
-        """Whether the server is done with the answer: the body's ``close()`` was called."""
+        """Whether the server has called the body's ``close()``."""
         return self._closed
 
     @property
     def event_stream(self) -> EventStream | None:
-        """The :class:`ssesync.EventStream` that serves this client, ``None`` where the answer is none."""
+        """The :class:`ssesync.EventStream` that serves this client, ``None`` where another object does."""
         return self._event_stream
 
     @property
     def stats(self) -> StreamStats | None:
-        """What that stream came to so far."""
+        """The figures of that stream so far."""
         return None if self._event_stream is None else self._event_stream.stats
 
     @property
@@ -107,6 +109,8 @@ class OpenStream:
     def next(self, timeout: float | None = None) -> Event:
         """Wait for the next event.
 
+        :param timeout: seconds to wait at most.
+        :return: the event.
         :raises WaitTimeout: none came within ``timeout`` seconds.
         :raises EndOfStream: the stream is over.
         :raises StatusError: the answer's status is neither 200 nor 204.
@@ -119,17 +123,20 @@ class OpenStream:
         return event
 
     def take(self, count: int, timeout: float | None = None) -> list[Event]:
-        """Wait for the next ``count`` events, ``timeout`` seconds for all of them together.
+        """Wait for the next events. Raises the same errors as :meth:`next`.
 
-        Errors as for :meth:`next`.
+        :param count: how many.
+        :param timeout: seconds to wait at most, for all of them together.
+        :return: the events.
         """
         until = _Deadline(self.timeout if timeout is None else timeout)
         return [self.next(until.left()) for _ in range(count)]
 
     def rest(self, timeout: float | None = None) -> list[Event]:
-        """Wait for the end of the stream, ``timeout`` seconds; the events until then.
+        """Wait for the end of the stream. Raises the same errors as :meth:`next`, except ``EndOfStream``.
 
-        Errors as for :meth:`next`, but for ``EndOfStream``.
+        :param timeout: seconds to wait at most.
+        :return: the events until then.
         """
         until = _Deadline(self.timeout if timeout is None else timeout)
         events = []
@@ -147,9 +154,13 @@ class OpenStream:
         return event
 
     def wait_for_comments(self, count: int = 1, timeout: float | None = None) -> list[str]:
-        """Wait until ``count`` comments in all have arrived, keep-alives among them; all that have.
+        """Wait until so many comments in all have arrived, keep-alives among them.
 
-        :raises WaitTimeout: they have not.
+        :param count: how many.
+        :param timeout: seconds to wait at most.
+        :return: all comments that have arrived.
+        :raises WaitTimeout: fewer have arrived.
+        :raises EndOfStream: the stream is over, and fewer have arrived.
         """
         self._wait(lambda: len(self._received.comments) >= count or self._ended, timeout, f"{count} comments")
         if len(self._received.comments) < count:
@@ -157,19 +168,20 @@ class OpenStream:
         return list(self._received.comments)
 
     def stall(self) -> None:
-        """Stop reading, as a client does whose network is stuck: the producer comes to feel it. See :meth:`resume`."""
+        """Stop reading, as a client with a broken network does, until :meth:`resume`: the producer has to wait."""
         self._stalled = True
 
     def resume(self) -> None:
-        """Read on after :meth:`stall`."""
+        """Continue to read after :meth:`stall`."""
         self._stalled = False
         self._changes.wake()
 
     def disconnect(self, timeout: float | None = None) -> None:
-        """Leave, as a browser does whose tab is closed, and wait until the server has noticed and closed the body.
+        """Leave, as a browser does when its tab is closed, and wait until the server has closed the body.
 
         Events that had arrived can still be taken.
 
+        :param timeout: seconds to wait at most.
         :raises WaitTimeout: the body was not closed within ``timeout`` seconds: it waits for something else, and a
             client that leaves does not end that wait.
         """
@@ -177,16 +189,18 @@ class OpenStream:
         self.wait_closed(timeout)
 
     def wait_closed(self, timeout: float | None = None) -> None:
-        """Wait until the server is done with the answer and has closed its body: ``on_close`` was called.
+        """Wait until the server has closed the answer's body: ``on_close`` was called.
 
-        :raises WaitTimeout: it is not within ``timeout`` seconds.
+        :param timeout: seconds to wait at most.
+        :raises WaitTimeout: it has not.
         """
         self._wait(lambda: self._closed, timeout, "the body's end")
 
     def wait_finished(self, timeout: float | None = None) -> None:
-        """Wait until the view is done too: its producer's thread has run to its end, ``finally`` blocks and all.
+        """Wait until the producer's thread has run to its end too, ``finally`` blocks included.
 
-        :raises WaitTimeout: it has not within ``timeout`` seconds.
+        :param timeout: seconds to wait at most.
+        :raises WaitTimeout: it has not.
         """
         until = _Deadline(self.timeout if timeout is None else timeout)
         self.wait_closed(until.left())
@@ -194,23 +208,21 @@ class OpenStream:
             raise WaitTimeout(f"waited {until.seconds:.3g} s for the producer's end. {self}")
 
     def close(self) -> None:
-        """Leave if the client is still there, and give the server a moment to notice. Never raises."""
+        """Leave if the client is still there, and wait two seconds at most for the server to notice. Never raises."""
         self._leave()
         self._changes.wait(lambda: self._closed, min(2.0, self.timeout))
 
     def __enter__(self) -> OpenStream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
 
     def __str__(self) -> str:
-        """What had arrived, in one line."""
+        """What has arrived, in one line."""
         if not self._answered:
             return f"{self.name}: no answer yet"
         parts = [f"{self.name}: {self._received}"]
@@ -221,18 +233,18 @@ class OpenStream:
         elif self._stalled:
             parts.append("the client is stalled")
         elif self._received.is_full:
-            parts.append("the client reads no further until the test takes what waits")
+            parts.append("the client reads no further until the test takes events")
         parts.append("the body is closed" if self._closed else "the body is open")
         return "; ".join(parts)
 
-    # What follows is for the thread that reads.
+    # The following methods are for the thread that reads.
 
     def _answer(self, status: str, headers: list[tuple[str, str]]) -> None:
         self._received.begin(status, headers)
         self._changes.wake()
 
     def _may_read(self, cut: Callable[[], bool] | None = None) -> bool:
-        """Wait while the client does not read; False when it has left, or ``cut``, which is looked at, says so."""
+        """Wait while the client does not read. Returns False when it has left or ``cut``, which is polled, is true."""
         while (self._stalled or self._received.is_full) and not self._left:
             if cut is not None and cut():
                 return False
@@ -254,7 +266,7 @@ class OpenStream:
         self._changes.wake()
 
     def _find_event_stream(self) -> None:
-        """Look among the process's streams for the one of this test's request."""
+        """Find the stream of this test's request among those of the process."""
         if self._event_stream is None:
             for stream in streams.all():
                 if isinstance(stream, EventStream) and environ_of(stream).get(MARK) is self:
@@ -264,7 +276,7 @@ class OpenStream:
         self._left = True
         self._changes.wake()
 
-    # And this for the test's.
+    # The following methods are for the test's threads.
 
     def _wait_for_answer(self) -> None:
         self._wait(lambda: self._answered or self._ended, None, "an answer")
@@ -287,7 +299,7 @@ class OpenStream:
         until = _Deadline(self.timeout if timeout is None else timeout)
         while True:
             self._wait(lambda: bool(received.pending) or self._ended, until.left(), what)
-            ended = self._ended  # before the look for an event: it is the last that is set
+            ended = self._ended  # read before the events, as it is set after the last of them
             with self._taking:
                 if (event := received.take()) is not None:
                     self._last_event_id = event.id or ""

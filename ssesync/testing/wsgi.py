@@ -1,4 +1,4 @@
-"""open_stream: an application served to one test by a thread that does what a WSGI server does."""
+"""open_stream: an application served to one test by a thread that acts as a WSGI server."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ def open_stream(
         login count; or any WSGI application, an :class:`ssesync.EventStream` for one.
     :param url: path and query, or a whole URL.
     :param timeout: seconds that each wait for the stream may take by default.
-    :param last_event_id: what the client sends as ``Last-Event-ID``; ``None`` and ``""``: none.
-    :param request_options: what the client's own ``open()`` (Flask, Werkzeug) or ``get()``, ``post()``, … (Django)
-        takes; ``method`` and ``json`` everywhere. For a bare WSGI application: ``method``, ``headers``, ``query``,
+    :param last_event_id: the ``Last-Event-ID`` of the request; ``None`` and ``""``: none.
+    :param request_options: the options of the client's own ``open()`` (Flask, Werkzeug) or ``get()``, ``post()``, …
+        (Django); ``method`` and ``json`` everywhere. For a bare WSGI application: ``method``, ``headers``, ``query``,
         ``data`` (text, bytes, or a form as a mapping), ``json``, ``environ`` (what to add to it). ``Accept`` is
-        ``text/event-stream`` unless ``headers`` say otherwise.
+        ``text/event-stream`` unless it is among ``headers``.
+    :return: the stream, as soon as its headers are there.
     :raises WaitTimeout: there was no answer within ``timeout``.
-    :raises Exception: what the application raised instead of answering; what a Django view raised, unless the client
-        was made with ``raise_request_exception=False``.
+    :raises Exception: the exception that the application raised instead of answering; that of a Django view, unless
+        the client was made with ``raise_request_exception=False``.
     :raises TypeError: this is no application and no client.
     """
     opened: list[_ServedStream] = []
@@ -80,8 +81,8 @@ class _ServedStream(OpenStream):
         self._app = app
         self._decoder = Decoder(comments=True, retry_on_events=True)
         self._head: tuple[str, list[tuple[str, str]]] | None = None
-        # A connection that carries nothing: the server's end is where the library looks for a client that leaves, and
-        # what it cuts where one stalls. In place of Werkzeug's, which is the framework's own.
+        # A connection that carries nothing, in place of Werkzeug's: on the server's end the library notices that the
+        # client leaves, and cuts off one that stalls.
         self._ours, self._servers = socket.socketpair()
         self._ours.setblocking(False)
         self._environ = environ
@@ -148,7 +149,7 @@ class _ServedStream(OpenStream):
         self._answer(*self._head)
 
     def _send(self, chunk: bytes) -> bool:
-        """Hand bytes to the client; False when it is gone."""
+        """Give bytes to the client. Returns False when it has left."""
         # The headers leave with the first bytes of the body (PEP 3333).
         if not self._answered:
             self._send_head()

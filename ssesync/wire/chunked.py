@@ -25,7 +25,11 @@ def to_chunk(data: bytes) -> bytes:
 
 
 def is_complete(body: bytes) -> bool:
-    """Whether a chunked body is there to its end and no further."""
+    """Whether bytes are a whole chunked body, and nothing after it.
+
+    :param body: the bytes.
+    :return: whether they are.
+    """
     decoder = ChunkDecoder()
     decoder.decode(body)
     return decoder.done and not decoder.rest and decoder.error is None

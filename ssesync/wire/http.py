@@ -34,19 +34,10 @@ _DEFAULTS = {
 }
 #: Headers of one connection (RFC 9110, section 7.6.1), which the server sets: PEP 3333 forbids them to applications,
 #: and wsgiref answers 500.
-HOP_BY_HOP = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
+HOP_BY_HOP = frozenset((
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers",
+    "transfer-encoding", "upgrade",
+))  # fmt: skip
 #: Servers accept header lines of 8 kB; no honest client has an ID of half of that.
 _LONGEST_ID = 4096
 
@@ -114,14 +105,10 @@ def get_last_event_id(request: Any) -> str:
     :param request: a WSGI environ, a Flask or Django request, or a ``requests`` one. A header of ``None`` is none.
     :return: the ID, ``""`` if there is none.
     """
-    environ = _environ(request)
-    if environ is not None:
-        value = _utf8(environ.get("HTTP_LAST_EVENT_ID") or "")
-        if not value:
-            value = parse_qs(environ.get("QUERY_STRING") or "").get("lastEventId", [""])[0]
-    else:
-        headers = _headers(request)
-        value = _utf8(headers.get(_key(headers, "Last-Event-ID")) or "")
+    headers, name = _headers(request, "Last-Event-ID")
+    value = _utf8(headers.get(name) or "")
+    if not value and name == "HTTP_LAST_EVENT_ID":
+        value = parse_qs(headers.get("QUERY_STRING") or "").get("lastEventId", [""])[0]
     if len(value) > _LONGEST_ID or any(ord(c) < 32 or c == "\x7f" for c in value):
         return ""
     return value
@@ -148,12 +135,7 @@ def set_last_event_id(request: Any, last_event_id: str | None) -> None:
         value = last_event_id.encode("utf-8").decode("latin-1")
     except UnicodeEncodeError as error:
         raise EventError("id", last_event_id, "can't be sent as Last-Event-ID: it holds a lone surrogate") from error
-    environ = _environ(request)
-    if environ is not None:
-        headers, name = environ, "HTTP_LAST_EVENT_ID"
-    else:
-        headers = _headers(request)
-        name = _key(headers, "Last-Event-ID")
+    headers, name = _headers(request, "Last-Event-ID")
     if value:
         headers[name] = value
     else:
@@ -166,12 +148,7 @@ def add_accept_mime(request: Any) -> None:
     :param request: as for :func:`set_last_event_id`. An ``Accept`` of ``*/*``, which is the default of ``requests``, is
         replaced.
     """
-    environ = _environ(request)
-    if environ is not None:
-        headers, name = environ, "HTTP_ACCEPT"
-    else:
-        headers = _headers(request)
-        name = _key(headers, "Accept")
+    headers, name = _headers(request, "Accept")
     accept = headers.get(name) or ""
     if isinstance(accept, bytes):
         accept = accept.decode("latin-1")
@@ -184,16 +161,16 @@ def _utf8(value: str | bytes) -> str:
     return (value if isinstance(value, bytes) else value.encode("latin-1", "replace")).decode("utf-8", "replace")
 
 
-def _environ(request: Any) -> MutableMapping[str, Any] | None:
-    """A WSGI environ, given as such or by a Flask (``environ``) or Django (``META``) request."""
+def _headers(request: Any, name: str) -> tuple[MutableMapping[str, Any], str]:
+    """The mapping that has a request's headers, and the key of one of them in it.
+
+    The mapping is a WSGI environ, given as such or by a Flask (``environ``) or Django (``META``) request, or else
+    headers. Their names are case-insensitive, the keys of a plain dict are not.
+    """
     for candidate in (request, getattr(request, "environ", None), getattr(request, "META", None)):
         if isinstance(candidate, MutableMapping) and "REQUEST_METHOD" in candidate:
-            return candidate
-    return None
-
-
-def _headers(request: Any) -> MutableMapping[str, Any]:
-    headers = getattr(request, "headers", request)
+            return candidate, f"HTTP_{name.upper().replace('-', '_')}"
+    headers: Any = getattr(request, "headers", request)
     if headers is None and hasattr(request, "prepare_headers"):
         headers = request.headers = {}
     if not hasattr(headers, "get") or not hasattr(headers, "__setitem__"):
@@ -201,11 +178,6 @@ def _headers(request: Any) -> MutableMapping[str, Any]:
             f"expected headers, a WSGI environ or a request that has one of them, got {type(request).__name__} "
             f"{excerpt(request)}"
         )
-    return headers  # type: ignore[no-any-return]
-
-
-def _key(headers: MutableMapping[str, Any], name: str) -> str:
-    """The name as the headers spell it: header names are case-insensitive, the keys of a plain dict are not."""
     if isinstance(headers, dict):
-        return next((key for key in headers if isinstance(key, str) and key.lower() == name.lower()), name)
-    return name
+        name = next((key for key in headers if isinstance(key, str) and key.lower() == name.lower()), name)
+    return headers, name

@@ -1,4 +1,4 @@
-"""Whose pages may read a stream: the origin of a request, and CORS (Fetch standard, section "CORS protocol").
+"""Which pages may read a stream: the origin of a request, and CORS (Fetch standard, section "CORS protocol").
 
 A browser sends its user's cookies with the request for an event stream that another site's page opens, and without a
 preflight. It hides the response from that page unless CORS headers allow it; the server opens the stream all the same.

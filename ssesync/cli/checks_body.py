@@ -1,4 +1,4 @@
-"""The checks of the stream itself, and of when its bytes arrived."""
+"""The checks of the stream, and of when its bytes arrived. ``None`` means that a check does not apply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of the answer's head."""
+"""The checks of the answer's head. Each is given the examination; ``None`` means that it does not apply."""
 
 from __future__ import annotations
 

@@ -47,11 +47,19 @@ class Answer:
     redirects: list[tuple[int, str]]
 
     def all(self, name: str) -> list[str]:
-        """All values of a header."""
+        """All values of a header.
+
+        :param name: its name, in any case.
+        :return: the values, in their order.
+        """
         return [value for each, value in self.headers if each.lower() == name.lower()]
 
     def get(self, name: str) -> str:
-        """The values of a header as one, ``""`` if there is none."""
+        """The values of a header as one.
+
+        :param name: its name, in any case.
+        :return: the values joined by commas, ``""`` if there is none.
+        """
         return ", ".join(self.all(name))
 
     @property
@@ -110,7 +118,10 @@ class Probe:
         return self.ended_after is not None or self._stopped
 
     def wait(self, seconds: float) -> None:
-        """Wait until something new was seen, for so many seconds at most."""
+        """Wait until something new was seen.
+
+        :param seconds: how long at most.
+        """
         with self._changed:
             if not self.over:
                 self._changed.wait(max(0.0, seconds))

@@ -43,12 +43,20 @@ class LiveConsole(Console):
         super().__init__(stderr=stderr, theme=_THEME, highlight=False, markup=False, emoji=False)
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Do nothing. Returns that the cursor was not changed."""
+        """Do nothing.
+
+        :param show: ignored.
+        :return: that the cursor was not changed.
+        """
         return False
 
 
 def is_terminal(console: Console) -> bool:
-    """Whether lines can be redrawn on this console. FORCE_COLOR does not make a pipe a terminal."""
+    """Whether lines can be redrawn on a console. FORCE_COLOR does not make a pipe a terminal.
+
+    :param console: the console.
+    :return: whether they can.
+    """
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 

@@ -74,7 +74,11 @@ class Columns:
         self._widths = {"type": 0, "id": 0}
 
     def plain(self, arrived: Arrived) -> str:
-        """Format an event for a pipe or a file: without colours, and with control characters escaped."""
+        """Format an event for a pipe or a file.
+
+        :param arrived: the event.
+        :return: its lines, without colours and with control characters escaped.
+        """
         head, data = self._parts(arrived)
         text = "".join(part for part, _ in head)
         lines = data.split("\n")
@@ -83,7 +87,11 @@ class Columns:
         return "".join(f"{line}\n" for line in (text.rstrip(), *(" " * _MARGIN + escape(line) for line in lines)))
 
     def drawn(self, arrived: Arrived) -> Drawn:
-        """Format an event for a terminal."""
+        """Format an event for a terminal.
+
+        :param arrived: the event.
+        :return: an object that rich draws.
+        """
         head, data = self._parts(arrived)
         return Drawn(head, data, _COMMENT if arrived.event.data is None else _DATA)
 

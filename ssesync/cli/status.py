@@ -43,15 +43,24 @@ class Status:
         return time.monotonic() - self._started
 
     def follow(self, source: EventSource) -> None:
-        """Show the state and the last event ID of this source."""
+        """Show the state and the last event ID of a source.
+
+        :param source: the source.
+        """
         self._source = source
 
     def waiting(self, seconds: float) -> None:
-        """Show that the connection is lost, and count down the seconds until the next one."""
+        """Count down the time until the next connection.
+
+        :param seconds: until then.
+        """
         self._again_at = time.monotonic() + seconds
 
     def rate(self) -> float:
-        """Events per second, over the last ten seconds."""
+        """Measure the rate.
+
+        :return: events per second, over the last ten seconds.
+        """
         now = time.monotonic()
         recent = self._recent
         if now - recent[-1][0] >= _STEP:
@@ -62,7 +71,10 @@ class Status:
         return (self.events - recent[0][1]) / max(span, 1.0)
 
     def summary(self) -> str:
-        """The counts, for the end of the command."""
+        """Describe what has come, for the end of the command.
+
+        :return: the counts.
+        """
         parts = [plural(self.events, "event")]
         if self.comments:
             parts.append(plural(self.comments, "comment"))

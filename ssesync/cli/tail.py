@@ -105,7 +105,13 @@ class _Tail:
         self._retry: int | None = None
 
     def run(self, reconnect: bool | None, retries: int | None, idle_timeout: float | None) -> int:
-        """Follow the stream. Returns the exit status."""
+        """Follow the stream.
+
+        :param reconnect: as for :class:`EventSource`.
+        :param retries: reconnect so often in a row at most.
+        :param idle_timeout: as for :class:`EventSource`.
+        :return: the exit status.
+        """
         request = self._request
         source = EventSource(
             request.url,

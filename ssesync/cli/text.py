@@ -77,7 +77,11 @@ def _string(value: str) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """Format a size in bytes: ``512 B``, ``3.4 kB``."""
+    """Format a size.
+
+    :param size: the number of bytes.
+    :return: ``512 B``, ``3.4 kB``.
+    """
     if size < 1000:
         return f"{size:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -88,7 +92,11 @@ def bytes_text(size: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Format a time span: ``4 ms``, ``1.2 s``, ``35 s``, ``2:05``, ``1:02:05``."""
+    """Format a time span.
+
+    :param seconds: its length.
+    :return: ``4 ms``, ``1.2 s``, ``35 s``, ``2:05``, ``1:02:05``.
+    """
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:

@@ -298,7 +298,11 @@ class _ChunkedReader:
         self._decoder = ChunkDecoder()
 
     def read(self) -> bytes:
-        """Wait for the next data; ``b""`` at the end of the body."""
+        """Wait for the next data.
+
+        :return: the data; ``b""`` at the end of the body.
+        :raises ReadError: the body is not properly chunked, or the connection ended in it.
+        """
         decoder = self._decoder
         while not decoder.done:
             if decoder.error is not None:

@@ -60,7 +60,11 @@ def signal_of(cancel: Any) -> Any:
 
 
 def weakly(method: Callable[[], object]) -> Callable[[], None]:
-    """A function that calls a method as long as the method's object exists, and does not keep it alive."""
+    """Make a function that calls a method as long as the method's object exists, and does not keep it alive.
+
+    :param method: the method.
+    :return: the function.
+    """
     reference = weakref.WeakMethod(method)
 
     def call() -> None:

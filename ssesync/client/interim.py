@@ -23,13 +23,21 @@ __all__ = ["final_response", "is_interim", "status_of"]
 
 
 def status_of(response: Any) -> int | None:
-    """The status of a response of requests or urllib3, ``None`` where another object has none."""
+    """The status of a response of requests or urllib3.
+
+    :param response: the response.
+    :return: the status, ``None`` where another object has none.
+    """
     status: int | None = getattr(response, "status_code", None) or getattr(response, "status", None)
     return status
 
 
 def is_interim(response: Any) -> bool:
-    """Whether another response comes after this one: its status is 1xx, but not 101."""
+    """Whether another response comes after this one.
+
+    :param response: the response.
+    :return: whether its status is 1xx, but not 101.
+    """
     status = status_of(response)
     return isinstance(status, int) and 100 <= status < 200 and status != 101
 

@@ -64,7 +64,10 @@ class FinalResponse(http.client.HTTPResponse):
 
 
 def is_urllib3() -> bool:
-    """Whether the package of that name is urllib3. urllib3-future, which takes its place, has other connections."""
+    """Whether the package of that name is urllib3: urllib3-future, which takes its place, has other connections.
+
+    :return: whether it is.
+    """
     return issubclass(connection.HTTPConnection, http.client.HTTPConnection)
 
 

@@ -57,11 +57,17 @@ class FakeClock:
         return self._waiting
 
     def monotonic(self) -> float:
-        """Seconds, like those of ``time.monotonic()``."""
+        """The clock's time, like ``time.monotonic()``.
+
+        :return: seconds.
+        """
         return self._start + self._passed
 
     def time(self) -> float:
-        """Seconds since 1970, like those of ``time.time()``."""
+        """The date, like ``time.time()``.
+
+        :return: seconds since 1970.
+        """
         return self._now + self._passed
 
     def advance(self, seconds: float) -> None:

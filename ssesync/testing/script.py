@@ -163,7 +163,11 @@ class Answer:
     ) -> Answer:
         """Send an event.
 
-        :param data: an :class:`ssesync.Event`, or the data of one. The other parameters are its other fields.
+        :param data: an :class:`ssesync.Event`, which has all fields, or the data of one.
+        :param type: the type.
+        :param id: the ID.
+        :param retry: the reconnection time in milliseconds.
+        :param comment: a comment before the event.
         :return: the answer.
         :raises EventError: a field that no event stream can carry.
         """
@@ -182,19 +186,36 @@ class Answer:
         return self
 
     def json(self, obj: Any, *, type: str | None = None, id: str | int | None = None) -> Answer:
-        """Send an event with ``obj`` as JSON. Returns the answer."""
+        """Send an event with JSON for data.
+
+        :param obj: the object to encode.
+        :param type: the event's type.
+        :param id: the event's ID.
+        :return: the answer.
+        """
         return self.event(Event.from_json(obj, type=type, id=id))
 
     def comment(self, text: str) -> Answer:
-        """Send a comment. Returns the answer."""
+        """Send a comment.
+
+        :param text: the text, of any number of lines.
+        :return: the answer.
+        """
         return self.raw(encode_comment(text))
 
     def keep_alive(self) -> Answer:
-        """Send the comment with which servers keep a silent connection alive. Returns the answer."""
+        """Send the comment with which servers keep a silent connection alive.
+
+        :return: the answer.
+        """
         return self.raw(KEEP_ALIVE)
 
     def retry(self, milliseconds: int | str) -> Answer:
-        """Send a reconnection time; text is sent as it is, valid or not. Returns the answer."""
+        """Send a reconnection time.
+
+        :param milliseconds: the time; text is sent as it is, valid or not.
+        :return: the answer.
+        """
         return self.raw(f"retry: {milliseconds}\n")
 
     def raw(self, data: bytes | str) -> Answer:
@@ -207,7 +228,11 @@ class Answer:
         return self._add(data) if data else self
 
     def unframed(self, data: bytes) -> Answer:
-        """Send bytes outside the body's framing, such as a broken chunk size. Returns the answer."""
+        """Send bytes outside the body's framing, such as a broken chunk size.
+
+        :param data: the bytes.
+        :return: the answer.
+        """
         return self._add(_Unframed(data))
 
     def wait_for(self, signal: _Signal) -> Answer:
@@ -219,7 +244,11 @@ class Answer:
         return self._add(signal)
 
     def pause(self, seconds: float) -> Answer:
-        """Wait, in real time. Returns the answer."""
+        """Wait, in real time.
+
+        :param seconds: how long.
+        :return: the answer.
+        """
         return self._add(Pause(seconds))
 
     def stall(self) -> Answer:

@@ -64,6 +64,7 @@ THROUGH = {
     "server/factory": "server/test_source",
     "server/framing": "server/test_ending",
     "server/force_close": "detached/test_handover",
+    "server/leaving": "detached/test_feed",
     "server/output": "server/test_stream",
     "server/producer": "server/test_source",
     "server/record": "detached/test_connections",

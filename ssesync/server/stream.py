@@ -15,21 +15,20 @@ from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .checks import check_callbacks
-from .closing import Closable
-from .detaching import Detached, Handover, Head, Takeover, feed, takeover_of
+from .detaching import Detached, Takeover, takeover_of
 from .ending import Ending
 from .environ import counted_address
 from .factory import WriterFunction, factory_of
 from .framing import make_preamble
+from .leaving import Leaving
 from .lifecycle import Lifecycle, State
 from .liveness import Liveness
 from .output import PIECE, Output
 from .producer import Scope
 from .producers import Place
-from .record import DetachedRecord
 from .refusing import refuse
 from .registry import streams
-from .source import BlockingPull, Detachable, Overload, Pending, Refusal, Source, Streamable
+from .source import BlockingPull, Overload, Pending, Refusal, Source, Streamable
 from .spec import StreamSpec
 from .starts import views
 from .stats import StreamStats
@@ -43,7 +42,7 @@ __all__ = ["EventStream"]
 _TEXT = "text/plain; charset=utf-8"
 
 
-class EventStream(Closable):
+class EventStream(Leaving):
     """An event stream on its way to one client.
 
     As a WSGI application, or called by one, headers and all::
@@ -249,18 +248,6 @@ class EventStream(Closable):
         self._end_early()
         return "200 OK"
 
-    def stay_served(self, why: str) -> None:
-        """Do not detach this stream, since something has to see all of its chunks. Before the first is taken.
-
-        :param why: for the log.
-        """
-        if self._takeover is not None:
-            self._takeover.why = why
-
-    def _watch_over(self) -> None:
-        streams.warn_once(self._environ or {})
-        self._liveness = Liveness(self, self._environ or {}, self.settings)
-
     def _refuse(self, why: str, *, counted: bool) -> str:
         """Answer that this client can't be served now, and end its connection where that can be done."""
         answer, self._takeover = refuse(self._environ or {}, self.settings, self.headers, why, counted=counted)
@@ -325,8 +312,8 @@ class EventStream(Closable):
         if self._spec.on_start is not None:
             self._spec.on_start()
         preamble = self._send(self._output.preamble)
-        if self._takeover is not None and not self._takeover.begin():
-            self._stay(self._takeover)
+        if self._takeover is not None:
+            self._begin_to_leave(self._takeover)
         return preamble
 
     def _send_last(self, source: Source) -> bytes:
@@ -338,42 +325,6 @@ class EventStream(Closable):
         error = self._ending.end_answer(source, self._environ or {})
         self._end(source.reason or CloseReason.DONE)
         raise error or StopIteration
-
-    def _detach(self, takeover: Takeover) -> bool:
-        """Leave the client to the reactor.
-
-        :return: whether that was possible. Then the server's answer is over, and the stream is not.
-        """
-        source = cast(Source, self._source)
-
-        def give(fd: int, head: Head) -> None:
-            orderly = self._ending.is_orderly(source.resumable)
-            output = self._output
-            handover = Handover(
-                fd, head.chunked, head.wire, self.name, self.settings, output.created, output.bytes, orderly
-            )
-            record = DetachedRecord(self, cast(str, self._admitted), self._spec.on_close, self._context)
-            if isinstance(source, Detachable):
-                self._detached = source.detach(handover, record)
-            else:
-                self._detached = feed(source, handover, record, self._ending)
-
-        if takeover.complete(give):
-            self._lifecycle.advance(State.DETACHED)
-            return True
-        self._stay(takeover)
-        return False
-
-    def _stay(self, takeover: Takeover) -> None:
-        """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
-        self._takeover = None
-        takeover.close()
-        there_is_room = streams.keep_served(self) and not takeover.is_short
-        if self.reason is None:
-            streams.log_not_detached(self.name, takeover.why, served=there_is_room)
-        self._watch_over()
-        if not there_is_room:
-            self.stop(CloseReason.CANCELLED)
 
     def _send(self, data: bytes | memoryview) -> bytes:
         piece = self._output.next_piece(data)

@@ -20,6 +20,7 @@ from .small_server import PATIENCE, SmallServer
 @pytest.fixture(autouse=True)
 def producers_are_detached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "_PRODUCERS", True)
+    monkeypatch.setattr("ssesync.server.leaving._REST", -1)
 
 
 class Ended:

@@ -1,0 +1,93 @@
+"""How a stream leaves its server's thread: it is detached, where that can be done, and stays served where it can't."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ..errors import CloseReason
+from .closing import Closable
+from .detaching import Detached, Handover, Head, Takeover, feed
+from .lifecycle import State
+from .liveness import Liveness
+from .record import DetachedRecord
+from .registry import streams
+from .source import Detachable, Source
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["Leaving"]
+
+# Bytes that no server's thread has to wait for, whatever its client does.
+_REST = 4096
+
+
+class Leaving(Closable):
+    """The ways of an :class:`EventStream` from its server to the reactor, and back to the server."""
+
+    _detached: Detached | None
+    _environ: WSGIEnvironment | None
+
+    def stay_served(self, why: str) -> None:
+        """Do not detach this stream, since something has to see all of its chunks. Before the first is taken.
+
+        :param why: for the log.
+        """
+        if self._takeover is not None:
+            self._takeover.why = why
+
+    def _watch_over(self) -> None:
+        streams.warn_once(self._environ or {})
+        self._liveness = Liveness(self, self._environ or {}, self.settings)
+
+    def _begin_to_leave(self, takeover: Takeover) -> None:
+        """Have the server write the head where it can be taken from, unless the stream is to stay served."""
+        if self._is_over_soon():
+            self._takeover = None
+            takeover.close()
+        elif not takeover.begin():
+            self._stay(takeover)
+
+    def _is_over_soon(self) -> bool:
+        """Whether the producer has ended and the rest fits into any socket: then nothing is won by detaching, and the
+        client may use its connection again."""
+        source = self._source
+        if source is None or source.reason is None or isinstance(source, Detachable):
+            return False
+        return source.pending[1] <= _REST and streams.keep_served(self)
+
+    def _detach(self, takeover: Takeover) -> bool:
+        """Leave the client to the reactor.
+
+        :return: whether that was possible. Then the server's answer is over, and the stream is not.
+        """
+        source = cast(Source, self._source)
+
+        def give(fd: int, head: Head) -> None:
+            orderly = self._ending.is_orderly(source.resumable)
+            output = self._output
+            handover = Handover(
+                fd, head.chunked, head.wire, self.name, self.settings, output.created, output.bytes, orderly
+            )
+            record = DetachedRecord(self, cast(str, self._admitted), self._spec.on_close, self._context)
+            if isinstance(source, Detachable):
+                self._detached = source.detach(handover, record)
+            else:
+                self._detached = feed(source, handover, record, self._ending)
+
+        if takeover.complete(give):
+            self._lifecycle.advance(State.DETACHED)
+            return True
+        self._stay(takeover)
+        return False
+
+    def _stay(self, takeover: Takeover) -> None:
+        """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
+        self._takeover = None
+        takeover.close()
+        there_is_room = streams.keep_served(self) and not takeover.is_short
+        if self.reason is None:
+            streams.log_not_detached(self.name, takeover.why, served=there_is_room)
+        self._watch_over()
+        if not there_is_room:
+            self.stop(CloseReason.CANCELLED)

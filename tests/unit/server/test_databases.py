@@ -1,0 +1,65 @@
+"""What is said to an operator when a producer finds no connection to its database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy
+from sqlalchemy.pool import QueuePool
+
+from ssesync import EventStream
+from ssesync.server import databases
+from ssesync.server.databases import advice_on
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "_warned", set())
+
+
+def produce() -> Iterator[str]:
+    """What a pool of three connections does with a fourth that is wanted."""
+    engine = sqlalchemy.create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=2, pool_timeout=0.01)
+    held = [engine.connect() for _ in range(3)]
+    try:
+        yield "one"
+        engine.connect()
+    finally:
+        for connection in held:
+            connection.close()
+        engine.dispose()
+
+
+def test_a_pool_that_is_used_up_is_named_once_with_what_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        stream = EventStream(produce, first_event_timeout=0, name="/rows")
+        stream.open({})
+        list(stream)
+    (record,) = [each for each in caplog.records if "database" in each.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert "/rows got no connection" in record.getMessage()
+    assert "set max_producers=3, which is what SQLAlchemy's pool has" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FATAL:  sorry, too many clients already",
+        "FATAL: remaining connection slots are reserved for non-replication superuser connections",
+        '(1040, "Too many connections")',
+        "couldn't get a connection after 30.00 sec",
+    ],
+)
+def test_a_database_that_takes_no_more_is_recognised_also_behind_another_exception(text: str) -> None:
+    assert advice_on(OSError(text)) is not None
+    outer = LookupError("oh")
+    outer.__cause__ = OSError(text)
+    assert advice_on(outer) is not None
+
+
+def test_other_exceptions_are_nothing_of_that_kind() -> None:
+    error = ValueError("too many cooks")
+    error.__context__ = error
+    assert advice_on(error) is None

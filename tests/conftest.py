@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from .logs import LOGS, SHOWN
 from .marks import is_left_out, is_quick, leave_out_needless_fixtures, mark_by_place
 from .order import spread
 from .profiles import load_profile
+from .schedule import UnitScheduling
 from .signals import handle_ignored_signals
 
 # Every test runs with the check of the library's locks. The one lock that was made before is made again.
@@ -65,6 +67,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_by_place(items)
     spread(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduling | None:
+    return UnitScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
-"""The order of the files of tests, for runs with several processes.
+"""The order of the files of tests, and which of them go to one process, for runs with several.
 
 Folder by folder, six browsers would be at work at the same time, and at the end files that do nothing but compute.
+Files that use the same servers are one unit: with one process for each file, each of four processes started every
+server, and stopped it when the run was over.
 """
 
 from __future__ import annotations
@@ -13,16 +15,51 @@ import pytest
 TESTS = Path(__file__).parent
 #: These take longest. A process that began with one of them near the end would be the last at work.
 FIRST = ("live/frameworks/test_gevent_patched.py", "live/relay/test_chain.py", "test_clone.py")
+#: The files of a folder that use its ``fleet`` of servers, which last until the last of them is done.
+SHARING = {
+    "live/channels": {"test_crashes.py", "test_delivery.py", "test_restarts.py"},
+    "live/detached": {
+        "test_crowds.py",
+        "test_gunicorn.py",
+        "test_limits.py",
+        "test_middlewares.py",
+        "test_requests.py",
+        "test_tiers.py",
+        "test_views.py",
+    },
+    "live/frameworks": {
+        "test_clients.py",
+        "test_concurrency.py",
+        "test_django.py",
+        "test_django_asgi.py",
+        "test_flask.py",
+        "test_streams.py",
+        "test_wsgi_rules.py",
+    },
+    "live/streams": {"test_incomplete.py", "test_limits.py", "test_sensing.py"},
+}
+
+
+def unit_of(file: str) -> str:
+    """What goes to one process: the folder of files that share servers, or a file.
+
+    :param file: a file of tests, relative to the folder of all.
+    """
+    folder, _, name = file.rpartition("/")
+    return folder if name in SHARING.get(folder, ()) else file
 
 
 def spread(items: list[pytest.Item]) -> None:
-    """Spread the files of each folder evenly over the run. Tests of a file keep their order."""
-    files = list(dict.fromkeys(item.path for item in items))
-    sizes = Counter(path.parent for path in files)
-    seen: Counter[Path] = Counter()
-    places: dict[Path, float] = {}
-    for path in files:
-        places[path] = (seen[path.parent] + 0.5) / sizes[path.parent]
-        seen[path.parent] += 1
-    places.update({TESTS / name: -1.0 for name in FIRST})
-    items.sort(key=lambda item: places[item.path])
+    """Spread the units of each folder evenly over the run. Tests of a unit keep their order."""
+    units = {item.path: unit_of(item.path.relative_to(TESTS).as_posix()) for item in items}
+    in_order = list(dict.fromkeys(units.values()))
+    sizes = Counter(unit.rpartition("/")[0] for unit in in_order)
+    seen: Counter[str] = Counter()
+    places: dict[str, float] = {}
+    for unit in in_order:
+        folder = unit.rpartition("/")[0]
+        # The units of several files are the largest.
+        places[unit] = 0.0 if unit in SHARING else (seen[folder] + 0.5) / sizes[folder]
+        seen[folder] += 1
+    places.update(dict.fromkeys(FIRST, -1.0))
+    items.sort(key=lambda item: (places[units[item.path]], units[item.path] if units[item.path] in SHARING else ""))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import ssesync
+from tests.order import FIRST, SHARING
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests" / "unit"
@@ -113,3 +114,10 @@ def test_every_module_of_the_core_has_a_test_of_its_name_or_a_reason() -> None:
 
 def test_no_test_is_promised_for_a_module_that_is_gone() -> None:
     assert set(THROUGH) <= set(MODULES)
+
+
+def test_the_files_that_share_servers_are_there() -> None:
+    tests = ROOT / "tests"
+    for folder, names in SHARING.items():
+        assert not [name for name in names if not (tests / folder / name).exists()], folder
+    assert not [name for name in FIRST if not (tests / name).exists()]

@@ -13,7 +13,7 @@ from tests.servers import Certificate, Fleet
 from .kinds import KINDS, Kind, Server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Fleet[Server]]:
     def make(kind: Kind, folder: Path) -> Server:
         return Server(certificate.added_to(kind), folder, certificate.context if kind.transport == "tls" else None)

@@ -15,7 +15,7 @@ from .kinds import KINDS, WSGI_KINDS, Server, Target
 TARGETS = [(kind.name, app) for kind in WSGI_KINDS for app in kind.apps]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet[Server]]:
     with Fleet(tmp_path_factory.mktemp("fleet"), Server) as fleet:
         yield fleet

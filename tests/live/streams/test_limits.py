@@ -229,7 +229,7 @@ def test_a_server_that_can_is_not_warned_of(fleet: Fleet[Server]):
     wire, response = server.open(path(do="count", count=1))
     with wire:
         response.read()
-    assert "WARNING ssesync" not in server.log()
+    assert ADVICE not in server.log()
 
 
 # lifetime

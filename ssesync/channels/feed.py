@@ -131,7 +131,7 @@ class ChannelFeed:
 
         :return: this feed.
         """
-        run = _Run(self)
+        run = _Run(self, self._election)
         if self._runs.setdefault(_RUN, run) is run:
             run.start()
         return self
@@ -204,9 +204,9 @@ class _Run:
     read first and checks the flags then. So at least one of the two finds the other.
     """
 
-    def __init__(self, feed: ChannelFeed) -> None:
+    def __init__(self, feed: ChannelFeed, election: LeaderElection | None) -> None:
         self._feed = feed
-        self._election = feed._election
+        self._election = election
         self._stopped, self._leads = Wakeup(), Wakeup()
         self._read = _Read()
         self._since = 0.0

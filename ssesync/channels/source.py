@@ -10,8 +10,9 @@ from ..errors import CloseReason
 from ..server.source import END, Detachable, End, Pending, Pulled
 from .log import ProcessBroker
 from .policy import Policy
+from .queue import ALL
 from .reentry import Wakeup
-from .subscriber import ALL, Subscriber
+from .subscriber import Subscriber
 
 if TYPE_CHECKING:
     from ..detached.connection import Connection, Handover, Record

@@ -360,7 +360,7 @@ class Subscriber:
         elif messages:
             end = messages[-1].seq
         if page.epoch != position.epoch:
-            # What was offered so far may be of the old log, of which the numbers say nothing in this one.
+            # What was offered so far may be of the old log, whose numbers mean nothing in this one.
             prefix = b"id: %s-" % page.epoch.encode()
             self._newest = self._queue.keep(lambda message: message.startswith(prefix))
         self._newest = max(self._newest, end)
@@ -392,7 +392,7 @@ class Subscriber:
         return len(self._ends) > self.state.ended
 
     def _after(self, *, wake: bool = False) -> None:
-        """Do what is to be done after the lock was released."""
+        """Carry out requests to end, and wake the reader, after the lock was released."""
         if self._ends and self._has_requests():
             carry_out(self._lock, self._has_requests, self._carry_out_ends)
         if wake and self.on_ready is not None:

@@ -37,6 +37,9 @@ class Ready(NamedTuple):
 class Poller(Protocol):
     """``half_close``: whether a peer that only stops sending counts as gone."""
 
+    adds_on_any_thread: bool
+    """Whether :meth:`add` may be called on any thread, while another one waits."""
+
     def add(self, fd: int, half_close: bool) -> None:
         """Report when the peer of a descriptor of the reactor's is gone."""
 
@@ -75,6 +78,8 @@ class EpollPoller:
     Under gevent a greenlet waits on the epoll set's own descriptor. gevent's patched ``poll`` never reports RDHUP, and
     a native ``epoll.poll`` that waits would block the hub with all that runs on it.
     """
+
+    adds_on_any_thread = True
 
     def __init__(self) -> None:
         self._epoll = native_select("epoll")()
@@ -115,6 +120,8 @@ class EpollPoller:
 
 class KqueuePoller:
     """macOS and the BSDs. What a client sends is reported once (``EV_CLEAR``) and not read."""
+
+    adds_on_any_thread = True
 
     def __init__(self) -> None:
         self._select: Any = select
@@ -166,6 +173,8 @@ class KqueuePoller:
 class SelectorPoller:
     """Other systems. Only a read shows the end of what a client sends. So a server's descriptors can't be watched, and
     what a client sends to a descriptor of the reactor's is dropped."""
+
+    adds_on_any_thread = False
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self._selector = selector or selectors.DefaultSelector()

@@ -49,6 +49,7 @@ class Reactor:
         #: Called on the reactor's thread when it can't wait for descriptors.
         self.on_failure: list[Callback] = []
         self._added: dict[int, OnReady] = {}
+        self._prepared: set[int] = set()  # in the poller's set, and not yet in _added
         self._watched: dict[int, tuple[Callback, bool]] = {}
         # Of _watched. Re-entrant: a signal handler may end a stream, and so come here, on a thread that is in here.
         self._lock = make_rlock("reactor")
@@ -84,6 +85,22 @@ class Reactor:
         if not self._awake:
             self._awake = True
             self._wake()
+
+    def call_to_add(self, fd: int, call: Callback, *, half_close: bool = True) -> None:
+        """Request a call that will :meth:`add` a descriptor, without waking the thread: a wake-up for each client that
+        is handed over took more processor time than anything else of it. The thread makes the call when it wakes for
+        another reason, which the end of this connection is, or at the next tick. Takes no lock."""
+        self._calls.append(call)
+        if self._ticks and self._poller.adds_on_any_thread:
+            try:
+                self._poller.add(fd, half_close)
+            except OSError:
+                pass  # the call was made already, or its add() will report the error
+            else:
+                self._prepared.add(fd)
+                return
+        self._awake = True
+        self._wake()
 
     def call_from_signal(self, call: Callback) -> None:
         """Do as :meth:`call_soon`, for signal handlers. A handler may interrupt a thread that has set the flag and not
@@ -155,7 +172,14 @@ class Reactor:
 
         :raises OSError: the system can't watch one more.
         """
-        self._poller.add(fd, half_close)
+        if fd in self._prepared:
+            self._prepared.discard(fd)
+        else:
+            try:
+                self._poller.add(fd, half_close)
+            except FileExistsError:
+                # call_to_add() comes between its two steps.
+                self._poller.set_writable(fd, half_close, False)
         self._added[fd] = on_ready
 
     def set_writable(self, fd: int, wanted: bool, *, half_close: bool = True) -> None:
@@ -167,6 +191,7 @@ class Reactor:
 
     def remove(self, fd: int) -> None:
         """Undo :meth:`add`, before the descriptor is closed. Any number of times."""
+        self._prepared.discard(fd)
         if self._added.pop(fd, None) is not None:
             try:
                 self._poller.remove(fd)

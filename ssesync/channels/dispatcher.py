@@ -31,7 +31,7 @@ _MOST_REMEMBERED = 10_000
 
 
 class Closable(Protocol):
-    """A member: an object that is subscribed to channels. Nothing here may wait; called on any thread."""
+    """A member: what is subscribed to channels. Nothing here may wait; called on any thread."""
 
     def close(self, reason: CloseReason) -> object:
         """End it, since the broker closes or a right was taken back.
@@ -41,13 +41,13 @@ class Closable(Protocol):
 
 
 class Sink(Protocol):
-    """A dispatcher offers messages to it. Nothing here may wait; called on the thread that publishes or listens."""
+    """What a dispatcher offers messages to. Nothing here may wait; called on the thread that publishes or listens."""
 
     def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """Give messages to the sink.
 
         :param messages: in order. One that was offered before may come again, and one from before the sink was added
-            may come: compare ``seq``.
+            may come: ``seq`` tells.
         :return: why the sink has ended, and is to be removed; ``None`` while it has not.
         """
 
@@ -77,16 +77,16 @@ class SharedSink(Sink, Protocol):
 
 @dataclass(eq=False, slots=True)
 class Registration:
-    """A member's channels, key and sink."""
+    """What the dispatcher knows of a member."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
     key: str | None
     sink: Sink
-    """Is offered the member's messages: the member itself, or a sink that it shares with others."""
+    """What is offered its messages: the member itself, or what it shares with others."""
 
     def covers(self, channel: str) -> bool:
-        """Whether a channel is among those of the member.
+        """Tell whether a channel is among those of the member.
 
         :param channel: the channel's name.
         :return: whether it is.
@@ -110,9 +110,7 @@ class Dispatcher:
         self.epoch = ""
         #: A sink that is added now is offered all that comes after this.
         self.position = 0
-        self._changed: set[str] | None = (
-            None  # set by the first take_changed(): a broker within one process never calls it
-        )
+        self._changed: set[str] | None = None  # until it is asked for: within one process it is not
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
 

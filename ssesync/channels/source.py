@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ..detached.sending import PIECE
 from ..errors import CloseReason
 from ..server.source import END, Detachable, End, Pending, Pulled
 from .log import ProcessBroker
 from .policy import Policy
-from .queue import ALL
 from .reentry import Wakeup
-from .subscriber import Subscriber
+from .subscriber import ALL, Subscriber
 
 if TYPE_CHECKING:
     from ..detached.connection import Connection, Handover, Record
@@ -22,7 +22,7 @@ __all__ = ["Place", "SubscriptionSource"]
 
 
 class Place(NamedTuple):
-    """Which events a client is to get: plain values, which with a :class:`Handover` are all that serving it needs."""
+    """Which events a client is to get: plain values, which with a :class:`Handover` are all that it takes."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 class Groups(Protocol):
-    """Have a broker's clients served by the reactor."""
+    """What has a broker's subscribers' clients served by the reactor."""
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """Have a client served by the reactor from now on. Any thread.
@@ -55,7 +55,7 @@ class Groups(Protocol):
 
 
 class SubscriptionBroker(ProcessBroker, Protocol):
-    """A broker, as a subscription uses it."""
+    """What a subscription needs of a broker."""
 
     @property
     def broadcast_groups(self) -> Groups:
@@ -65,7 +65,7 @@ class SubscriptionBroker(ProcessBroker, Protocol):
 class SubscriptionSource(Detachable):
     """What serves one subscriber: it polls the queue, reads the log, and leaves the dispatcher at the end.
 
-    The client has ids to resume with, so it is not sent the subscription's error. A subscription that is not referred
+    The client has ids to come back with, so it is not told what the subscription failed with. One that is not referred
     to any more ends by itself.
 
     :param broker: the broker.
@@ -149,6 +149,11 @@ class SubscriptionSource(Detachable):
         :raises RuntimeError: there can't be another thread, or the subscription has ended.
         """
         subscriber = self.subscriber
+        if subscriber.state.reads_log:
+            # The server's thread may wait for the log. So what the client has missed goes out with the head, where that
+            # is one page: else the client is one that lags, for which two more threads have to work.
+            taken = subscriber.take(PIECE, waits=False)
+            self.first += taken if isinstance(taken, list) else []
         if subscriber.reason is not None:
             raise RuntimeError(f"the subscription has ended: {subscriber.reason}")
         policy, epoch, seq, reads_log = subscriber.place
@@ -159,7 +164,7 @@ class SubscriptionSource(Detachable):
         connection = self._connection = self._broker.broadcast_groups.hand_over(handover, place, record, subscriber)
         reason = subscriber.pass_on(connection)
         if reason is CloseReason.SHUTDOWN:
-            connection.stop(reason)  # it was ended meanwhile, and the client is sent a time to reconnect
+            connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back
         elif reason is not None:
             connection.cancel(reason)
         self._dispatcher.remove(subscriber)
@@ -201,7 +206,7 @@ class SubscriptionSource(Detachable):
             self.cancel(CloseReason.CANCELLED)
 
     def __del__(self) -> None:
-        # For example of a view that failed after it had subscribed. This may run anywhere, so it takes no lock.
+        # Of a view that failed after it had subscribed, say. This may run anywhere, so it takes no lock.
         subscriber: Subscriber | None = self.__dict__.get("subscriber")
         if subscriber is not None:
             self._dispatcher.remove(subscriber)

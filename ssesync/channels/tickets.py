@@ -22,7 +22,7 @@ _LONGEST = 4096
 
 
 class Ticket(NamedTuple):
-    """The subject and the channels of a ticket."""
+    """What a ticket was issued for."""
 
     subject: str
     channels: tuple[str, ...]

@@ -143,8 +143,9 @@ class Connection:
         return self.unsent is not None
 
     def open(self, head: bytes) -> None:
-        """Send the head, and do what was requested before the connection was registered."""
-        self.put(head)
+        """Send the head, or what is left of it, and do what was requested before the connection was registered."""
+        if head:
+            self.put(head)
         deferred, self._deferred = self._deferred, None
         if deferred is not None:
             deferred()
@@ -154,8 +155,15 @@ class Connection:
 
         :return: whether the client has taken all of it.
         """
+        return self.put(self.counted(data, events, keep_alives))
+
+    def counted(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bytes:
+        """Count events that are sent to this client alone.
+
+        :return: them, in the transfer coding of the response.
+        """
         self.sent.add(events, len(data), keep_alives, time.monotonic())
-        return self.put(to_chunk(data) if self.handover.chunked else data)
+        return to_chunk(data) if self.handover.chunked else data
 
     def put(self, wire: bytes) -> bool:
         """Send bytes as they are, after what waits, and keep what is not taken.

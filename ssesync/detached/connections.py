@@ -58,6 +58,7 @@ class Connections:
         #: See :func:`ssesync.detached.sending.make_send_to_all`.
         self.send_to_all = make_send_to_all()
         self._callback = self._on_event  # one bound method for all descriptors: each takes 64 bytes
+        self._arriving: dict[int, Connection] = {}  # that admit() was called for, and not yet register()
         self._open: dict[int, Connection] = {}
         self._groups: dict[Group, None] = {}
         #: The group of all clients with sources of their own, once there was one.
@@ -114,6 +115,20 @@ class Connections:
         self._empty.wait(_DRAIN)
         self._callers.wait(deadline - time.monotonic())
 
+    def admit(self, connection: Connection, head: bytes, admit: Callable[[bytes], object]) -> None:
+        """Send a client its head, and have it admitted soon, as there is nothing more to send to it now. On the
+        server's thread.
+
+        :param connection: the client's.
+        :param head: sent at once.
+        :param admit: called on the reactor's thread with the part of the head that is not sent yet. It is to
+            :meth:`register` the client.
+        """
+        sent = max(0, self.send(connection.fd, head, len(head)))
+        self._arriving[connection.fd] = connection
+        half_close = _half_close(connection)
+        self._reactor.call_to_add(connection.fd, lambda: admit(head[sent:]), half_close=half_close)
+
     # The reactor's thread.
 
     def register(self, connection: Connection, head: bytes) -> None:
@@ -123,6 +138,7 @@ class Connections:
         :param head: sent first.
         """
         self._open[connection.fd] = connection
+        self._arriving.pop(connection.fd, None)
         try:
             self._reactor.add(connection.fd, self._callback, half_close=_half_close(connection))
         except OSError as error:
@@ -171,7 +187,7 @@ class Connections:
 
     def release(self) -> None:
         """Close all descriptors without ending the streams: in a forked child, as its parent goes on serving them."""
-        for fd in list(self._open):
+        for fd in [*self._open, *self._arriving]:
             with contextlib.suppress(OSError):
                 os.close(fd)
         for _, handle in self._resets:

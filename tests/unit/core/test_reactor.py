@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ssesync.executor import callers
-from ssesync.reactor import TICK, reactor, reactor_if_any
+from ssesync.reactor import TICK, Timer, reactor, reactor_if_any
 
 PATIENCE = 90.0
 
@@ -386,6 +386,72 @@ print(reactor_if_any())
 
 
 @pytest.mark.slow
+class Added:
+    """A descriptor of the reactor's, which is to be added by a call that the reactor is not woken for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.fd = sock.fileno()
+        self.added, self.gone = Called(), Called()
+
+    def add(self) -> None:
+        reactor().add(self.fd, self.on_event)
+        self.added()
+
+    def on_event(self, fd: int, gone: bool, writable: bool) -> None:
+        reactor().remove(fd)
+        self.gone()
+
+
+def keep_ticking() -> Callable[[], None]:
+    """Have the reactor tick, as it does while it has connections; what ends that."""
+    ended = threading.Event()
+    reactor().every_tick(lambda: not ended.is_set())
+    return ended.set
+
+
+def test_a_call_to_add_is_made_by_the_next_tick(pair: Pair) -> None:
+    end = keep_ticking()
+    pass_through()
+    added = Added(pair[0])
+    reactor().call_to_add(added.fd, added.add)
+    assert added.added.within()
+    pair[1].close()
+    assert added.gone.within()
+    end()
+
+
+def test_a_reactor_that_does_not_tick_is_woken_for_a_call_to_add(pair: Pair) -> None:
+    pass_through()
+    added = Added(pair[0])
+    reactor().call_to_add(added.fd, added.add)
+    assert added.added.within()
+    pair[1].close()
+    assert added.gone.within()
+
+
+def test_the_peer_of_a_descriptor_that_is_still_to_be_added_is_noticed(pair: Pair) -> None:
+    end = keep_ticking()
+    pass_through()
+    added = Added(pair[0])
+    reactor().call_to_add(added.fd, added.add)
+    pair[1].close()
+    assert added.added.within()
+    assert added.gone.within()
+    end()
+
+
+def test_a_call_to_add_that_is_made_before_its_descriptor_is_prepared_is_no_error(pair: Pair) -> None:
+    end = keep_ticking()
+    pass_through()
+    added = Added(pair[0])
+    reactor()._poller.add(added.fd, True)  # as call_to_add() does behind the call
+    reactor().call_soon(added.add)
+    assert added.added.within()
+    pair[1].close()
+    assert added.gone.within()
+    end()
+
+
 def test_under_gevent_a_greenlet_notices_and_the_hub_goes_on() -> None:
     code = """
 from gevent import monkey
@@ -438,13 +504,19 @@ print("well")
 @pytest.mark.slow
 def test_timers_are_called_in_their_order_and_those_that_were_cancelled_are_not() -> None:
     called: list[str] = []
+    timers: list[Timer] = []
     done = Called()
-    last = reactor().call_later(0.02, lambda: (called.append("last"), done()))
-    never = reactor().call_later(0.0, lambda: called.append("never"))
-    reactor().call_later(0.01, lambda: called.append("first"))
-    never.cancel()
-    never.cancel()
+
+    def request() -> None:  # on the reactor's thread: no tick comes in between
+        timers.append(reactor().call_later(0.02, lambda: (called.append("last"), done())))
+        timers.append(reactor().call_later(0.0, lambda: called.append("never")))
+        reactor().call_later(0.01, lambda: called.append("first"))
+        timers[1].cancel()
+        timers[1].cancel()
+
+    reactor().call_soon(request)
     assert done.within()
+    last, never = timers
     assert done.thread == "ssesync-reactor"
     assert called == ["first", "last"]
     assert last.cancelled

@@ -1,4 +1,4 @@
-"""The app's configuration, and where its settings are kept."""
+"""The app's configuration and its settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _environ: ContextVar[dict[str, Any] | None] = ContextVar("ssesync_django.environ
 
 
 class SSESyncConfig(AppConfig):
-    """``"ssesync_django"`` in ``INSTALLED_APPS``: checks ``SSESYNC`` and ``SSESYNC_BROKER``, brings ``sse_publish``,
+    """``"ssesync_django"`` in ``INSTALLED_APPS``: checks ``SSESYNC`` and ``SSESYNC_BROKER``, adds ``sse_publish``,
     and lets responses find their request."""
 
     name = "ssesync_django"
@@ -40,14 +40,18 @@ class SSESyncConfig(AppConfig):
 def app_settings() -> Settings:
     """``settings.SSESYNC``, a mapping of :class:`ssesync.Settings`' options in small or capital letters, read once.
 
-    :raises ssesync.SettingsError: an unknown option or a value that can't work, or an unknown setting ``SSESYNC_…``.
+    :return: the settings.
+    :raises ssesync.SettingsError: an unknown option or an invalid value, or an unknown setting ``SSESYNC_…``.
     """
     Settings.check_keys(dir(settings))
     return Settings.from_mapping(getattr(settings, "SSESYNC", {}))
 
 
 def current_environ() -> dict[str, Any] | None:
-    """The WSGI environ of the request that this thread serves, ``None`` outside of one and under ASGI."""
+    """The WSGI environ of the request that this thread serves.
+
+    :return: the environ; ``None`` outside of a request and under ASGI.
+    """
     return _environ.get()
 
 

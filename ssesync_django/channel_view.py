@@ -22,7 +22,7 @@ from .channels import subscribe
 
 __all__ = ["ChannelView"]
 
-# What subscribe() takes by name and ChannelView has no attribute of its own for.
+# Options of subscribe() for which ChannelView has no attribute of its own.
 _OPTIONS = frozenset(
     {
         "last_event_id",
@@ -52,7 +52,7 @@ class ChannelView(View):
     Where the URL has variable parts, the class must define ``authorize``, or ``public`` must be true. Otherwise every
     request fails.
 
-    Everything else that :func:`subscribe` takes may be an attribute too, or a property or a method (``on_close``), and
+    All other options of :func:`subscribe` may be attributes too, or properties or methods (``on_close``), and
     be given to ``as_view()``: ``reset_event = "stream-reset"``, ``headers``, ``last_event_id``, ``overflow``,
     ``keep_alive``, and so on. An attribute takes precedence over the same name in ``stream_options``. ``as_view()``
     checks all of them, except the values of properties.
@@ -66,7 +66,7 @@ class ChannelView(View):
     patterns: Sequence[str] = ()
     #: Whether every client that reaches this view may read every channel that its URL can name.
     public: bool = False
-    #: Whose streams these are, see :meth:`get_key`.
+    #: The owner of the streams, see :meth:`get_key`.
     key: Any = None
     #: More options of :func:`subscribe`: ``{"keep_alive": 5, "overflow": "drop_oldest"}``.
     stream_options: Mapping[str, Any] = MappingProxyType({})
@@ -75,6 +75,8 @@ class ChannelView(View):
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """The view, for a URL configuration.
 
+        :param initkwargs: attributes of the class, or options of :func:`subscribe`.
+        :return: the view.
         :raises ssesync.SettingsError: an option of the class or among these does not exist or can't work.
         :raises TypeError: there is no such attribute or option, or a method is asynchronous.
         """
@@ -92,24 +94,47 @@ class ChannelView(View):
         return super().as_view(**initkwargs)
 
     def get_channels(self, request: HttpRequest) -> Iterable[str]:
-        """The channels: ``channels``, filled in from the URL, unless this is overridden."""
+        """The channels. Override it for others than ``channels``, filled in from the URL.
+
+        :param request: the request.
+        :return: the channels' names.
+        """
         return [channel.format(*self.args, **self.kwargs) for channel in self.channels]
 
     def authorize(self, request: HttpRequest, channel: str) -> bool:
-        """Whether this client may read a channel. Called for each channel, whenever a client connects or reconnects."""
+        """Decide whether this client may read a channel. Called for each channel, whenever a client connects or
+        reconnects.
+
+        :param request: the request.
+        :param channel: the channel, or a pattern.
+        :return: whether it may.
+        """
         return True
 
     def on_connect(self, subscription: Subscription) -> Iterable[Any] | None:
-        """Called when a stream begins. Returns the events to send first, if any. See :func:`subscribe`."""
+        """Called when a stream begins. See :func:`subscribe`.
+
+        :param subscription: the subscription.
+        :return: the events to send first, if any.
+        """
         return None
 
     def get_key(self, request: HttpRequest) -> Any:
-        """Whose stream this is, for :func:`revoke`: ``key``, unless this is overridden. ``None``: the user who is
-        logged in, if any."""
+        """The owner of the stream, for :func:`revoke`. Override it for another than ``key``.
+
+        :param request: the request.
+        :return: a user or text; ``None`` for the logged-in user, if any.
+        """
         return self.key
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer with the stream; HEAD is answered too, without a body."""
+        """Answer with the stream; HEAD is answered too, without a body.
+
+        :param request: the request.
+        :param args: positional parts of the URL.
+        :param kwargs: named parts of the URL.
+        :return: the response.
+        """
         chosen = bool(args or kwargs)
         if chosen:
             self._check_authorized()

@@ -46,7 +46,6 @@ def get_broker() -> Broker:
     It connects, opens files and starts its thread with the first publishing or subscription.
 
     :return: the broker.
-
     :raises ssesync.SettingsError: the URL is empty or names no broker, or an option that does not exist; or there is an
         unknown setting ``SSESYNC_…``.
     """
@@ -70,16 +69,15 @@ def publish(
 
     Within an atomic block the event is published when the transaction is committed, and not at all if that is rolled
     back. It is checked and encoded here all the same, so that errors are raised here and later changes to it have no
-    effect. If the broker fails after the commit, the transaction stands: the failure is logged as an error to the
-    logger ``ssesync`` and not raised, as the view has done its work, and other callbacks of the transaction are still
-    called.
+    effect. If the broker fails after the commit, the failure is logged as an error to the logger ``ssesync``
+    and not raised, as the transaction is committed, and other callbacks of the transaction must still be called.
 
     :param channel: the channel.
-    :param event: an :class:`ssesync.Event` without an id, text, or what ``DjangoJSONEncoder`` encodes.
+    :param event: an :class:`ssesync.Event` without an id, text, or a value that ``DjangoJSONEncoder`` encodes.
     :param type: the event's type, where ``event`` is no :class:`ssesync.Event`.
-    :param on_commit: ``False`` publishes at once, whatever becomes of the transaction.
+    :param on_commit: ``False`` publishes at once, even if the transaction is rolled back later.
     :param using: the database whose transaction it is.
-    :return: the event's id; ``None`` where it waits for a commit.
+    :return: the event's id; ``None`` if it waits for a commit.
     :raises ssesync.BrokerError: it was to be published at once, and could not be.
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.EventError: the event has an id, or no data, or can't be written.
@@ -100,7 +98,7 @@ def publish(
 
 def _in_transaction(using: str | None) -> bool:
     connection = connections[using or DEFAULT_DB_ALIAS]
-    # Where transactions are managed by hand, on_commit() itself says that it can't be used.
+    # Without autocommit, on_commit() itself raises that it can't be used.
     return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
@@ -133,14 +131,14 @@ def subscribe(
     :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins; the
         events that it returns, if any, are sent first: the state, for example, that later events change. Where it was
         called, ``on_close`` among the options is called once when the stream has ended.
-    :param key: whose stream this is, for :func:`revoke` and ``max_streams_per_key``: a user or text. Without it the
-        user who is logged in, if any.
-    :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``): a value of
-        ``get_broker().position()``, say, that the page was made with.
+    :param key: the owner of the stream, for :func:`revoke` and ``max_streams_per_key``: a user or text. By default the
+        logged-in user, if any.
+    :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``): for
+        example the value of ``get_broker().position()`` that the page has.
     :param headers: more response headers.
-    :param options: what :class:`ssesync.EventStream` takes, and the policy for slow clients: ``overflow``,
-        ``coalesce``, ``patience``, ``reset_event``, ``dropped_event``; ``max_pending_events`` and ``max_pending_bytes``
-        limit what waits. See :class:`ssesync.channels.policy.Policy`.
+    :param options: those of :class:`ssesync.EventStream`, and the policy for slow clients: ``overflow``, ``coalesce``,
+        ``patience``, ``reset_event``, ``dropped_event``; ``max_pending_events`` and ``max_pending_bytes`` limit the
+        queue. See :class:`ssesync.channels.policy.Policy`.
     :return: the response.
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
@@ -174,7 +172,7 @@ def _subscribe(
     key = own_key(request) if key is None else key_of(key)
     if key is not None:
         options.setdefault("key", key)
-    if not is_tested(plain.META):  # the test client says that there are several processes
+    if not is_tested(plain.META):  # the test client's environ claims that there are several processes
         broker.warn_once(plain.META)
 
     def refuse(status: int, error: Exception | None) -> EventStreamResponse:
@@ -214,7 +212,7 @@ def revoke(who: Any, channel: str | None = None) -> None:
 
 @receiver(setting_changed)
 def _close_brokers(*, setting: str, **_: Any) -> None:
-    # Tests change settings: one must not see what another has published.
+    # Tests change settings: a test must not get events of another one.
     if setting == "SSESYNC_BROKER":
         while _opened:
             _opened.popitem()[1].close()

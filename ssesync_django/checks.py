@@ -21,8 +21,8 @@ __all__ = ["check_broker", "check_broker_for_deployment", "check_settings"]
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """``ssesync.E001``: ``SSESYNC`` is no mapping, or holds an unknown option or a value that can't work.
-    ``ssesync.E005``: there is another setting ``SSESYNC_…``, which means nothing."""
+    """``ssesync.E001``: ``SSESYNC`` is no mapping, or has an unknown option or an invalid value.
+    ``ssesync.E005``: there is an unknown setting ``SSESYNC_…``."""
     found: list[CheckMessage] = []
     try:
         Settings.check_keys(dir(settings))
@@ -39,7 +39,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 
 def check_broker(**_: Any) -> list[CheckMessage]:
-    """What can be checked of ``SSESYNC_BROKER`` without opening it.
+    """Check ``SSESYNC_BROKER`` without opening it.
 
     - ``ssesync.E002``: it is empty or names no broker, or has an unknown option or a value that can't work.
     - ``ssesync.E003``: the directory of an SQLite log does not exist, or it or the file can't be written to.
@@ -62,7 +62,7 @@ def check_broker(**_: Any) -> list[CheckMessage]:
 
 def check_broker_for_deployment(**_: Any) -> list[CheckMessage]:
     """With ``check --deploy``: ``ssesync.W002`` where ``SSESYNC_BROKER`` is ``memory://``, ``ssesync.I001`` where it is
-    not set, which is the same but of no matter to a project that does not publish."""
+    not set, which means the same, but does not matter to a project that does not publish."""
     if not str(broker_url()).startswith("memory:"):
         return []
     message = "reaches the subscribers of the process that publishes, and not those of other workers or commands"
@@ -86,7 +86,7 @@ def _check_path(path: Path) -> list[CheckMessage]:
     folder = path.absolute().parent
     if not folder.is_dir():
         found.append(Error(f"SSESYNC_BROKER: there is no directory {folder}", id="ssesync.E003"))
-    # SQLite writes files of its own beside the log.
+    # SQLite writes other files to this directory.
     elif not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         found.append(Error(f"SSESYNC_BROKER: {path} and its directory must be writable", id="ssesync.E003"))
     return found

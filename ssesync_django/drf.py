@@ -1,4 +1,4 @@
-"""Django REST framework: content negotiation for event stream views. Imported only by those who have it."""
+"""Django REST framework: content negotiation for event stream views. Imported only by projects that use it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["EventStreamRenderer"]
 
 
 class EventStreamRenderer(JSONRenderer):  # type: ignore[misc]
-    """Lets a view answer ``Accept: text/event-stream``, which REST framework otherwise answers 406.
+    """Lets a view answer ``Accept: text/event-stream``, which REST framework otherwise answers with 406.
 
-    Put it into the view's ``renderer_classes``. The stream itself needs no rendering; an error response that this
-    renderer is chosen for is JSON and says so.
+    Put it into the view's ``renderer_classes``. The stream itself needs no rendering; an error response of this
+    renderer is JSON, with that content type.
     """
 
     media_type = "text/event-stream"

@@ -38,17 +38,17 @@ _WRAPPED = "a middleware has wrapped the response's content, and must see all of
 class EventStreamResponse(StreamingHttpResponse):
     """Streams events from ``source``; made within a view.
 
-    :param source: what :class:`ssesync.EventStream` takes: an iterable of events, a generator function, a
+    :param source: a source of :class:`ssesync.EventStream`: an iterable of events, a generator function, a
         :class:`ssesync.Writer`; or an ``EventStream`` itself.
     :param request: the request that this answers. May be left out with ``ssesync_django`` in ``INSTALLED_APPS``.
     :param headers: more headers; they replace defaults of the same name.
-    :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
-    :raises Exception: what the producer raises before its first event, so that ``Http404`` in it is a 404.
+    :param options: those of :class:`ssesync.EventStream`: ``finished``, ``on_close``, ``keep_alive``, …
+    :raises Exception: an exception of the producer before its first event, so that ``Http404`` in it is a 404.
 
     Under ASGI the stream is served one event at a time, by a thread of its own. Made on a thread that runs an event
     loop, as in an asynchronous view, it is opened later: by ``render()``, which Django calls on another thread for
-    every response that has it, before the middleware and the status line. So nothing blocks the loop, and what the
-    producer raises still gets its status. Until then ``status_code`` is 200.
+    every response that has it, before the middleware and the status line. So nothing blocks the loop, and an
+    exception of the producer still gets its status. Until then ``status_code`` is 200.
     """
 
     #: Set while the response is still to be opened, see above.
@@ -128,7 +128,7 @@ class EventStreamResponse(StreamingHttpResponse):
         if request is not None:
             end_with_request(stream, request)
         if environ is None or "wsgi.input" not in environ:
-            # Under ASGI the view's connections are another thread's by the time that the stream begins.
+            # Under ASGI the stream begins on another thread, which can't release the view's connections.
             release_connections()
         headers = _with_identity(stream.headers) if status.startswith("200") else dict(stream.headers)
         self._answer(int(status[:3]), headers)
@@ -155,7 +155,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     @property
     def streaming_content(self) -> Any:
-        """The stream, or what a middleware has wrapped it in or replaced it with."""
+        """The stream, or the body with which a middleware has wrapped or replaced it."""
         return super().streaming_content
 
     @streaming_content.setter
@@ -196,7 +196,7 @@ class EventStreamResponse(StreamingHttpResponse):
         return super().__iter__()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """What Django's ASGI handler iterates over, instead of reading the whole stream first."""
+        """The iterator of Django's ASGI handler, which would otherwise read the whole stream first."""
         loop = asyncio.get_running_loop()
         executor = ThreadPoolExecutor(1, thread_name_prefix="ssesync-asgi")
         try:
@@ -230,7 +230,10 @@ def _close_all(closers: Iterable[Callable[[], object]]) -> None:
 
 
 def runs_event_loop() -> bool:
-    """Whether this thread runs an event loop, which must not be blocked."""
+    """Whether this thread runs an event loop, which must not be blocked.
+
+    :return: whether it does.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -266,7 +269,7 @@ def make_stream(
     if release == "step":
         options.setdefault("after_step", release_step)
     if options.get("max_streams_per_key", settings.max_streams_per_key):
-        # A function, called when the stream is opened: finding the user who is logged in may take a query.
+        # A function, called when the stream is opened: finding the logged-in user may take a query.
         options.setdefault("key", lambda environ: own_key(request))
     if environ is not None:
         options.setdefault("name", environ.get("PATH_INFO"))
@@ -275,7 +278,11 @@ def make_stream(
 
 
 def is_tested(environ: Mapping[str, Any] | None) -> bool:
-    """Whether a request comes from Django's test client or request factory."""
+    """Whether a request comes from Django's test client or request factory.
+
+    :param environ: its environ.
+    :return: whether it does.
+    """
     return type((environ or {}).get("wsgi.input")).__module__ == "django.test.client"
 
 
@@ -296,7 +303,7 @@ def release_connections() -> list[str]:
 
 
 def _release_and_warn() -> None:
-    # A connection that threads share is a test's, whose transaction is meant to last.
+    # A connection that threads share belongs to a test, whose transaction is meant to last.
     held = [alias for alias in release_connections() if not connections[alias].allow_thread_sharing]
     if held and not _warned.is_set():
         _warned.set()
@@ -310,8 +317,8 @@ def _release_and_warn() -> None:
 class _Scope:
     """Sets on the producer's thread what Django keeps for each thread, and releases its connections at the end.
 
-    The language, time zone, URL configuration and script prefix are in asgiref's ``Local``, which since 3.12 shows
-    them only to the thread that has set them, whatever context another thread runs in.
+    The language, time zone, URL configuration and script prefix are in asgiref's ``Local``, which since 3.12 keeps
+    them for the thread that has set them, not for a copied context.
     """
 
     def __init__(self) -> None:
@@ -335,20 +342,33 @@ class _Scope:
                 yield
             finally:
                 for connection in shared:
-                    del connections[connection.alias]  # not this thread's to close
+                    del connections[connection.alias]  # owned by another thread
                 release_connections()
 
 
 def refusal(
     request: HttpRequest, status: str, why: str, options: Mapping[str, Any], *headers: tuple[str, str]
 ) -> EventStreamResponse:
-    """A response that is no stream, with a reason for the client."""
+    """A response that is no stream, with a reason for the client.
+
+    :param request: the request.
+    :param status: the status line without the protocol.
+    :param why: the text of the response.
+    :param options: the stream's options.
+    :param headers: more headers.
+    :return: the response.
+    """
     stream = EventStream.answering(status, why, headers, **{"settings": app_settings(), **_for_refusals(options)})
     return EventStreamResponse(stream, request=request)
 
 
 def unavailable(request: HttpRequest, options: Mapping[str, Any]) -> EventStreamResponse:
-    """The response while the broker can't be reached."""
+    """The response while the broker can't be reached.
+
+    :param request: the request.
+    :param options: the stream's options.
+    :return: the response.
+    """
     kept = {"settings": app_settings(), **_for_refusals(options)}
     return EventStreamResponse(EventStream.refused("try again", **kept), request=request)
 
@@ -362,6 +382,8 @@ def _for_refusals(options: Mapping[str, Any]) -> dict[str, Any]:
 def key_of(who: Any) -> str:
     """The key of a user, for limits and for :func:`revoke`; text is a key itself.
 
+    :param who: the user, or text.
+    :return: the key.
     :raises TypeError: it is neither.
     """
     if isinstance(who, str):

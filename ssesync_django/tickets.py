@@ -26,21 +26,20 @@ _SALT = "ssesync.ticket"
 
 
 def issue_ticket(subject: Any, *, channels: Collection[str] = (), seconds: float = 30) -> str:
-    """Issue a ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send
-    headers.
+    """Issue a ticket for one stream: text that a page adds to the URL as ``?ticket=``, if it can't send headers.
 
     It is signed with ``SECRET_KEY``, so it can't be forged or changed, but can be read.
 
-    :param subject: whom it is for: a user, or text.
-    :param channels: which channels it is for.
-    :param seconds: how long it may be used, up to 60.
+    :param subject: its user, or text.
+    :param channels: the channels that it is valid for.
+    :param seconds: the time for which it is valid, up to 60.
     :return: the ticket.
     """
     return _tickets().issue(key_of(subject), channels, seconds)
 
 
 def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Accept only requests that have a ticket in their address, each ticket once in all processes.
+    """Accept only requests that have a ticket in their URL, each ticket once in all processes.
 
     ::
 
@@ -48,9 +47,9 @@ def ticket_required(view: Callable[..., Any]) -> Callable[..., Any]:
         def events(request):
             return subscribe(request, *request.ticket.channels, key=request.ticket.subject)
 
-    ``request.ticket`` says what the ticket was issued for. Without a ticket, or with one that was used before, has
-    expired or is not of this project, the response is 401. It is also 401 when a browser reconnects by itself: its page
-    then requests another ticket, and resumes after the last id it has seen with ``?lastEventId=``.
+    ``request.ticket`` has the ticket's subject and channels. Without a ticket, or with one that was used before, has
+    expired or is not this project's, the response is 401. It is also 401 when a browser reconnects by itself: its page
+    then requests another ticket, and resumes after its last event id with ``?lastEventId=``.
 
     :param view: the view.
     :return: the view that requires a ticket.

@@ -24,7 +24,7 @@ def event_stream(view: View, /) -> View: ...
 @overload
 def event_stream(**options: Any) -> Callable[[View], View]: ...
 def event_stream(view: View | None = None, /, **options: Any) -> Any:
-    """Make a view of a generator function (or of a view class's method): what it yields is streamed.
+    """Make a view of a generator function (or of a view class's method), whose events are streamed.
 
     ::
 
@@ -34,13 +34,17 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
                 yield {"now": time.time()}
                 time.sleep(1)
 
-    It may yield :class:`ssesync.Event`, text, UTF-8 bytes, and what ``DjangoJSONEncoder`` encodes. It runs in a thread
-    of its own, and is closed there, with that thread's database connections, when the client leaves. A function that
-    returns an iterable instead is called within the request; if it returns a response, that is the answer.
+    It may yield :class:`ssesync.Event`, text, UTF-8 bytes, and values that ``DjangoJSONEncoder`` encodes. It runs in a
+    thread of its own, and is closed there, with that thread's database connections, when the client disconnects. A
+    function that returns an iterable instead is called within the request; if it returns a response, that response is
+    sent.
 
-    ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. What the
-    generator raises before its first event, ``Http404`` or ``PermissionDenied`` say, is answered as in any other view.
+    ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. An exception
+    before the first event, ``Http404`` or ``PermissionDenied`` for example, is answered as in any other view.
 
+    :param view: the function or method.
+    :param options: those of :class:`ssesync.EventStream`.
+    :return: the view, or with options a decorator.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
     :raises TypeError: the function is asynchronous.
     """
@@ -74,8 +78,11 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
             for percent in run(job_id):
                 w.write_event(str(percent), type="progress", id=percent)
 
-    The stream ends when it returns. In all else it is as :func:`event_stream`.
+    The stream ends when it returns. Everything else is as for :func:`event_stream`.
 
+    :param view: the function or method.
+    :param options: those of :class:`ssesync.EventStream`.
+    :return: the view, or with options a decorator.
     :raises ssesync.SettingsError: an option that does not exist or can't work.
     :raises TypeError: the function is asynchronous, or a generator.
     """
@@ -85,10 +92,10 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        place, request = find_request(args)
+        index, request = find_request(args)
 
         def produce(writer: Any) -> Any:
-            return view(*args[: place + 1], writer, *args[place + 1 :], **kwargs)
+            return view(*args[: index + 1], writer, *args[index + 1 :], **kwargs)
 
         stream = make_stream(produce, request.META, request, imperative=True, **options)
         return EventStreamResponse(stream, request=request)
@@ -97,13 +104,18 @@ def event_writer(view: View | None = None, /, **options: Any) -> Any:
 
 
 def _nothing(writer: Any) -> None:
-    """The function of a stream that is only made for its options to be checked."""
+    """The producer of a stream that is made only to check its options."""
 
 
 def find_request(args: tuple[Any, ...]) -> tuple[int, HttpRequest]:
-    """Where the request is among a view's arguments: first in a function, second in a method. DRF wraps it."""
-    for place, argument in enumerate(args[:2]):
+    """Find the request among a view's arguments: the first of a function, the second of a method. DRF wraps it.
+
+    :param args: the view's positional arguments.
+    :return: its index, and Django's request.
+    :raises TypeError: there is none.
+    """
+    for index, argument in enumerate(args[:2]):
         request = getattr(argument, "_request", argument)
         if isinstance(request, HttpRequest):
-            return place, request
+            return index, request
     raise TypeError(f"an event stream view takes the request first, got {args[:2]!r}")

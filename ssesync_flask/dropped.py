@@ -23,14 +23,21 @@ _KEY = "ssesync.made"
 
 
 def end_with_request(stream: EventStream) -> None:
-    """Have a stream closed when the current request fails, unless :func:`mark_sent` was called for it before."""
+    """Have a stream closed when the current request fails, unless :func:`mark_sent` was called for it before.
+
+    :param stream: the stream.
+    """
     # With the thread: the producer's copy of the request's context is torn down too, on another one.
     made = request.environ.setdefault(_KEY, (threading.get_ident(), weakref.WeakSet()))
     made[1].add(stream)
 
 
 def mark_sent(environ: WSGIEnvironment, stream: EventStream) -> None:
-    """Record that the server was given this stream."""
+    """Record that the server has this stream.
+
+    :param environ: the request's WSGI environ.
+    :param stream: the stream.
+    """
     if _KEY in environ:
         environ[_KEY][1].discard(stream)
 

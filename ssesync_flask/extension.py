@@ -44,9 +44,13 @@ class SSE:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the application's configuration, so that a mistake in it is found when the application starts."""
+        """Read the application's configuration, so that a mistake in it is found when the application starts.
+
+        :param app: the application.
+        :raises ssesync.SettingsError: the configuration has a mistake.
+        """
         bind(app, self._defaults, self._broker)
-        # However many of them live: a test that makes its own application must not depend on the garbage collector.
+        # Collected applications count too: a test that makes one must not depend on the garbage collector.
         self._only = app if self._only in (app, None) and not self._several else None
         self._several = self._only is None
         self._apps.add(app)
@@ -75,11 +79,15 @@ class SSE:
         type: str | None = None,
         dumps: Callable[[Any], str | bytes] | None = None,
     ) -> str:
-        """Publish an event to a channel. See :meth:`ssesync.Broker.publish` for arguments and errors.
+        """Publish an event to a channel. See :meth:`ssesync.Broker.publish` for its errors.
 
         The application's JSON provider encodes it. No application context is needed if only one application was bound.
         Inside a database transaction, publish after the commit: clients that get the event earlier read the old rows.
 
+        :param channel: the channel.
+        :param event: an :class:`ssesync.Event` without an id, text, or a value that the JSON provider encodes.
+        :param type: the event's type, if ``event`` is no :class:`ssesync.Event`.
+        :param dumps: another JSON encoder.
         :return: the event's id.
         """
         app, state = self._state()
@@ -104,7 +112,7 @@ class SSE:
                 return sse.subscribe(f"room:{room}", authorize=may_read)
 
         :param channels: the channels.
-        :param patterns: more channels, such as ``"room:*"``. Never make one from what a client sends.
+        :param patterns: more channels, such as ``"room:*"``. Never build one from a client's input.
         :param authorize: called with the request and each channel and pattern; returns whether this client may read
             it. If it is false the response is 403 and nothing is read, live or for replay; it may also ``abort()`` by
             itself. **Where the client chooses any part of a channel's name, check it here.** With it, the response to a
@@ -112,13 +120,13 @@ class SSE:
         :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins.
             The events that it returns, if any, are sent first: the state, for example, that later events change.
             Where it was called, ``on_close`` among the options is called once when the stream has ended.
-        :param key: whose stream this is, a user's id as text for example: for :meth:`revoke` and
+        :param key: the owner of the stream, for example a user's id as text: for :meth:`revoke` and
             ``max_streams_per_key``.
         :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``):
-            a value of ``sse.broker.position()``, say, that the page was made with.
+            for example the value of ``sse.broker.position()`` that the page has.
         :param options: ``overflow``, ``coalesce``, ``patience``, ``reset_event`` and ``dropped_event`` as
             :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which limit
-            what waits, and what else :class:`EventStreamResponse` takes.
+            the queue, and the options of :class:`EventStreamResponse`.
         :return: the response.
         :raises werkzeug.exceptions.Forbidden: ``authorize`` refused.
         :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached, and the client is no browser's
@@ -168,14 +176,13 @@ class SSE:
         self.broker.revoke(key, channel)
 
     def issue_ticket(self, subject: str, *, channels: Collection[str] = (), seconds: float = 30) -> str:
-        """Issue a ticket for one stream: text that a page puts into the address as ``?ticket=``, where it can't send
-        headers.
+        """Issue a ticket for one stream: text that a page adds to the URL as ``?ticket=``, if it can't send headers.
 
         It is signed with the application's ``SECRET_KEY``, so it can't be forged or changed, but can be read.
 
-        :param subject: whom it is for, a user's id as text.
-        :param channels: which channels it is for.
-        :param seconds: how long it may be used, up to 60.
+        :param subject: its user's id, as text.
+        :param channels: the channels that it is valid for.
+        :param seconds: the time for which it is valid, up to 60.
         :return: the ticket.
         :raises RuntimeError: the application has no ``SECRET_KEY``.
         """
@@ -192,7 +199,7 @@ class SSE:
                 ticket = sse.redeem_ticket()
                 return sse.subscribe(*ticket.channels, key=ticket.subject)
 
-        :return: what the ticket was issued for.
+        :return: the ticket's subject and channels.
         :raises werkzeug.exceptions.Unauthorized: there is none, or it was used, has expired, or is not this
             application's: 401.
         """
@@ -212,7 +219,10 @@ class SSE:
 
 
 def allow_other_origins(settings: Settings) -> None:
-    """Let the pages of ``cors_origins`` read the response to the current request, whatever it will be."""
+    """Let the pages of ``cors_origins`` read the response to the current request, also an error.
+
+    :param settings: the settings.
+    """
     if not settings.cors_origins:
         return
     environ = request.environ

@@ -26,11 +26,11 @@ __all__ = ["EventStreamResponse"]
 class EventStreamResponse(Response):
     """Streams events from ``source``; made within a request.
 
-    :param source: what :class:`ssesync.EventStream` takes: an iterable of events, a generator function, a
+    :param source: a source of :class:`ssesync.EventStream`: an iterable of events, a generator function, a
         :class:`ssesync.Writer`; or an ``EventStream`` itself. Its producer runs with the request's context.
     :param headers: more headers; they replace defaults of the same name.
-    :param options: what else :class:`ssesync.EventStream` takes: ``finished``, ``on_close``, ``keep_alive``, …
-    :raises Exception: what the producer raises before its first event, so that ``abort(403)`` in it is a 403.
+    :param options: those of :class:`ssesync.EventStream`: ``finished``, ``on_close``, ``keep_alive``, …
+    :raises Exception: an exception of the producer before its first event, so that ``abort(403)`` in it is a 403.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EventStreamResponse(Response):
         status = stream.open(request.environ if has_request_context() else None)
         if has_request_context():
             end_with_request(stream)
-        # Werkzeug refuses what would read the whole stream, such as get_data() in an after_request function.
+        # Werkzeug then refuses methods that read the whole stream, such as get_data() in an after_request function.
         super().__init__(stream, status=status, headers=stream.headers, direct_passthrough=True)
         if "content-type" not in {name.lower() for name, _ in stream.headers}:
             del self.headers["Content-Type"]
@@ -80,8 +80,8 @@ class EventStreamResponse(Response):
         return ClosingIterator(self.iter_encoded(), self.close)
 
     def close(self) -> None:
-        """Close what is in ``response`` and the stream, and run the ``call_on_close`` callbacks. If a producer goes on,
-        as the stream was detached, they are run at the stream's end."""
+        """Close the body in ``response`` and the stream, and run the ``call_on_close`` callbacks. If the stream was
+        detached with its producer, they are run at the stream's end."""
         try:
             if not (self._on_close and self.event_stream.defer(super().close)):
                 super().close()
@@ -118,9 +118,8 @@ def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> Eve
     if has_request_context():
         options.setdefault("name", request.path)
         options.setdefault("scope", _Scope())
-        # The test client's request, or test_request_context's: there the view must run where the test does. No server
-        # that is worth the name hands over a BytesIO without telling its own name. Starlette's WSGIMiddleware does, but
-        # says that there are several processes.
+        # A request of the test client or of test_request_context: there the view must run on the test's thread. No
+        # server passes a BytesIO without SERVER_SOFTWARE. Starlette's WSGIMiddleware does, but sets wsgi.multiprocess.
         environ = request.environ
         in_memory = isinstance(environ.get("wsgi.input"), io.BytesIO)
         if in_memory and "SERVER_SOFTWARE" not in environ and not environ.get("wsgi.multiprocess"):

@@ -31,8 +31,11 @@ class State(NamedTuple):
 def bind(app: Flask, defaults: Settings, broker: str | Broker | None) -> None:
     """Make an application's state. Its configuration takes precedence over the arguments.
 
-    :raises ssesync.SettingsError: the configuration has an unknown key or option, or a value that can't work, an empty
-        broker's URL among them.
+    :param app: the application.
+    :param defaults: the extension's settings.
+    :param broker: the extension's broker, or its URL.
+    :raises ssesync.SettingsError: the configuration has an unknown key or option, an invalid value, or an empty URL of
+        a broker.
     """
     Settings.check_keys(app.config)
     options = app.config.get("SSESYNC", {})
@@ -61,7 +64,11 @@ def _warn_of_relative_path(url: str) -> None:
 
 
 def state_of(app: Flask) -> State:
-    """An application's state; made from its configuration where no extension was bound to it."""
+    """An application's state; made from its configuration if no extension was bound to it.
+
+    :param app: the application.
+    :return: its state.
+    """
     if _KEY not in app.extensions:
         bind(app, Settings(), None)
     state: State = app.extensions[_KEY]
@@ -71,13 +78,18 @@ def state_of(app: Flask) -> State:
 def state_of_current_app() -> State:
     """The current application's state.
 
+    :return: its state.
     :raises RuntimeError: there is no application context.
     """
     return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def encoder_of(app: Flask) -> Callable[[Any], str]:
-    """JSON through the application's own provider. NaN is no JSON, and Flask's default provider would let it pass."""
+    """A JSON encoder that uses the application's own provider. NaN, which Flask's default provider writes, is refused.
+
+    :param app: the application.
+    :return: the encoder.
+    """
 
     def dumps(value: Any) -> str:
         provider = app.json

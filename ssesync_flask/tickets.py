@@ -23,7 +23,7 @@ logger = logging.getLogger("ssesync")
 
 
 class _Challenge(WWWAuthenticate):
-    """A scheme alone (RFC 9110, section 11.3), after which Werkzeug 3.0 writes a space."""
+    """A scheme without parameters (RFC 9110, section 11.3), after which Werkzeug 3.0 writes a space."""
 
     def to_header(self) -> str:
         """The header's value."""
@@ -33,11 +33,14 @@ class _Challenge(WWWAuthenticate):
 def tickets_of(app: Flask, broker: Broker) -> Tickets:
     """The application's tickets.
 
+    :param app: the application.
+    :param broker: its broker, which ensures single use.
+    :return: the tickets.
     :raises RuntimeError: it has no ``SECRET_KEY``.
     """
     if not app.secret_key:
         raise RuntimeError("tickets are signed: set the application's SECRET_KEY")
-    # The last one signs; those before it are accepted too.
+    # The last key signs; the others are accepted too.
     keys = [*(app.config.get("SECRET_KEY_FALLBACKS") or ()), app.secret_key]
     serializer = URLSafeSerializer(keys, salt="ssesync.ticket", signer_kwargs={"digest_method": sha256})
 

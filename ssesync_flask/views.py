@@ -30,7 +30,7 @@ def event_stream(view: View, /) -> View: ...
 @overload
 def event_stream(**options: Any) -> Callable[[View], View]: ...
 def event_stream(view: View | None = None, /, **options: Any) -> Any:
-    """Make a view of a generator function: what it yields is streamed.
+    """Make a view of a generator function, whose events are streamed.
 
     ::
 
@@ -41,14 +41,14 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
                 yield {"now": time.time()}
                 time.sleep(1)
 
-    It may yield :class:`ssesync.Event`, text, UTF-8 bytes, and what the application's JSON provider encodes. It runs
-    in a thread of its own, with the request's context, and is closed there when the client leaves. A function that
-    returns an iterable instead is called within the request; if it returns a response, that response is sent.
+    It may yield :class:`ssesync.Event`, text, UTF-8 bytes, and values that the application's JSON provider encodes. It
+    runs in a thread of its own, with the request's context, and is closed there when the client disconnects. A function
+    that returns an iterable instead is called within the request; if it returns a response, that response is sent.
 
-    ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. What the
-    generator raises before its first event, ``abort(403)`` say, is answered as in any other view.
+    ``@event_stream(keep_alive=5, finished=...)`` takes the options of :class:`ssesync.EventStream`. An exception
+    before the first event, that of ``abort(403)`` for example, is answered as in any other view.
 
-    The route's decorator stands above this one. In the other order Flask registers the undecorated function, which is
+    The route's decorator must be above this one. In the other order Flask registers the undecorated function, which is
     an error at its first request.
 
     :param view: the function.
@@ -120,8 +120,9 @@ def _register(view: View, wrapper: View) -> View:
 
 
 def _check_order(app: Flask, **_: Any) -> None:
-    """Refuse a request for a function that was decorated after its route was registered: Flask would send what the
-    undecorated generator yields as ``text/html``. A function that has a route beside that of its wrapper is allowed.
+    """Refuse a request for a function that was decorated after its route was registered: Flask would send the
+    output of the undecorated generator as ``text/html``. A function that has a route in addition to its wrapper's is
+    allowed.
     """
     view = app.view_functions.get(request.endpoint or "")
     made = None

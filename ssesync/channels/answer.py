@@ -1,4 +1,4 @@
-"""What every web framework's ``subscribe`` does with a request: subscribe, authorise, begin the response."""
+"""Answers a request with a subscription, for each web framework: subscribe, authorise, begin the response."""
 
 from __future__ import annotations
 

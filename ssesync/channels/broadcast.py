@@ -259,7 +259,7 @@ class ChannelSource:
             names: Names = (tuple(self._index.names), tuple(self._index.patterns))
             self._connections.read(lambda: self.subscriber.read(names=names), self._has_read)
             return
-        # Each by itself: of thousands of channels together, each page would cost a look at all of them.
+        # Each by itself: of thousands of channels together, each page would cost a query of each of them.
         self._complete_after = self._broker.dispatcher.position
         self.subscriber.start(*self.subscriber.position, from_log=False)
         self.group.read_log(list(self.group.members()))
@@ -303,7 +303,7 @@ class ChannelSource:
             client.abort(CloseReason.REVOKED)
         first = self._messages[0]
         if not first.startswith(b"id: %s-" % self.group.position.epoch.encode()):
-            # The log was started anew: the first message says so to those in sync.
+            # The log was started anew: the first message reports that to the clients in sync.
             epoch, seq = parse_id(first[4 : first.index(b"\n")].decode()) or ("", -1)
             self.group.restart(Position(epoch, seq))
             self._complete_after = -1

@@ -55,7 +55,7 @@ class Broker:
     processes, ``_listen`` and ``_unlisten``.
     """
 
-    #: The names of what :meth:`subscribe` takes as ``policy``, for those who take it among other options.
+    #: The names of what :meth:`subscribe` takes as ``policy``, for an integration that takes it among other options.
     POLICY = frozenset(Policy.__dataclass_fields__)
     #: Called with some of them, raises :class:`SettingsError` for a value that can't work.
     check_policy = staticmethod(Policy)
@@ -101,7 +101,7 @@ class Broker:
         self, channel: str, event: Any, *, type: str | None = None, dumps: Callable[[Any], str | bytes] | None = None
     ) -> Callable[[], str]:
         """As :meth:`publish`, in two steps: the event is checked and encoded now, and published when the result is
-        called, after a transaction's commit say.
+        called, for example after a transaction's commit.
 
         :param channel: the channel's name.
         :param event: see :meth:`publish`.
@@ -161,7 +161,7 @@ class Broker:
         :param patterns: more channels, also such as don't exist yet: in ``"room:*"``, ``*`` stands for any characters.
             Never make one of what a client sends.
         :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed.
-        :param key: whose subscription this is, a user's name say, for :meth:`revoke`.
+        :param key: whose subscription this is, for example a user's name, for :meth:`revoke`.
         :param policy: ``overflow``, ``coalesce``, ``max_pending_events``, ``max_pending_bytes``, ``patience``,
             ``reset_event``, ``dropped_event``; see :class:`ssesync.channels.policy.Policy`.
         :return: the subscription.
@@ -218,8 +218,9 @@ class Broker:
     def revoke(self, key: str, channel: str | None = None) -> None:
         """End the subscriptions that were made with a key, or those of them that have a channel, in all processes.
 
-        They end at once with the reason ``revoked``, and nothing that waits is sent. Their clients come back: so have
-        your own check refuse them first.
+        They end at once with the reason ``revoked``, and pending events are not sent. Their clients reconnect: so have
+        your own check refuse them first. Where the log has lost events before a process has read them, the
+        process ends all its subscriptions that have a key.
 
         :param key: the key.
         :param channel: end only those that have this channel.
@@ -356,7 +357,7 @@ class Broker:
         if channel != CONTROL:
             self.count("published", 1)
         if self._closed:
-            self._release()  # what was opened since: a signal handler, say, closed it after the check above
+            self._release()  # it was closed after the check above, for example by a signal handler
         return event_id
 
     def _control(self, message: Message) -> None:

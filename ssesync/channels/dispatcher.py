@@ -31,7 +31,7 @@ _MOST_REMEMBERED = 10_000
 
 
 class Closable(Protocol):
-    """A member: what is subscribed to channels. Nothing here may wait; called on any thread."""
+    """A member: an object that is subscribed to channels. Nothing here may wait; called on any thread."""
 
     def close(self, reason: CloseReason) -> object:
         """End it, since the broker closes or a right was taken back.
@@ -41,13 +41,13 @@ class Closable(Protocol):
 
 
 class Sink(Protocol):
-    """What a dispatcher offers messages to. Nothing here may wait; called on the thread that publishes or listens."""
+    """A dispatcher offers messages to it. Nothing here may wait; called on the thread that publishes or listens."""
 
     def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """Give messages to the sink.
 
         :param messages: in order. One that was offered before may come again, and one from before the sink was added
-            may come: ``seq`` tells.
+            may come: compare ``seq``.
         :return: why the sink has ended, and is to be removed; ``None`` while it has not.
         """
 
@@ -77,16 +77,16 @@ class SharedSink(Sink, Protocol):
 
 @dataclass(eq=False, slots=True)
 class Registration:
-    """What the dispatcher knows of a member."""
+    """A member's channels, key and sink."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
     key: str | None
     sink: Sink
-    """What is offered its messages: the member itself, or what it shares with others."""
+    """Is offered the member's messages: the member itself, or a sink that it shares with others."""
 
     def covers(self, channel: str) -> bool:
-        """Tell whether a channel is among those of the member.
+        """Whether a channel is among those of the member.
 
         :param channel: the channel's name.
         :return: whether it is.
@@ -110,7 +110,9 @@ class Dispatcher:
         self.epoch = ""
         #: A sink that is added now is offered all that comes after this.
         self.position = 0
-        self._changed: set[str] | None = None  # until it is asked for: within one process it is not
+        self._changed: set[str] | None = (
+            None  # set by the first take_changed(): a broker within one process never calls it
+        )
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
 

@@ -1,4 +1,4 @@
-"""Leader election: which one of several processes does what one is enough for. It uses a broker's claims, nothing else.
+"""Leader election: chooses one of several processes for a task. It uses a broker's claims, nothing else.
 
 Time is divided into slots of a few seconds. The process that claims a slot is the leader for its length. A leader
 claims the next slot in the middle of its own, long before any other process asks for it. A leader that is killed claims

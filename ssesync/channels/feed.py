@@ -31,7 +31,7 @@ logger = logging.getLogger("ssesync")
 # Seconds between attempts, the first and the longest, doubled from the one to the other.
 _SOURCE, _BROKER = (0.5, 30.0), (0.1, 5.0)
 # Seconds that a source must have been read for its failures to be forgotten. A source that gives an event and breaks
-# off, again and again, would else be asked as fast as at first, with a line in the log each time.
+# off, again and again, would otherwise be made anew after the shortest wait each time, with a line in the log.
 _HEALTHY_AFTER = 10.0
 # Seconds between two checks whether this process is the leader again, while the broker can't be asked.
 _CHECK_INTERVAL = 0.1
@@ -131,7 +131,7 @@ class ChannelFeed:
 
         :return: this feed.
         """
-        run = _Run(self)
+        run = _Run(self, self._election)
         if self._runs.setdefault(_RUN, run) is run:
             run.start()
         return self
@@ -204,9 +204,9 @@ class _Run:
     read first and checks the flags then. So at least one of the two finds the other.
     """
 
-    def __init__(self, feed: ChannelFeed) -> None:
+    def __init__(self, feed: ChannelFeed, election: LeaderElection | None) -> None:
         self._feed = feed
-        self._election = feed._election
+        self._election = election
         self._stopped, self._leads = Wakeup(), Wakeup()
         self._read = _Read()
         self._since = 0.0

@@ -1,4 +1,4 @@
-"""What subscribers and broadcast groups know of a broker: its log, and the part of it that is in this process."""
+"""A broker as subscribers and broadcast groups see it: its log, and its part in this process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Page(NamedTuple):
 
 
 class Log(Protocol):
-    """What readers need of a broker."""
+    """A broker's log, as its readers use it."""
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
         """Read the events of channels after a position, as they are at one moment.
@@ -45,7 +45,7 @@ class Log(Protocol):
         :param channels: names of channels.
         :param patterns: patterns of names.
         :param limit: how many events at most.
-        :return: the events in order, or why they can't be told.
+        :return: the events in order, or the reason why some may be missing.
         :raises BrokerError: the log can't be read.
         """
 
@@ -96,7 +96,7 @@ class LogReader:
 
 
 class ProcessBroker(Log, Protocol):
-    """What those that add members to its dispatcher need of a broker."""
+    """A broker, as the objects use it that add members to its dispatcher."""
 
     #: The subscribers of this process. Another one in a forked child.
     dispatcher: Dispatcher

@@ -1,4 +1,4 @@
-"""Messages: events of a channel as they go over the wire, made once in a process and shared by all who get them.
+"""Messages: events of a channel as they go over the wire, made once in a process and shared by all subscribers.
 
 An id is ``<epoch>-<seq>``. ``seq`` counts the events of all channels of a broker, so one id is a client's position in
 any number of channels. The epoch names the log: a log that was begun anew does not know the ids of the old one.
@@ -66,7 +66,7 @@ def parse_id(text: str) -> tuple[str, int] | None:
 
 
 def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | None) -> bytes:
-    """Encode what is published, without an id.
+    """Encode an item that is published, without an id.
 
     :param item: an event, text, or a value for ``dumps``.
     :param type: the event's type, where ``item`` is no event.

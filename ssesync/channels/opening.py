@@ -29,7 +29,7 @@ def open_broker(url: str, **options: Any) -> Broker:
     """
     check_url(url)
     if not url.strip():
-        raise SettingsError("the broker's URL is empty: is what it comes from set? For one process say memory://")
+        raise SettingsError("the broker's URL is empty: is its setting there? For one process use memory://")
     scheme = urlsplit(url).scheme.lower()
     given = {**options_of_url(url), **options}
     if scheme == "memory":

@@ -1,4 +1,4 @@
-"""Policy: how much may wait for a subscriber, and what happens to one that can't keep up."""
+"""Policy: how much may wait for a subscriber, and what happens to a slow one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Policy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How much may wait for a subscriber, and what happens to one that can't keep up.
+    """How much may wait for a subscriber, and what happens to a slow one.
 
     :raises SettingsError: a value that can't work.
     """

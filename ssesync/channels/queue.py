@@ -12,9 +12,12 @@ from ..wire.encoder import encode
 from .message import Message
 from .policy import Policy
 
-__all__ = ["MessageQueue", "coalescing_key"]
+__all__ = ["ALL", "MessageQueue", "coalescing_key", "reset_message"]
 
 logger = logging.getLogger("ssesync")
+
+#: Bytes: more than can wait.
+ALL = 1 << 62
 
 
 class MessageQueue:
@@ -47,26 +50,23 @@ class MessageQueue:
     def __bool__(self) -> bool:
         return bool(self._messages or self._by_key)
 
-    @property
-    def newest(self) -> int:
-        """The number of the last message, -1 if none waits."""
-        messages = self._messages or [*(self._by_key or {}).values()]
-        return messages[-1].seq if messages else -1
-
     def clear(self) -> None:
         """Drop all messages."""
         self._replace(())
 
-    def keep(self, wanted: Callable[[Message], bool]) -> None:
+    def keep(self, wanted: Callable[[Message], bool]) -> int:
         """Drop the other messages.
 
         :param wanted: true for a message that stays.
+        :return: the number of the last message, -1 if none waits.
         """
         if self._by_key is None:
             self._replace(filter(wanted, self._messages))
         else:
             self._by_key = {key: message for key, message in self._by_key.items() if wanted(message)}
             self.size = sum(map(len, self._by_key.values()))
+        messages = self._messages or [*(self._by_key or {}).values()]
+        return messages[-1].seq if messages else -1
 
     def take(self, most: int) -> tuple[list[bytes], list[Message]]:
         """Remove messages, oldest first.
@@ -100,18 +100,6 @@ class MessageQueue:
             notes.append(encode(Event(dump_json({"count": self._dropped}), type=self.policy.dropped_event)))
         self.reset, self._dropped = None, 0
         return notes
-
-    def reset_message(self, why: str, epoch: str, position: int) -> Message:
-        """Make the event that tells a client to fetch anew what it shows.
-
-        :param why: the reason.
-        :param epoch: of the log.
-        :param position: the number of the event to go on from.
-        :return: the event, with the id of that one.
-        """
-        self._count("resets", 1)
-        body = encode(Event(dump_json({"reason": why}), type=self.policy.reset_event))
-        return Message.make(epoch, position, "", body)
 
     def put(self, message: Message, keys: Mapping[int, Any], *, lossless: bool) -> bool:
         """Add a message; where there is no room, drop others as the policy says.
@@ -196,6 +184,18 @@ class MessageQueue:
         self._by_key[key] = message
         self.size += len(message)
         return True
+
+
+def reset_message(policy: Policy, why: str, epoch: str, position: int) -> Message:
+    """Make the event that tells a client to fetch anew what it shows.
+
+    :param policy: names the event's type.
+    :param why: the reason.
+    :param epoch: of the log.
+    :param position: the number of the event to go on from.
+    :return: the event, with the id of that one.
+    """
+    return Message.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=policy.reset_event)))
 
 
 def coalescing_key(coalesce: Callable[[Event], Any], message: Message) -> Any:

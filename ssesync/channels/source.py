@@ -11,8 +11,9 @@ from ..errors import CloseReason
 from ..server.source import END, Detachable, End, Pending, Pulled
 from .log import ProcessBroker
 from .policy import Policy
+from .queue import ALL
 from .reentry import Wakeup
-from .subscriber import ALL, Subscriber
+from .subscriber import Subscriber
 
 if TYPE_CHECKING:
     from ..detached.connection import Connection, Handover, Record
@@ -22,7 +23,7 @@ __all__ = ["Place", "SubscriptionSource"]
 
 
 class Place(NamedTuple):
-    """Which events a client is to get: plain values, which with a :class:`Handover` are all that it takes."""
+    """Which events a client is to get: plain values, which with a :class:`Handover` are all that serving it needs."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -38,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Groups(Protocol):
-    """What has a broker's subscribers' clients served by the reactor."""
+    """Have a broker's clients served by the reactor."""
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """Have a client served by the reactor from now on. Any thread.
@@ -55,7 +56,7 @@ class Groups(Protocol):
 
 
 class SubscriptionBroker(ProcessBroker, Protocol):
-    """What a subscription needs of a broker."""
+    """A broker, as a subscription uses it."""
 
     @property
     def broadcast_groups(self) -> Groups:
@@ -65,7 +66,7 @@ class SubscriptionBroker(ProcessBroker, Protocol):
 class SubscriptionSource(Detachable):
     """What serves one subscriber: it polls the queue, reads the log, and leaves the dispatcher at the end.
 
-    The client has ids to come back with, so it is not told what the subscription failed with. One that is not referred
+    The client has ids to resume with, so it is not sent the subscription's error. A subscription that is not referred
     to any more ends by itself.
 
     :param broker: the broker.
@@ -164,7 +165,7 @@ class SubscriptionSource(Detachable):
         connection = self._connection = self._broker.broadcast_groups.hand_over(handover, place, record, subscriber)
         reason = subscriber.pass_on(connection)
         if reason is CloseReason.SHUTDOWN:
-            connection.stop(reason)  # it was ended meanwhile, and is to be told when to come back
+            connection.stop(reason)  # it was ended meanwhile, and the client is sent a time to reconnect
         elif reason is not None:
             connection.cancel(reason)
         self._dispatcher.remove(subscriber)
@@ -206,7 +207,7 @@ class SubscriptionSource(Detachable):
             self.cancel(CloseReason.CANCELLED)
 
     def __del__(self) -> None:
-        # Of a view that failed after it had subscribed, say. This may run anywhere, so it takes no lock.
+        # For example of a view that failed after it had subscribed. This may run anywhere, so it takes no lock.
         subscriber: Subscriber | None = self.__dict__.get("subscriber")
         if subscriber is not None:
             self._dispatcher.remove(subscriber)

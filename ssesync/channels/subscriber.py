@@ -21,25 +21,22 @@ from .dispatcher import Closable
 from .log import Log, LogReader, Names, Page, Position
 from .message import Message
 from .policy import Policy
-from .queue import MessageQueue, coalescing_key
+from .queue import ALL, MessageQueue, coalescing_key, reset_message
 from .reentry import carry_out, entered
 from .subscriber_state import TRANSITIONS, EndRequest, Ends, Input, State
 
-__all__ = ["ALL", "State", "Subscriber"]
+__all__ = ["State", "Subscriber"]
 
 _NO_KEYS: Mapping[int, Any] = {}
 # Events that are read from the log at a time: at first, and at most.
 _FIRST_PAGE, _PAGE = 100, 1000
-#: Bytes: more than can wait.
-ALL = 1 << 62
 
 
 class Subscriber:
     """One subscriber of a broker. A sink of a dispatcher, or of a broadcast group for a client that lags.
 
     :meth:`offer`, :meth:`missed`, :meth:`restarted` and :meth:`close` may be called by any thread; the rest is for the
-    one that reads. ``close()`` waits for no lock, since it may be called on a thread that holds the subscriber's own:
-    see :mod:`.reentry`. Callbacks are called while no lock is held.
+    one that reads. ``close()`` waits for no lock, since its thread may hold the subscriber's own: see :mod:`.reentry`.
 
     :param log: the broker's log.
     :param policy: how much may wait, and what happens to the rest.
@@ -58,9 +55,8 @@ class Subscriber:
         shared: bool = False,
         on_ready: Callable[[], object] | None = None,
     ) -> None:
-        self._reader = LogReader(log, names)
-        self._count = log.count
-        self._shared = shared
+        self._reader, self._count = LogReader(log, names), log.count
+        self._policy, self._shared = policy, shared
         #: See the parameter. The reader may set another one.
         self.on_ready = on_ready
         self._lock = make_lock("channels.subscriber")
@@ -77,9 +73,8 @@ class Subscriber:
 
     @property
     def place(self) -> tuple[Policy, str, int, bool]:
-        """What another object needs to go on with its client: the policy, the position, and whether what follows may be
-        in the log alone."""
-        return self._queue.policy, *self.position, self.state.reads_log
+        """For an object that goes on with the client: policy, position, whether the log alone may have what follows."""
+        return self._policy, *self.position, self.state.reads_log
 
     @property
     def reason(self) -> CloseReason | None:
@@ -95,7 +90,7 @@ class Subscriber:
 
     def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
-        if (coalesce := self._queue.policy.coalesce) is not None:
+        if (coalesce := self._policy.coalesce) is not None:
             for message in messages:
                 self._offer_coalescing(coalesce, message)
             return self.reason
@@ -133,18 +128,17 @@ class Subscriber:
         with entered(), self._lock:
             if self._ends:
                 return
+            self._queue.clear()
             if epoch == self.position.epoch:
                 # It has come with an id of the new log before the listener knew of that one. What was offered until now
                 # was of the old one, whose numbers may be higher.
-                self._queue.clear()
                 self._newest = self.position.seq
                 if position > self._newest:
                     self._miss()
             else:
-                self._queue.clear()
                 self.position, self._newest = Position(epoch, position), position
                 self._move(Input.RESTARTED)
-                self._queue.reset = self._queue.reset_message("restarted", epoch, position)
+                self._queue.reset = self._reset_message("restarted", epoch, position)
         self._after(wake=True)
 
     def missed(self, channels: Collection[str] | None = None) -> None:
@@ -305,16 +299,16 @@ class Subscriber:
                 self._move(Input.OVERRUN)
                 changed = True
             self._newest = max(self._newest, messages[-1].seq)
-            return self._end_if_slow() or changed
+            if time.monotonic() - self._polled > self._policy.patience:
+                self._overflow()
+                return True
+            break
         return changed
 
-    def _end_if_slow(self) -> bool:
-        if time.monotonic() - self._polled <= self._queue.policy.patience:
-            return False
+    def _overflow(self) -> None:
         self._count("disconnected", 1)
         self._ends.append(EndRequest(CloseReason.OVERFLOW, discard=True))
         self._carry_out_ends()
-        return True
 
     def _miss(self) -> None:
         if self.state.reads_log:
@@ -349,6 +343,10 @@ class Subscriber:
             self._move(Input.READ)
         return self.state.reads_log
 
+    def _reset_message(self, why: str, epoch: str, position: int) -> Message:
+        self._count("resets", 1)
+        return reset_message(self._policy, why, epoch, position)
+
     def _after_read(self, page: Page, position: Position) -> list[bytes]:
         if position is not self.position or self._ends:
             return []  # the listener has found out meanwhile that the log was begun anew
@@ -356,17 +354,15 @@ class Subscriber:
         if page.lost:
             if not (self.state.excused or self._shared):
                 # It was live, and is too slow for what the log keeps.
-                self._count("disconnected", 1)
-                self._ends.append(EndRequest(CloseReason.OVERFLOW, discard=True))
+                self._overflow()
                 return []
-            messages, end = [self._queue.reset_message(page.lost, page.epoch, page.head)], page.head
+            messages, end = [self._reset_message(page.lost, page.epoch, page.head)], page.head
         elif messages:
             end = messages[-1].seq
         if page.epoch != position.epoch:
-            # What was offered so far may be of the old log, of which the numbers say nothing in this one.
+            # What was offered so far may be of the old log, whose numbers mean nothing in this one.
             prefix = b"id: %s-" % page.epoch.encode()
-            self._queue.keep(lambda message: message.startswith(prefix))
-            self._newest = self._queue.newest
+            self._newest = self._queue.keep(lambda message: message.startswith(prefix))
         self._newest = max(self._newest, end)
         notes = self._queue.take_notes()
         if page.complete:
@@ -381,7 +377,7 @@ class Subscriber:
 
     def _carry_out_ends(self) -> None:
         assert self._lock.locked()
-        while self._has_requests:
+        while self._has_requests():
             later = self.state.ended
             end = self._ends[later]
             if end.discard or self.state.reads_log:  # where it reads the log, what waits comes after a gap
@@ -392,15 +388,12 @@ class Subscriber:
                 del self._ends[1]
             self._move(Input.END)
 
-    # Without it.
-
-    @property
     def _has_requests(self) -> bool:
         return len(self._ends) > self.state.ended
 
     def _after(self, *, wake: bool = False) -> None:
-        """Do what is to be done after the lock was released."""
-        if self._ends and self._has_requests:
-            carry_out(self._lock, lambda: self._has_requests, self._carry_out_ends)
+        """Carry out requests to end, and wake the reader, after the lock was released."""
+        if self._ends and self._has_requests():
+            carry_out(self._lock, self._has_requests, self._carry_out_ends)
         if wake and self.on_ready is not None:
             self.on_ready()

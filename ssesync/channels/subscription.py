@@ -1,4 +1,4 @@
-"""Subscription: what a broker gives to those who subscribe."""
+"""Subscription: the public object that :meth:`Broker.subscribe` returns."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .subscriber import Subscriber
 
 __all__ = ["Subscription"]
 
-# Ends that are no error for whoever iterates.
+# Reasons that end an iteration without an error.
 _QUIET = (CloseReason.DONE, CloseReason.CANCELLED, CloseReason.SHUTDOWN)
 
 
 class Subscription(Streamable):
-    """What :meth:`Broker.subscribe` gives: the source of a stream, or events to iterate over.
+    """The result of :meth:`Broker.subscribe`: the source of a stream, or events to iterate over.
 
     ::
 
@@ -77,8 +77,9 @@ class Subscription(Streamable):
         return True
 
     def send_first(self, items: Iterable[Any], dumps: Callable[[Any], str | bytes] | None = None) -> None:
-        """Have a stream begin with these events, before what is replayed and live: with the state, say, that those
-        change. As they are made after subscribing, nothing falls between. Not for those who read events themselves.
+        """Have a stream begin with these events, before the replayed and the live ones: for example with the state that
+        those change. They are made after subscribing, so no event is missed in between. They are not for a program
+        that reads the events itself.
 
         :param items: the events, as for :meth:`Broker.publish`.
         :param dumps: the JSON encoder.

@@ -22,7 +22,7 @@ _LONGEST = 4096
 
 
 class Ticket(NamedTuple):
-    """What a ticket was issued for."""
+    """The subject and the channels of a ticket."""
 
     subject: str
     channels: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a feed reads: any iterable that a user's function returns, an :class:`EventSource` normally."""
+"""The source of a feed: any iterable that a user's function returns, normally an :class:`EventSource`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["cancel", "state_of"]
 
 @runtime_checkable
 class _Reconnecting(Protocol):
-    """A source that tells its state, as :class:`EventSource` does."""
+    """A source that has a state, as :class:`EventSource` does."""
 
     state: str
 
@@ -30,7 +30,7 @@ def state_of(source: Iterable[Any] | None) -> str:
     """The state of a source.
 
     :param source: the source, if there is one.
-    :return: its state; ``""`` if it does not tell.
+    :return: its state; ``""`` if it has none.
     """
     return source.state if isinstance(source, _Reconnecting) else ""
 

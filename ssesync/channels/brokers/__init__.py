@@ -1,1 +1,1 @@
-"""The brokers: where a channel's log is, and how this process hears of what others append to it."""
+"""The brokers: where the log is, and how a process notices the events that other processes append to it."""

@@ -24,7 +24,7 @@ _RUN = 64
 # Beyond so many messages in the queue, threads that publish wait, up to so many seconds: to deliver takes longer than
 # to publish. The thread that delivers passes that on to another one when it has delivered so many and one waits.
 _BUSY, _TIMEOUT, _PAUSE = 256, 1.0, 0.001
-# Beyond so many, where a subscriber's function hangs, say, they are dropped here, and subscribers read the log instead.
+# Beyond so many, for example where a subscriber's function hangs, they are dropped here: subscribers read the log.
 _MOST = 10_000
 
 

@@ -1,4 +1,4 @@
-"""When to announce to other processes who subscribes here, and what."""
+"""Presence: a process announces to the others how many subscribers each of its channels has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANNOUNCE, _SIGN_OF_LIFE = 0.2, 10.0
 
 
 class Presence:
-    """What one process announces. Used on the listener's thread.
+    """The announcements of one process. Used on the listener's thread.
 
     :param dispatcher: the dispatcher of the process.
     :param send: called with the number of subscribers by channel, and with whether a sign of life is due; announces

@@ -16,10 +16,10 @@ __all__ = ["Command"]
 
 
 class Command(BaseCommand):
-    """Publishes one event and prints the id it got."""
+    """Publishes one event and prints its id."""
 
     help = (
-        "Publish an event to a channel and print the id it got. The subscribers of other processes get it with an "
+        "Publish an event to a channel and print its id. The subscribers of other processes get it with an "
         "SSESYNC_BROKER that they share: sqlite:// on one machine, redis:// on many."
     )
 
@@ -29,10 +29,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "data", nargs="?", default="-", help="the event's data; '-', or nothing, reads it from standard input"
         )
-        parser.add_argument("--type", help="the event's type, which browsers call addEventListener() with")
-        parser.add_argument(
-            "--json", action="store_true", help="make sure that the data is JSON, and send it compactly"
-        )
+        parser.add_argument("--type", help="the event's type, for addEventListener() in browsers")
+        parser.add_argument("--json", action="store_true", help="check that the data is JSON, and send it compactly")
 
     def handle(self, *args: Any, channel: str, data: str, type: str | None, json: bool, **options: Any) -> None:
         """Publish.
@@ -50,8 +48,8 @@ class Command(BaseCommand):
         if broker_url().startswith("memory:"):
             self.stderr.write(
                 self.style.WARNING(
-                    "SSESYNC_BROKER is memory://, which reaches the subscribers of its own process alone: nobody hears "
-                    "of what this command publishes. Use sqlite:////path or redis://host."
+                    "SSESYNC_BROKER is memory://, which reaches only subscribers of the same process: no client gets "
+                    "the event of this command. Use sqlite:////path or redis://host."
                 )
             )
 

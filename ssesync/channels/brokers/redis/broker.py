@@ -46,8 +46,8 @@ class RedisBroker(Broker):
     be reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; existing subscriptions stay, and
     go on from their position afterwards. What Redis loses in a crash of its own (see its ``appendonly``) is lost.
 
-    ``open_broker("redis://", client=client)`` uses your ``redis.Redis`` instead, a Sentinel's say, with room for two
-    connections.
+    ``open_broker("redis://", client=client)`` uses your ``redis.Redis`` instead, for example a Sentinel's, with room
+    for two connections.
 
     :param make_client: makes the client.
     :param limits: how much the log keeps.
@@ -256,11 +256,11 @@ class RedisBroker(Broker):
             f"{self._prefix}:wake:{self._process}": "0",
         }
         with self._following.use() as client:
-            # Its answer is not used: what was published is asked for in one atomic step.
+            # Its answer is not used: one atomic step asks for the events.
             client.xread(places, count=1, block=block)
 
     def _poll(self) -> None:
-        """Find out what was published since, and to which channels, and note what subscribers of this process want."""
+        """Ask which channels have new events, and note those that have subscribers in this process."""
         dispatcher = self.dispatcher
         before = dispatcher.position
         answered, head, flat, changed = self._run(
@@ -295,7 +295,7 @@ class RedisBroker(Broker):
         self._unfinished = (before, end, wanted) if wanted else None
 
     def _deliver(self, after: int, end: int, wanted: list[str]) -> None:
-        """Deliver a page of what was noted."""
+        """Deliver a page of the noted events."""
         page = self._page(self._following, self.dispatcher.epoch, after, end, wanted, [], _BATCH)
         if page.epoch != self.dispatcher.epoch:
             self._begin_anew(page.epoch, page.head)

@@ -80,7 +80,7 @@ class Link(ExclusiveConnection):
             self.client.connection_pool.disconnect()
 
     def _in_use(self, timeout: float) -> BrokerUnavailable:
-        return BrokerUnavailable(f"Redis can't be reached: other threads have waited for it for {timeout} s")
+        return BrokerUnavailable(f"Redis can't be reached: other threads have used its connection for {timeout} s")
 
 
 @contextlib.contextmanager
@@ -98,6 +98,7 @@ def _translated() -> Iterator[None]:
             raise BrokerError(f"Redis refuses: {text}") from error
         raise BrokerDamaged(f"the keys in Redis are not as they were left: {text}") from error
     except Exception as error:
-        # Some come from within redis-py: an AttributeError, say, if a client of the user's is closed while it is used.
+        # Some come from within redis-py: an AttributeError, for example, if a client of the user's is closed during its
+        # use.
         what = str(error) if isinstance(error, redis.RedisError) else f"{type(error).__name__}: {error}"
         raise BrokerUnavailable(f"Redis can't be used: {what}") from error

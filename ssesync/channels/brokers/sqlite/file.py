@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS ssesync_presence (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ssesync_claim (name TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 """
-# After a crash of the machine the last transactions may be gone, and their numbers must not be given out again: by so
-# much they go on higher.
+# After a crash of the machine the last transactions may be lost, and their numbers must not be used again: the next
+# number is higher by so much.
 _LEAP = 10**9
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -174,7 +174,7 @@ class Handle(ExclusiveConnection):
         except (sqlite3.Error, OSError) as error:
             text = str(error)
             if "not a database" not in text:
-                return  # a page that is being written at this moment, say: each use reports what is wrong
+                return  # for example a page that is being written now: each use reports what is wrong
         self._disconnect()
         raise self._translated(sqlite3.DatabaseError(text))
 

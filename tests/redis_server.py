@@ -27,7 +27,15 @@ def lasting_port() -> int:
             return port
 
 
+#: Options of a server whose log outlives it: without fsync, which is for crashes of the machine.
+KEEPING = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
+#: Options of a server that keeps nothing but what it is told to save.
+FORGETFUL = ("--save", "", "--appendonly", "no")
+
+
 class RedisServer:
+    """It runs inside a ``with`` block, or from :meth:`start` to :meth:`kill`, any number of times."""
+
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.port = lasting_port()
@@ -59,6 +67,13 @@ class RedisServer:
                 return connection.recv(64).startswith(b"+PONG")
         except OSError:
             return False
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def kill(self) -> None:
         if self.process is not None:

@@ -334,6 +334,15 @@ class Fleet(Generic[S]):
         self._count = 0
         self._running: dict[str, S] = {}
 
+    @classmethod
+    def with_certificate(cls, folder: Path, server: Callable[..., S], certificate: Certificate) -> Fleet[S]:
+        """One whose servers present this certificate where their kind serves over TLS."""
+
+        def make(kind: Any, folder: Path) -> S:
+            return server(certificate.added_to(kind), folder, certificate.context if kind.transport == "tls" else None)
+
+        return cls(folder, make)
+
     def __call__(self, kind: Any) -> S:
         if kind.name not in self._running:
             self._running[kind.name] = self.start(kind)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.live.channels.processes import Publisher
 from tests.logs import show_if_failed
-from tests.redis_server import RedisServer
+from tests.redis_server import KEEPING, RedisServer
 from tests.servers import Kind
 
 from .crowd import Crowd
@@ -24,15 +24,10 @@ ROOM = "max_events=100000&max_bytes=100000000"
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One whose log outlives it: without fsync, which is for crashes of the machine."""
     folder = tmp_path / "redis"
     folder.mkdir()
-    server = RedisServer(folder, "--save", "", "--appendonly", "yes", "--appendfsync", "no")
-    server.start()
-    try:
+    with RedisServer(folder, *KEEPING) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture

@@ -114,6 +114,18 @@ def test_those_who_read_only_slowly_are_caught_up_from_the_log_and_never_closed(
     assert server.state()["closed"] == {}
 
 
+def publish_while_paused(publishing: Publishing, stuck: list[Client], reading: list[Client]) -> None:
+    """Publish far more than the buffers hold while some clients read nothing; then wait until they have read on."""
+    for client in stuck:
+        client.pause()
+    for _ in range(10):
+        publishing.publish(30)
+        publishing.wait_for_the_last(reading)
+    for client in stuck:
+        client.go_on()
+    publishing.wait_for_the_last(stuck)
+
+
 def test_where_the_oldest_are_left_out_each_gap_is_told_exactly(server: Lasting, crowd_of: Callable[..., Crowd]):
     crowd = crowd_of(server)
     stuck = crowd.gather(10, path(overflow="drop_oldest"), receive_buffer=BUFFER)
@@ -121,14 +133,7 @@ def test_where_the_oldest_are_left_out_each_gap_is_told_exactly(server: Lasting,
     check_detached(server, 20)
     publishing = Publishing(server, crowd)
     for _ in range(2):
-        for client in stuck:
-            client.pause()
-        for _ in range(10):
-            publishing.publish(30)
-            publishing.wait_for_the_last(reading)
-        for client in stuck:
-            client.go_on()
-        publishing.wait_for_the_last(stuck)
+        publish_while_paused(publishing, stuck, reading)
     for client in crowd.clients:
         assert client.connections == 1
         following = 0
@@ -149,14 +154,7 @@ def test_where_events_are_coalesced_the_newest_of_each_kind_comes(server: Lastin
     reading = crowd.gather(10, path(overflow="coalesce"))
     check_detached(server, 20)
     publishing = Publishing(server, crowd)
-    for client in stuck:
-        client.pause()
-    for _ in range(10):
-        publishing.publish(30)
-        publishing.wait_for_the_last(reading)
-    for client in stuck:
-        client.go_on()
-    publishing.wait_for_the_last(stuck)
+    publish_while_paused(publishing, stuck, reading)
     known = set(publishing.events)
     for client in crowd.clients:
         assert client.connections == 1

@@ -12,23 +12,16 @@ from typing import Any
 import pytest
 
 from tests.logs import show_if_failed
-from tests.redis_server import RedisServer
+from tests.redis_server import KEEPING, RedisServer
 
 from .followers import Crowd
-from .processes import Gunicorn, Publisher, lasting_port
+from .processes import Gunicorn, Publisher
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One whose log outlives it: without fsync, which is for crashes of the machine."""
-    folder = tmp_path_factory.mktemp("redis")
-    server = RedisServer(folder, "--save", "", "--appendonly", "yes", "--appendfsync", "no")
-    server.port = lasting_port()
-    server.start()
-    try:
+    with RedisServer(tmp_path_factory.mktemp("redis"), *KEEPING) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture(scope="package")

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from ssesync import Event
-from tests.redis_server import RedisServer
+from tests.redis_server import FORGETFUL, RedisServer
 
 from .followers import Crowd, check_same
-from .processes import Gunicorn, Publisher, await_that, lasting_port
+from .processes import Gunicorn, Publisher, await_that
 
 Serve = Callable[..., Gunicorn]
 Gather = Callable[..., Crowd]
@@ -84,14 +84,8 @@ def test_while_redis_is_away_for_seconds_everybody_waits_and_then_goes_on_withou
 
 @pytest.fixture(scope="module")
 def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis that keeps only what it is told to save."""
-    server = RedisServer(tmp_path_factory.mktemp("forgetful"), "--save", "", "--appendonly", "no")
-    server.port = lasting_port()
-    server.start()
-    try:
+    with RedisServer(tmp_path_factory.mktemp("forgetful"), *FORGETFUL) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.mark.parametrize("keeps", ["nothing", "older state"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +14,7 @@ from .kinds import KINDS, Kind, Server
 
 @pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Fleet[Server]]:
-    def make(kind: Kind, folder: Path) -> Server:
-        return Server(certificate.added_to(kind), folder, certificate.context if kind.transport == "tls" else None)
-
-    with Fleet(tmp_path_factory.mktemp("detached"), make) as fleet:
+    with Fleet.with_certificate(tmp_path_factory.mktemp("detached"), Server, certificate) as fleet:
         yield fleet
 
 

@@ -1,6 +1,6 @@
 """Settings as of a project in production: what stands between a stream and its server in any of them."""
 
-import os
+from tests.live.apps.databases import databases
 
 SECRET_KEY = "for tests only"
 ALLOWED_HOSTS = ["*"]
@@ -17,14 +17,7 @@ MIDDLEWARE = [
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 ROOT_URLCONF = "tests.live.detached.django_app"
 WSGI_APPLICATION = "tests.live.detached.app.application"
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ.get("TESTS_DATABASE", ":memory:"),
-        # So that what closes a connection is the stream and not the request's end.
-        "CONN_MAX_AGE": None,
-    }
-}
+DATABASES = databases()
 SSESYNC_BROKER = "memory://"
 USE_TZ = True
 LOGGING_CONFIG = None

@@ -35,6 +35,16 @@ class Switchboard:
         assert "started" in message
         return Producer(line)
 
+    def check_end(self, producer: Line, reason: str) -> None:
+        """Wait until a producer that writes hears of its end, and then for on_close: both for this reason."""
+        message = producer.hear()
+        while message is not None and "closed" not in message:
+            message = producer.hear()
+        assert message == {"closed": reason}
+        call = self.answer().hear()
+        assert call is not None
+        assert call["on_close"] == reason
+
     @contextlib.contextmanager
     def absorbing(self, line: Line) -> Iterator[None]:
         """Hear what the producer says, in a thread, until it hangs up, so that it need not wait for the test."""

@@ -17,10 +17,7 @@ from .kinds import KINDS
 
 @pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Fleet[Server]]:
-    def make(kind: Kind, folder: Path) -> Server:
-        return Server(certificate.added_to(kind), folder, certificate.context if kind.transport == "tls" else None)
-
-    with Fleet(tmp_path_factory.mktemp("fleet"), make) as fleet:
+    with Fleet.with_certificate(tmp_path_factory.mktemp("fleet"), Server, certificate) as fleet:
         yield fleet
 
 

@@ -27,14 +27,7 @@ STALLING = {"keep_alive": 60, "max_streams": None, "send_timeout": 1}
 def test_a_client_that_never_reads_is_cut_off_and_its_thread_is_back(server: Server, switchboard: Switchboard):
     wire, _ = server.open(path(do="flood", line=switchboard.port, options=STALLING), receive_buffer=TINY)
     with wire:
-        producer = switchboard.answer()
-        message = producer.hear()
-        while message is not None and "closed" not in message:
-            message = producer.hear()
-        assert message == {"closed": "stalled"}
-        said = switchboard.answer().hear()
-        assert said is not None
-        assert said["on_close"] == "stalled"
+        switchboard.check_end(switchboard.answer(), "stalled")
         assert server.fetch("/plain") == "plain"
 
 
@@ -48,13 +41,7 @@ def test_a_client_that_neither_reads_nor_sends_any_more_wakes_the_producer_at_on
         producer = switchboard.answer()
         producer.hear()
         wire.half_close()
-        message = producer.hear()
-        while message is not None and "closed" not in message:
-            message = producer.hear()
-        assert message == {"closed": "client_gone"}
-        said = switchboard.answer().hear()
-        assert said is not None
-        assert said["on_close"] == "client_gone"
+        switchboard.check_end(producer, "client_gone")
         assert server.fetch("/plain") == "plain"
 
 

@@ -61,13 +61,7 @@ def test_a_producer_that_waits_for_a_slow_client_wakes_when_it_leaves(server: Se
             while producer.hear(timeout=0.5):
                 pass
         wire.fin()
-        message = producer.hear()
-        while message is not None and "closed" not in message:
-            message = producer.hear()
-        assert message == {"closed": "client_gone"}
-        said = switchboard.answer().hear()
-        assert said is not None
-        assert said["on_close"] == "client_gone"
+        switchboard.check_end(producer, "client_gone")
     assert server.fetch("/plain") == "plain"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
 import threading
@@ -17,11 +16,11 @@ import redis
 import trustme
 
 from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason, SettingsError, open_broker
-from tests.redis_server import RedisServer, lasting_port
+from tests.redis_server import FORGETFUL, RedisServer, lasting_port
 
 from .conftest import got, numbered, published, texts
 from .test_contract import eventually, place
-from .test_sqlite import forked, publishing
+from .test_sqlite import check_a_killed_publisher, forked
 
 DURABLE = ("--appendonly", "yes", "--save", "")
 
@@ -29,12 +28,8 @@ DURABLE = ("--appendonly", "yes", "--save", "")
 @pytest.fixture
 def own_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server of the test's own, with the options of its parameter."""
-    server = RedisServer(tmp_path, *getattr(request, "param", ("--save", "", "--appendonly", "no")))
-    server.start()
-    try:
+    with RedisServer(tmp_path, *getattr(request, "param", FORGETFUL)) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
@@ -136,18 +131,7 @@ def test_a_revoke_arrives_although_events_beside_it_are_lost(own_server: RedisSe
 @pytest.mark.parametrize("own_server", [DURABLE], indirect=True)
 def test_a_publisher_that_is_killed_leaves_no_gap_and_no_half_event(own_server: RedisServer, broker: Broker) -> None:
     subscription = broker.subscribe("a", patience=60)
-    process = publishing(own_server.url, 100_000)
-    assert process.stdout is not None
-    said = [process.stdout.readline() for _ in range(50)]
-    process.send_signal(signal.SIGKILL)
-    said += process.stdout.readlines()
-    process.wait(20)
-    process.stdout.close()
-    last = int(said[-1])
-    assert texts(subscription, last + 1) == numbered(last + 1)
-    published(broker, "a", "end")
-    rest = texts(subscription, 1)
-    assert rest == ["end"] or [*rest, *texts(subscription, 1)] == [str(last + 1), "end"]
+    check_a_killed_publisher(own_server.url, broker, subscription)
     subscription.close()
 
 

@@ -16,7 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from ssesync import Broker, BrokerDamaged, BrokerUnavailable, CloseReason, SettingsError, StreamClosed, open_broker
+from ssesync import (
+    Broker,
+    BrokerDamaged,
+    BrokerUnavailable,
+    CloseReason,
+    SettingsError,
+    StreamClosed,
+    Subscription,
+    open_broker,
+)
 from ssesync.channels.brokers.sqlite import file as sqlite_file
 
 from .conftest import got, numbered, published, texts
@@ -45,23 +54,28 @@ def publishing(url: str, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
+def check_a_killed_publisher(url: str, broker: Broker, subscription: Subscription) -> None:
+    """Kill a process that publishes to channel ``a``: all that it has reported as published must come, in order."""
+    process = publishing(url, 100_000)
+    assert process.stdout is not None
+    reported = [process.stdout.readline() for _ in range(50)]
+    process.send_signal(signal.SIGKILL)
+    reported += process.stdout.readlines()
+    process.wait(20)
+    process.stdout.close()
+    last = int(reported[-1])
+    assert texts(subscription, last + 1) == numbered(last + 1)
+    published(broker, "a", "end")
+    rest = texts(subscription, 1)
+    if rest != ["end"]:  # published, and killed before it could report it
+        assert [*rest, *texts(subscription, 1)] == [str(last + 1), "end"]
+
+
 @pytest.mark.slow
 def test_what_another_process_publishes_comes_whatever_becomes_of_that_process(path: Path, broker: Broker) -> None:
     with broker.subscribe("a", patience=60) as subscription:
         for _ in range(3):
-            process = publishing(f"sqlite:///{path}", 100_000)
-            assert process.stdout is not None
-            said = [process.stdout.readline() for _ in range(50)]
-            process.send_signal(signal.SIGKILL)
-            said += process.stdout.readlines()
-            process.wait(20)
-            process.stdout.close()
-            last = int(said[-1])
-            assert texts(subscription, last + 1) == numbered(last + 1)
-            published(broker, "a", "end")
-            rest = texts(subscription, 1)
-            if rest != ["end"]:  # published, and killed before it could say so
-                assert [*rest, *texts(subscription, 1)] == [str(last + 1), "end"]
+            check_a_killed_publisher(f"sqlite:///{path}", broker, subscription)
 
 
 @pytest.mark.slow

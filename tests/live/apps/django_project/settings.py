@@ -1,6 +1,6 @@
 """Settings as of a project in production, with what gets in a stream's way: GZipMiddleware, lasting connections."""
 
-import os
+from tests.live.apps.databases import databases
 
 SECRET_KEY = "for tests only"
 ALLOWED_HOSTS = ["*"]
@@ -13,14 +13,7 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "tests.live.apps.django_project.urls"
 WSGI_APPLICATION = "tests.live.apps.django_project.wsgi.application"
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ.get("TESTS_DATABASE", ":memory:"),
-        # So that what closes a connection is the stream and not the request's end.
-        "CONN_MAX_AGE": None,
-    }
-}
+DATABASES = databases()
 SSESYNC = {"FIRST_EVENT_TIMEOUT": 0.05}
 USE_TZ = True
 # Without this, errors would go to the administrators by mail and nowhere else.

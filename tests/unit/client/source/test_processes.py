@@ -83,14 +83,21 @@ SITUATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", SITUATIONS)
-def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., FakeSSEServer]) -> None:
+@contextmanager
+def following(name: str, serve: Callable[..., FakeSSEServer], mode: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that follows a stream, in one of the situations."""
     answer, sign = SITUATIONS[name]
     server = serve(in_turn(answer))
-    with running("tests.unit.client.source.follower", server.url, "Ctrl-C") as process:
+    with running("tests.unit.client.source.follower", server.url, mode) as process:
         server.wait_for_requests(1)
         if sign is not None:
             lines(process, sign)
+        yield process
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., FakeSSEServer]) -> None:
+    with following(name, serve, "Ctrl-C") as process:
         process.send_signal(signal.SIGINT)
         said = lines(process, "threads 1")
         assert said[-3:] == ["interrupted", "state closed", "threads 1"]
@@ -101,12 +108,7 @@ def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., Fak
 
 @pytest.mark.parametrize("name", ["reading", "waiting", "connecting"])
 def test_a_signal_handler_may_close(name: str, serve: Callable[..., FakeSSEServer]) -> None:
-    answer, sign = SITUATIONS[name]
-    server = serve(in_turn(answer))
-    with running("tests.unit.client.source.follower", server.url, "close on SIGTERM") as process:
-        server.wait_for_requests(1)
-        if sign is not None:
-            lines(process, sign)
+    with following(name, serve, "close on SIGTERM") as process:
         process.send_signal(signal.SIGTERM)
         assert lines(process, "threads 1")[-3:] == ["over", "state closed", "threads 1"]
         assert process.wait(PATIENCE) == 0

@@ -1,4 +1,4 @@
-"""A gthread worker that ends: each of its clients is told to come back, does, and misses nothing."""
+"""A worker of gunicorn that ends: each of its clients is told to come back, does, and misses nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.live.channels.processes import Publisher
 
 from .crowd import Crowd
 from .endings import Interrupted, by_reload, by_signal, check_clean_ends
-from .lasting import GRACE, GTHREAD, HOOKS_AS_DOCUMENTED, Lasting, with_gunicorn
+from .lasting import GRACE, GTHREAD, HOOKS_AS_DOCUMENTED, SYNC, Lasting, with_gunicorn
 
 Serve = Callable[..., Lasting]
 Gather = Callable[..., Crowd]
@@ -21,22 +21,27 @@ Publish = Callable[..., Publisher]
 # Hundreds of clients on a machine that may have other things to do.
 pytestmark = pytest.mark.timeout(900)
 
-EARLY = {"TESTS_USE_EARLY": "1"}
 NO_HOOKS: dict[str, Any] = {"hooks": None}
-DOCUMENTED: dict[str, Any] = {"hooks": HOOKS_AS_DOCUMENTED}
-PRELOADED: dict[str, Any] = {"preload": True, "environment": EARLY}
+PRELOADED: dict[str, Any] = {"preload": True, "environment": {"TESTS_USE_EARLY": "1"}}
+DOCUMENTED: dict[str, Any] = {"hooks": HOOKS_AS_DOCUMENTED, **PRELOADED}
+
+TERM, QUIT = by_signal(signal.SIGTERM), by_signal(signal.SIGQUIT)
 
 
 @pytest.mark.parametrize(
-    ("count", "end", "broker", "options"),
+    ("worker", "count", "end", "broker", "options"),
     [
-        pytest.param(500, by_reload, "redis", {}, id="500-HUP-hooks-redis"),
-        pytest.param(60, by_signal(signal.SIGQUIT), "sqlite", {}, id="QUIT-hooks-sqlite"),
-        pytest.param(60, by_reload, "redis", DOCUMENTED | PRELOADED, id="HUP-documented-preload-redis"),
-        pytest.param(60, by_signal(signal.SIGTERM), "sqlite", NO_HOOKS | PRELOADED, id="TERM-no-hooks-preload-sqlite"),
+        pytest.param("gthread", 500, by_reload, "redis", {}, id="gthread-500-HUP-hooks-redis"),
+        pytest.param("gthread", 60, QUIT, "sqlite", {}, id="gthread-QUIT-hooks-sqlite"),
+        pytest.param("gthread", 60, by_reload, "redis", DOCUMENTED, id="gthread-HUP-documented-preload-redis"),
+        pytest.param("gthread", 60, TERM, "sqlite", NO_HOOKS | PRELOADED, id="gthread-TERM-no-hooks-preload-sqlite"),
+        pytest.param("sync", 500, TERM, "redis", {}, id="sync-500-TERM-hooks-redis"),
+        pytest.param("sync", 60, QUIT, "redis", NO_HOOKS, id="sync-QUIT-no-hooks-redis"),
+        pytest.param("sync", 60, by_reload, "sqlite", NO_HOOKS | PRELOADED, id="sync-HUP-no-hooks-preload-sqlite"),
     ],
 )
 def test_each_client_is_told_to_come_back_and_misses_nothing(
+    worker: str,
     count: int,
     end: Callable[[Interrupted], None],
     broker: str,
@@ -45,7 +50,8 @@ def test_each_client_is_told_to_come_back_and_misses_nothing(
     crowd_of: Gather,
     publish: Publish,
 ):
-    interrupted = Interrupted(serve(with_gunicorn("gthread", *GTHREAD, **options), broker), crowd_of, publish, count)
+    threads = {"gthread": GTHREAD, "sync": SYNC}[worker]
+    interrupted = Interrupted(serve(with_gunicorn(worker, *threads, **options), broker), crowd_of, publish, count)
     end(interrupted)
     interrupted.check()
     check_clean_ends(interrupted.crowd.clients)

@@ -2,7 +2,7 @@
 #   make demo [PORT=8000] [EVENTS=20]   the chat under gunicorn, followed in this terminal
 #   make test [ARGS="-k decoder"]       everything the tests need, and the tests
 #   make quick [ARGS=…]                 the tests that start no server and take no second: half a minute
-#   make check | docs | bench | coverage | clean
+#   make check | types | docs | bench | coverage | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ export PORT EVENTS
 # The tests start several hundred processes, which would compile all that they import, and are collected by four.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check docs bench coverage clean
+.PHONY: demo test quick check types docs bench coverage clean
 
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
@@ -40,6 +40,11 @@ check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Both type checkers. pyright's package fetches its program from npm when it first runs, so it is no part of check.
+types: $(VENV)/dev.installed
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/dev.installed
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

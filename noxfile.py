@@ -78,6 +78,14 @@ def newest(session: nox.Session) -> None:
 
 
 @nox.session
+def types(session: nox.Session) -> None:
+    """Both type checkers, on the checkout."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """What a release uploads, in dist/."""
     session.install("build")

@@ -56,7 +56,7 @@ class Event:
     ) -> None:
         put = object.__setattr__
         # ASCII text needs no check: nearly all data is ASCII.
-        put(self, "data", data if data.__class__ is str and data.isascii() else _text("data", data))
+        put(self, "data", data if data.__class__ is str and data.isascii() else _text("data", data))  # pyright: ignore
         put(self, "type", None if type is None else _one_line("type", type))
         if isinstance(id, int) and not isinstance(id, bool):
             id = _decimal("id", int(id))

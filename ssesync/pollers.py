@@ -57,6 +57,7 @@ class Poller(Protocol):
 
     def is_hung_up(self, fd: int, half_close: bool) -> bool:
         """Check whether what :meth:`watch` reports holds now."""
+        ...
 
     def remove(self, fd: int) -> None:
         """Report nothing more of a descriptor of either kind.
@@ -66,6 +67,7 @@ class Poller(Protocol):
 
     def wait(self, timeout: float | None) -> Iterable[Ready]:
         """Wait up to ``timeout`` seconds, without end for ``None``."""
+        ...
 
     def close(self) -> None:
         """Release the set of descriptors, not the descriptors."""

@@ -104,6 +104,7 @@ class Signal(Protocol):
 
         :return: whether the signal is set.
         """
+        ...
 
 
 class Clock(Protocol):
@@ -111,15 +112,18 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds from some point on; never goes back."""
+        ...
 
     def time(self) -> float:
         """Seconds since 1970, to which the dates in ``Retry-After`` are compared."""
+        ...
 
     def wait(self, signal: Signal, seconds: float) -> bool:
         """Wait for so many seconds, or until the signal is set.
 
         :return: whether the signal is set.
         """
+        ...
 
 
 class SystemClock:

@@ -48,13 +48,19 @@ def check_number(
     """
     if value is None and optional:
         return
-    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    kinds = int if whole else (int, float)
     # NaN is refused, as it compares false with everything.
-    if not (number and (value >= least if above is None else value > above) and value <= most):
-        kind = "a whole number" if whole else "a number"
-        bound = f"of at least {least}" if above is None else f"above {above}"
-        alternative = " or None" if optional else ""
-        raise SettingsError(f"{name} takes {kind} {bound}{alternative}, got {excerpt(value)}")
+    if (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and (value >= least if above is None else value > above)
+        and value <= most
+    ):
+        return
+    kind = "a whole number" if whole else "a number"
+    bound = f"of at least {least}" if above is None else f"above {above}"
+    alternative = " or None" if optional else ""
+    raise SettingsError(f"{name} takes {kind} {bound}{alternative}, got {excerpt(value)}")
 
 
 def suggest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:

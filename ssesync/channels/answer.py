@@ -27,6 +27,7 @@ class StreamResponse(Protocol):
     @property
     def event_stream(self) -> EventStream:
         """The stream."""
+        ...
 
 
 Response = TypeVar("Response", bound=StreamResponse)

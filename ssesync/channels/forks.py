@@ -25,6 +25,7 @@ class Forking(Protocol):
 
         :return: what is to be called in this process afterwards. Each returns an error to be logged, or ``""``.
         """
+        ...
 
     def _reset(self) -> None:
         """Begin anew, in the child."""

@@ -48,6 +48,7 @@ class Log(Protocol):
         :return: the events in order, or the reason why some may be missing.
         :raises BrokerError: the log can't be read.
         """
+        ...
 
     def count(self, name: str, by: int) -> None:
         """Add to a counter of the broker's. Takes no lock that could be waited for.
@@ -104,6 +105,7 @@ class ProcessBroker(Log, Protocol):
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
+        ...
 
     def position(self) -> str:
         """Ask for the id of the log's last event.
@@ -111,6 +113,7 @@ class ProcessBroker(Log, Protocol):
         :return: the id.
         :raises BrokerError: the log can't be reached or used.
         """
+        ...
 
 
 def merged(messages: Iterable[Message], limit: int, epoch: str, head: int) -> Page:

@@ -53,6 +53,7 @@ class Groups(Protocol):
         :raises OSError: there are no more descriptors.
         :raises RuntimeError: there can't be another thread.
         """
+        ...
 
 
 class SubscriptionBroker(ProcessBroker, Protocol):
@@ -61,6 +62,7 @@ class SubscriptionBroker(ProcessBroker, Protocol):
     @property
     def broadcast_groups(self) -> Groups:
         """The detached clients of this process."""
+        ...
 
 
 class SubscriptionSource(Detachable):
@@ -75,8 +77,6 @@ class SubscriptionSource(Detachable):
     :param policy: how much may wait, and what happens to the rest.
     :param key: whose subscription it is, see :meth:`Broker.revoke`.
     """
-
-    resumable = True
 
     def __init__(
         self,
@@ -106,6 +106,11 @@ class SubscriptionSource(Detachable):
     def on_ready(self, call: Callable[[], object] | None) -> None:
         self.subscriber.on_ready = call
 
+    @property
+    def resumable(self) -> bool:
+        """See :class:`Source`: each event has an ID."""
+        return True
+
     def pull(self, most: int) -> Pulled:
         """See :class:`Source`."""
         taken = self._take(most, waits=True)
@@ -114,7 +119,7 @@ class SubscriptionSource(Detachable):
     def take(self, timeout: float | None) -> list[bytes] | None:
         """See :meth:`Subscription.take`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        self.on_ready = self._wakeup.set
+        self.on_ready = self._wakeup.set  # pyright: ignore[reportIncompatibleVariableOverride]
         while True:
             self._wakeup.clear()  # before the take: a call of on_ready after it sets this again
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())

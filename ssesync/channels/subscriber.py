@@ -74,7 +74,7 @@ class Subscriber:
     @property
     def place(self) -> tuple[Policy, str, int, bool]:
         """For an object that goes on with the client: policy, position, whether the log alone may have what follows."""
-        return self._policy, *self.position, self.state.reads_log
+        return self._policy, self.position.epoch, self.position.seq, self.state.reads_log
 
     @property
     def reason(self) -> CloseReason | None:

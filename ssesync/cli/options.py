@@ -116,7 +116,8 @@ def _body(ctx: click.Context, param: click.Parameter, value: str | None) -> byte
 def _json_body(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
     body = _body(ctx, param, value)
     try:
-        body is None or json.loads(body)
+        if body is not None:
+            json.loads(body)
     except ValueError as error:
         raise click.BadParameter(f"the body is not JSON: {error}") from error
     return body

@@ -106,7 +106,7 @@ class RequestSpec:
         """
         if self._sent:
             self.check_repeatable()
-        values = {name: value() if callable(value) else value for name, value in self._varying.items()}
+        values: dict[str, Any] = {name: value() if callable(value) else value for name, value in self._varying.items()}
         headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict()
         headers.update({"Accept": MEDIA_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-cache"})
         headers.update(values.pop("headers") or {})

@@ -72,13 +72,13 @@ class HTTPSConnection(_Reporting, connection.HTTPSConnection):
 class HTTPConnectionPool(connectionpool.HTTPConnectionPool):
     """A pool of connections that report their sockets."""
 
-    ConnectionCls = HTTPConnection
+    ConnectionCls = HTTPConnection  # pyright: ignore[reportAssignmentType]  # urllib3's classes don't match its protocol
 
 
 class HTTPSConnectionPool(connectionpool.HTTPSConnectionPool):
     """A pool of connections over TLS that report their sockets."""
 
-    ConnectionCls = HTTPSConnection
+    ConnectionCls = HTTPSConnection  # pyright: ignore[reportAssignmentType]
 
 
 class _Adapter(HTTPAdapter):

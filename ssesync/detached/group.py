@@ -35,6 +35,7 @@ class Group(Protocol):
 
         :return: events and bytes.
         """
+        ...
 
     def progressed(self, connection: Connection) -> None:
         """A client has taken some of what waits for it."""
@@ -47,6 +48,7 @@ class Group(Protocol):
 
         :return: that, and how many events it is.
         """
+        ...
 
     def left(self, connection: Connection) -> None:
         """A client is closed."""

@@ -34,6 +34,7 @@ class Subscriber(Protocol):
     @property
     def pending(self) -> tuple[int, int]:
         """How many events and bytes wait for the client. Any thread."""
+        ...
 
     def offer(self, messages: Sequence[Any]) -> CloseReason | None:
         """Queue messages, as far as there is room.
@@ -41,6 +42,7 @@ class Subscriber(Protocol):
         :param messages: messages of the source that has made the subscriber.
         :return: why the client has to be ended, if so: for example, it is too slow.
         """
+        ...
 
     def missed(self) -> None:
         """Messages were not offered, and are in the log."""
@@ -57,6 +59,7 @@ class Subscriber(Protocol):
         :return: the messages; none if the log has to be read next; the position of the last message that the client
             was given, if it has all; or why the subscriber has ended.
         """
+        ...
 
     def read(self, size: int) -> list[bytes] | None:
         """Read the next messages from the log. Called on a thread that may wait.
@@ -64,6 +67,7 @@ class Subscriber(Protocol):
         :param size: about how many bytes, if there are as many.
         :return: the messages; ``None`` if the log can't be read now.
         """
+        ...
 
     def close(self, reason: CloseReason) -> object:
         """Release the subscriber, when the client does not need it any more."""
@@ -77,6 +81,7 @@ class Source(Protocol):
 
         :param from_log: whether the log may have more after the position than will be offered.
         """
+        ...
 
     def left(self, connection: Connection) -> None:
         """A client is closed."""

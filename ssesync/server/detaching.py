@@ -70,28 +70,34 @@ class Served(Protocol):
     @property
     def name(self) -> str:
         """The stream's name in log lines."""
+        ...
 
     @property
     def settings(self) -> Settings:
         """The stream's settings."""
+        ...
 
     @property
     def reason(self) -> CloseReason | None:
         """Why the stream ended or is ending, ``None`` while it is not."""
+        ...
 
     @property
     def finishes(self) -> bool:
         """Whether it goes on to its own end, for a while, when the process stops."""
+        ...
 
     @property
     def stats(self) -> StreamStats:
         """Its figures so far."""
+        ...
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
         """End after what waits."""
 
     def describe(self) -> dict[str, Any]:
         """What ``streams.snapshot()`` shows of it."""
+        ...
 
 
 class Detached(Served, Protocol):
@@ -106,6 +112,7 @@ class Detached(Served, Protocol):
     @property
     def closed(self) -> bool:
         """Whether it has ended."""
+        ...
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
         """End at once: what waits is dropped."""
@@ -142,6 +149,7 @@ class Takeover(Protocol):
 
         :return: whether it is collected.
         """
+        ...
 
     def complete(self, give: Callable[[int, Head], object]) -> bool:
         """Take the connection from the server.
@@ -149,6 +157,7 @@ class Takeover(Protocol):
         :param give: called with the client's descriptor, which it then owns, and with what is sent to the client first.
         :return: ``False``: that was not possible, and the connection is the server's again.
         """
+        ...
 
     def undo(self) -> None:
         """Give the connection back to the server, and send the client what the server has written."""
@@ -165,12 +174,15 @@ class Detacher(Protocol):
 
     def takeover_of(self, environ: Mapping[str, Any], settings: Settings, opening: bytes) -> Takeover | None:
         """See :func:`takeover_of`."""
+        ...
 
     def last_answer_of(self, environ: Mapping[str, Any], settings: Settings, body: bytes) -> Takeover | None:
         """See :func:`last_answer_of`."""
+        ...
 
     def feed(self, source: Source, handover: Handover, record: Record, ending: Ending) -> Detached:
         """See :func:`feed`."""
+        ...
 
 
 _detachers: list[Detacher] = []

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..cancel import CancelToken
 from ..errors import CloseReason
@@ -254,8 +254,8 @@ def factory_of(given: object) -> SourceFactory:
     if isinstance(given, (Refusal, Overload)):
         return Instead(given)
     if callable(given):
-        return ItemsFunction(given)
-    return Items(given)  # type: ignore[arg-type]  # it is checked
+        return ItemsFunction(cast(Any, given))
+    return Items(cast(Any, given))  # it is checked
 
 
 def _reads_no_body(environ: Mapping[str, Any]) -> bool:

@@ -83,7 +83,7 @@ def unacknowledged(fd: int) -> int | None:
 
     :return: their count; ``None`` where the kernel does not report it.
     """
-    if fcntl is None or sys.platform != "linux":
+    if fcntl is None or termios is None or sys.platform != "linux":
         return None
     # SIOCOUTQ, which has the number of TIOCOUTQ.
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0])

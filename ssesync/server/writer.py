@@ -74,7 +74,7 @@ class WriterSource(Source):
         return self.mailbox.on_ready
 
     @on_ready.setter
-    def on_ready(self, call: Callable[[], object] | None) -> None:
+    def on_ready(self, call: Callable[[], object] | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.mailbox.on_ready = call
 
     @property
@@ -184,7 +184,8 @@ class Writer(Streamable):
         """
         if data is not None and not isinstance(data, (str, bytes, bytearray)):
             data = _to_json(data, self._dumps)
-        self.write(warn_if_encoded(Event(data, type=type, id=id, retry=retry, comment=comment)))
+        event = Event(data, type=type, id=id, retry=retry, comment=comment)  # pyright: ignore[reportArgumentType]
+        self.write(warn_if_encoded(event))
 
     def write(self, item: Any) -> None:
         """Write an :class:`Event`, or what a generator view may yield: text, UTF-8 bytes, JSON values.

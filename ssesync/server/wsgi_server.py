@@ -60,7 +60,7 @@ def advice(environ: Mapping[str, Any]) -> str | None:
     :return: the text; ``None`` for any other server.
     """
     worker = gunicorn_worker()
-    kind = type(worker).__module__.rpartition(".")[2] if worker is not None else ""
+    kind = type(worker).__module__.rpartition(".")[2]
     if kind == "sync":
         return (
             "gunicorn's sync worker serves one stream and nothing else, and is killed after --timeout "

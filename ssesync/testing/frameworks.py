@@ -122,6 +122,8 @@ def _by_django(client: Any, url: str, serve: Serve, *, method: str = "GET", json
             probe.generic(method, url, **options)
     except _Captured as captured:
         environ = captured.args[0]
+    else:
+        raise AssertionError("the test client has called no handler")
     # The client's payload can't be read past its end, and by its type our views would run in the test's own thread.
     environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
     raised: list[BaseException] = []

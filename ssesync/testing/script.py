@@ -139,7 +139,8 @@ class Answer:
         number = int(self._status[:3])
         self._bodyless = number in (204, 304) or number < 200
         self._framing = framing or ("chunked" if number == 200 else "length")
-        self._headers = list(headers.items() if isinstance(headers, Mapping) else headers)
+        pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
+        self._headers: list[tuple[str, str]] = list(pairs)
         if retry_after is not None:
             self._headers.append(("Retry-After", str(retry_after)))
         if location is not None:

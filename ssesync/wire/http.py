@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from ..errors import EventError, excerpt
@@ -51,7 +51,7 @@ def response_headers(
         ``Content-Length`` are left out, with a debug log line.
     :return: the headers, as WSGI expects them.
     """
-    pairs = list(extra.items() if isinstance(extra, Mapping) else extra or ())
+    pairs: list[tuple[str, str]] = list(cast(Any, extra).items() if isinstance(extra, Mapping) else extra or ())
     given = {name.lower() for name, _ in pairs}
     headers = [(name, value) for name, value in _DEFAULTS.items() if name.lower() not in given]
     for name, value in pairs:

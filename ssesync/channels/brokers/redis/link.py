@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import redis
+import redis.exceptions
 
 from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
 from ...reentry import entered

@@ -124,12 +124,11 @@ class Handle(ExclusiveConnection):
 
     def _current(self) -> sqlite3.Connection:
         """The connection to the file that the path leads to now."""
-        try:
+        status = file = None
+        with contextlib.suppress(OSError):
             status = self._path.stat()
             file = (status.st_dev, status.st_ino)
-        except OSError:
-            file = None
-        if self._connection is not None and file == self._file:
+        if self._connection is not None and status is not None and file == self._file:
             if _state_of(status) != self._state:
                 self._check_header()
                 self._state = _state_of(status)

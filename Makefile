@@ -28,11 +28,11 @@ test: $(VENV)/dev.installed
 quick: $(VENV)/dev.installed
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 2 -m "not live and not slow" $(ARGS)
 
-# Branches too, of the core, by all tests that start no server. Python begins with measuring: pytest's plugin, which
-# pytest loads before any option of its own, imports the package. The gate is fail_under in pyproject.toml.
+# Branches too, of the core, by the quick tests. Python begins with measuring: pytest's plugin, which pytest loads before
+# any option of its own, imports the package. The gate is fail_under in pyproject.toml.
 coverage: $(VENV)/dev.installed
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile -m "not live" $(ARGS)
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile -m "not live and not slow" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -86,6 +86,17 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of the core by the quick tests, which may not be less than ``fail_under`` in pyproject.toml."""
+    session.install("--editable", ".[dev]")
+    session.run("coverage", "erase")
+    in_two_processes = ["--numprocesses", "2", "--dist", "loadfile"]
+    session.run("coverage", "run", "-m", "pytest", *in_two_processes, *TESTS, *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """What a release uploads, in dist/."""
     session.install("build")

@@ -22,6 +22,7 @@ BY_PLACE = {
     "docs": {"slow"},
     "examples": {"live"},
     "live": {"live"},
+    "live/answers": {"live", "slow"},
     "load": {"live", "slow"},
     "sdk": {"live"},
     "test_clone.py": {"live"},

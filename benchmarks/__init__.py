@@ -1,1 +1,1 @@
-"""What the library costs, beside what else there is. See docs/benchmarks.md."""
+"""Benchmarks of the library, compared with others. See docs/benchmarks.md."""

@@ -141,7 +141,7 @@ def _publisher(name: str) -> Publish:
 
 
 def main() -> None:
-    """Publish what standard input asks for."""
+    """Publish the events that standard input requests."""
     publish = _publisher(sys.argv[1])
     print("ready", flush=True)
     for line in sys.stdin:

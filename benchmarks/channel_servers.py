@@ -1,4 +1,4 @@
-"""The processes of benchmarks.channels: Redis, the server under test, a publisher, a crowd; each ended by its id."""
+"""The processes of benchmarks.channels: Redis, the server under test, a publisher, the subscribers."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""From publishing to receipt, on each broker and beside the others: ``python -m benchmarks.channels [--quick]``.
+"""From publishing to receipt, on each broker and compared with others: ``python -m benchmarks.channels [--quick]``.
 
 **Brokers alone**: publisher, broker and subscribers in one process, a thread for each subscriber, no HTTP.
 
-**Over HTTP**: one worker process serves; a crowd of subscribers is connected to it from another process
+**Over HTTP**: one worker process serves; many subscribers are connected to it from another process
 (benchmarks/crowd.py), a third one publishes, Redis is a fourth where it is used. What only reaches the subscribers of
 its own process (memory, django-eventstream without Redis) is published by a request to the server. The applications:
 benchmarks/channel_apps.py; the servers: benchmarks/channel_servers.py.
 
-First events come at a pace that nobody is busy at, and how late they are is what counts. Then as many as can be
+First events come at a low rate, and their latency is measured. Then as many as can be
 published, one after the other, and it counts how many the subscribers get a second, all together, until the last has
 come. Events have 100 bytes of data, and there is one channel. Every subscriber must have got every event, once and in
 order: what loses some, or sends some again, has no rate, and the line says how many.

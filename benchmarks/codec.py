@@ -1,4 +1,4 @@
-"""Decoding and encoding, beside the other libraries of Python: ``python -m benchmarks.codec [--quick]``.
+"""Decoding and encoding, compared with other Python libraries: ``python -m benchmarks.codec [--quick]``.
 
 How each contestant is used: benchmarks/peers.py. What it is given: benchmarks/inputs.py. How it is timed:
 benchmarks/timing.py. Every contestant must give exactly the events that the input holds before it is timed. A run is

@@ -1,17 +1,17 @@
-"""A crowd of subscribers over HTTP: one process, one loop, any number of connections, as little work as can be.
+"""Many subscribers over HTTP: one process, one loop, any number of connections, with as little work as possible.
 
-``python -m benchmarks.crowd PORT SUBSCRIBERS`` connects them all to ``/events`` and is then told what to do, line by
+``python -m benchmarks.crowd PORT SUBSCRIBERS`` connects them all to ``/events`` and then reads commands, line by
 line:
 
 ``warm``
-    Answers ``ok`` when every subscriber has got an event with a number below 0: all of them are there.
+    Answers ``ok`` when every subscriber has got an event with a number below 0: all are connected.
 ``expect COUNT SECONDS``
     Answers ``ok``, and later with one line of JSON: when all have got the events 0 to COUNT - 1, when the time is over,
-    or when nothing has come for a while. How late they came (the 50th, 95th and 99th hundredth, in ms), when the last
-    one came, how many are missing, and how many came out of order or twice.
+    or when nothing has come for a while. It has the latency (the 50th, 95th and 99th percentile, in ms), the time of
+    the last event, and the numbers of missing, misordered and duplicate events.
 
-A subscriber takes the transfer coding apart and looks for the data lines. When an event came is read from the clock
-after ``recv``, one for all processes of a machine.
+A subscriber decodes the transfer coding and finds the data lines. The time of an event is that of the clock after
+``recv``, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def answer(line: str) -> None:
 
 
 def main() -> None:
-    """Do as one is told."""
+    """Carry out the commands of standard input."""
     crowd = Crowd(int(sys.argv[1]), int(sys.argv[2]))
     answer("connected")
     while (line := crowd.turn()) != "end":

@@ -5,22 +5,23 @@ to the server publishes within its process. The contestants are in benchmarks/fa
 benchmarks/fanout_apps.py.
 
 **The floor** is a loop in C that calls ``send`` for every client and does nothing else (benchmarks/fanout_floor.c). It
-has as many clients as each contestant, through a load client of its own, and the two take turns, event by event: what
-the machine does besides falls on both. Ratios are the medians of those of single turns; "best" is that of the two best
-ones. Figures in ms are medians too, with the least and the most.
+has as many clients as each contestant, through a load client of its own, and the two take turns, event by event, so
+that other load of the machine affects both. Ratios are the medians of those of single turns; "best" is that of the two
+best ones. Figures in ms are medians too, with the least and the most.
 
 **One event** of 200 bytes of data: from its first receipt to its last, and from its publishing to its last. **A burst**
 of 100: from the first publishing to the last receipt of all. The floor knows them all before and calls ``send`` once a
 client; "once an event" is the same program calling it once for each event and client, and with one event it is the
-floor itself, so that its ratio there tells how much two measurements of one thing differ.
+floor itself, so that its ratio there shows the variation of the measurement.
 
-Every client must get every event, once, in order and with the same bytes. Figures of what lost some are not shown.
+Every client must get every event, once, in order and with the same bytes. If a contestant lost some, its figures are
+not shown.
 
-Heads are awaited 64 at a time while connecting, and nothing is measured before an event has reached everybody. The
+Heads are awaited 64 at a time while connecting, and nothing is measured before an event has reached all clients. The
 processor time is that of the server's processes for each event received, the kernel's part of sending included. Memory
 is what the server's processes have (RSS; gunicorn's first process is one of them) before any client comes and with all
 of them; "worker" is the largest process with all of them, and "peak" the most that all ever had, which bursts decide.
-What the kernel keeps for sockets is in none of it.
+The kernel's memory for sockets is not included.
 """
 
 from __future__ import annotations
@@ -111,35 +112,37 @@ def summary(rounds: list[Row]) -> Row:
             for own, other in zip(found.get(kind, []), found.get(to, []), strict=True)
         ]
 
-    kinds = [f"{who}{kind}" for who in ("", "floor_") for kind in ("one", "burst", "spun")]
+    kinds = [f"{prefix}{kind}" for prefix in ("", "floor_") for kind in ("one", "burst", "spun")]
     faults = [each["faults"] for found in rounds for kind in kinds for each in found.get(kind, [])]
     faults += [found["strays"] for found in rounds]
-    told: Row = {"faults": "; ".join(sorted(set(filter(None, faults)))), "rounds": len(rounds)}
-    if told["faults"]:
-        return told
+    figures: Row = {"faults": "; ".join(sorted(set(filter(None, faults)))), "rounds": len(rounds)}
+    if figures["faults"]:
+        return figures
     for kind in ("one", "burst", "spun"):
         for figure in ("spread", "late", "rate", "cpu", "client_cpu"):
             values = all_of(kind, figure)
             if values:
-                told[f"{kind}_{figure}"] = median(values)
-                told[f"{kind}_{figure}_range"] = [min(values), max(values)]
+                figures[f"{kind}_{figure}"] = median(values)
+                figures[f"{kind}_{figure}_range"] = [min(values), max(values)]
         for figure in ("spread", "late"):
             found = ratios(kind, figure, f"floor_{kind}")
             if found:
-                told[f"{kind}_{figure}_ratio"] = median(found)
-                told[f"{kind}_{figure}_best_ratio"] = min(all_of(kind, figure)) / max(
+                figures[f"{kind}_{figure}_ratio"] = median(found)
+                figures[f"{kind}_{figure}_best_ratio"] = min(all_of(kind, figure)) / max(
                     min(all_of(f"floor_{kind}", figure)), 1e-6
                 )
     if any("spun" in found for found in rounds):
         for kind in ("", "floor_"):
-            told[f"{kind}spun_to_quiet"] = median(all_of(f"{kind}spun", "late")) / median(all_of(f"{kind}one", "late"))
-    told["bytes"] = median(all_of("burst", "bytes"))
-    told["connects"] = median(found["connects"] for found in rounds)
-    told["connect_cpu"] = median(found["connect_cpu"] for found in rounds)
+            figures[f"{kind}spun_to_quiet"] = median(all_of(f"{kind}spun", "late")) / median(
+                all_of(f"{kind}one", "late")
+            )
+    figures["bytes"] = median(all_of("burst", "bytes"))
+    figures["connects"] = median(found["connects"] for found in rounds)
+    figures["connect_cpu"] = median(found["connect_cpu"] for found in rounds)
     for moment in ("idle", "full", "after"):
         for kind in ("rss", "largest", "pss", "peak"):
-            told[f"{moment}_{kind}"] = median(found[moment][kind] for found in rounds)
-    return told
+            figures[f"{moment}_{kind}"] = median(found[moment][kind] for found in rounds)
+    return figures
 
 
 def floor_rounds(rows: dict[str, list[Row]], floor: Row) -> list[Row]:
@@ -158,10 +161,10 @@ _HEADER = (
 )
 
 
-def table(clients: int, told: dict[str, Row]) -> str:
-    """The lines for so many clients."""
+def table(clients: int, rows: dict[str, Row]) -> str:
+    """The lines for this number of clients."""
     lines = [f"{clients:,} clients", f"  {'':34}  {_HEADER}"]
-    for name, row in told.items():
+    for name, row in rows.items():
         if row["faults"]:
             lines.append(f"  {name:34}  {row['faults']}")
             continue
@@ -174,7 +177,7 @@ def table(clients: int, told: dict[str, Row]) -> str:
             f"{row['one_cpu']:7.1f}  {row['burst_cpu']:5.2f}  {row['idle_rss']:8.0f}  {row['full_rss']:5.0f}  "
             f"{row['full_largest']:6.0f}  {row['after_peak']:5.0f}  {row['connects']:6,.0f}"
         )
-    for name, row in told.items():
+    for name, row in rows.items():
         if "spun_to_quiet" in row and name != FLOOR.name:
             lines.append(
                 f"  {name}, a thread computing: published to last {row['spun_late']:.1f} ms, "
@@ -184,7 +187,7 @@ def table(clients: int, told: dict[str, Row]) -> str:
 
 
 def contest(clients: int, wanted: list[Contestant], options: Any, keep: Callable[[str, Row], None]) -> bool:
-    """All rounds with so many clients; whether ours went well."""
+    """Run all rounds with this number of clients. Returns whether those of this library succeeded."""
     well = True
     rows: dict[str, list[Row]] = {}
     with Arena(FLOOR, clients) as floor:
@@ -203,16 +206,16 @@ def contest(clients: int, wanted: list[Contestant], options: Any, keep: Callable
                 rows.setdefault(contestant.name, []).append(found)
                 print(f"{clients:,}: {contestant.name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
         bare["after"], strays = memory(floor.server.pid), floor.strays(0.3)
-    told = {FLOOR.name: summary([{**each, "strays": strays} for each in floor_rounds(rows, bare)])} if rows else {}
-    told |= {each.name: summary(rows[each.name]) for each in wanted if each.name in rows}
-    for name, row in told.items():
+    summaries = {FLOOR.name: summary([{**each, "strays": strays} for each in floor_rounds(rows, bare)])} if rows else {}
+    summaries |= {each.name: summary(rows[each.name]) for each in wanted if each.name in rows}
+    for name, row in summaries.items():
         keep(name, {"clients": clients, **row, "raw": rows.get(name, [])})
-    print(table(clients, told), flush=True)
-    return well and not any(row["faults"] for name, row in told.items() if name.startswith("ssesync"))
+    print(table(clients, summaries), flush=True)
+    return well and not any(row["faults"] for name, row in summaries.items() if name.startswith("ssesync"))
 
 
-def room() -> int:
-    """How many clients the limit of descriptors has room for."""
+def most_clients() -> int:
+    """The number of clients that the limit of descriptors allows."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
         hard = 1_048_576
@@ -233,8 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--chart", type=Path, help="an SVG file, of the most clients")
     options = parser.parse_args(arguments)
     wanted = [each for each in CONTESTANTS if not options.only or any(name in each.name for name in options.only)]
-    told = [machine(), versions(DISTRIBUTIONS), node_versions() if any("node" in each.name for each in wanted) else ""]
-    print("\n".join(filter(None, told)))
+    about = [machine(), versions(DISTRIBUTIONS), node_versions() if any("node" in each.name for each in wanted) else ""]
+    print("\n".join(filter(None, about)))
     for program, what in (("fanout_client", "the load client"), ("fanout_floor", "the floor")):
         if reason := compiled(program)[1]:
             print(f"{what} is in Python, for want of {reason}")
@@ -242,14 +245,14 @@ def main(arguments: list[str] | None = None) -> None:
     for name, what in missing.items():
         if what:
             print(f"left out: {name}, for want of {what}")
-    results: Row = {"about": told, "burst": BURST, "rows": []}
+    results: Row = {"about": about, "burst": BURST, "rows": []}
 
     def keep(name: str, row: Row) -> None:
         results["rows"].append({"name": name, **row})
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1))
 
-    well, most = True, room()
+    well, most = True, most_clients()
     print(f"load average before: {' '.join(f'{each:.2f}' for each in os.getloadavg())}\n", flush=True)
     for clients in options.clients:
         if clients > most:

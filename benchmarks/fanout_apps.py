@@ -4,9 +4,9 @@ All serve ``/events``, the stream of one channel, and ``/publish?first=0&count=1
 of the server, one event after the other, and answers when the last one is published.
 
 ``ours``
-    The Flask skin with a broker in memory and nothing else set, but ``detach`` where it is to stay served.
-    With ``own``, each client has a channel of its own besides, to which nothing is published.
-    ``/tiers`` tells how its streams are kept, ``/spin?on=1`` starts a thread that computes, ``/spin?on=0`` ends it.
+    The Flask integration with a broker in memory and default settings, except ``detach`` for served streams.
+    With ``own``, each client also has a channel of its own, to which nothing is published.
+    ``/tiers`` lists the serving modes of its streams, ``/spin?on=1`` starts a computing thread, ``/spin?on=0`` ends it.
 ``sse_starlette``
     A queue for each client, as the project's example of broadcasting has it, and nothing else set.
 ``streaming``
@@ -34,7 +34,7 @@ def payload(number: int) -> str:
 
 
 def publish(send: Callable[[str], object], arguments: Any) -> str:
-    """Do what a request for ``/publish`` asks for."""
+    """Carry out a request for ``/publish``."""
     first = int(arguments["first"])
     for number in range(first, first + int(arguments["count"])):
         send(payload(number))

@@ -1,7 +1,7 @@
 """The load client of benchmarks.fanout without a C compiler: ``python -m benchmarks.fanout_client PORT CLIENTS``.
 
-It is told and tells the same as fanout_client.c, whose head describes it, and takes several times as long for
-each receipt. With many clients, then, figures say more about it than about the servers.
+It has the commands and answers of fanout_client.c, whose head describes them, and takes several times as long for
+each receipt. So with many clients the figures depend more on it than on the servers.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def say(what: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do as one is told."""
+    """Carry out the commands of standard input."""
     port, count = int(sys.argv[1]), int(sys.argv[2])
     try:
         load = Load(port, count)

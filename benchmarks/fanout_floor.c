@@ -1,5 +1,5 @@
 /*
- * The floor of benchmarks.fanout: one thread that sends the same bytes to all, and nothing that a server needs besides.
+ * The floor of benchmarks.fanout: one thread that sends the same bytes to all, without the other work of a server.
  *
  *     fanout_floor PORT
  *

@@ -38,11 +38,11 @@ class Contestant:
     #: The command that serves so many clients on a port.
     command: Command
     missing: Missing
-    #: What ``/tiers`` must say of all streams, where it is asked.
+    #: The serving mode that ``/tiers`` must have for all streams, if it is checked.
     tier: str = ""
     #: More clients than that it is not tried with.
     most: int = 1_000_000
-    #: Whether it can be told to compute besides.
+    #: Whether a thread of it can be made to compute.
     spins: bool = False
     #: Added to the request that publishes.
     query: str = ""
@@ -145,7 +145,7 @@ class Load(Process):
         return found
 
     def end(self) -> None:
-        """See to it that it ends, and let go of what it said."""
+        """End the process, and close its output."""
         super().end()
         while self._lines.get(timeout=START):
             pass
@@ -184,7 +184,7 @@ class Arena(AtWork):
             tiers = json.loads(self._ask("/tiers"))
             if tiers != {self.contestant.tier: self.clients}:
                 raise RuntimeError(f"{self.clients} streams ought to be {self.contestant.tier}: {tiers}")
-        #: What share of the processors anything took while everybody waited: by other programs, for the most part.
+        #: The load of the processors during a pause, mostly by other programs.
         self.busy = busy(1.0)
         self.full = memory(self.server.pid)
 
@@ -240,7 +240,7 @@ class Arena(AtWork):
         self._ask(f"/spin?on={int(on)}")
 
     def strays(self, seconds: float) -> str:
-        """What has come, and comes within so many seconds, that nobody published."""
+        """The events that were not published, so far and within this number of seconds."""
         self._expect(0, seconds)
         return faults(self._hear(seconds + 10))
 
@@ -270,7 +270,7 @@ def busy(seconds: float) -> float:
 
 
 def cpu_of(pid: int) -> float:
-    """The processor time of a process and its children in seconds, to the nanosecond where the kernel tells it so."""
+    """The processor time of a process and its children in seconds, to the nanosecond if the kernel reports it."""
     total = 0.0
     for each in tree_of(pid):
         # Gone meanwhile, or no such clock (the number is Linux's way of naming another process's).

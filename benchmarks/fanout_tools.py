@@ -1,4 +1,4 @@
-"""What benchmarks.fanout needs beside Python packages: its C programs and better-sse, both kept in build/."""
+"""The tools of benchmarks.fanout that are no Python packages: its C programs and better-sse, both kept in build/."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def node_server() -> tuple[Path | None, str]:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "server.mjs"):
         shutil.copyfile(HERE / "fanout_node" / name, folder / name)
-    # npm looks by itself whether what is there is what is asked for, and asks nobody then.
+    # npm itself checks whether this version is installed, and makes no request then.
     install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"]
     try:
         run = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=_INSTALL, check=False)

@@ -79,14 +79,14 @@ def stop(process: subprocess.Popen[Any]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:
-    """Until somebody listens there."""
+    """Wait until a server listens on the port."""
     deadline = time.monotonic() + START
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):

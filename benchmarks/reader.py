@@ -1,4 +1,4 @@
-"""Reading end to end over loopback, beside the other clients: ``python -m benchmarks.reader [--quick]``.
+"""Reading end to end over loopback, compared with other clients: ``python -m benchmarks.reader [--quick]``.
 
 A server in a process of its own sends prebuilt bytes in chunked transfer coding as fast as they are taken. Every
 contestant makes a request the way its own documentation does, follows the stream to its end and takes every event;
@@ -8,7 +8,7 @@ reader over requests would cost at the least if it did not take the chunks apart
 
 What each gives is checked against the events before it is timed. How it is timed: benchmarks/timing.py. The clock is
 this process's processor time, the kernel's part of it included: what reading costs. The wall's clock (``--wall``) adds
-the waiting for the server, which a busy machine makes longer; on an idle one with two cores it tells the same.
+the waiting for the server, which a busy machine makes longer; on an idle one with two cores the result is the same.
 """
 
 from __future__ import annotations

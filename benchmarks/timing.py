@@ -1,8 +1,8 @@
 """Interleaved rounds and the tables they end in.
 
 Every contestant runs once a round, the first of one round being the second of the next, so that a busy moment of the
-machine falls on all of them. Each keeps its best round; a ratio is that of the bests, and beside it stands the median
-of the ratios round by round: where the two differ much, the machine was busy and the figure is to be measured again.
+machine falls on all of them. Each keeps its best round; a ratio is that of the bests, and there is also the median of
+the ratios round by round: where the two differ much, the machine was busy and the figure is to be measured again.
 A run is short and the rounds are many: that finds a quiet moment sooner than one long run. Where all the work is
 done by this process, the clock is its processor time, which other programs' turns do not count in.
 The garbage collector runs as it does in any program, after a collection before each run; what was loaded before the

@@ -1,8 +1,9 @@
 """How the reactor waits for descriptors: with epoll, kqueue, or the standard library's ``selectors``.
 
-A poller has two kinds of descriptors. *Added* ones belong to the reactor's thread, and are reported for as long as
-their state lasts. *Watched* ones belong to a WSGI server, which reads from them: only the end of the connection is
-reported, once, and nothing is read.
+A poller has three kinds of descriptors. *Added* ones belong to the reactor's thread, which writes to them: they are
+reported for as long as their peer is gone, or can take more. *Read* ones belong to the reactor's thread too, and are
+reported for as long as there is something to be read, an end or an error included. *Watched* ones belong to a WSGI
+server, which reads from them: only the end of the connection is reported, once, and nothing is read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Ready(NamedTuple):
     gone: bool
     """The peer has closed the connection, or its sending half where that counts."""
     writable: bool
-    """The peer can take more; or the pipe is readable."""
+    """The peer can take more; or there is something to be read from a descriptor that is read."""
 
 
 class Poller(Protocol):
@@ -43,8 +44,8 @@ class Poller(Protocol):
     def add(self, fd: int, half_close: bool) -> None:
         """Report when the peer of a descriptor of the reactor's is gone."""
 
-    def add_pipe(self, fd: int) -> None:
-        """Report when a pipe is readable, as ``writable``."""
+    def read(self, fd: int) -> None:
+        """Report when there is something to be read."""
 
     def set_writable(self, fd: int, half_close: bool, wanted: bool) -> None:
         """Report also, or no longer, when the peer of an added descriptor can take more."""
@@ -86,13 +87,11 @@ class EpollPoller:
     def __init__(self) -> None:
         self._epoll = native_select("epoll")()
         self._wait_readable = wait_readable()
-        self._pipe = -1
 
     def add(self, fd: int, half_close: bool) -> None:
         self._epoll.register(fd, _RDHUP if half_close else 0)
 
-    def add_pipe(self, fd: int) -> None:
-        self._pipe = fd
+    def read(self, fd: int) -> None:
         self._epoll.register(fd, _IN)
 
     def set_writable(self, fd: int, half_close: bool, wanted: bool) -> None:
@@ -114,7 +113,7 @@ class EpollPoller:
             self._wait_readable(self._epoll.fileno(), timeout)
             timeout = 0
         for fd, mask in self._epoll.poll(timeout):
-            yield Ready(fd, bool(mask & _GONE) and fd != self._pipe, bool(mask & (_OUT | _IN)))
+            yield Ready(fd, bool(mask & _GONE), bool(mask & (_OUT | _IN)))
 
     def close(self) -> None:
         self._epoll.close()
@@ -128,7 +127,7 @@ class KqueuePoller:
     def __init__(self) -> None:
         self._select: Any = select
         self._kqueue = self._select.kqueue()
-        self._pipe = -1
+        self._read: set[int] = set()
 
     def add(self, fd: int, half_close: bool) -> None:
         flags = self._select.KQ_EV_ADD | self._select.KQ_EV_CLEAR
@@ -136,9 +135,9 @@ class KqueuePoller:
 
     watch = add
 
-    def add_pipe(self, fd: int) -> None:
-        self._pipe = fd
+    def read(self, fd: int) -> None:
         self._change(fd, self._select.KQ_FILTER_READ, self._select.KQ_EV_ADD)
+        self._read.add(fd)
 
     def set_writable(self, fd: int, half_close: bool, wanted: bool) -> None:
         flags = self._select.KQ_EV_ADD if wanted else self._select.KQ_EV_DELETE
@@ -148,6 +147,7 @@ class KqueuePoller:
         return True  # a descriptor that is closed leaves the set
 
     def remove(self, fd: int) -> None:
+        self._read.discard(fd)
         try:
             self._change(fd, self._select.KQ_FILTER_WRITE, self._select.KQ_EV_DELETE)
         except OSError:
@@ -160,7 +160,7 @@ class KqueuePoller:
             reading = event.filter == self._select.KQ_FILTER_READ
             ended = bool(event.flags & self._select.KQ_EV_EOF)
             gone = ended and (not reading or bool(event.udata) or bool(event.fflags))
-            if event.ident == self._pipe:
+            if event.ident in self._read:
                 yield Ready(event.ident, False, True)
             elif gone or not reading:
                 yield Ready(event.ident, gone, not reading)
@@ -184,7 +184,7 @@ class SelectorPoller:
     def add(self, fd: int, half_close: bool) -> None:
         self._selector.register(fd, selectors.EVENT_READ, half_close)
 
-    def add_pipe(self, fd: int) -> None:
+    def read(self, fd: int) -> None:
         self._selector.register(fd, selectors.EVENT_READ)
 
     def set_writable(self, fd: int, half_close: bool, wanted: bool) -> None:

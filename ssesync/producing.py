@@ -1,16 +1,21 @@
-"""The contract between ``server`` and a relay, an object of ``client`` that writes a whole stream.
+"""The contracts between ``server`` and a relay, an object of ``client`` that writes a whole stream.
 
-``server`` and ``client`` never import each other. Both import this module.
+``server`` and ``client`` never import each other. Both import this module, and so does ``detached``, where the reactor
+reads a relay's upstream by its :class:`Tap`.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .cancel import CancelToken
 
-__all__ = ["Producing", "Refusal", "Target"]
+if TYPE_CHECKING:
+    from .wire.body import BodyDecoder
+
+__all__ = ["Producing", "Refusal", "Tap", "Target"]
 
 
 class Refusal(NamedTuple):
@@ -34,6 +39,35 @@ class Target(Protocol):
         """Write bytes as they are."""
 
 
+class Tap(Protocol):
+    """The connection to an upstream, taken from its HTTP client. For one thread at a time; nothing here waits."""
+
+    body: BodyDecoder
+    """Finds the body in what is received."""
+    held: bytes
+    """What the HTTP client had received of the body. It comes before all that :meth:`receive` gives."""
+    idle_timeout: float | None
+    """Seconds without a byte after which the upstream counts as broken."""
+    max_event_size: int
+    """Bytes of an unfinished event that are buffered."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait for until there is something to be received."""
+
+    def receive(self) -> bytes | None:
+        """Receive what is there.
+
+        :return: ``None``: nothing now; ``b""``: the connection has ended.
+        :raises OSError: it broke, or its TLS was truncated.
+        """
+
+    def is_pending(self) -> bool:
+        """Whether there is something to be received that the descriptor does not show."""
+
+    def close(self) -> None:
+        """Close the connection. Any number of times."""
+
+
 class Producing(abc.ABC):
     """An object that writes a whole stream by itself."""
 
@@ -43,6 +77,26 @@ class Producing(abc.ABC):
     @abc.abstractmethod
     def produce(self, writer: Target) -> None:
         """Write the stream to its end, on the producer's thread."""
+
+    @property
+    def can_tap(self) -> bool:
+        """Whether its upstream's connection can be read in place of :meth:`produce`. Nothing is touched."""
+        return False
+
+    def has_ended(self, timeout: float) -> bool:
+        """Whether the upstream has ended its connection already, broken off perhaps. Only where :attr:`can_tap` is.
+
+        :param timeout: seconds to wait for its first bytes.
+        """
+        return False
+
+    def tap(self, duplicate: Callable[[int], int]) -> Tap:
+        """Give the upstream's connection away: :meth:`produce` can't be called any more. Only where :attr:`can_tap` is.
+
+        :param duplicate: makes another descriptor of a socket, where the connection can go on with that.
+        :raises OSError: there are no more descriptors; nothing has happened.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -10,8 +10,6 @@ Under gevent the thread is a greenlet, see ``pollers.py``.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import os
 import threading
@@ -24,6 +22,7 @@ from .executor import callers
 from .locks import Once, Waiters, make_rlock
 from .pollers import Poller, make_poller
 from .text import escape
+from .timers import Timer, Timers
 
 __all__ = ["TICK", "Reactor", "Timer", "reactor", "reactor_if_any", "run_foreign"]
 
@@ -37,9 +36,6 @@ Tick = Callable[[], bool]
 #: Called with a descriptor, whether its peer is gone, and whether it can take more.
 OnReady = Callable[[int, bool, bool], object]
 
-# Cancelled timers that are kept at most, beyond the number of the others.
-_KEPT = 64
-
 
 class Reactor:
     """See the module, and :func:`reactor`."""
@@ -50,20 +46,21 @@ class Reactor:
         self.on_failure: list[Callback] = []
         self._added: dict[int, OnReady] = {}
         self._prepared: set[int] = set()  # in the poller's set, and not yet in _added
+        self._read: dict[int, Callback] = {}
         self._watched: dict[int, tuple[Callback, bool]] = {}
         # Of _watched. Re-entrant: a signal handler may end a stream, and so come here, on a thread that is in here.
         self._lock = make_rlock("reactor")
         self._calls: deque[Callback] = deque()
         self._awake = False  # whether it sees new calls without being woken
         self._ticks: dict[Tick, None] = {}
-        self._timers = _Timers(self.every_tick)
+        self._timers = Timers(self.every_tick, self._call)
         self._start = _Start(self._run)
         self._closed = False
         self._ident = 0
         self._wake_out, self._wake_in = os.pipe()
         for fd in (self._wake_in, self._wake_out):
             os.set_blocking(fd, False)
-        self._poller.add_pipe(self._wake_out)
+        self._poller.read(self._wake_out)
 
     def start(self) -> None:
         """Start the thread, which also runs the calls that were added before. Any number of times: where no thread can
@@ -198,6 +195,22 @@ class Reactor:
             except OSError:
                 pass  # other code has closed it
 
+    def read(self, fd: int, callback: Callback) -> None:
+        """Call back while there is something to be read from a descriptor, an end or an error included.
+
+        :raises OSError: the system can't do that for one more.
+        """
+        self._poller.read(fd)
+        self._read[fd] = callback
+
+    def stop_reading(self, fd: int) -> None:
+        """Take :meth:`read` back, before the descriptor is closed. Any number of times."""
+        if self._read.pop(fd, None) is not None:
+            try:
+                self._poller.remove(fd)
+            except OSError:
+                pass  # other code has closed it
+
     def _wake(self) -> None:
         try:
             os.write(self._wake_in, b"x")
@@ -225,7 +238,10 @@ class Reactor:
                 self._fail(error)
                 ready = []
             for fd, gone, writable in ready:
-                self._dispatch(fd, gone, writable)
+                if (callback := self._read.get(fd)) is not None:
+                    self._call(callback)
+                else:
+                    self._dispatch(fd, gone, writable)
             # Calls that are added meanwhile wait for the next turn: one busy channel must not block all else.
             for _ in range(len(self._calls)):
                 self._call(self._calls.popleft())
@@ -325,59 +341,6 @@ class _Start:
             self._started = True
             self._ended.wake()
             self._run()
-
-
-class Timer:
-    """A call to be made later."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callback) -> None:
-        self._call: Callback | None = call
-
-    def cancel(self) -> None:
-        """Cancel the call. Does nothing after it. Any thread, any number of times."""
-        self._call = None
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the call was cancelled or made."""
-        return self._call is None
-
-    def run(self) -> None:
-        """Make the call, once."""
-        call, self._call = self._call, None
-        if call is not None:
-            call()
-
-
-class _Timers:
-    """The timers of a reactor, ordered by their times. Any thread may add one, without a lock."""
-
-    def __init__(self, every_tick: Callable[[Tick], object]) -> None:
-        self._every_tick = every_tick
-        self._added: deque[tuple[float, int, Timer]] = deque()
-        self._heap: list[tuple[float, int, Timer]] = []
-        self._numbers = itertools.count()
-        self._most = _KEPT  # when there are more, the cancelled ones are dropped
-
-    def add(self, due: float, call: Callback) -> Timer:
-        timer = Timer(call)
-        self._added.append((due, next(self._numbers), timer))
-        self._every_tick(self._tick)
-        return timer
-
-    def _tick(self) -> bool:
-        while self._added:
-            heapq.heappush(self._heap, self._added.popleft())
-        if len(self._heap) > self._most:
-            self._heap = [each for each in self._heap if not each[2].cancelled]
-            heapq.heapify(self._heap)
-            self._most = 2 * len(self._heap) + _KEPT
-        now = time.monotonic()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].cancelled):
-            Reactor._call(heapq.heappop(self._heap)[2].run)
-        return bool(self._heap or self._added)
 
 
 _current: dict[None, Reactor] = {}

@@ -39,6 +39,7 @@ LEAVES = {
     "text",
     "executor",
     "greenlets",
+    "receiving",
     "validation",
 }
 MAY = {
@@ -49,10 +50,12 @@ MAY = {
     "text": set(),
     "cancel": {"locks"},
     "executor": {"locks"},
-    "producing": {"cancel"},
+    "producing": {"cancel", "wire"},  # for type checkers only
     "greenlets": set(),
     "pollers": {"greenlets"},
-    "reactor": {"locks", "text", "executor", "errors", "pollers"},
+    "receiving": set(),
+    "timers": set(),
+    "reactor": {"locks", "text", "executor", "errors", "pollers", "timers"},
     "event": {"errors"},
     "validation": {"errors"},
     "retry": {"errors", "text", "validation"},
@@ -147,7 +150,7 @@ def test_a_part_of_the_core_imports_only_what_lies_below_it() -> None:
 #: time that imports it.
 KNOW_EACH_OTHER = (
     {"errors", "event"},
-    {"server.factory", "server.producer", "server.spec"},
+    {"server.factory", "server.producer", "server.spec", "server.upstream"},
     {"server.detaching", "server.ending", "server.source"},
     {
         "detached.broadcast",

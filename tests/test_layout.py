@@ -69,6 +69,11 @@ THROUGH = {
     "server/output": "server/test_stream",
     "server/producer": "server/test_source",
     "server/record": "detached/test_connections",
+    "server/upstream": "detached/test_relaying",
+    "timers": "core/test_reactor",
+    "receiving": "client/test_tap",
+    "wire/body": "client/test_tap",
+    "wire/blocks": "../live/relay/test_bytes",
     "server/registry": "server/test_admission",
     "validation": "server/test_stream",
     # It needs what only a broker of several processes or a framework gives.

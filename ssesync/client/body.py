@@ -218,6 +218,19 @@ class Body:
             finally:
                 self._reading.release()
 
+    def give_away(self) -> None:
+        """Leave the connection to another reader: nothing more is read here, and a close does nothing. To be called
+        before the first read.
+
+        After this, closing the response does not end anything here.
+        """
+        with self._lock:
+            self._ended = True
+            raw = getattr(self._source, "raw", self._source)
+            for name in ("close", "release_conn"):
+                vars(raw).pop(name, None)
+        self._drop_handle()
+
     def _end_after_read(self) -> None:
         with self._reading:
             self._end(BodyState.CLOSED)
@@ -312,8 +325,8 @@ class _ChunkedReader:
             if decoder.error is not None:
                 raise decoder.error
             data = self._reader.read1(_READ_SIZE)
-            if not data:
-                raise ConnectionLost("the connection ended before the last chunk of the body")
+            if not data and (error := decoder.end()) is not None:
+                raise error
             pieces = decoder.decode(data)
             if decoder.done:
                 self._release()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -20,25 +19,21 @@ import requests
 
 from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
-from ..producing import Producing, Refusal, Target
+from ..producing import Producing, Refusal, Tap, Target
 from ..text import escape
-from ..wire.decoder import BOM, MAX_EVENT_SIZE, Decoder
+from ..wire.blocks import Blocks
+from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
 from .body import Body
 from .coding import unsupported_coding
 from .connect import get_response
 from .reader import excerpt_of
+from .tap import can_tap, has_ended, heed_truncation, tap_of
 
 __all__ = ["Relay", "relay_request"]
 
 logger = logging.getLogger("ssesync")
 
-# A line end, and two of them: an event ends there.
-_EOL = rb"(?:\r\n|\r(?!\n)|\n)"
-_BLANK = re.compile(_EOL + b"{2}")
-# Lines that are complete by themselves where a block begins: comments, reconnection times, more blank lines. They take
-# effect at once, so they must not wait for the event after them.
-_ALONE = re.compile(rb"(?:(?:(?::|retry:)[^\r\n]*)?" + _EOL + b")*")
 _FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
 # Headers of an upstream's response that is no event stream which describe its body or what to do next.
 _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
@@ -82,6 +77,8 @@ class Relay(Producing):
         refused = unsupported_coding(upstream)
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
+        else:
+            heed_truncation(upstream)
 
     def produce(self, writer: Target) -> None:
         """Pass on until the upstream's end or the client's. Run by the stream.
@@ -100,12 +97,35 @@ class Relay(Producing):
             writer.cancelled.remove_callback(self._body.cancel)
             self.close()
 
+    @property
+    def can_tap(self) -> bool:
+        """See :class:`Producing`. A subclass may do more than pass bytes on, and so may ``transform``."""
+        kind = type(self)
+        return (
+            kind.produce is Relay.produce
+            and kind.close is Relay.close
+            and self._transform is None
+            and self.answer is None
+            and not self._body.cancelled
+            and can_tap(self._upstream)
+        )
+
+    def has_ended(self, timeout: float) -> bool:
+        """See :class:`Producing`."""
+        return has_ended(self._upstream, timeout)
+
+    def tap(self, duplicate: Callable[[int], int]) -> Tap:
+        """See :class:`Producing`."""
+        tap = tap_of(self._upstream, duplicate, self._body.give_away)
+        tap.max_event_size = self._max_event_size
+        return tap
+
     def close(self) -> None:
         """Close the upstream's connection. From any thread, any number of times."""
         self._body.close()
 
     def _pass_bytes(self, writer: Target) -> None:
-        blocks = _Blocks()
+        blocks = Blocks()
         for chunk in self._body:
             data, events = blocks.feed(chunk)
             if data:
@@ -247,74 +267,3 @@ def _items(result: Any, retry: int | None) -> Iterator[Any]:
             if item.retry is not None and item.retry == retry:
                 item = dataclasses.replace(item, retry=None)
         yield item
-
-
-class _Blocks:
-    """Finds the offsets in a stream where a keep-alive may be inserted: after a blank line, and after a comment there.
-
-    The bytes of an unfinished block are buffered, and joined once, however many pieces it comes in.
-    """
-
-    def __init__(self) -> None:
-        #: The number of bytes that are buffered.
-        self.size = 0
-        self._buffered: list[bytes] = []
-        self._alone = False  # what is buffered may become a line that is complete by itself
-        self._started = False
-        self._has_lf = False
-
-    def feed(self, chunk: bytes) -> tuple[bytes, int]:
-        """Add the next bytes. Returns the bytes to send now, and how many blocks end in them."""
-        if not self._started:
-            chunk = self._without_bom(chunk)
-        self._has_lf = self._has_lf or b"\n" in chunk
-        tail = b"".join(self._buffered[-3:])[-3:]
-        window = tail + chunk
-        end, blocks = self._last_blank(window)
-        if not end and self._buffered and not (self._alone and (b"\n" in chunk or b"\r" in chunk)):
-            self._buffer(chunk)
-            return b"", 0
-        data = b"".join([*self._buffered, chunk])
-        if end:
-            end += len(data) - len(window)
-        alone = _ALONE.match(data, end, self._limit(data))
-        end = alone.end() if alone is not None else end
-        self._buffered.clear()
-        self.size = 0
-        rest = data[end:]
-        self._alone = rest.startswith((b":", b"retry:")) or b"retry:".startswith(rest)
-        self._buffer(rest)
-        return data[:end], blocks
-
-    def rest(self) -> bytes:
-        """The buffered bytes, at the stream's end."""
-        return b"".join(self._buffered)
-
-    def _buffer(self, data: bytes) -> None:
-        if data:
-            self._buffered.append(data)
-            self.size += len(data)
-
-    def _last_blank(self, window: bytes) -> tuple[int, int]:
-        """The offset after the last blank line, 0 without any, and how many there are."""
-        if b"\r" not in window:
-            end = window.rfind(b"\n\n") + 2
-            return (end, window.count(b"\n\n")) if end > 1 else (0, 0)
-        ends = [match.end() for match in _BLANK.finditer(window, 0, self._limit(window))]
-        return (ends[-1], len(ends)) if ends else (0, 0)
-
-    def _limit(self, data: bytes) -> int:
-        """The offset up to which line ends are certain: in a stream of CR LF, a CR at the end is half of one."""
-        return len(data) - (self._has_lf and data.endswith(b"\r"))
-
-    def _without_bom(self, chunk: bytes) -> bytes:
-        """Remove a byte order mark: the preamble comes before it, and within a stream it would corrupt the first
-        line."""
-        head = self.rest() + chunk
-        self._buffered.clear()
-        self.size = 0
-        if len(head) < len(BOM) and BOM.startswith(head):
-            self._buffer(head)
-            return b""
-        self._started = True
-        return head[len(BOM) :] if head.startswith(BOM) else head

@@ -63,6 +63,8 @@ class Connections:
         self._groups: dict[Group, None] = {}
         #: The group of all clients with sources of their own, once there was one.
         self.feeds: Group | None = None
+        #: That of all relays, once there was one.
+        self.relays: Group | None = None
         self._lifetimes: dict[Connection, Timer] = {}
         self._readers = Executor(_READERS, "ssesync-reader")
         self._callers = callers()
@@ -160,6 +162,17 @@ class Connections:
         :raises OSError: the socket can't be watched.
         """
         self._reactor.set_writable(connection.fd, wanted, half_close=_half_close(connection))
+
+    def read_upstream(self, fd: int, callback: Call) -> None:
+        """Call back while there is something to be read from an upstream's descriptor, its end included.
+
+        :raises OSError: the system can't do that for one more.
+        """
+        self._reactor.read(fd, callback)
+
+    def leave_upstream(self, fd: int) -> None:
+        """Take :meth:`read_upstream` back, before the descriptor is closed. Any number of times."""
+        self._reactor.stop_reading(fd)
 
     def unwatch(self, connection: Connection) -> None:
         """The connection's descriptor is about to be closed."""

@@ -7,11 +7,12 @@ from typing import Any
 
 from ..server.detaching import Handover, Record
 from ..server.ending import Ending
-from ..server.source import Source
+from ..server.source import Source, Tappable
 from ..settings import Settings
 from .feed import Feed, feed
 from .handover import SocketTakeover, takeover_of
 from .last_answer import LastAnswer
+from .relaying import relay
 
 __all__ = ["SocketDetacher"]
 
@@ -29,4 +30,6 @@ class SocketDetacher:
 
     def feed(self, source: Source, handover: Handover, record: Record, ending: Ending) -> Feed:
         """See :func:`ssesync.server.detaching.feed`."""
+        if isinstance(source, Tappable):
+            return relay(source, handover, record, ending)
         return feed(source, handover, record, ending)

@@ -9,6 +9,7 @@ answer is *incomplete* by HTTP's rules, see ``incomplete.py``.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,8 @@ class Ending:
 
     def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str, context: contextvars.Context) -> None:
         self._settings = settings
-        self._context = context
+        # Only where it is needed: a context refers to the request and all that the request refers to.
+        self._context = context if callable(settings.error_event) else None
         self._name = name
         # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
         self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
@@ -144,7 +146,8 @@ class Ending:
         self._ended = True
         if source.error is None and self.is_orderly(source.resumable, reason):
             return make_trailer(self._settings) if reason in _WITH_TRAILER else b""
-        return self._context.run(encode_error, self._settings, reason, source.error, self._name)
+        run = functools.partial(encode_error, self._settings, reason, source.error, self._name)
+        return run() if self._context is None else self._context.run(run)
 
     def end_answer(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
         """End the server's answer, by the source's reason. Nothing else may use the client's socket after this.

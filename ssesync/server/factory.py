@@ -18,6 +18,7 @@ from .producer import InlineProducer, ThreadProducer, close_iterator
 from .producers import Place, producers
 from .source import Detachable, Overload, Source, Streamable
 from .starts import View, view_of
+from .upstream import UpstreamProducer
 from .writer import Writer, WriterSource
 
 if TYPE_CHECKING:
@@ -212,6 +213,15 @@ class Upstream(Producer):
         super().__init__(type(given).__name__, given)
         self.answer = given.answer
         self._given = given
+
+    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
+        # Its thread reads no body of the request: that is gone to the upstream.
+        return settings.threaded and (self._given.can_tap or super().is_detachable(settings, environ))
+
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+        if spec.settings.threaded and self._given.can_tap:
+            return UpstreamProducer(self._given, self, spec, cancelled, get_last_event_id(environ), place)
+        return super().make(spec, cancelled, environ, place)
 
     def run(self, writer: Writer) -> None:
         self._given.produce(writer)

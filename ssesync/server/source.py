@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import CloseReason
 from ..locks import Waiters
-from ..producing import Refusal
+from ..producing import Refusal, Tap
 
 if TYPE_CHECKING:
     from .detaching import Detached, Handover, Record
@@ -36,6 +36,7 @@ __all__ = [
     "Refusal",
     "Source",
     "Streamable",
+    "Tappable",
 ]
 
 
@@ -144,6 +145,23 @@ class Detachable(Source):
 
         :return: the connection that has the client now.
         :raises Exception: it can't be done, and nothing has happened: the consumer goes on.
+        """
+
+
+class Tappable(Source):
+    """A source that reads an upstream, whose connection the reactor can read as well."""
+
+    @abc.abstractmethod
+    def postpone(self) -> None:
+        """The client is about to be detached: :meth:`open` starts no thread, as far as that can be left out, and the
+        first :meth:`pull` does. To be called before :meth:`open`."""
+
+    @abc.abstractmethod
+    def tap(self) -> Tap | None:
+        """Give the upstream's connection to the reactor. Nothing is pulled from this source any more.
+
+        :return: ``None``: a thread reads it already, and fills this source.
+        :raises OSError: there are no more descriptors; nothing has happened.
         """
 
 

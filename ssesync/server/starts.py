@@ -17,13 +17,13 @@ from types import CodeType, GeneratorType
 
 from ..settings import Settings
 
-__all__ = ["View", "Views", "view_of", "views"]
+__all__ = ["USUAL", "View", "Views", "view_of", "views"]
 
 #: Identifies the function that makes a view's events: file and line, or its type.
 View = tuple[str, int]
 
-# Seconds to wait for a first event: usually, and of a stream that will be detached.
-_USUAL, _SHORT = 0.25, 0.02
+#: Seconds to wait for a first event: usually, and of a stream that will be detached.
+USUAL, _SHORT = 0.25, 0.02
 # Views that are remembered at most. An application has some hundred.
 _MOST = 1000
 
@@ -50,7 +50,7 @@ class Views:
         """
         if settings.first_event_timeout != "auto":
             return settings.first_event_timeout
-        return _SHORT if detached and view() not in self._raising else _USUAL
+        return _SHORT if detached and view() not in self._raising else USUAL
 
 
 def view_of(source: object) -> View:

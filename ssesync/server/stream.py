@@ -28,7 +28,7 @@ from .producer import Scope
 from .producers import Place
 from .refusing import refuse
 from .registry import streams
-from .source import BlockingPull, Overload, Pending, Refusal, Source, Streamable
+from .source import BlockingPull, Overload, Pending, Refusal, Source, Streamable, Tappable
 from .spec import StreamSpec
 from .starts import views
 from .stats import StreamStats
@@ -266,6 +266,8 @@ class EventStream(Leaving):
         self._source = source
         self._lifecycle.advance(State.OPEN)
         detached = self._takeover is not None
+        if detached and isinstance(source, Tappable):
+            source.postpone()
         answer = source.open(views.wait(self._spec.factory.view, self.settings, detached=detached))
         if answer is not None:
             source.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,14 +12,12 @@ from ..errors import CloseReason, StreamClosed
 from ..event import Event, dump_json, warn_if_encoded
 from ..reactor import run_foreign
 from ..settings import DEFAULTS, Settings
+from ..wire.blocks import sets_id
 from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
 from .mailbox import Mailbox
 from .source import Pulled, Source, Streamable
 
 __all__ = ["Writer", "WriterSource"]
-
-# A line that sets the client's last event ID.
-_ID = re.compile(rb"(?:^|[\r\n])id:([^\r\n]*)")
 
 
 class WriterSource(Source):
@@ -202,8 +199,7 @@ class Writer(Streamable):
         :param events: how many events they hold, for the statistics.
         :raises StreamClosed: the stream is over.
         """
-        ids = _ID.findall(data) if b"id:" in data else None
-        self._put(data, events, ids[-1].removeprefix(b" ") != b"" if ids else None)
+        self._put(data, events, sets_id(data))
 
     def write_comment(self, text: str) -> None:
         """Write a comment, which clients ignore.

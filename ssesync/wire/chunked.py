@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ReadError
+from ..errors import ConnectionLost, ReadError
 
 __all__ = ["LAST_CHUNK", "ChunkDecoder", "is_complete", "to_chunk"]
 
@@ -38,6 +38,8 @@ def is_complete(body: bytes) -> bool:
 class ChunkDecoder:
     """Decodes a chunked body, however its bytes are cut."""
 
+    __slots__ = ("_last", "_left", "_line_end", "done", "error", "is_between", "rest")
+
     def __init__(self) -> None:
         #: Bytes that are not decoded yet: of a chunk-size line; once ``done``, those that follow the body.
         self.rest = b""
@@ -48,6 +50,8 @@ class ChunkDecoder:
         self._left = 0  # bytes of the chunk's data that are still to come
         self._line_end = 0  # bytes of the CR LF after a chunk's data that are still to come
         self._last = False  # the last chunk was read: trailer lines follow
+        #: Whether the next byte is the first one of a chunk.
+        self.is_between = True
 
     def decode(self, data: bytes) -> list[bytes]:
         """Decode the next bytes.
@@ -100,7 +104,29 @@ class ChunkDecoder:
             self.rest = self.rest or data[at:]
         except ReadError as error:
             self.error = error
+        finally:
+            self.is_between = not (self._left or self._line_end or self._last or self.rest)
         return pieces
+
+    def whole(self, data: bytes) -> int:
+        """Check for the most frequent case: the bytes are one chunk, from its size to its end. To be called where
+        ``is_between`` is set; the decoder is as it was then.
+
+        :param data: the bytes.
+        :return: the offset of the chunk's data; 0 where it is anything else.
+        """
+        stop = data.find(b"\r\n", 0, 10)
+        if stop < 1 or data[:stop].translate(None, _HEX):
+            return 0
+        size = int(data[:stop], 16)
+        return stop + 2 if size and size + stop + 4 == len(data) and data.endswith(b"\r\n") else 0
+
+    def end(self) -> ReadError | None:
+        """The connection has ended.
+
+        :return: what is wrong with that, ``None`` at the end of the body.
+        """
+        return None if self.done else ConnectionLost("the connection ended before the last chunk of the body")
 
 
 def _decode_bulk(data: bytes) -> tuple[list[bytes], int] | None:

@@ -139,7 +139,7 @@ def test_a_client_that_is_refused_for_want_of_room_closes_the_upstream(
     skin: str, upstream: Upstream, session: requests.Session, gateway: Gateway
 ) -> None:
     server = upstream([head(CHUNKED), chunk(EVENT), HOLD])
-    url = gateway(relaying(server, session), skin, max_streams=1)
+    url = gateway(relaying(server, session), skin, max_streams=1, max_detached=1)
     with requests.Session() as client:
         client.trust_env = False
         with client.get(url, stream=True, timeout=PATIENCE) as first:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssesync import Event, EventStream, Relay
-from ssesync.client.relay import _Blocks
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, FakeSSEServer, chunk, head
 from ssesync.wire import Decoder
+from ssesync.wire.blocks import Blocks
 from ssesync.wire.encoder import KEEP_ALIVE, encode
 from tests.unit.client.raw_server import FRAMINGS, PATIENCE
 
@@ -242,7 +242,7 @@ def test_an_event_too_large_to_hold_ends_the_stream_and_the_upstream(
 
 def test_a_large_event_in_small_pieces_costs_no_more_than_its_size() -> None:
     # Quadratic, this would be 100 GB to copy.
-    blocks = _Blocks()
+    blocks = Blocks()
     for _ in range(100_000):
         assert blocks.feed(b"data: some twenty more\n") == (b"", 0)
     data, count = blocks.feed(b"\n")
@@ -275,7 +275,7 @@ def cut_streams(draw: st.DrawFn) -> list[bytes]:
 
 @given(cut_streams())
 def test_every_place_where_the_stream_is_cut_can_take_a_keep_alive(pieces: list[bytes]) -> None:
-    blocks = _Blocks()
+    blocks = Blocks()
     passed = [data for data, _ in map(blocks.feed, pieces) if data]
     whole = b"".join(pieces)
     assert b"".join(passed) + blocks.rest() == whole
@@ -296,7 +296,7 @@ def test_every_event_passes_with_the_piece_that_ends_it(pieces: list[bytes]) -> 
     whole = b"".join(pieces)
     if b"\r" in whole.replace(b"\r\n", b"") and b"\n" in whole:
         return  # a lone CR among others could be half a line end
-    blocks, before, after = _Blocks(), Decoder(), Decoder()
+    blocks, before, after = Blocks(), Decoder(), Decoder()
     for number, piece in enumerate(pieces):
         if piece.endswith(b"\r") and b"\n" in whole and number + 1 < len(pieces):
             return
@@ -304,6 +304,6 @@ def test_every_event_passes_with_the_piece_that_ends_it(pieces: list[bytes]) -> 
 
 
 def test_what_our_own_streams_send_passes_at_once() -> None:
-    blocks = _Blocks()
+    blocks = Blocks()
     sent = [OPENING, KEEP_ALIVE, encode(Event("x", id=1)), encode(Event(retry=3)), encode(Event(comment="a\nb"))]
     assert [blocks.feed(piece)[0] for piece in sent] == sent

@@ -1,0 +1,81 @@
+"""The source of a relay: a thread that passes its upstream on, or in its place the reactor reads both sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..cancel import CancelToken
+from ..errors import CloseReason
+from ..producing import Producing, Tap
+from .descriptors import duplicate
+from .producer import ThreadProducer
+from .producers import Place
+from .source import Overload, Pulled, Refusal, Tappable
+from .starts import USUAL
+
+if TYPE_CHECKING:
+    from .factory import Producer
+    from .spec import StreamSpec
+
+__all__ = ["UpstreamProducer"]
+
+
+class UpstreamProducer(ThreadProducer, Tappable):
+    """Runs a relay on a thread, unless its upstream is tapped before that was started.
+
+    :param given: the relay.
+    """
+
+    def __init__(
+        self,
+        given: Producing,
+        producer: Producer,
+        spec: StreamSpec,
+        cancelled: CancelToken,
+        last_event_id: str,
+        place: Place,
+    ) -> None:
+        super().__init__(producer, spec, cancelled, last_event_id, place)
+        self._given = given
+        self._postponed = False
+
+    def postpone(self) -> None:
+        """See :class:`Tappable`."""
+        self._postponed = True
+
+    def open(self, wait: float) -> Refusal | Overload | None:
+        """Start the thread, unless that is postponed; see :class:`Source`.
+
+        An upstream that has ended by now is read by the thread in any case: there is nothing to wait for, and what it
+        has broken off with before its first event is raised. Whether it is about to end is waited for only where
+        ``first_event_timeout`` was set: most upstreams take longer for their first event than a view can wait.
+        """
+        if self._postponed:
+            setting = self._spec.settings.first_event_timeout
+            self._postponed = not self._given.has_ended(0 if setting == "auto" else setting)
+            wait = max(wait, USUAL) if setting == "auto" else wait
+        return None if self._postponed else super().open(wait)
+
+    def pull(self, most: int) -> Pulled:
+        """See :class:`Source`."""
+        if self._postponed:
+            self._postponed = False
+            self._begun()  # the answer has: a failure is told to the client
+            if super().open(0) is not None:
+                self.mailbox.close(CloseReason.CANCELLED)
+        return super().pull(most)
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        if self._postponed:
+            self._place.release()  # its thread was not started, and will not be
+        super().close()
+
+    def tap(self) -> Tap | None:
+        """See :class:`Tappable`."""
+        if not (self._postponed and self._given.can_tap):
+            return None
+        tap = self._given.tap(duplicate)
+        self._postponed = False
+        self._place.release()
+        return tap

@@ -353,7 +353,8 @@ def _read_request(connection: socket.socket, reader: BinaryIO, number: int) -> R
     if len(parts) != 3:
         raise ScriptError(f"the client does not speak HTTP: {first.rstrip()[:80]!r}")
     message = HeaderParser().parsestr(fields)
-    headers = {each.lower(): ", ".join(map(str.strip, message.get_all(each, ()))) for each in message}
+    # Not all white space: values are UTF-8 read as Latin-1, and the last byte of a character may look like a space.
+    headers = {name.lower(): ", ".join(value.strip(" \t") for value in message.get_all(name, ())) for name in message}
     if headers.get("expect", "").lower() == "100-continue":
         connection.sendall(head(status="100 Continue", content_type=None))
     return RecordedRequest(parts[0], parts[1], headers, _read_body(reader, headers), number)

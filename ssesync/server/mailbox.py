@@ -46,6 +46,11 @@ class Mailbox:
         return self._closings[0][0] if self._closings else None
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it is open and no write waits. Takes no lock."""
+        return not (self._items or self._closings)
+
+    @property
     def pending(self) -> tuple[int, int]:
         """How many writes and bytes wait."""
         with self._lock:

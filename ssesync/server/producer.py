@@ -188,6 +188,8 @@ class InlineProducer(ProducerSource):
 
     def pull(self, most: int) -> Pulled:
         """Step until there is something to pull; see :class:`Source`."""
+        if self.mailbox.is_idle:
+            self._step()  # the usual case: it saves a pull for each event
         while isinstance(pulled := self.mailbox.pull(most), Pending):
             self._step()
         return pulled

@@ -295,13 +295,14 @@ class EventStream(Leaving):
             if state is State.ENDED and self._takeover is not None:
                 self._takeover.begin()
             return self._send(self._output.rest)
-        if lifecycle.is_over or self._pull is None:
+        # `state` in place of is_over, and no other properties: this runs for each chunk.
+        if state is State.ENDED or state is State.DETACHED or self._pull is None:
             raise StopIteration
         if state is State.OPEN:
             return self._send_preamble()
         if self._takeover is not None and self._detach(self._takeover):
             raise StopIteration
-        pulled = self._pull.pull(PIECE, self.settings.keep_alive)
+        pulled = self._pull.pull(PIECE, self._spec.settings.keep_alive)
         if isinstance(pulled, bytes):
             return self._send(pulled)
         if isinstance(pulled, Pending):
@@ -331,7 +332,7 @@ class EventStream(Leaving):
     def _send(self, data: bytes | memoryview) -> bytes:
         piece = self._output.next_piece(data)
         if self._liveness is not None:
-            self._liveness.sending(cast(float, self._output.last_write))
+            self._liveness.sending(self._output.last_write or 0.0)
         return piece
 
 

@@ -19,6 +19,7 @@ RUNS = (("client",), ("core", "server"), ("client/source", "flask_skin", "django
 GUNICORN = "it tests the sockets of gunicorn's sync and gthread workers, which gevent never patches"
 ASYNCIO = "asyncio has one running loop for a system thread, so a producer's greenlet is taken for a part of the view's"
 OWN = "it starts an interpreter, which has no gevent"
+PURE = "it starts no thread, takes no lock and opens no socket"
 NO_LOCK = "gevent's queues, which urllib3's pools use then, have no lock that the test could hold"
 
 SIGNALS = "tests/unit/client/test_signals.py"
@@ -26,6 +27,7 @@ TRANSPORT = "tests/unit/client/test_transport.py"
 
 #: Files and tests that are not run under gevent, and the reason.
 LEFT_OUT = {
+    **{f"tests/unit/core/test_{name}.py": PURE for name in ("errors", "event", "settings", "text", "validation")},
     "tests/unit/server/test_accepting.py": GUNICORN,
     "tests/unit/server/test_incomplete.py": GUNICORN,
     f"{TRANSPORT}::test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3": OWN,
@@ -58,6 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[s
         for folders in RUNS:
             name = " and ".join(folders)
             command = [sys.executable, "-m", "tests.live.frameworks.under_gevent", "-q", "-p", "no:cacheprovider"]
+            command += ["--hypothesis-profile", "quick"]  # random input to decoders, which is no matter of gevent
             command += ["--basetemp", str(logs / f"files of {len(started)}")]
             for folder in folders:
                 command += [*left_out(folder), str(ROOT / "tests" / "unit" / folder)]

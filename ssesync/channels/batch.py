@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
 
 from ..detached.broadcast import SEND
@@ -71,12 +71,9 @@ def _divided(found: list[tuple[Collection[int], list[Message]]]) -> Iterator[Par
         bit = 1 << number
         for fd in fds:
             channels[fd] = channels.get(fd, 0) | bit
-    parts: dict[int, list[int]] = {}
+    parts: defaultdict[int, list[int]] = defaultdict(list)
     for fd, bits in channels.items():
-        if bits in parts:
-            parts[bits].append(fd)
-        else:
-            parts[bits] = [fd]
+        parts[bits].append(fd)
     for bits, members in parts.items():
         those = []
         while bits:

@@ -110,9 +110,7 @@ class Dispatcher:
         self.epoch = ""
         #: A sink that is added now is offered all that comes after this.
         self.position = 0
-        self._changed: set[str] | None = (
-            None  # set by the first take_changed(): a broker within one process never calls it
-        )
+        self._changed: set[str] | None = None  # noted from the first take_changed() on: memory:// never calls it
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
 
@@ -135,7 +133,7 @@ class Dispatcher:
             self._index.add(member, registration.channels, registration.patterns)
             if registration.key is not None:
                 put(self._keys, registration.key, member)
-            self._note_change(registration, added=True)
+            self._note_change(registration, member)
             return self.epoch, self.position
 
     def remove(self, member: Closable) -> None:
@@ -302,10 +300,13 @@ class Dispatcher:
         # lock is free. The thread that held it comes here after releasing it, so no member stays.
         if not self._removed:
             return
-        carry_out(self._lock, lambda: self._removed, self._remove_next)
+        carry_out(self._lock, lambda: self._removed, self._remove_queued)
 
-    def _remove_next(self) -> None:
-        member = self._removed.popleft()
+    def _remove_queued(self) -> None:
+        while self._removed:
+            self._remove(self._removed.popleft())
+
+    def _remove(self, member: Closable) -> None:
         registration = self._members.pop(member, None)
         if registration is None:
             return
@@ -316,12 +317,13 @@ class Dispatcher:
             drop(self._keys, registration.key, member)
         self._note_change(registration)
 
-    def _note_change(self, registration: Registration, *, added: bool = False) -> None:
+    def _note_change(self, registration: Registration, added: object = None) -> None:
+        joins_shared_sink = added is not None and registration.sink is not added
         if self._changed is not None:
             self._changed.update(registration.channels)
         if registration.patterns:
             self._remembered.clear()
         for channel in registration.channels:
-            # One more member changes nothing where its sink has the channel already.
-            if not (added and registration.sink in self._remembered.get(channel, ())):
+            # One more member changes nothing where its shared sink has the channel already.
+            if not (joins_shared_sink and registration.sink in self._remembered.get(channel, ())):
                 self._remembered.pop(channel, None)

@@ -78,7 +78,7 @@ def carry_out(
 
     :param lock: the lock. Each of its holders calls this after releasing it.
     :param is_requested: whether there is a request.
-    :param step: called with the lock held: carries out one request or several.
+    :param step: called with the lock held: carries out all requests. Another thread may just have done so.
     """
     with entered_or_inside():
         while is_requested() and lock.acquire(blocking=False):

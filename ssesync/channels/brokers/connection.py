@@ -66,7 +66,8 @@ class ExclusiveConnection(abc.ABC):
                 pass
 
     def _close_if_requested(self) -> None:
-        if not is_owned(self._lock):  # else this thread was interrupted inside a use, which ends with this call
+        # If this thread is the owner, it was interrupted inside a use, which calls this at its end.
+        if self._close_requested and not is_owned(self._lock):
             carry_out(self._lock, lambda: self._close_requested, self._close_now)
 
     def _close_now(self) -> None:

@@ -158,7 +158,9 @@ class Reactor:
         """Close the reactor's own descriptors: in a forked child, which has none of its parent's threads, or of a
         reactor that was not started."""
         self._closed = True
-        for fd in (self._wake_in, self._wake_out):
+        # Not kept: a thread of a forked child may still write to a stream of the parent's, and wake this.
+        fds, self._wake_in, self._wake_out = (self._wake_in, self._wake_out), -1, -1
+        for fd in fds:
             os.close(fd)
         self._poller.close()
 

@@ -84,10 +84,10 @@ class Settings:
     are not known. Detached streams take no thread, and don't count."""
 
     detach: bool | Literal["auto"] = "auto"
-    """Detach the streams of channels: their sockets leave the server when the headers are out, and one thread of the
-    process serves all of them. ``"auto"``: on gunicorn's ``gthread`` and ``sync`` workers, Werkzeug and Django's
-    ``runserver``; ``True``: on uWSGI, cheroot and wsgiref, too; ``False``: never. Where it can't be done (TLS, HTTP/2,
-    gevent, a middleware that changes the body) a stream is served by a thread as any other."""
+    """Detach streams: their sockets leave the server when the headers are out, and one thread of the process serves all
+    of them. A producer goes on in its own thread. ``"auto"``: on gunicorn's ``gthread`` and ``sync`` workers, Werkzeug
+    and Django's ``runserver``; ``True``: on uWSGI, cheroot and wsgiref, too; ``False``: never. Where it can't be done
+    (TLS, HTTP/2, gevent, a middleware that changes the body) a stream is served by a thread of the server's."""
 
     max_detached: int | Literal["auto"] | None = "auto"
     """Detached streams that this process may hold at once; over that clients are refused. ``"auto"`` and ``None``: as

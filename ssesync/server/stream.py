@@ -230,8 +230,13 @@ class EventStream(Leaving):
         place = spec.factory.reserve(spec)
         if place is None:
             return self._refuse("too many event streams", counted=False)
-        if not streams.admit(self, key, self._tick, detached=self._takeover is not None):
-            place.release()
+        admitted = False
+        try:
+            admitted = streams.admit(self, key, self._tick, detached=self._takeover is not None)
+        finally:
+            if not admitted:
+                place.release()
+        if not admitted:
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
         try:

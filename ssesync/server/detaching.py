@@ -108,6 +108,7 @@ class Detached(Served, Protocol):
 
         :return: whether it will be called.
         """
+        ...
 
     @property
     def closed(self) -> bool:

@@ -180,4 +180,4 @@ def _headers(request: Any, name: str) -> tuple[MutableMapping[str, Any], str]:
         )
     if isinstance(headers, dict):
         name = next((key for key in headers if isinstance(key, str) and key.lower() == name.lower()), name)
-    return headers, name
+    return cast(Any, headers), name

@@ -45,7 +45,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         options.add_argument(flag)
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # A driver that is named is not looked for, here or elsewhere.
+    # A driver that is given is not searched for.
     service = Service(needed("chromedriver", "chromium-driver"))
     browser = Chrome(options=options, service=service)
     try:

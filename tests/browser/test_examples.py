@@ -1,4 +1,4 @@
-"""The example's pages. What is looked for in them is what only events can have put there."""
+"""The examples' pages. The tests check for content that only events can have added."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def click(browser: Chrome, element: str) -> None:
 
 
 def events(browser: Chrome) -> int:
-    """How many events the page says to have drawn."""
+    """The number of events that the page shows."""
     return int("0" + "".join(character for character in text(browser, "state") if character.isdecimal()))
 
 
@@ -89,7 +89,7 @@ def test_the_jobs_bar_reaches_100_percent_and_the_browser_stays_away(example: Se
     browser.get(example.url)
     assert attribute(browser, "bar", "aria-valuenow") == "0"
     click(browser, "start")
-    # Closed is what EventSource is for good, and the page never closes it: the 204 did.
+    # The EventSource is closed for good by the 204; the page never closes it.
     until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
     assert attribute(browser, "bar", "aria-valuenow") == "100"
     assert attribute(browser, "bar", "data-events") == "100"

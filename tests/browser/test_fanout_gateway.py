@@ -18,7 +18,7 @@ def test_the_page_shows_prices_and_is_one_of_the_readers(browser: Chrome, tmp_pa
         return str(browser.execute_script("return document.getElementById(arguments[0]).textContent", name))
 
     def until(holds: Callable[[], Any]) -> None:
-        end = time.monotonic() + fanout.PATIENCE
+        end = time.monotonic() + fanout.TIMEOUT
         while not holds():
             assert time.monotonic() < end, browser.execute_script("return document.body.innerText")
             time.sleep(0.02)

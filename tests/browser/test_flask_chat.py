@@ -109,12 +109,12 @@ def test_two_pages_see_each_other_and_miss_nothing_when_the_server_is_killed(
     # The same for both, in the order of the events, and once.
     assert ada.texts() == grace.texts()
     assert ada.texts()[:3] == said
-    # So it is for who comes later.
+    # A page that is opened later shows the same.
     everything = ada.texts()
     ada.browser.refresh()
     ada.wait(lambda: ada.is_live() and len(ada.texts()) == len(everything))
     assert sorted(ada.texts()) == sorted(everything)
-    # The console has the connections that broke, and nothing else.
+    # The console has only the broken connections.
     assert all("net::ERR_" in entry["message"] for entry in ada.browser.get_log("browser"))
 
 

@@ -46,7 +46,7 @@ class Page:
         return self.browser.find_element(By.ID, name).is_displayed()
 
     def wait_for(self, holds: Callable[[], Any]) -> Any:
-        end = time.monotonic() + llm.PATIENCE
+        end = time.monotonic() + llm.TIMEOUT
         while not (result := holds()):
             assert time.monotonic() < end, self.text("body")
             time.sleep(0.02)
@@ -95,7 +95,7 @@ def test_leaving_the_page_ends_the_model(page: Page, system: llm.Running, browse
     assert system.wait_until_at_rest() - before < 400
 
 
-def test_an_answer_that_is_whole_says_so_and_another_can_be_asked_for(page: Page, browser: Chrome) -> None:
+def test_a_complete_answer_is_shown_as_such_and_another_can_be_requested(page: Page, browser: Chrome) -> None:
     # As many tokens as the page asks for take too long here.
     browser.execute_script("""
         const real = window.fetch;
@@ -109,7 +109,7 @@ def test_an_answer_that_is_whole_says_so_and_another_can_be_asked_for(page: Page
     assert len(browser.find_elements(By.CSS_SELECTOR, ".answer")) == 2
 
 
-def test_what_the_model_refuses_is_told_in_its_words(page: Page, browser: Chrome) -> None:
+def test_a_refusal_of_the_model_is_shown_with_its_text(page: Page, browser: Chrome) -> None:
     browser.execute_script("""
         const real = window.fetch;
         window.fetch = (url, options) =>

@@ -10,7 +10,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.live.overload.crowd import GTHREAD, Crowd, Server, limited, running
 
 #: The browser comes back after 3 to 6 seconds.
-PATIENCE = 90
+TIMEOUT = 90
 
 
 def hears_hello(browser: Chrome, server: Server) -> None:
@@ -20,7 +20,7 @@ def hears_hello(browser: Chrome, server: Server) -> None:
         server.fetch("/publish?text=hello")
         return bool(browser.execute_script("return seen.includes('hello')"))
 
-    WebDriverWait(browser, PATIENCE, poll_frequency=0.2).until(published_and_received)
+    WebDriverWait(browser, TIMEOUT, poll_frequency=0.2).until(published_and_received)
 
 
 def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(browser: Chrome, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(brows
     with running(kind, tmp_path) as server, Crowd(server, 1) as other:
         assert other.wait(lambda: len(other.admitted) == 1)
         browser.get(f"http://127.0.0.1:{server.port}/page")
-        wait = WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until
+        wait = WebDriverWait(browser, TIMEOUT, poll_frequency=0.05).until
         # Opened, as the answer is 200; ended, and waiting (0 is CONNECTING, 2 would be CLOSED).
         assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen"))[:2] == ["open", "error 0"]
         assert server.state()["refused"] >= 1
@@ -41,7 +41,7 @@ def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chr
     kind = limited(GTHREAD, 256, BROKER=f"sqlite:///{folder}/log.sqlite3")
     with running(kind, tmp_path) as server:
         browser.get(f"http://127.0.0.1:{server.port}/page")
-        wait = WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until
+        wait = WebDriverWait(browser, TIMEOUT, poll_frequency=0.05).until
         assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen"))[:2] == ["open", "error 0"]
         assert "a client could not subscribe" in server.log()
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The script that the guide gives to pages with tickets, and what becomes of a page without it."""
+"""The guide's script for pages with tickets, and a page without it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GUIDE = (ROOT / "docs" / "guide" / "authorisation.md").read_text("utf-8")
 
 
 class Site:
-    """What the guide's application does, counting."""
+    """The guide's application, with counters."""
 
     def __init__(self) -> None:
         self.app = app = Flask(__name__)

@@ -34,7 +34,7 @@ def progress() -> Iterator[Event]:
 
 
 def chat(writer: Any) -> None:
-    """Chat completions in the usual manner: JSON pieces, then a word that says it was all. It stays open."""
+    """Chat completions: JSON pieces, then ``[DONE]``. The response stays open."""
     for word in ("Hello", ", ", "world"):
         writer.write_event({"delta": word})
     writer.write_event("[DONE]")
@@ -58,7 +58,7 @@ WORDS = ["to", "be", "or", "not", "to", "be"]
 
 
 def news(environ: Any, start_response: Any) -> Any:
-    """Resumes behind the last event ID, gives three events and ends; when all were given, it says so with 204."""
+    """Resumes after the last event ID, sends three events and ends; after the last one it answers 204."""
     begin = int(get_last_event_id(environ) or 0)
     words = list(enumerate(WORDS, start=1))[begin : begin + 3]
     if not words:
@@ -68,7 +68,7 @@ def news(environ: Any, start_response: Any) -> Any:
 
 
 class Guarded:
-    """The same, to whoever brings a token; ``/token`` gives them, and each is good for one request."""
+    """The same, for requests with a token; ``/token`` issues tokens, each valid for one request."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)

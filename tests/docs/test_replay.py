@@ -1,4 +1,4 @@
-"""What the example of "Replay and reset" promises: a client that is told to fetches its state anew, and goes on."""
+"""The example of "Replay and reset": a client that gets a reset fetches its state again, and continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Complete(Exception):
 
 
 class Shown(dict[str, int]):
-    """A state that ends the client when it has what was published last."""
+    """A state that ends the client when it has the last event."""
 
     def __setitem__(self, key: str, value: int) -> None:
         super().__setitem__(key, value)

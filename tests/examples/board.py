@@ -19,11 +19,11 @@ from tests.logs import without_paths
 from .started import EXAMPLES, environment, listens
 
 HERE = EXAMPLES / "django_board"
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Board:
-    """Who connects while no server runs waits in the listening socket's queue, as the socket is this process's."""
+    """Connections that are made while no server runs wait in the listening socket's queue, as this process owns it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Board:
         self.manage("migrate", "-v0")
 
     def manage(self, *args: str, status: int = 0, stdin: str = "") -> str:
-        """A management command, as a process of its own; what it printed."""
+        """Run a management command in a process. Returns its output."""
         done = subprocess.run(
             [sys.executable, "manage.py", *args],
             cwd=HERE,
@@ -42,7 +42,7 @@ class Board:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         assert done.returncode == status, done.stderr
@@ -59,7 +59,7 @@ class Board:
         port = self.listener.getsockname()[1]
         self.listener.close()
         self._start("django", "runserver", "--noreload", "--settings=settings", f"127.0.0.1:{port}", pass_fds=[])
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while not listens(port):
             assert time.monotonic() < until, (self.folder / "stderr").read_text()
             time.sleep(0.05)
@@ -99,7 +99,7 @@ class Board:
 
 
 class User:
-    """Somebody who uses the board, through HTTP."""
+    """A user of the board, through HTTP."""
 
     def __init__(self, board: Board, name: str | None) -> None:
         self.url = board.url
@@ -114,21 +114,21 @@ class User:
             self.look("")
 
     def look(self, path: str) -> str:
-        answer = self.session.get(self.url + path, timeout=PATIENCE)
+        answer = self.session.get(self.url + path, timeout=TIMEOUT)
         assert answer.status_code == 200, answer.text[:500]
         (self.token,) = set(re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', answer.text))
         return answer.text
 
     def status(self, path: str) -> int:
-        with self.session.get(self.url + path, timeout=PATIENCE, stream=True, allow_redirects=False) as answer:
+        with self.session.get(self.url + path, timeout=TIMEOUT, stream=True, allow_redirects=False) as answer:
             return answer.status_code
 
     def post(self, path: str, **data: str) -> requests.Response:
-        return self.session.post(self.url + path, {"csrfmiddlewaretoken": self.token, **data}, timeout=PATIENCE)
+        return self.session.post(self.url + path, {"csrfmiddlewaretoken": self.token, **data}, timeout=TIMEOUT)
 
     @contextlib.contextmanager
     def following(self) -> Iterator[Reader]:
-        with self.session.get(f"{self.url}events", stream=True, timeout=PATIENCE) as answer, Reader(answer) as reader:
+        with self.session.get(f"{self.url}events", stream=True, timeout=TIMEOUT) as answer, Reader(answer) as reader:
             assert answer.status_code == 200, answer.text[:500]
             yield reader
 

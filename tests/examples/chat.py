@@ -23,7 +23,7 @@ from ssesync import Backoff, EventSource
 from .started import EXAMPLES, environment, listens
 
 HERE = EXAMPLES / "flask_chat"
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Chat:
@@ -47,7 +47,7 @@ class Chat:
                 stderr=stderr,
                 start_new_session=True,
             )
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not (listens(self.port) and len(self.workers()) == 2):
             assert self._process.poll() is None, self.stderr
             assert time.monotonic() < end, self.stderr
@@ -63,7 +63,7 @@ class Chat:
         return [child.pid for child in psutil.Process(self._process.pid).children()]
 
     def kill(self) -> None:
-        """All of it at once, with nobody having a say: what a power cut does."""
+        """Kill all processes at once, as a power cut does."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -86,14 +86,14 @@ class Chat:
     def say(self, room: str, text: str) -> None:
         """By the script, which needs no server."""
         command = [sys.executable, str(HERE / "say.py"), room, text]
-        subprocess.run(command, env=self.environment(), check=True, timeout=PATIENCE)
+        subprocess.run(command, env=self.environment(), check=True, timeout=TIMEOUT)
 
     def person(self, name: str) -> Person:
         return Person(self, name)
 
 
 class Person:
-    """Somebody who uses the chat, through HTTP."""
+    """A user of the chat, through HTTP."""
 
     def __init__(self, chat: Chat, name: str | None) -> None:
         self._chat = chat
@@ -105,7 +105,7 @@ class Person:
 
     def ask(self, method: str, path: str, headers: dict[str, str] | None = None, **body: Any) -> requests.Response:
         return self.session.request(
-            method, f"{self._chat.url}api/{path}", headers=headers, json=body or None, timeout=PATIENCE
+            method, f"{self._chat.url}api/{path}", headers=headers, json=body or None, timeout=TIMEOUT
         )
 
     def say(self, room: str, text: str) -> None:
@@ -123,15 +123,15 @@ class Person:
             f"{self._chat.url}api/rooms/{room}/events",
             session=self.session,
             last_event_id=last_event_id or self.look(room)["lastEventId"],
-            backoff=Backoff(initial=0.2, max_delay=1, max_elapsed=PATIENCE),
-            idle_timeout=PATIENCE,
+            backoff=Backoff(initial=0.2, max_delay=1, max_elapsed=TIMEOUT),
+            idle_timeout=TIMEOUT,
         )
         with source:
             yield source
 
 
 def next_of(source: EventSource, kind: str) -> Any:
-    """What the next event of a type says."""
+    """The data of the next event of a type."""
     while (event := source.read()) is not None:
         if event.type == kind:
             return event.json()
@@ -150,7 +150,7 @@ def running(folder: Path) -> Iterator[Chat]:
 
 
 def _free_port() -> int:
-    # Not one of those that the system gives to whoever asks for any: it is to be free still when the server comes back.
+    # Not one of the ephemeral ports: it must still be free when the server restarts.
     for _ in range(100):
         port = random.randint(20_000, 30_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

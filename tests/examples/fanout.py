@@ -19,7 +19,7 @@ from ssesync import EventSource
 from .started import EXAMPLES, environment
 
 RUN = [sys.executable, str(EXAMPLES / "fanout_gateway" / "run.py")]
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @dataclass
@@ -30,12 +30,12 @@ class Running:
     #: Where the page is, without a slash at the end.
     url: str
     #: What they have said so far.
-    said: list[str] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
         with requests.Session() as session:
             session.trust_env = False
-            figures: dict[str, Any] = session.get(f"{self.url}/figures", timeout=PATIENCE).json()
+            figures: dict[str, Any] = session.get(f"{self.url}/figures", timeout=TIMEOUT).json()
             return figures
 
     def arbiter(self) -> psutil.Process:
@@ -52,8 +52,8 @@ class Running:
         assert self.process.stdout is not None
         while True:
             line = self.process.stdout.readline()
-            assert line, self.said
-            self.said.append(line)
+            assert line, self.output
+            self.output.append(line)
             if words in line:
                 return line
 
@@ -61,7 +61,7 @@ class Running:
     def reading(self, **options: Any) -> Iterator[EventSource]:
         with requests.Session() as session:
             session.trust_env = False
-            options = {"idle_timeout": PATIENCE, **options}
+            options = {"idle_timeout": TIMEOUT, **options}
             with EventSource(f"{self.url}/events", session=session, **options) as source:
                 yield source
 

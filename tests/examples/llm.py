@@ -17,12 +17,12 @@ import requests
 from .started import EXAMPLES, environment
 
 RUN = [sys.executable, str(EXAMPLES / "llm_gateway" / "run.py")]
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @dataclass
 class Running:
-    """The three, and what the model has counted."""
+    """The three servers, and the counters of the model."""
 
     process: subprocess.Popen[str]
     #: The model's, the inner and the outer gateway's.
@@ -36,19 +36,19 @@ class Running:
     def counters(self) -> dict[str, int]:
         with requests.Session() as session:
             session.trust_env = False
-            counters: dict[str, int] = session.get(f"{self.url}/counters", timeout=PATIENCE).json()
+            counters: dict[str, int] = session.get(f"{self.url}/counters", timeout=TIMEOUT).json()
             return counters
 
     def wait_for(self, holds: Callable[[dict[str, int]], Any]) -> dict[str, int]:
         """The counters as soon as they are so."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not holds(counters := self.counters()):
             assert time.monotonic() < end, counters
             time.sleep(0.02)
         return counters
 
     def wait_until_at_rest(self) -> int:
-        """The tokens produced when nobody is being answered; that they stay at that is seen to."""
+        """The number of tokens produced when no answer is running, which must not change any more."""
         produced = self.wait_for(lambda counters: counters["running"] == 0)["produced"]
         time.sleep(0.3)
         assert self.counters()["produced"] == produced
@@ -66,17 +66,17 @@ def running(*, quiet: bool = True, **variables: str) -> Iterator[Running]:
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        said = ""
+        output = ""
         try:
-            while "in a browser" not in said:
+            while "in a browser" not in output:
                 line = process.stdout.readline()
-                assert line, process.stderr.read() if process.stderr else said
-                said += line
-            model, inner, outer = re.findall(r"^  (?:model|gateway) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE)
+                assert line, process.stderr.read() if process.stderr else output
+                output += line
+            model, inner, outer = re.findall(r"^  (?:model|gateway) +(http://127\.0\.0\.1:\d+)$", output, re.MULTILINE)
             yield Running(process, (model, inner, outer))
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            said, complaints = process.communicate(timeout=200)
+            output, complaints = process.communicate(timeout=200)
     assert process.returncode == 0
     assert not (quiet and complaints), complaints

@@ -49,13 +49,13 @@ def test_it_is_the_chat_that_make_demo_starts() -> None:
     assert "example_projects/flask_chat/demo.py\n" in (ROOT / "Makefile").read_text()
 
 
-def test_the_demo_ends_by_itself_after_as_many_events_as_asked_for() -> None:
+def test_the_demo_ends_by_itself_after_the_given_number_of_events() -> None:
     done = run(EVENTS="8")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     assert lines[0].split()[0] == "Open"
     assert lines[1].split() == ["here", "terminal"]
-    # More than the guide has to tell: then it tells the time.
+    # More events than the guide has messages: then it sends the time.
     assert [line.split()[1] for line in lines[2:]] == ["Guide"] * 7
     assert "\x1b" not in done.stdout  # it is no terminal
     assert not listens(port_in(done.stdout))
@@ -82,23 +82,23 @@ def test_the_live_example_has_a_demo_of_its_own() -> None:
 def test_the_demo_takes_its_server_with_it_without_a_word(demo: subprocess.Popen[str], end: signal.Signals) -> None:
     assert demo.stdout is not None
     assert demo.stderr is not None
-    said = ""
-    while "the last message of the tour" not in said:
+    output = ""
+    while "the last message of the tour" not in output:
         line = demo.stdout.readline()
         assert line, demo.stderr.read()
-        said += line
-    port = port_in(said)
+        output += line
+    port = port_in(output)
     servers = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
     assert len(servers) == 3
     os.killpg(demo.pid, end)
-    said, complaints = demo.communicate(timeout=200)
+    output, complaints = demo.communicate(timeout=200)
     assert (demo.returncode, complaints) == (0, "")
-    assert said.endswith("Ended.\n")
+    assert output.endswith("Ended.\n")
     assert not [pid for pid in servers if psutil.pid_exists(pid)]
     assert not listens(port)
 
 
-def test_a_port_that_is_taken_is_said_to_be() -> None:
+def test_a_port_that_is_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run(PORT=str(port))
@@ -113,7 +113,7 @@ def test_a_number_that_is_none_is_named(name: str) -> None:
     assert (done.returncode, done.stderr) == (1, f"{name} takes a number, got 'many'\n")
 
 
-def test_a_server_that_does_not_start_is_told_of(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run(CHAT_FOLDER=str(tmp_path / "file"))
     assert done.returncode == 1

@@ -10,7 +10,7 @@ import pytest
 
 from ssesync import Backoff, EventSource
 
-from .board import PATIENCE, Board, User, next_of, running
+from .board import TIMEOUT, Board, User, next_of, running
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def grace(board: Board) -> User:
     return board.user("grace")
 
 
-def test_who_is_not_signed_in_gets_nothing(board: Board) -> None:
+def test_without_signing_in_nothing_is_sent(board: Board) -> None:
     stranger = board.user(None)
     assert [stranger.status(path) for path in ("", "events", "state", "login")] == [302, 403, 403, 200]
     stranger.look("login")
@@ -38,7 +38,7 @@ def test_who_is_not_signed_in_gets_nothing(board: Board) -> None:
     assert stranger.post("login", username="ada", password="wrong").text.count("No user has this name") == 1
 
 
-def test_the_page_asks_for_nothing_but_its_own_stream(board: Board, ada: User) -> None:
+def test_the_page_requests_only_its_own_stream(board: Board, ada: User) -> None:
     for page in (ada.look(""), board.user(None).look("login")):
         assert not re.findall(r"https?://[^\"'\s<]+", page)
         assert not re.findall(r"\bsrc=|@import|\burl\(|\bimport\b", page)
@@ -91,8 +91,8 @@ def test_signing_out_ends_the_users_streams(board: Board, ada: User, grace: User
 
 
 def test_what_was_missed_while_the_server_was_away_comes_first(board: Board, ada: User) -> None:
-    position = ada.session.get(f"{board.url}state", timeout=PATIENCE).json()["position"]
-    backoff = Backoff(initial=0.1, max_delay=1, max_elapsed=PATIENCE)
+    position = ada.session.get(f"{board.url}state", timeout=TIMEOUT).json()["position"]
+    backoff = Backoff(initial=0.1, max_delay=1, max_elapsed=TIMEOUT)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(
             EventSource(f"{board.url}events", session=ada.session, last_event_id=position, backoff=backoff)

@@ -18,7 +18,7 @@ LIVE = {"flask_live": "stats", "django_live": "top"}
 DJANGO = pytest.mark.parametrize("example", ["django_live-gunicorn", "django_live-runserver"], indirect=True)
 
 
-def test_the_page_asks_for_nothing_but_its_own_streams(example: Server) -> None:
+def test_the_page_requests_only_its_own_streams(example: Server) -> None:
     with get(example.url) as response:
         page = response.text
     assert response.status_code == 200
@@ -35,22 +35,22 @@ def test_the_first_events_are_what_the_machine_says_of_itself(example: Server) -
     if example.example == "flask_live":
         assert [first.type, second.type, third.type] == ["host", "sample", "sample"]
         assert (first.json()["cores"], first.json()["memory"]) == (psutil.cpu_count(), memory)
-        told = third.json()
-        assert told["time"] > second.json()["time"]
-        assert told["server"][0]["pid"] == example.process.pid
-        assert len(told["server"]) == 2
-        assert all(process["memory"] > 1_000_000 for process in told["server"])
-        assert len(told["cores"]) == psutil.cpu_count()
-        assert 0 < told["memory"]["used"] < memory
+        values = third.json()
+        assert values["time"] > second.json()["time"]
+        assert values["server"][0]["pid"] == example.process.pid
+        assert len(values["server"]) == 2
+        assert all(process["memory"] > 1_000_000 for process in values["server"])
+        assert len(values["cores"]) == psutil.cpu_count()
+        assert 0 < values["memory"]["used"] < memory
     else:
         assert first == Event("ready", type="hello", retry=1000)
         assert (second.type, third.type) == ("message", "message")
-        told = third.json()
-        assert told["memory"]["total"] == memory
-        assert told["processes"] >= len(told["busiest"]) == 8
-        busy = [process["cpu"] for process in told["busiest"]]
+        values = third.json()
+        assert values["memory"]["total"] == memory
+        assert values["processes"] >= len(values["busiest"]) == 8
+        busy = [process["cpu"] for process in values["busiest"]]
         assert busy == sorted(busy, reverse=True)
-    assert len(told["load"]) == 3
+    assert len(values["load"]) == 3
 
 
 def test_a_head_request_is_given_the_stream_s_headers_and_no_stream(example: Server) -> None:

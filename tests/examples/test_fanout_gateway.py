@@ -32,21 +32,21 @@ def quote(source: EventSource) -> dict[str, Any]:
     event = source.read()
     assert event is not None
     assert event.type == "quote"
-    told: dict[str, Any] = event.json()
-    return told
+    values: dict[str, Any] = event.json()
+    return values
 
 
 def test_many_readers_take_one_connection_upstream_and_no_threads(system: fanout.Running) -> None:
     with system.reading() as source:
-        while (told := quote(source))["gateway"]["readers"] <= CROWD:
+        while (values := quote(source))["gateway"]["readers"] <= CROWD:
             pass
-        assert told["upstream"]["connections"] == told["upstream"]["ever"] == 1
-        assert told["gateway"]["readers"] == CROWD + 1
-        assert told["gateway"]["threads"] < 20
+        assert values["upstream"]["connections"] == values["upstream"]["ever"] == 1
+        assert values["gateway"]["readers"] == CROWD + 1
+        assert values["gateway"]["threads"] < 20
         figures = system.figures()
         assert figures["streams"] == {"open": CROWD + 1, "detached": CROWD + 1}
         assert (figures["feed"]["state"], figures["feed"]["restarts"]) == ("feeding", 0)
-        before = told["prices"]
+        before = values["prices"]
         assert quote(source)["prices"].keys() == before.keys()
     # The worker does one thing at a time, and is free for it.
     with get(f"{system.url}/") as response:
@@ -54,7 +54,7 @@ def test_many_readers_take_one_connection_upstream_and_no_threads(system: fanout
         assert "<title>fanout_gateway</title>" in response.text
 
 
-def test_the_crowd_says_how_long_an_event_took_to_reach_all_of_it(system: fanout.Running) -> None:
+def test_the_readers_report_how_long_an_event_took_to_reach_all(system: fanout.Running) -> None:
     assert system.line_with("had it within").startswith(f"  All {CROWD} had it within ")
 
 
@@ -64,8 +64,8 @@ def test_a_reload_ends_the_streams_and_the_new_worker_has_the_one_connection() -
         arbiter = system.arbiter()
         (old,) = arbiter.children()
         arbiter.send_signal(signal.SIGHUP)
-        psutil.wait_procs([old], fanout.PATIENCE)
-        deadline = time.monotonic() + fanout.PATIENCE
+        psutil.wait_procs([old], fanout.TIMEOUT)
+        deadline = time.monotonic() + fanout.TIMEOUT
         # Those that were under way come from the old one still.
         while source.attempt == 0:
             assert source.read() is not None
@@ -76,14 +76,14 @@ def test_a_reload_ends_the_streams_and_the_new_worker_has_the_one_connection() -
         assert event is not None
         assert source.retry is not None
         assert old not in arbiter.children()
-        while (told := quote(source))["upstream"]["connections"] != 1:
+        while (values := quote(source))["upstream"]["connections"] != 1:
             assert time.monotonic() < deadline
-        assert told["upstream"]["ever"] == first["upstream"]["ever"] + 1
+        assert values["upstream"]["ever"] == first["upstream"]["ever"] + 1
 
 
 def test_several_processes_share_one_connection(tmp_path: Path) -> None:
-    told = Event.from_json({"prices": {}, "upstream": {}}, type="quote")
-    with FakeSSEServer(Answer().event(told).stall()) as upstream:
+    values = Event.from_json({"prices": {}, "upstream": {}}, type="quote")
+    with FakeSSEServer(Answer().event(values).stall()) as upstream:
         variables = {"UPSTREAM": upstream.url, "BROKER": f"sqlite:///{tmp_path}/prices.db", "WEB_CONCURRENCY": "2"}
         with gunicorn("fanout_gateway", tmp_path, **variables) as server:
             states: dict[str, int] = {}
@@ -96,7 +96,7 @@ def test_several_processes_share_one_connection(tmp_path: Path) -> None:
             assert upstream.connections == 1
 
 
-def test_a_port_that_is_taken_and_a_number_that_is_none_are_said_to_be() -> None:
+def test_a_port_in_use_and_an_invalid_number_are_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run(PORT=port)

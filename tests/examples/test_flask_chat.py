@@ -1,4 +1,4 @@
-"""The chat example: what is said in one process is heard in all, by those who may, and nothing is missed."""
+"""The chat example: messages of one process reach the authorised clients of all, and none is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from ssesync import StatusError
 
-from .chat import PATIENCE, Chat, Person, next_of, running
+from .chat import TIMEOUT, Chat, Person, next_of, running
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
 
 @pytest.fixture
 def room(chat: Chat, request: pytest.FixtureRequest) -> str:
-    """A room for this test alone."""
+    """A room for this test only."""
     answer = Person(chat, "builder").ask("POST", "rooms", title=f"Room {abs(hash(request.node.name)) % 10**8}")
     assert answer.status_code == 201
     return str(answer.json()["slug"])
@@ -37,14 +37,14 @@ def names(people: list[dict[str, str]]) -> list[str]:
 
 
 def wait_for_people(person: Person, room: str, expected: list[str]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while (found := names(person.look(room)["people"])) != expected:
         assert time.monotonic() < end, found
         time.sleep(0.02)
 
 
-def test_the_page_asks_for_nothing_from_elsewhere_and_reads_nothing_as_html(chat: Chat) -> None:
-    answer = Person(chat, None).session.get(chat.url, timeout=PATIENCE)
+def test_the_page_loads_no_external_files_and_inserts_no_html(chat: Chat) -> None:
+    answer = Person(chat, None).session.get(chat.url, timeout=TIMEOUT)
     page = answer.text
     assert answer.status_code == 200
     assert not re.findall(r"\bsrc=|@import|\burl\(|\bimport\b|innerHTML|outerHTML|insertAdjacent|document\.write", page)
@@ -56,7 +56,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_reads_nothing_as_html(chat
     assert f"script-src 'nonce-{nonce}'" in policy
 
 
-def test_what_is_said_reaches_the_readers_of_all_workers_in_order_and_once(chat: Chat, room: str) -> None:
+def test_messages_reach_the_readers_of_all_workers_in_order_and_once(chat: Chat, room: str) -> None:
     people = [chat.person(f"reader {n}") for n in range(6)]
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(person.following(room)) for person in people]
@@ -70,10 +70,10 @@ def test_what_is_said_reaches_the_readers_of_all_workers_in_order_and_once(chat:
 def test_the_place_that_comes_with_the_messages_is_where_the_events_go_on(chat: Chat, room: str) -> None:
     ada = chat.person("Ada")
     ada.say(room, "before")
-    told = ada.look(room)
-    assert [message["text"] for message in told["messages"]] == ["before"]
+    values = ada.look(room)
+    assert [message["text"] for message in values["messages"]] == ["before"]
     ada.say(room, "after")
-    with ada.following(room, told["lastEventId"]) as source:
+    with ada.following(room, values["lastEventId"]) as source:
         assert next_of(source, "say")["text"] == "after"
 
 
@@ -85,7 +85,7 @@ def test_a_message_that_is_sent_again_is_kept_once(chat: Chat, room: str) -> Non
     assert chat.person("Mallory").ask("POST", f"rooms/{room}/messages", id="same", text="mine").status_code == 409
 
 
-def test_without_a_name_nothing_is_read_or_said_also_not_from_the_log(chat: Chat, room: str) -> None:
+def test_without_a_name_nothing_is_read_or_sent_also_not_from_the_log(chat: Chat, room: str) -> None:
     ada, nobody = chat.person("Ada"), Person(chat, None)
     before = ada.look(room)["lastEventId"]
     ada.say(room, "secret")
@@ -109,7 +109,7 @@ def test_a_page_of_another_origin_is_given_no_stream(chat: Chat) -> None:
     assert chat.person("Ada").ask("GET", "rooms/lobby/events", headers=headers).status_code == 403
 
 
-def test_who_is_there_is_told_as_people_come_and_go(chat: Chat, room: str) -> None:
+def test_presence_is_published_as_people_arrive_and_leave(chat: Chat, room: str) -> None:
     ada, grace = chat.person("Ada"), chat.person("Grace")
     with ada.following(room) as source:
         assert names(next_of(source, "people")) == ["Ada"]
@@ -128,12 +128,12 @@ def test_a_worker_that_is_killed_takes_nobody_with_it(chat: Chat, room: str) -> 
             next_of(source, "people")
         before = chat.workers()
         os.kill(before[0], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(before[0])] if psutil.pid_exists(before[0]) else [], timeout=PATIENCE)
+        psutil.wait_procs([psutil.Process(before[0])] if psutil.pid_exists(before[0]) else [], timeout=TIMEOUT)
         ada.say(room, "still here?")
         for source in sources:
             assert next_of(source, "say")["text"] == "still here?"
     wait_for_people(ada, room, [])
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while len(chat.workers()) < 2:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -148,7 +148,7 @@ def test_leaving_ends_all_that_the_person_has_open_and_nobody_else_s(chat: Chat,
             next_of(source, "people")
         assert ada.ask("DELETE", "me").status_code == 200
         for source in hers:
-            # It ends, and whoever comes back is refused.
+            # It ends, and its client is refused when it reconnects.
             with pytest.raises(StatusError, match="403"):
                 next_of(source, "say")
         grace.say(room, "bye")
@@ -160,11 +160,11 @@ def test_a_script_is_heard_without_a_request(chat: Chat) -> None:
     with ada.following("garden") as source:
         next_of(source, "people")
         chat.say("garden", "The roses want water.")
-        told = next_of(source, "say")
-    assert (told["name"], told["text"]) == ("say.py", "The roses want water.")
+        values = next_of(source, "say")
+    assert (values["name"], values["text"]) == ("say.py", "The roses want water.")
 
 
-def test_who_is_elsewhere_hears_that_there_is_something_new(chat: Chat, room: str) -> None:
+def test_activity_is_published_to_people_in_other_rooms(chat: Chat, room: str) -> None:
     ada = chat.person("Ada")
     with ada.following("workshop") as source:
         ada.say(room, "anything")

@@ -38,7 +38,7 @@ def client_of() -> Iterator[Callable[..., OpenAI]]:
 
     def make(url: str, key: str = "local") -> OpenAI:
         http = openai.DefaultHttpxClient(trust_env=False)
-        clients.append(OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=llm.PATIENCE, http_client=http))
+        clients.append(OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=llm.TIMEOUT, http_client=http))
         return clients[-1]
 
     yield make
@@ -107,7 +107,7 @@ def test_a_stop_ends_a_model_that_is_silent(client_of: Callable[..., OpenAI]) ->
             session.trust_env = False
             # A thread of the model is in its sleep; the connections of both gateways are closed all the same.
             outer, inner, model = (psutil.Process(pid) for pid in workers(slow, "outer", "inner", "model"))
-            end = time.monotonic() + llm.PATIENCE / 2
+            end = time.monotonic() + llm.TIMEOUT / 2
             while any(established(process) for process in (outer, inner, model)):
                 assert time.monotonic() < end
                 time.sleep(0.02)
@@ -139,9 +139,9 @@ def test_a_wrong_question_is_the_model_s_400_for_the_client(client: OpenAI) -> N
 
 def test_a_browser_without_a_key_is_given_the_gateway_s(system: llm.Running) -> None:
     body = {"model": "any", "messages": MESSAGES, "max_tokens": 3}
-    assert requests.post(f"{system.url}/v1/chat/completions", json=body, timeout=llm.PATIENCE).status_code == 200
+    assert requests.post(f"{system.url}/v1/chat/completions", json=body, timeout=llm.TIMEOUT).status_code == 200
     # The inner gateway has none to give.
-    assert requests.post(f"{system.urls[1]}/v1/chat/completions", json=body, timeout=llm.PATIENCE).status_code == 401
+    assert requests.post(f"{system.urls[1]}/v1/chat/completions", json=body, timeout=llm.TIMEOUT).status_code == 401
 
 
 def test_a_model_that_is_not_there_is_an_error_the_client_understands(
@@ -165,8 +165,8 @@ def test_a_model_that_breaks_off_raises_in_the_official_client(client_of: Callab
                 list(stream)
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(system: llm.Running) -> None:
-    answer = requests.get(f"{system.url}/", timeout=llm.PATIENCE)
+def test_the_page_loads_no_external_files(system: llm.Running) -> None:
+    answer = requests.get(f"{system.url}/", timeout=llm.TIMEOUT)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert not re.findall(r"https?://|\bsrc=|@import|\burl\(|innerHTML", answer.text)
 
@@ -190,7 +190,7 @@ def test_the_end_takes_all_three_along_without_a_word(end: signal.Signals, clien
     assert not any(listens(int(url.rpartition(":")[2])) for url in system.urls)
 
 
-def test_a_port_that_is_taken_is_said_to_be() -> None:
+def test_a_port_that_is_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(

@@ -46,24 +46,24 @@ def test_nothing_is_installed_where_nothing_is_missing(machine: Path) -> None:
 
 
 def test_root_gets_the_packages_of_the_missing_commands(machine: Path) -> None:
-    said = install(machine, "chromium:chromium", "sh:dash", "chromedriver:chromium-driver")
-    assert said == "Installing with apt-get: chromium chromium-driver\n"
+    output = install(machine, "chromium:chromium", "sh:dash", "chromedriver:chromium-driver")
+    assert output == "Installing with apt-get: chromium chromium-driver\n"
     calls = (machine / "apt-get.calls").read_text().splitlines()
     assert calls == ["-q update", "-q install -y --no-install-recommends chromium chromium-driver"]
 
 
-def test_who_is_not_root_is_told_what_is_missing(machine: Path) -> None:
+def test_without_root_the_missing_packages_are_listed(machine: Path) -> None:
     command(machine, "id", "echo 1000")
     assert install(machine, "curl:curl") == "Missing, and not installed (that takes root and apt-get): curl\n"
     assert not (machine / "apt-get.calls").exists()
 
 
-def test_a_machine_without_apt_get_is_told_what_is_missing(machine: Path) -> None:
+def test_without_apt_get_the_missing_packages_are_listed(machine: Path) -> None:
     (machine / "apt-get").unlink()
     assert install(machine, "curl:curl") == "Missing, and not installed (that takes root and apt-get): curl\n"
 
 
 def test_an_installation_that_fails_is_shown_and_the_tests_go_on(machine: Path) -> None:
     command(machine, "apt-get", "echo no network; exit 100")
-    said = install(machine, "curl:curl")
-    assert said.splitlines()[1:] == ["no network", "apt-get could not install: curl"]
+    output = install(machine, "curl:curl")
+    assert output.splitlines()[1:] == ["no network", "apt-get could not install: curl"]

@@ -1,4 +1,4 @@
-"""The table of the guide says of each server what the tests of this folder find."""
+"""The guide's table of servers has the results of this folder's tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNTRIED = {"granian, mod_wsgi, Unit"}
 
 
 def table(page: Path) -> dict[str, tuple[str, str]]:
-    """What the table says: by itself, and with the option."""
+    """The columns of the table: by default, and with the option."""
     lines = page.read_text().splitlines()
     start = lines.index("| server | a subscription is | with `detach=True` |") + 2
     rows = {}

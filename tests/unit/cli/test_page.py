@@ -28,7 +28,7 @@ def feed() -> Iterator[str]:
     streams: list[EventStream] = []
 
     def once(environ, start_response):
-        # Who resumes behind the last event is told that it was the last.
+        # A client that resumes after the last event gets 204.
         if environ.get("HTTP_LAST_EVENT_ID") == "3":
             start_response("204 No Content", [])
             return []
@@ -42,8 +42,8 @@ def feed() -> Iterator[str]:
             stream.cancel("shutdown")
 
 
-def told(text: str) -> str:
-    """Without what differs from time to time: figures, and where lines are wrapped."""
+def normalised(text: str) -> str:
+    """The text without figures and line wraps, which differ between runs."""
     text = re.sub(r"http://127\.0\.0\.1:\d+", PLACEHOLDER, text)
     return " ".join(re.sub(r"\d[\d.,:]*\d|\d", "0", text).replace("0 ms", "0 s").split())
 
@@ -56,12 +56,12 @@ def test_the_page_has_commands():
 @pytest.mark.parametrize(("command", "output"), COMMANDS, ids=[command for command, _ in COMMANDS])
 def test_a_command_writes_what_the_page_shows(feed: str, command: str, output: str):
     done = run(*shlex.split(command.replace(PLACEHOLDER, feed)))
-    assert told(done.stdout + done.stderr) == told(output)
+    assert normalised(done.stdout + done.stderr) == normalised(output)
     assert done.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["tail", "doctor"])
-def test_the_page_tells_the_exit_statuses_of_the_help(command: str):
+def test_the_page_has_the_exit_statuses_of_the_help(command: str):
     tables = PAGE.split("| exit status | |\n| --- | --- |\n")[1:]
     table = tables[["tail", "doctor"].index(command)].partition("\n\n")[0]
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE)

@@ -22,6 +22,7 @@ THROUGH = {
     # A contract, a record, names or constants: there is nothing to call.
     "channels/log": "channels/test_subscriber",
     "channels/policy": "channels/test_overflow",
+    "detached/head": "detached/test_handover",
     "detached/group": "detached/test_state",
     "detached/source": "detached/test_connections",
     "lock_order": "core/test_locks",

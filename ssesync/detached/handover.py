@@ -18,142 +18,34 @@ import errno
 import logging
 import math
 import os
-import re
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from ..greenlets import threads_are_greenlets
 from ..locks import make_rlock
 from ..reactor import run_foreign
 from ..server.descriptors import duplicate
 from ..server.detaching import Head
 from ..server.force_close import gunicorn_force_close
-from ..server.wsgi_sockets import ClientSocket, expect_loss, find_socket
-from ..settings import Settings
-from ..wire.chunked import LAST_CHUNK
+from ..server.wsgi_sockets import ClientSocket
+from .head import LONGEST_HEAD, difference, log_dropped, prepare, sniff
 from .sending import AGAIN, make_send
 
-__all__ = ["SocketTakeover", "sniff", "takeover_of"]
+__all__ = ["SocketTakeover"]
 
 logger = logging.getLogger("ssesync")
 
-_ALWAYS = ("gunicorn", "werkzeug", "runserver")
-_ASKED = ("uwsgi", "cheroot", "wsgiref")
-# Bytes of an opening that fit into a socket pair together with any head, on every system.
-_LONGEST_OPENING = 4096
-# The kernel otherwise keeps some 4 MB for a client that does not read.
-_SEND_BUFFER = 65536
 # The buffer that the kernel is asked for, so that any head fits. Linux gives some 400 kB of it; of a larger head, ticks
 # read what is there.
 _DUMMY_BUFFER = 1024 * 1024
 _PIECE = 65536
-# Bytes of a head that are read at most.
-_LONGEST_HEAD = 16 * 1024 * 1024
 # Seconds for which a server may wait for the dummy, with a head larger than that.
 _STUCK = 5
 # Seconds after which a response counts as abandoned behind its opening: a server asks for the next chunk at once. A
 # view that takes the opening itself and then fails has its error page written into the dummy.
 _ABANDONED = 30
-
-_STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)")
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
-
-
-def sniff(data: bytes, opening: bytes) -> Head | None:
-    """Read what a server has written.
-
-    :param data: all that it has written.
-    :param opening: what the stream gave it.
-    :return: the head for the client, if this is the head of an event stream and exactly the opening; else ``None``.
-    """
-    top, end, body = data.partition(b"\r\n\r\n")
-    status, *lines = top.split(b"\r\n")
-    version = _STATUS.fullmatch(status)
-    if not end or version is None:
-        return None
-    kept, values = [status], dict[bytes, bytes]()
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            return None
-        name = field[1].lower()
-        if name in (b"content-type", b"transfer-encoding", b"content-encoding") and name in values:
-            return None
-        values[name] = field[2].strip(b" \t").lower()
-        if name not in (b"connection", b"keep-alive"):
-            kept.append(line)
-    kind = values.get(b"content-type", b"").partition(b";")[0].rstrip()
-    if kind != b"text/event-stream" or b"content-length" in values:
-        return None
-    if values.get(b"content-encoding", b"identity") != b"identity":
-        return None
-    coding = values.get(b"transfer-encoding")
-    if coding not in (None, b"chunked") or (coding is not None and version[1] == b"0"):
-        return None
-    if coding is None and body != opening:
-        return None
-    if coding is not None:
-        size = _SIZE.match(body)
-        if size is None or int(size[1], 16) != len(opening) or body[size.end() :] != opening + b"\r\n":
-            return None
-    return Head(b"\r\n".join([*kept, b"Connection: close", b"", body]), coding is not None)
-
-
-def _difference(written: bytes, opening: bytes) -> str:
-    """Describe why :func:`sniff` gave ``None``, without quoting the bytes: a head has cookies."""
-    top, end, body = written.partition(b"\r\n\r\n")
-    if not end:
-        return f"{len(top)} bytes of a head were written when the stream was asked for more; something reads ahead"
-    if opening in body:
-        return "it is not the head of an event stream without length and content coding, or more than that was written"
-    return "what was written is not the stream's opening; something compresses or changes it"
-
-
-def takeover_of(
-    environ: Mapping[str, Any], settings: Settings, opening: bytes, kind: type[SocketTakeover] | None = None
-) -> SocketTakeover | None:
-    """Find what can take the connection of a request from its server.
-
-    :param opening: what the stream, or the answer, sends first.
-    :param kind: the class to make an object of, :class:`SocketTakeover` without it.
-    :return: ``None`` where that is not possible or not wanted.
-    """
-    if not settings.detach or len(opening) > _LONGEST_OPENING or threads_are_greenlets():
-        return None
-    found = find_socket(environ)
-    if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
-        return None
-    return (
-        (kind or SocketTakeover)(found, opening, settings.send_timeout) if _is_suitable(found.server, environ) else None
-    )
-
-
-def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
-    software = str(environ.get("SERVER_SOFTWARE", ""))
-    if server == "gunicorn":
-        return not _is_tls(environ["gunicorn.socket"])
-    if server == "werkzeug":
-        # Its forking server ends with the request. Others that put this key there are not known.
-        return (
-            software.startswith("Werkzeug/")
-            and not environ.get("wsgi.multiprocess")
-            and not _is_tls(environ["werkzeug.socket"])
-        )
-    if server == "cheroot":
-        # cheroot reads the rest of a request's body before it sends the head, and would read it from the dummy.
-        body = environ["wsgi.input"]
-        unread = getattr(body, "remaining", 1) if environ.get("CONTENT_LENGTH") else "HTTP_TRANSFER_ENCODING" in environ
-        return not unread and "gevent" not in type(body).__module__
-    return server == "uwsgi" or software.startswith("WSGIServer/")
-
-
-def _is_tls(connection: Any) -> bool:
-    return hasattr(connection, "cipher")
 
 
 class SocketTakeover:
@@ -231,15 +123,14 @@ class SocketTakeover:
         written = self._written()
         head = sniff(written, self._opening)
         if head is None or self._ours is None:
-            self.why = _difference(written, self._opening)
+            self.why = difference(written, self._opening)
             self._give_back(written)
             return False
         # When the server reads the next request it finds the end of the connection.
         self._ours.shutdown(socket.SHUT_WR)
         fd = self._take_real()
         try:
-            with contextlib.suppress(OSError):  # the client is gone, which the reactor will notice
-                _prepare(fd, None if self._send_timeout is None else self._send_timeout + 10)
+            _prepare(fd, self._send_timeout)
             give(fd, head)
         except Exception as error:
             self.why = f"{type(error).__name__}: {error}"
@@ -262,16 +153,13 @@ class SocketTakeover:
         self.undo()
         if self._ours is not None:
             left = self._written()
-            if left not in (b"", LAST_CHUNK):
-                logger.warning(
-                    "%d bytes that the server wrote after a detached stream's opening are dropped", len(left)
-                )
+            log_dropped(left)
             self._close_dummy()
 
     def tick(self, now: float) -> None:
         """Take from the dummy what a server writes of a head that is larger than the kernel keeps, so that the server
         can go on; cut the connection if nothing is asked for behind the opening. On the reactor's thread."""
-        self._fetch(_LONGEST_HEAD)
+        self._fetch(LONGEST_HEAD)
         with self._reading:
             abandoned = self._real >= 0 and now - self._began > _ABANDONED
             if abandoned:
@@ -335,14 +223,11 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare(fd: int, seconds: float | None) -> None:
+def _prepare(fd: int, send_timeout: float | None) -> None:
     handle = socket.socket(fileno=fd)
     try:
         handle.setblocking(False)
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        if handle.family != getattr(socket, "AF_UNIX", None):
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            expect_loss(handle, seconds)
+        prepare(handle, send_timeout)
     finally:
         handle.detach()
 

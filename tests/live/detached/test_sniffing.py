@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ssesync.detached.handover import sniff
+from ssesync.detached.head import sniff
 from ssesync.server.detaching import Head
 
 from .strict import Answer, Strict

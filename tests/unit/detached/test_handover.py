@@ -23,7 +23,8 @@ import pytest
 
 from ssesync import Settings, SettingsError
 from ssesync.detached import handover as module
-from ssesync.detached.handover import SocketTakeover, takeover_of
+from ssesync.detached.detacher import takeover_of
+from ssesync.detached.handover import SocketTakeover
 from ssesync.server.detaching import Head
 from ssesync.server.wsgi_sockets import ClientSocket
 
@@ -471,7 +472,7 @@ def test_who_reads_a_request_from_the_dummy_is_not_stuck(connection: Connection,
 def test_of_a_head_without_an_end_no_more_is_fetched_than_a_server_may_write(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_LONGEST_HEAD", 100_000)
+    monkeypatch.setattr(module, "LONGEST_HEAD", 100_000)
     monkeypatch.setattr(module, "_STUCK", 1)
     assert connection.takeover.begin()
     connection.server.settimeout(1)

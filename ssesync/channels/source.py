@@ -155,7 +155,7 @@ class SubscriptionSource(Detachable):
         :raises RuntimeError: there can't be another thread, or the subscription has ended.
         """
         subscriber = self.subscriber
-        if subscriber.state.reads_log:
+        if subscriber.place[-1]:
             # The server's thread may wait for the log. So what the client has missed goes out with the head, where that
             # is one page: else the client is one that lags, for which two more threads have to work.
             taken = subscriber.take(PIECE, waits=False)

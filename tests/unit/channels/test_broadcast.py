@@ -311,7 +311,13 @@ def test_what_a_client_has_missed_is_sent_with_the_head_and_no_reader_works_for_
     since = memory.publish("a", "before")
     missed = [memory.publish("a", f"missed {number}") for number in range(50)]
     turn()
-    monkeypatch.setattr(type(connections()), "read", None)
+    threads, read = [], memory.read
+
+    def read_here(*arguments: Any) -> Page:
+        threads.append(threading.current_thread())
+        return read(*arguments)
+
+    monkeypatch.setattr(memory, "read", read_here)
     client = join(memory, "a", last_event_id=since)
     await_events(50, client)
     assert [event.id for event in client.events] == missed
@@ -319,6 +325,7 @@ def test_what_a_client_has_missed_is_sent_with_the_head_and_no_reader_works_for_
     memory.publish("a", "live")
     await_events(51, client)
     assert client.connection.stats.events == 51
+    assert threads == [threading.main_thread()]
 
 
 def test_a_log_that_fails_at_the_hand_over_ends_the_subscription(

@@ -327,6 +327,7 @@ def test_a_revoked_subscription_gives_nothing_that_waits(broker: Broker) -> None
     assert subscription.take(0) is None
 
 
+@pytest.mark.slow
 def test_presence_is_told_across_processes(kind: str, openers: Open) -> None:
     one, other = openers(), openers()
     first = one.subscribe("a", "b")

@@ -452,6 +452,7 @@ def test_a_call_to_add_that_is_made_before_its_descriptor_is_prepared_is_no_erro
     end()
 
 
+@pytest.mark.slow
 def test_under_gevent_a_greenlet_notices_and_the_hub_goes_on() -> None:
     code = """
 from gevent import monkey

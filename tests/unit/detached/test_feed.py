@@ -99,6 +99,7 @@ def test_a_callers_writer_goes_on_when_the_servers_thread_is_free() -> None:
     assert answer.complete
 
 
+@pytest.mark.slow
 def test_a_producer_keeps_the_pace_of_its_client() -> None:
     made = []
 
@@ -155,6 +156,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
     assert server.read().reset
 
 
+@pytest.mark.slow
 def test_a_lifetime_ends_a_stream_after_what_waits() -> None:
     ended = Ended()
 
@@ -171,6 +173,7 @@ def test_a_lifetime_ends_a_stream_after_what_waits() -> None:
     assert answer.complete
 
 
+@pytest.mark.slow
 def test_silence_is_filled_with_keep_alives() -> None:
     go, ended = threading.Event(), Ended()
 

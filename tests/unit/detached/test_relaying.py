@@ -364,6 +364,7 @@ class Proxy(RawUpstream):
             pass
 
 
+@pytest.mark.slow
 def test_a_keep_alive_comes_between_two_events_only() -> None:
     halves = [b"data: on", b"e\n", b"\n", b"data: two\n\n"]
     go = threading.Semaphore(0)
@@ -472,6 +473,7 @@ def flood() -> Iterator[bytes]:
         yield chunk(b"data: " + b"x" * 10_000 + b"\n\n")
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_holds_the_upstream_back_and_is_cut_off() -> None:
     ended = Ended()
     with RawUpstream(flood) as upstream:
@@ -593,6 +595,7 @@ def test_a_forked_child_keeps_no_upstream_open() -> None:
             os.close(into)
 
 
+@pytest.mark.slow
 def test_descriptors_are_flat_over_many_relays() -> None:
     with RawUpstream(lambda: [CHUNKED, chunk(EVENT), lambda: time.sleep(0.01), LAST]) as upstream:
 

@@ -132,6 +132,7 @@ def test_in_the_arbiter_itself_the_hook_does_nothing() -> None:
     assert not streams.stopping
 
 
+@pytest.mark.slow
 def test_it_waits_no_longer_than_the_time_to_finish() -> None:
     worker = Worker()
     stream = served(drain="finish", drain_timeout=0.1)

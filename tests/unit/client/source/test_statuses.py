@@ -344,9 +344,9 @@ class TestReconnectOff:
             (Answer(content_type="text/plain"), ContentTypeError),
             (Answer().event("one").drop(), ConnectionLost),
             (Answer().event("one").drop(rst=True), ConnectionError),
-            (Answer().stall(), IdleTimeout),
-            ([HOLD], ConnectFailed),
-            ([head()[:20]], ConnectFailed),
+            pytest.param(Answer().stall(), IdleTimeout, marks=pytest.mark.slow),
+            pytest.param([HOLD], ConnectFailed, marks=pytest.mark.slow),
+            pytest.param([head()[:20]], ConnectFailed, marks=pytest.mark.slow),
         ],
         ids=["503", "404", "type", "FIN", "RST", "idle", "no answer", "half an answer"],
     )

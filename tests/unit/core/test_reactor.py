@@ -409,6 +409,7 @@ def keep_ticking() -> Callable[[], None]:
     return ended.set
 
 
+@pytest.mark.slow
 def test_a_call_to_add_is_made_by_the_next_tick(pair: Pair) -> None:
     end = keep_ticking()
     pass_through()
@@ -420,6 +421,7 @@ def test_a_call_to_add_is_made_by_the_next_tick(pair: Pair) -> None:
     end()
 
 
+@pytest.mark.slow
 def test_a_reactor_that_does_not_tick_is_woken_for_a_call_to_add(pair: Pair) -> None:
     pass_through()
     added = Added(pair[0])

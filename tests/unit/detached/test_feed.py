@@ -143,6 +143,7 @@ def test_a_client_that_leaves_ends_its_producer() -> None:
     assert eventually(lambda: seen == ["client_gone"])
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     ended = Ended()
 

@@ -186,6 +186,7 @@ def run(script: Script, *, detach: bool) -> tuple[Answer, Ended, object]:
         return answer, ended, server.stream._detached
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_a_client_gets_is_the_same_by_the_reactor_and_by_a_thread() -> None:
     relayed: list[bool] = []
@@ -444,6 +445,7 @@ def test_an_upstream_that_breaks_off_is_told_and_logged(cut_off: object, caplog:
     assert "connection" in str(record.exc_info[1])
 
 
+@pytest.mark.slow
 def test_an_upstream_that_is_silent_beyond_its_read_timeout_counts_as_broken() -> None:
     ended = Ended()
     with RawUpstream(lambda: [CHUNKED, chunk(EVENT), HOLD]) as upstream:

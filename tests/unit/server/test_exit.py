@@ -70,6 +70,7 @@ def finishing() -> tuple[Writer, Any]:
     return writer, served(writer, drain="finish")
 
 
+@pytest.mark.slow
 def test_hooks_that_there_were_are_called_after_ours() -> None:
     called: list[str] = []
     worker = Worker(
@@ -90,6 +91,7 @@ def test_outside_of_gunicorn_nothing_is_set() -> None:
     assert not exiting._current
 
 
+@pytest.mark.slow
 def test_it_waits_until_the_streams_have_finished_and_sends_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker()
     exiting.prepare(worker)
@@ -113,6 +115,7 @@ def test_it_waits_until_the_streams_have_finished_and_sends_heartbeats(monkeypat
     assert stream.reason == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["worker_int", "worker_abort"])
 def test_after_a_signal_to_stop_quickly_it_does_not_wait(hook: str) -> None:
     worker = Worker()

@@ -182,6 +182,7 @@ def test_a_destructor_only_asks_for_the_end() -> None:
     assert told[0][0].startswith("ssesync-caller")
 
 
+@pytest.mark.slow
 def test_what_is_opened_and_never_asked_for_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

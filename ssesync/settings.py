@@ -100,6 +100,11 @@ class Settings:
     by gunicorn's workers; no limit where threads are greenlets. The server's threads do not bound how many detached
     producers use a database at a time: set it to what a pool of connections has."""
 
+    max_request_body: int = 16 * 1024 * 1024
+    """Bytes of a request's body that are read before its stream is detached, as its producer may want them: the first
+    megabyte into memory, more into a temporary file. A stream whose request has more, or whose body takes more than a
+    second to arrive, is served by a thread. ``0``: as soon as anything of it was not read."""
+
     max_streams_per_key: int | None = None
     """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
 
@@ -167,6 +172,7 @@ class Settings:
             check("max_detached", self.max_detached, least=1, whole=True, optional=True)
         if self.max_producers != "auto":
             check("max_producers", self.max_producers, least=1, whole=True, optional=True)
+        check("max_request_body", self.max_request_body, least=0, whole=True)
         check("max_streams_per_key", self.max_streams_per_key, least=1, whole=True, optional=True)
         check("drain_timeout", self.drain_timeout, least=0)
         self._check_origins()

@@ -124,6 +124,10 @@ class EventStreamResponse(StreamingHttpResponse):
 
     def _open(self, environ: dict[str, Any] | None, request: HttpRequest | None) -> None:
         stream = self.event_stream
+        if environ is not None and request is not None:
+            # What the request reads its body from: it is read to its end before the stream leaves the server.
+            django_request = getattr(request, "_request", request)  # Django REST framework wraps it
+            environ["ssesync.django_stream"] = getattr(django_request, "_stream", None)
         status = stream.open(environ)
         if request is not None:
             end_with_request(stream, request)

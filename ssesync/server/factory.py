@@ -42,6 +42,8 @@ class SourceFactory(abc.ABC):
     repeatable = False
     #: Whether threads may write to the stream, and wait, although it was never opened.
     is_live = False
+    #: Whether it may run code that reads the body of the request after the client has left the server.
+    may_read_body = False
     #: The answer in place of a stream, if there is one.
     answer: Refusal | Overload | None = None
 
@@ -53,11 +55,10 @@ class SourceFactory(abc.ABC):
         """The token that is set when the stream ends before its producer does."""
         return CancelToken()
 
-    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
+    def is_detachable(self, settings: Settings) -> bool:
         """Whether the reactor can serve the client, once it has the connection.
 
         :param settings: the stream's.
-        :param environ: the WSGI environ of the request.
         """
         return False
 
@@ -99,9 +100,10 @@ class Given(SourceFactory):
     def __init__(self, source: Source, name: str) -> None:
         super().__init__(name)
         self._source = source
+        self.may_read_body = not isinstance(source, Detachable)
 
-    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
-        return isinstance(self._source, Detachable) or _reads_no_body(environ)
+    def is_detachable(self, settings: Settings) -> bool:
+        return not self.may_read_body or _PRODUCERS
 
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
@@ -115,6 +117,8 @@ class Given(SourceFactory):
 
 class Producer(SourceFactory):
     """User code that is run for each stream: on a thread of its own, or step by step if ``threaded`` is off."""
+
+    may_read_body = True
 
     @abc.abstractmethod
     def run(self, writer: Writer) -> Iterator[Any] | None:
@@ -131,8 +135,8 @@ class Producer(SourceFactory):
             return super().reserve(spec)
         return producers.reserve(self.view(), spec.name, spec.settings, spec.max_of_view)
 
-    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
-        return settings.threaded and _reads_no_body(environ)
+    def is_detachable(self, settings: Settings) -> bool:
+        return settings.threaded and _PRODUCERS
 
     def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
         if not spec.settings.threaded:
@@ -213,10 +217,11 @@ class Upstream(Producer):
         super().__init__(type(given).__name__, given)
         self.answer = given.answer
         self._given = given
+        # A relay's thread reads no body of the request: that is gone to the upstream.
+        self.may_read_body = not given.can_tap
 
-    def is_detachable(self, settings: Settings, environ: Mapping[str, Any]) -> bool:
-        # Its thread reads no body of the request: that is gone to the upstream.
-        return settings.threaded and (self._given.can_tap or super().is_detachable(settings, environ))
+    def is_detachable(self, settings: Settings) -> bool:
+        return settings.threaded and (self._given.can_tap or super().is_detachable(settings))
 
     def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
         if spec.settings.threaded and self._given.can_tap:
@@ -266,12 +271,6 @@ def factory_of(given: object) -> SourceFactory:
     if callable(given):
         return ItemsFunction(cast(Any, given))
     return Items(cast(Any, given))  # it is checked
-
-
-def _reads_no_body(environ: Mapping[str, Any]) -> bool:
-    """Whether no producer can read a body from the request's connection once that has left the server."""
-    has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
-    return _PRODUCERS and not has_body
 
 
 def _name_of(function: Callable[..., object]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["gunicorn_force_close"]
+__all__ = ["gunicorn_force_close", "gunicorn_response"]
 
 # Frames between gunicorn's loop over the answer and the stream: one or two for each middleware.
 _DEEPEST = 200
@@ -23,10 +23,19 @@ _DEEPEST = 200
 def gunicorn_force_close() -> Callable[[], object] | None:
     """Find the method that has gunicorn close its connection after the response that this thread is sending.
 
-    The worker decides by its ``Response`` object. No environ leads to it in all releases (22 to 27 were read), nor
-    behind a middleware that replaces ``wsgi.input``. But the call that iterates over the response has it.
+    :return: ``None`` where it is not found: the connection can't be taken over then.
+    """
+    response = gunicorn_response()
+    return None if response is None else response.force_close
 
-    :return: ``None`` where the object is not found: the connection can't be taken over then.
+
+def gunicorn_response() -> Any:
+    """Find gunicorn's ``Response`` object, which has the request, on the thread that makes or sends the response.
+
+    No environ leads to it in all releases (22 to 27 were read), nor behind a middleware that replaces ``wsgi.input``.
+    But the call that iterates over the response has it.
+
+    :return: ``None`` where the object is not found.
     """
     module = sys.modules.get("gunicorn.http.wsgi")
     if module is None:
@@ -39,7 +48,6 @@ def gunicorn_force_close() -> Callable[[], object] | None:
             response: Any = frame.f_locals.get("resp")
             # The very class: what another one's method would do was never seen.
             if type(response) is module.Response:
-                force_close: Callable[[], object] = response.force_close
-                return force_close
+                return response
         frame = frame.f_back
     return None

@@ -14,6 +14,7 @@ from ..settings import DEFAULTS, Settings
 from ..wire.encoder import KEEP_ALIVE
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
+from .body import secure_body
 from .checks import check_callbacks
 from .detaching import Detached, Takeover, takeover_of
 from .ending import Ending
@@ -225,8 +226,10 @@ class EventStream(Leaving):
         self._output.preamble = make_preamble(settings, reset_retry=streams.refused_lately)
         key = spec.key(environ) if callable(spec.key) else spec.key
         key = key or counted_address(environ, limited=settings.max_streams_per_key is not None)
-        if spec.factory.is_detachable(settings, environ):
+        if spec.factory.is_detachable(settings):
             self._takeover = takeover_of(environ, settings, self._output.preamble)
+            if self._takeover is not None and spec.factory.may_read_body and not secure_body(environ, settings):
+                self._takeover = None
         place = spec.factory.reserve(spec)
         if place is None:
             return self._refuse("too many event streams", counted=False)

@@ -180,7 +180,7 @@ def test_a_subscription_is_a_source_that_can_be_detached() -> None:
     with open_broker("memory://") as broker, broker.subscribe("a") as subscription:
         factory = factory_of(subscription)
         assert type(factory).__name__ == "Given"
-        assert factory.is_detachable(DEFAULTS, {})
+        assert factory.is_detachable(DEFAULTS)
 
 
 def test_an_answer_in_place_of_a_stream_has_the_cors_headers_of_the_stream() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SourceFactory", "WriterFunction", "factory_of"]
 
 # Whether streams with a producer are detached as well as subscriptions.
-_PRODUCERS = os.environ.get("SSESYNC_DETACH_PRODUCERS") == "1"
+_PRODUCERS = os.environ.get("SSESYNC_DETACH_PRODUCERS") != "0"
 
 
 class SourceFactory(abc.ABC):

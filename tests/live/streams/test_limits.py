@@ -76,7 +76,8 @@ def test_nine_others_lose_nothing_while_one_client_stalls(serve: Callable[..., S
 
 def test_keep_alives_alone_find_a_client_that_does_not_read(serve: Callable[..., Server], switchboard: Switchboard):
     server = serve(POOL, send_buffer=TINY)
-    options = STALLING | {"keep_alive": 0.001}
+    # A detached one gets no more than two keep-alives a second.
+    options = STALLING | {"keep_alive": 0.001, "detach": False}
     wire, _ = server.open(path(do="idle", line=switchboard.port, options=options), receive_buffer=TINY)
     with wire:
         producer = switchboard.answer()
@@ -115,11 +116,13 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_stalled(serve: Callable[
     assert said["on_close"] == "done"
 
 
-# admission
+# admission, of streams that are served
+
+SERVED = {"detach": False}
 
 
 def open_idle(server: Server, stack: contextlib.ExitStack, **options: object) -> object:
-    wire, response = server.open(path(do="idle", options={"keep_alive": 60, **options}))
+    wire, response = server.open(path(do="idle", options={"keep_alive": 60, **SERVED, **options}))
     stack.enter_context(wire)
     response.expect(OPENING + FIRST)
     return wire
@@ -132,7 +135,7 @@ def test_of_four_threads_three_serve_streams_and_one_stays_free_for_ordinary_req
             open_idle(server, stack)
             assert server.fetch("/plain") == "plain"
         for _ in range(5):
-            wire, refusal = server.open(path(do="idle"), status=503, accept="*/*")
+            wire, refusal = server.open(path(do="idle", options=SERVED), status=503, accept="*/*")
             with wire:
                 assert 3 <= int(refusal.header("retry-after") or 0) <= 10
                 assert refusal.header("cache-control") == "no-store"
@@ -149,7 +152,7 @@ def test_a_stream_that_is_closed_makes_room_for_another(serve: Callable[..., Ser
         first = open_idle(server, stack)
         open_idle(server, stack)
         open_idle(server, stack)
-        server.open(path(do="idle"), status=503, accept="*/*")[0].close()
+        server.open(path(do="idle", options=SERVED), status=503, accept="*/*")[0].close()
         first.close()  # type: ignore[attr-defined]
         assert eventually(lambda: len(server.state()["streams"]) == 2)
         open_idle(server, stack)
@@ -158,9 +161,9 @@ def test_a_stream_that_is_closed_makes_room_for_another(serve: Callable[..., Ser
 def test_a_refused_client_s_connection_ends_with_the_answer(serve: Callable[..., Server]):
     server = serve(POOL)
     with contextlib.ExitStack() as stack:
-        open_idle(server, stack)
+        open_idle(server, stack, detach="auto")
         wire = stack.enter_context(server.connect())
-        refusal = wire.get(path(do="idle", options={"max_streams": 1}))
+        refusal = wire.get(path(do="idle", options={"max_detached": 1}))
         assert refusal.status == 503
         assert refusal.header("connection") == "close"
         assert refusal.read() == b"too many event streams\n"
@@ -201,11 +204,13 @@ ADVICE = "gunicorn -k gthread --threads 32"
 def test_a_server_that_can_not_serve_streams_well_is_warned_of_once_with_what_can(
     serve: Callable[..., Server], command: Callable[[int, int], list[str]], advice: str
 ):
+    """Detached streams take nothing of such a server."""
     server = serve(Kind("unfit", command, concurrent=False))
-    for _ in range(3):
-        wire, response = server.open(path(do="count", count=1))
+    for options in ({}, SERVED, SERVED, SERVED):
+        wire, response = server.open(path(do="count", count=1, options=options))
         with wire:
             response.read()
+        assert options or "WARNING ssesync" not in server.log()
     warnings = [line for line in server.log().splitlines() if "WARNING ssesync" in line]
     assert len(warnings) == 1
     assert advice in warnings[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from .spec import StreamSpec
 
 __all__ = ["SourceFactory", "WriterFunction", "factory_of"]
-
-# Whether streams with a producer are detached as well as subscriptions.
-_PRODUCERS = os.environ.get("SSESYNC_DETACH_PRODUCERS") != "0"
 
 
 class SourceFactory(abc.ABC):
@@ -103,7 +99,7 @@ class Given(SourceFactory):
         self.may_read_body = not isinstance(source, Detachable)
 
     def is_detachable(self, settings: Settings) -> bool:
-        return not self.may_read_body or _PRODUCERS
+        return True
 
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
@@ -136,7 +132,7 @@ class Producer(SourceFactory):
         return producers.reserve(self.view(), spec.name, spec.settings, spec.max_of_view)
 
     def is_detachable(self, settings: Settings) -> bool:
-        return settings.threaded and _PRODUCERS
+        return settings.threaded
 
     def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
         if not spec.settings.threaded:

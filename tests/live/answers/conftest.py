@@ -48,7 +48,6 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
         def give(name: str, environment: dict[str, str] | None = None, **options: Any) -> Server:
             kind = KINDS[name]
             variables = {**kind.environment, **(environment or {}), "OPTIONS": json.dumps(options)}
-            variables["SSESYNC_DETACH_PRODUCERS"] = "1"
             kind = Kind(kind.name, kind.command, environment=variables)
             server = stack.enter_context(running(kind, tmp_path))
             show_if_failed(request.node, name, server.log)

@@ -39,7 +39,7 @@ class Bodies(Kind):
     detach: str = "auto"
     environment: dict[str, str] = field(
         default_factory=lambda: {
-            "SSESYNC_DETACH_PRODUCERS": "1", "DJANGO_SETTINGS_MODULE": "tests.live.detached.bodies",
+            "DJANGO_SETTINGS_MODULE": "tests.live.detached.bodies",
         }
     )  # fmt: skip
 

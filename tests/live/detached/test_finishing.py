@@ -76,7 +76,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
         )  # fmt: skip
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Answering(Kind(worker, command, environment={"SSESYNC_DETACH_PRODUCERS": "1"}), folder))
+        started.append(Answering(Kind(worker, command), folder))
         show_if_failed(request.node, worker, started[-1].log)
         return started[-1]
 

@@ -11,15 +11,14 @@ import pytest
 
 from ssesync import CloseReason, Event, EventStream, StreamClosed, StreamStats, Writer, streams
 from ssesync.detached.feed import Feed
-from ssesync.server import factory
 from ssesync.wire.encoder import KEEP_ALIVE
 
 from .small_server import PATIENCE, SmallServer
 
 
 @pytest.fixture(autouse=True)
-def producers_are_detached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "_PRODUCERS", True)
+def all_are_detached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose producers have ended, too."""
     monkeypatch.setattr("ssesync.server.leaving._REST", -1)
 
 

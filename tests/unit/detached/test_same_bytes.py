@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from ssesync import CloseReason, Event, EventStream, StreamClosed, StreamStats, Writer, streams
-from ssesync.server import factory
 
 from .small_server import PATIENCE, Answer, SmallServer
 
@@ -207,7 +206,6 @@ def wait_until(check: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("first", range(0, SCRIPTS, AT_A_TIME))
 def test_served_and_detached_are_the_same(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "_PRODUCERS", True)
     monkeypatch.setattr("ssesync.server.leaving._REST", -1)
     monkeypatch.setattr(streams, "stopping", False)
     scripts = [Script.of(seed) for seed in range(first, first + AT_A_TIME)]

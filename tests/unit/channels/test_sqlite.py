@@ -27,6 +27,7 @@ from ssesync import (
     open_broker,
 )
 from ssesync.channels.brokers.sqlite import file as sqlite_file
+from ssesync.channels.brokers.sqlite.broker import SQLiteBroker
 
 from .conftest import got, numbered, published, texts
 from .test_contract import eventually, place
@@ -469,3 +470,27 @@ def test_a_reader_that_can_not_read_the_log_goes_on_trying(
         assert texts(subscription, 1) == ["2"]
     assert caplog.text.count("reading the log failed") == 1
     eventually(lambda: broker.subscriber_count("a") == 0)
+
+
+def test_only_a_subscriber_that_ends_the_idle_state_wakes_the_listener(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(broker, SQLiteBroker)
+    wakes: list[None] = []
+    wake = broker._listener.wake
+
+    def count() -> None:
+        wakes.append(None)
+        wake()
+
+    monkeypatch.setattr(broker._listener, "wake", count)
+    with broker.subscribe("a"):
+        assert len(wakes) == 1
+        eventually(lambda: not broker._is_idle)
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):
+                stack.enter_context(broker.subscribe("a"))
+        assert len(wakes) == 1
+    eventually(lambda: broker._is_idle)
+    with broker.subscribe("a"):
+        assert len(wakes) == 2

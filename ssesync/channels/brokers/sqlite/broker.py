@@ -85,6 +85,7 @@ class SQLiteBroker(Broker):
         self._listener = Listener(self._step, f"the broker of {self._path}")
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._version: object = None
+        self._is_idle = True  # the listener polls seldom
         self._presence = Presence(self.dispatcher, self._send_presence)
 
     def _before_fork(self) -> list[Callable[[], str]]:
@@ -123,7 +124,8 @@ class SQLiteBroker(Broker):
         self._listener.stop()
 
     def _attached(self) -> None:
-        self._listener.wake()
+        if self._is_idle:  # not for each client of thousands: two threads would contend for the interpreter's lock
+            self._listener.wake()
 
     def _release(self) -> None:
         if self._presence.known:
@@ -135,7 +137,10 @@ class SQLiteBroker(Broker):
     # On the listener's thread.
 
     def _step(self, listener: Listener) -> None:
-        woken = listener.wait(self._poll if len(self.dispatcher) else _IDLE)
+        # In this order: a subscriber that is registered after the second line sees that it has to wake this thread.
+        self._is_idle = True
+        self._is_idle = not len(self.dispatcher)
+        woken = listener.wait(_IDLE if self._is_idle else self._poll)
         if listener.stopping:
             return
         version = self._follow.data_version()

@@ -15,7 +15,7 @@ from .cancel import CancelToken
 if TYPE_CHECKING:
     from .wire.body import BodyDecoder
 
-__all__ = ["Producing", "Refusal", "Tap", "Target"]
+__all__ = ["Exchange", "Producing", "Refusal", "Tap", "Target"]
 
 
 class Refusal(NamedTuple):
@@ -68,6 +68,27 @@ class Tap(Protocol):
         """Close the connection. Any number of times."""
 
 
+class Exchange(Protocol):
+    """A request to an upstream that is still to be made; see ``client/asking.py``."""
+
+    @property
+    def idle_timeout(self) -> float | None:
+        """Seconds to wait for the upstream's answer."""
+
+    def send(self) -> int:
+        """Connect, and send the request. This may wait.
+
+        :return: the descriptor that has something to be received when the answer comes; -1: it is there.
+        :raises Exception: the upstream can't be reached.
+        """
+
+    def close(self) -> None:
+        """End what is in progress. Any thread, any number of times."""
+
+    def discard(self) -> None:
+        """Release all, where the answer is not read. No thread is in here any more."""
+
+
 class Producing(abc.ABC):
     """An object that writes a whole stream by itself."""
 
@@ -79,8 +100,22 @@ class Producing(abc.ABC):
         """Write the stream to its end, on the producer's thread."""
 
     @property
+    def exchange(self) -> Exchange | None:
+        """The request that is still to be made; ``None``: the upstream has answered."""
+        return None
+
+    def answered(self) -> Refusal | None:
+        """Read the upstream's answer, and make the request before if that was not done. This may wait.
+
+        :return: :attr:`answer`.
+        :raises Exception: the upstream can't be reached, or does not answer.
+        """
+        return self.answer
+
+    @property
     def can_tap(self) -> bool:
-        """Whether its upstream's connection can be read in place of :meth:`produce`. Nothing is touched."""
+        """Whether its upstream's connection can be read in place of :meth:`produce`, or perhaps, where it was not asked
+        yet. Nothing is touched."""
         return False
 
     def has_ended(self, timeout: float) -> bool:

@@ -84,6 +84,8 @@ THROUGH = {
     "client/backoff": "client/source/test_waits",
     # It needs real servers or other packages.
     "client/relay": "../live/relay/test_bytes",
+    "client/forwarding": "../live/relay/test_request",
+    "client/asking": "detached/test_asking",
     "greenlets": "../live/frameworks/test_gevent_patched",
     "gunicorn": "../live/streams/test_stopping",
     "prometheus": "server/test_admission",

@@ -8,12 +8,10 @@ origin.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 
@@ -23,10 +21,11 @@ from ..producing import Producing, Refusal, Tap, Target
 from ..text import escape
 from ..wire.blocks import Blocks
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
-from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, is_event_stream, set_last_event_id
+from ..wire.http import is_event_stream
+from .asking import Exchange
 from .body import Body
 from .coding import unsupported_coding
-from .connect import get_response
+from .forwarding import FORWARDED, forwarded, relay_request
 from .reader import excerpt_of
 from .tap import can_tap, has_ended, heed_truncation, tap_of
 
@@ -34,7 +33,6 @@ __all__ = ["Relay", "relay_request"]
 
 logger = logging.getLogger("ssesync")
 
-_FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
 # Headers of an upstream's response that is no event stream which describe its body or what to do next.
 _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
 _TEXT = "text/plain; charset=utf-8"
@@ -67,24 +65,80 @@ class Relay(Producing):
         transform: Callable[[Event], Event | Iterable[Any] | None] | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
     ) -> None:
-        self._upstream = upstream
         self._transform = transform
         self._max_event_size = max_event_size
-        self._body = Body(upstream)
-        self._body.final()
         #: How to answer instead of streaming, ``None`` for an event stream: status line, headers, body.
         self.answer: Refusal | None = None
+        self._exchange: Exchange | None = None
+        self._use(upstream)
+
+    @classmethod
+    def from_request(
+        cls,
+        request: Any,
+        url: str,
+        *,
+        session: requests.Session | None = None,
+        forward: Iterable[str] = FORWARDED,
+        transform: Callable[[Event], Event | Iterable[Any] | None] | None = None,
+        max_event_size: int = MAX_EVENT_SIZE,
+        **options: Any,
+    ) -> Relay:
+        """Make a relay whose upstream is asked while no thread of the server waits: ``Relay(relay_request(…))``, but it
+        returns at once.
+
+        Where the client is detached, a helper thread connects and sends the request, and the reactor waits for the head
+        of the response. The client gets no byte until that is there, and then the status of the upstream. An upstream
+        that can't be reached is answered with 502, one that does not answer within its timeout with 504. Redirects are
+        answered as they are; there are no retries, and no hooks or authentication that need a second request. The
+        server's access log has 200 in any case. Elsewhere, and with ``transform``, the request is made as by
+        :func:`relay_request` when the stream is opened, and what it raises is raised by the view.
+
+        :param request: see :func:`relay_request`, as all that follows but the options of :class:`Relay`.
+        """
+        relay = cls.__new__(cls)
+        relay._transform = transform
+        relay._max_event_size = max_event_size
+        relay.answer = None
+        relay._exchange = Exchange(forwarded(request, url, session=session, forward=forward, **options))
+        return relay
+
+    def _use(self, upstream: Any) -> None:
+        """Take a response."""
+        self._upstream = upstream
+        self._body = Body(upstream)
+        self._body.final()
         refused = unsupported_coding(upstream)
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
         else:
             heed_truncation(upstream)
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """See :class:`Producing`."""
+        return self._exchange
+
+    def answered(self) -> Refusal | None:
+        """See :class:`Producing`."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            try:
+                self._use(exchange.receive())
+            except BaseException:
+                self._exchange = exchange
+                raise
+            if exchange.closed:
+                self.close()
+        return self.answer
+
     def produce(self, writer: Target) -> None:
         """Pass on until the upstream's end or the client's. Run by the stream.
 
         :raises ReadError: the upstream broke off, or sent an event that is too large.
         """
+        if self._exchange is not None and (answer := self.answered()) is not None:
+            raise ReadError(f"the upstream answered {answer.status}")
         writer.cancelled._add(self._body.cancel, own=True)
         try:
             if self._transform is None:
@@ -101,18 +155,15 @@ class Relay(Producing):
     def can_tap(self) -> bool:
         """See :class:`Producing`. A subclass may do more than pass bytes on, and so may ``transform``."""
         kind = type(self)
-        return (
-            kind.produce is Relay.produce
-            and kind.close is Relay.close
-            and self._transform is None
-            and self.answer is None
-            and not self._body.cancelled
-            and can_tap(self._upstream)
+        if kind.produce is not Relay.produce or kind.close is not Relay.close or self._transform is not None:
+            return False
+        return self._exchange is not None or (
+            self.answer is None and not self._body.cancelled and can_tap(self._upstream)
         )
 
     def has_ended(self, timeout: float) -> bool:
         """See :class:`Producing`."""
-        return has_ended(self._upstream, timeout)
+        return self._exchange is None and has_ended(self._upstream, timeout)
 
     def tap(self, duplicate: Callable[[int], int]) -> Tap:
         """See :class:`Producing`."""
@@ -122,7 +173,10 @@ class Relay(Producing):
 
     def close(self) -> None:
         """Close the upstream's connection. From any thread, any number of times."""
-        self._body.close()
+        if (exchange := self._exchange) is not None:
+            exchange.close()
+        else:
+            self._body.close()
 
     def _pass_bytes(self, writer: Target) -> None:
         blocks = Blocks()
@@ -186,73 +240,6 @@ class Relay(Producing):
         return Refusal(
             f"{status} {upstream.reason or 'Unknown'}" if status >= 300 else "502 Bad Gateway", headers, body
         )
-
-
-def relay_request(
-    request: Any,
-    url: str,
-    *,
-    session: requests.Session | None = None,
-    forward: Iterable[str] = _FORWARDED,
-    **options: Any,
-) -> requests.Response:
-    """Ask an upstream what a client asks: the same method, query, body and last event ID, and some of its headers.
-
-    :param request: a WSGI environ, or a Flask or Django request.
-    :param url: where the upstream is. It comes from your code; never from the client, who could reach your network.
-    :param session: a session to send it with, which is not closed.
-    :param forward: the names of the headers that go along; without it, what concerns language and body. Hop-by-hop
-        headers and cookies never do. Add ``"Authorization"`` only if the upstream may see it.
-    :param options: what ``requests`` takes: ``headers``, ``timeout``, ``auth``, ``json``, ``data``, … They win.
-    :return: the response, with ``stream=True``; give it to :class:`Relay`.
-    """
-    environ = request if isinstance(request, Mapping) else getattr(request, "environ", None) or request.META
-    headers = {}
-    for name in _allowed(forward, environ, options):
-        key = name.upper().replace("-", "_")
-        value = environ.get(key if key == "CONTENT_TYPE" else f"HTTP_{key}")
-        if value:
-            headers[name] = value
-    headers["Accept"] = MEDIA_TYPE
-    headers["Accept-Encoding"] = "identity"
-    headers["Cache-Control"] = "no-cache"
-    # A header can't begin with a space; an ID from the query can.
-    set_last_event_id(headers, get_last_event_id(environ).strip(" "))
-    headers.update(options.pop("headers", None) or {})
-    if not any(name in options for name in _BODIES):
-        options["data"] = _request_body(request, environ) or None
-    # As it was asked, each byte above ASCII (which some clients send as it is) as such.
-    options.setdefault("params", quote(environ.get("QUERY_STRING", ""), safe=_PRINTABLE, encoding="latin-1") or None)
-    options.setdefault("stream", True)
-    send = requests.request if session is None else session.request
-    asked = functools.partial(send, options.pop("method", environ["REQUEST_METHOD"]), url, headers=headers, **options)
-    return get_response(asked, headers["Accept"])
-
-
-_BODIES = ("data", "json", "files")
-_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
-# Besides hop-by-hop headers: those about the connection, about the body's transfer, and the client's secret.
-_NEVER = HOP_BY_HOP | {"content-length", "cookie", "expect", "host", "proxy-connection"}
-
-
-def _allowed(forward: Iterable[str], environ: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """The names of the headers that may be forwarded."""
-    never = _NEVER | {name.strip().lower() for name in environ.get("HTTP_CONNECTION", "").split(",")}
-    if "json" in options or "files" in options or not isinstance(options.get("data", b""), (str, bytes, type(None))):
-        never |= {"content-type"}  # it described another body
-    return [name for name in forward if name.lower() not in never]
-
-
-def _request_body(request: Any, environ: Mapping[str, Any]) -> bytes:
-    if hasattr(request, "get_data"):
-        body: bytes = request.get_data()
-        return body
-    if hasattr(request, "body"):
-        return bytes(request.body)
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    if not length and environ.get("wsgi.input_terminated"):
-        return bytes(environ["wsgi.input"].read())  # chunked, and the server marks its end
-    return bytes(environ["wsgi.input"].read(length)) if length else b""
 
 
 def _items(result: Any, retry: int | None) -> Iterator[Any]:

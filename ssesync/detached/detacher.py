@@ -11,11 +11,11 @@ from ..server.ending import Ending
 from ..server.source import Source, Tappable
 from ..server.wsgi_sockets import find_socket
 from ..settings import Settings
+from .asking import relay
 from .capture import SocketCapture, can_capture
 from .feed import Feed, feed
 from .handover import SocketTakeover
 from .last_answer import LastAnswer
-from .relaying import relay
 
 __all__ = ["SocketDetacher", "takeover_of"]
 

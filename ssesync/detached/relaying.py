@@ -20,16 +20,16 @@ from ..producing import Tap
 from ..server.detaching import Handover, Record
 from ..server.ending import Ending
 from ..server.producer import log_failure
-from ..server.source import END, PENDING, Pulled, Source, Tappable
+from ..server.source import END, PENDING, Pulled, Source
 from ..wire.blocks import Blocks, sets_id
 from ..wire.chunked import ChunkDecoder
-from .connections import Connections, connections
-from .feed import Feed, Feeds, feed
+from .connections import Connections
+from .feed import Feed, Feeds
 from .group import Group
 from .sending import PIECE
 from .state import State
 
-__all__ = ["Relay", "Relays", "UpstreamSource", "relay"]
+__all__ = ["Relay", "Relays", "UpstreamSource"]
 
 
 class _Ended(NamedTuple):
@@ -194,21 +194,31 @@ class Relay(Feed):
         handover: Handover,
         group: Group,
         record: Record,
-        tap: Tap,
+        tap: Tap | None,
         ending: Ending,
+        source: Source,
     ) -> None:
-        self._upstream = UpstreamSource(tap)
-        super().__init__(connections, handover, group, record, self._upstream, ending)
-        self._upstream.on_ready = self.wake
-        self._fd = tap.fileno()
-        self._idle_timeout = tap.idle_timeout
+        super().__init__(connections, handover, group, record, source, ending)
+        source.on_ready = self.wake
+        self._upstream: UpstreamSource | None = None
+        self._fd = -1
+        self._idle_timeout: float | None = None
         self._is_read = False  # its descriptor is with the reactor
         self._last_read = 0.0
+        if tap is not None:
+            self._use(tap)
+
+    def _use(self, tap: Tap) -> None:
+        """Have an upstream as the source from now on."""
+        self._source.on_ready = None
+        self._source = self._upstream = upstream = UpstreamSource(tap)
+        upstream.on_ready = self.wake
+        self._fd, self._idle_timeout = tap.fileno(), tap.idle_timeout
 
     def on_readable(self) -> None:
         """The upstream's descriptor shows something to be received."""
         upstream = self._upstream
-        if self.state is not State.IN_SYNC or upstream.reason is not None:
+        if upstream is None or self.state is not State.IN_SYNC or upstream.reason is not None:
             self._pause()  # a call of flush() is on its way, or of drained()
             return
         data = upstream.receive()
@@ -219,7 +229,7 @@ class Relay(Feed):
         self._last_read = now = time.monotonic()
         start = upstream.whole(data)
         if not start:
-            self._give(upstream.take(data))
+            self._give(upstream, upstream.take(data))
             return
         # Framed as it is: most upstreams send an event by a chunk.
         wire = data if self.handover.chunked else data[start:-2]
@@ -231,6 +241,9 @@ class Relay(Feed):
 
     def flush(self) -> None:
         """Receive, and pass it on, unless the client has still to take something."""
+        if (upstream := self._upstream) is None:
+            super().flush()
+            return
         self._woken = False
         if self._has_ended:
             return
@@ -238,9 +251,9 @@ class Relay(Feed):
             self._pause()
             return
         self._last_read = time.monotonic()
-        self._give(self._upstream.pull(PIECE))
+        self._give(upstream, upstream.pull(PIECE))
 
-    def _give(self, pulled: Pulled) -> None:
+    def _give(self, upstream: UpstreamSource, pulled: Pulled) -> None:
         if isinstance(pulled, bytes):
             if not self.give(pulled):
                 self._wait()
@@ -248,7 +261,7 @@ class Relay(Feed):
         elif pulled is END:
             self._end()
             return
-        if self._upstream.is_pending():
+        if upstream.is_pending():
             self.wake()
         self._resume()
 
@@ -276,18 +289,25 @@ class Relay(Feed):
 
     def check_idle(self, now: float) -> None:
         """End a stream whose upstream was silent for too long."""
-        idle = self._idle_timeout
-        if idle is not None and self._is_read and now - self._last_read > idle:
+        if self._upstream is not None and self._is_idle(now):
             self._upstream.fail(IdleTimeout("no byte arrived within the read timeout"))
 
+    def _is_idle(self, now: float) -> bool:
+        idle = self._idle_timeout
+        return idle is not None and self._is_read and now - self._last_read > idle
+
     def _end(self) -> None:
-        self.release()  # at once, whatever the client has still to take
-        if (error := self._upstream.error) is not None:
-            self.run_in_executor(lambda: log_failure(self.name, error))
+        if (upstream := self._upstream) is not None:
+            self.release()  # at once, whatever the client has still to take
+            if (error := upstream.error) is not None:
+                self.run_in_executor(lambda: log_failure(self.name, error))
         super()._end()
 
     def release(self) -> None:
         """Close the upstream's connection."""
+        if self._upstream is None:
+            super().release()
+            return
         self._pause()
         self._upstream.close()
 
@@ -300,16 +320,3 @@ class Relays(Feeds):
         super().tick(now)
         for each in list(self._open):
             cast(Relay, each).check_idle(now)
-
-
-def relay(source: Tappable, handover: Handover, record: Record, ending: Ending) -> Feed:
-    """See :func:`ssesync.server.detaching.feed`, which this is for a source with an upstream."""
-    current = connections()  # before anything is touched
-    tap = source.tap()
-    if tap is None:
-        return feed(source, handover, record, ending)
-    group = current.relays = current.relays or Relays(current)
-    client = Relay(current, handover, group, record, tap, ending)
-    record.began(client)
-    current.call_soon(lambda: client.begin(handover.head))
-    return client

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import CloseReason
 from ..locks import Waiters
-from ..producing import Refusal, Tap
+from ..producing import Producing, Refusal, Tap
 
 if TYPE_CHECKING:
     from .detaching import Detached, Handover, Record
@@ -155,6 +155,16 @@ class Tappable(Source):
     def postpone(self) -> None:
         """The client is about to be detached: :meth:`open` starts no thread, as far as that can be left out, and the
         first :meth:`pull` does. To be called before :meth:`open`."""
+
+    @property
+    @abc.abstractmethod
+    def relay(self) -> Producing:
+        """What it runs."""
+
+    @property
+    @abc.abstractmethod
+    def headers(self) -> tuple[str, ...]:
+        """The names of the stream's own headers, which another answer does not have."""
 
     @abc.abstractmethod
     def tap(self) -> Tap | None:

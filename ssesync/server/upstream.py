@@ -43,6 +43,16 @@ class UpstreamProducer(ThreadProducer, Tappable):
         """See :class:`Tappable`."""
         self._postponed = True
 
+    @property
+    def relay(self) -> Producing:
+        """See :class:`Tappable`."""
+        return self._given
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """See :class:`Tappable`."""
+        return tuple(name for name, _ in self._spec.headers)
+
     def open(self, wait: float) -> Refusal | Overload | None:
         """Start the thread, unless that is postponed; see :class:`Source`.
 
@@ -50,7 +60,12 @@ class UpstreamProducer(ThreadProducer, Tappable):
         has broken off with before its first event is raised. Whether it is about to end is waited for only where
         ``first_event_timeout`` was set: most upstreams take longer for their first event than a view can wait.
         """
-        if self._postponed:
+        if not self._postponed and self._given.exchange is not None and (answer := self._given.answered()) is not None:
+            self._place.release()
+            return answer
+        if self._postponed and self._given.exchange is not None:
+            self._place.release()  # while the upstream is asked no thread is taken
+        elif self._postponed:
             setting = self._spec.settings.first_event_timeout
             self._postponed = not self._given.has_ended(0 if setting == "auto" else setting)
             wait = max(wait, USUAL) if setting == "auto" else wait
@@ -58,7 +73,7 @@ class UpstreamProducer(ThreadProducer, Tappable):
 
     def pull(self, most: int) -> Pulled:
         """See :class:`Source`."""
-        if self._postponed:
+        if self._postponed and self.reason is None:
             self._postponed = False
             self._begun()  # the answer has: a failure is told to the client
             if super().open(0) is not None:

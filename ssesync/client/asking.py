@@ -1,0 +1,180 @@
+"""One request to an upstream in three steps, so that no thread waits while the upstream thinks.
+
+A thread connects and sends the request; the reactor waits until the connection has something to be received; and a
+thread reads the head. requests does all of that in one call. So its parts are used one by one, where the adapter and
+the connections are those of requests and urllib3 2 and no proxy is in between. Elsewhere the first step is the whole
+call, on a thread of the executor.
+
+What needs a second request is left out: redirects, retries, authentication by challenge, and hooks.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.cookies import extract_cookies_to_jar
+from requests.utils import select_proxy
+from urllib3.connection import HTTPConnection
+
+from ..errors import ConnectionLost
+from ..locks import make_lock
+from .forwarding import Forwarded
+from .session import Adapter, shared_session
+from .transport import duplicate, is_urllib3
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """See the module. :meth:`send`, then :meth:`receive`; :meth:`close` from any thread, any number of times.
+
+    :param asked: the request.
+    """
+
+    def __init__(self, asked: Forwarded) -> None:
+        self._asked = asked._replace(session=asked.session or shared_session())
+        self._lock = make_lock("client.attempt")
+        self._response: requests.Response | None = None
+        self._pool: Any = None
+        self._connection: Any = None
+        self._adapter: Any = None
+        self._request: requests.PreparedRequest | None = None
+        self._handle: socket.socket | None = None
+        #: Whether nobody needs the response any more.
+        self.closed = False
+        timeout = asked.options.get("timeout")
+        self._connect_timeout, self._read_timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+
+    @property
+    def idle_timeout(self) -> float | None:
+        """Seconds to wait for the head."""
+        timeout: float | None = self._read_timeout
+        return timeout
+
+    def send(self) -> int:
+        """Connect, and send the request. This may wait.
+
+        :return: the descriptor that has something to be received when the response comes; -1: it is there.
+        :raises Exception: what requests and urllib3 raise.
+        """
+        if self.closed:
+            raise ConnectionLost("nobody waits for the response any more")
+        asked = self._asked
+        session, options = asked.session, dict(asked.options)
+        assert session is not None
+        timeout, stream = options.pop("timeout", None), options.pop("stream", True)
+        proxies, verify, cert = (options.pop(name, None) for name in ("proxies", "verify", "cert"))
+        options.pop("allow_redirects", None)
+        hooks = options.pop("hooks", None)
+        request = session.prepare_request(
+            requests.Request(asked.method.upper(), asked.url, headers=asked.headers, **options)
+        )
+        url = str(request.url)
+        settings = session.merge_environment_settings(url, proxies or {}, stream, verify, cert)
+        adapter = session.get_adapter(url)
+        if not self._is_known(adapter) or select_proxy(url, settings["proxies"]) or hooks or _is_other(timeout):
+            self._response = asked.send()
+            return -1
+        pool: Any = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
+            request, settings["verify"], proxies=settings["proxies"], cert=settings["cert"]
+        )
+        adapter.cert_verify(pool, url, settings["verify"], settings["cert"])  # type: ignore[attr-defined]
+        connection = pool._get_conn(timeout=self._connect_timeout)
+        try:
+            if not isinstance(connection, HTTPConnection):
+                raise ConnectionLost(f"the connection is of another class: {type(connection).__name__}")
+            connection.timeout = self._connect_timeout
+            if connection.is_closed:
+                connection.connect()
+            sock: Any = connection.sock
+            with self._lock:
+                self._handle = duplicate(sock)
+            connection.request(
+                str(request.method), adapter.request_url(request, {}),  # type: ignore[attr-defined]
+                body=request.body, headers=request.headers,
+                chunked=bool(request.body) and "Content-Length" not in request.headers,
+                preload_content=False, decode_content=False,
+            )  # fmt: skip
+            sock.settimeout(self._read_timeout)
+        except BaseException:
+            self._give_back(pool, connection)
+            raise
+        self._adapter, self._request, self._pool, self._connection = adapter, request, pool, connection
+        if self.closed:
+            self.close()
+        return int(sock.fileno())
+
+    def receive(self) -> requests.Response:
+        """Read the head. This may wait, also for all that was not done yet.
+
+        :return: the response, with the status that the upstream gave.
+        :raises Exception: what requests and urllib3 raise.
+        """
+        if self._response is None and self._connection is None:
+            self._response = self._asked.send()
+        if self._response is not None:
+            return self._response
+        pool, connection, self._connection = self._pool, self._connection, None
+        try:
+            raw = connection.getresponse()
+        except BaseException:
+            self._give_back(pool, connection)
+            raise
+        finally:
+            self._drop_handle()
+        raw._pool, raw._connection = pool, connection
+        response: requests.Response = self._adapter.build_response(self._request, raw)
+        session = self._asked.session
+        assert session is not None
+        extract_cookies_to_jar(session.cookies, self._request, raw)  # type: ignore[no-untyped-call]
+        self._response = response
+        return response
+
+    def close(self) -> None:
+        """Have a thread that is in here end as soon as it can; the connection is ended at once."""
+        self.closed = True
+        with self._lock:
+            if self._handle is not None:
+                try:
+                    self._handle.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the peer was faster
+
+    def discard(self) -> None:
+        """Release all, as nobody receives. No thread is in here any more."""
+        self.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._give_back(self._pool, connection)
+        if self._response is not None:
+            self._response.close()
+
+    def _give_back(self, pool: Any, connection: Any) -> None:
+        """Leave the connection's place to its pool, which connects it anew for another request."""
+        self._drop_handle()
+        connection.close()
+        pool._put_conn(connection)
+
+    def _drop_handle(self) -> None:
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    @staticmethod
+    def _is_known(adapter: Any) -> bool:
+        return (
+            type(adapter) in (HTTPAdapter, Adapter)
+            and is_urllib3()
+            and hasattr(HTTPConnection, "is_closed")  # urllib3 2
+            and hasattr(HTTPAdapter, "get_connection_with_tls_context")
+        )
+
+
+def _is_other(timeout: Any) -> bool:
+    """Whether a timeout is one of urllib3's objects, which are more than two numbers."""
+    parts = timeout if isinstance(timeout, tuple) else (timeout,)
+    return len(parts) > 2 or not all(part is None or isinstance(part, (int, float)) for part in parts)

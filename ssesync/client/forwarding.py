@@ -1,0 +1,110 @@
+"""What of a client's request goes to a relay's upstream."""
+
+from __future__ import annotations
+
+import functools
+import string
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import requests
+
+from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, set_last_event_id
+from .connect import get_response
+
+__all__ = ["FORWARDED", "Forwarded", "forwarded", "relay_request"]
+
+#: The names of the headers that are forwarded unless others are named.
+FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
+
+
+class Forwarded(NamedTuple):
+    """A request to an upstream that was not made yet."""
+
+    session: requests.Session | None
+    method: str
+    url: str
+    headers: dict[str, Any]
+    options: dict[str, Any]
+
+    def send(self) -> requests.Response:
+        """Make it, and wait for the head of the response."""
+        send = requests.request if self.session is None else self.session.request
+        asked = functools.partial(send, self.method, self.url, headers=self.headers, **self.options)
+        return get_response(asked, self.headers["Accept"])
+
+
+def relay_request(
+    request: Any,
+    url: str,
+    *,
+    session: requests.Session | None = None,
+    forward: Iterable[str] = FORWARDED,
+    **options: Any,
+) -> requests.Response:
+    """Ask an upstream what a client asks: the same method, query, body and last event ID, and some of its headers.
+
+    :param request: a WSGI environ, or a Flask or Django request.
+    :param url: where the upstream is. It comes from your code; never from the client, who could reach your network.
+    :param session: a session to send it with, which is not closed.
+    :param forward: the names of the headers that go along; without it, what concerns language and body. Hop-by-hop
+        headers and cookies never do. Add ``"Authorization"`` only if the upstream may see it.
+    :param options: what ``requests`` takes: ``headers``, ``timeout``, ``auth``, ``json``, ``data``, … They win.
+    :return: the response, with ``stream=True``; give it to :class:`Relay`.
+    """
+    return forwarded(request, url, session=session, forward=forward, **options).send()
+
+
+def forwarded(
+    request: Any, url: str, *, session: requests.Session | None, forward: Iterable[str], **options: Any
+) -> Forwarded:
+    """Collect what :func:`relay_request` sends. The body of the client's request is read.
+
+    :return: the request, which was not made yet.
+    """
+    environ = request if isinstance(request, Mapping) else getattr(request, "environ", None) or request.META
+    headers = {}
+    for name in _allowed(forward, environ, options):
+        key = name.upper().replace("-", "_")
+        value = environ.get(key if key == "CONTENT_TYPE" else f"HTTP_{key}")
+        if value:
+            headers[name] = value
+    headers["Accept"] = MEDIA_TYPE
+    headers["Accept-Encoding"] = "identity"
+    headers["Cache-Control"] = "no-cache"
+    # A header can't begin with a space; an ID from the query can.
+    set_last_event_id(headers, get_last_event_id(environ).strip(" "))
+    headers.update(options.pop("headers", None) or {})
+    if not any(name in options for name in _BODIES):
+        options["data"] = _request_body(request, environ) or None
+    # As it was asked, each byte above ASCII (which some clients send as it is) as such.
+    options.setdefault("params", quote(environ.get("QUERY_STRING", ""), safe=_PRINTABLE, encoding="latin-1") or None)
+    options.setdefault("stream", True)
+    return Forwarded(session, options.pop("method", environ["REQUEST_METHOD"]), url, headers, options)
+
+
+_BODIES = ("data", "json", "files")
+_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
+# Besides hop-by-hop headers: those about the connection, about the body's transfer, and the client's secret.
+_NEVER = HOP_BY_HOP | {"content-length", "cookie", "expect", "host", "proxy-connection"}
+
+
+def _allowed(forward: Iterable[str], environ: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """The names of the headers that may be forwarded."""
+    never = _NEVER | {name.strip().lower() for name in environ.get("HTTP_CONNECTION", "").split(",")}
+    if "json" in options or "files" in options or not isinstance(options.get("data", b""), (str, bytes, type(None))):
+        never |= {"content-type"}  # it described another body
+    return [name for name in forward if name.lower() not in never]
+
+
+def _request_body(request: Any, environ: Mapping[str, Any]) -> bytes:
+    if hasattr(request, "get_data"):
+        body: bytes = request.get_data()
+        return body
+    if hasattr(request, "body"):
+        return bytes(request.body)
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if not length and environ.get("wsgi.input_terminated"):
+        return bytes(environ["wsgi.input"].read())  # chunked, and the server marks its end
+    return bytes(environ["wsgi.input"].read(length)) if length else b""

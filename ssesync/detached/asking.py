@@ -1,0 +1,273 @@
+"""Relays whose upstream is asked after the client was detached: a helper thread connects and sends the request, the
+reactor waits for the head of the upstream's response, and the client's own head is held until then.
+
+So a view that relays returns at once: waiting for an upstream that takes a second to begin, four threads would start
+four relays in a second. An upstream's refusal still reaches the client, with its status: the held head, which the
+server and the middleware have written, is sent with another status and without the stream's own headers.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from ..errors import CloseReason, IdleTimeout
+from ..executor import Executor
+from ..producing import Exchange, Refusal, Tap
+from ..server.detaching import Handover, Record
+from ..server.ending import Ending
+from ..server.source import Tappable
+from ..text import escape
+from .connections import Connections, connections
+from .feed import Feed, feed
+from .group import Group
+from .relaying import Relay, Relays
+from .state import OVER, State
+
+__all__ = ["AskingRelay", "relay", "rewritten"]
+
+logger = logging.getLogger("ssesync")
+
+# Threads that connect and send requests. One of them is busy for a round trip or two, and for as long as an upstream
+# that can't be reached lets it wait.
+_CONNECTORS = 32
+_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+_connectors: list[Executor] = []
+
+
+def rewritten(head: bytes, answer: Refusal, names: tuple[str, ...]) -> bytes:
+    """Make another response of the head of a stream.
+
+    :param head: what the server has written: the head, and the stream's opening behind it.
+    :param answer: the response.
+    :param names: of the stream's own headers.
+    :return: the response. The connection ends with it, as the stream's would.
+    """
+    status, *lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    dropped = {name.lower().encode("latin-1") for name in names} | {b"transfer-encoding", b"content-length"}
+    kept = [line for line in lines if line.partition(b":")[0].lower() not in dropped]
+    own = [f"{name}: {value}".encode("latin-1", "replace") for name, value in answer.headers]
+    bodiless = answer.status[:3] in ("204", "304")
+    size = [] if bodiless else [b"Content-Length: %d" % len(answer.body)]
+    first = status.partition(b" ")[0] + b" " + answer.status.encode("latin-1", "replace")
+    return b"\r\n".join([first, *kept, *own, *size, b"", b"" if bodiless else answer.body])
+
+
+class Phase(enum.Enum):
+    """How far the upstream was asked. Each phase leads to the next one, and all lead to the last."""
+
+    SENDING = "sending"
+    """A helper thread connects and sends the request."""
+    AWAITING = "awaiting"
+    """The reactor waits for the upstream's answer."""
+    RECEIVING = "receiving"
+    """A helper thread reads the head of it."""
+    OPEN = "open"
+    """The client has got a head."""
+
+
+class AskingRelay(Relay):
+    """One client whose upstream was not asked yet.
+
+    :param producer: the source of the stream, which was opened and not started.
+    :param exchange: the request.
+    """
+
+    __slots__ = ("_exchange", "_head", "_is_other_answer", "_phase", "_producer")
+
+    def __init__(
+        self,
+        connections: Connections,
+        handover: Handover,
+        group: Group,
+        record: Record,
+        producer: Tappable,
+        exchange: Exchange,
+        ending: Ending,
+    ) -> None:
+        super().__init__(connections, handover, group, record, None, ending, producer)
+        self._idle_timeout = exchange.idle_timeout
+        self._producer: Tappable | None = producer  # until the phase is OPEN, as the next two
+        self._exchange: Exchange | None = exchange
+        self._head = handover.head
+        self._phase = Phase.SENDING
+        self._is_other_answer = False
+
+    def begin(self, head: bytes) -> None:
+        """See :class:`Feed`. The head is held."""
+        self._connections.register(self, b"")
+        if self.state is State.OPENING:
+            self.group.move(self, State.IN_SYNC)
+            exchange = self._exchange
+            assert exchange is not None
+            self._help(lambda: self._send(exchange))
+
+    # Helper threads.
+
+    def _send(self, exchange: Exchange) -> None:
+        fd, failure = -1, None
+        try:
+            fd = exchange.send()
+        except Exception as error:
+            failure = error
+        self._connections.call_soon(lambda: self._sent(exchange, fd, failure))
+
+    def _receive(self, producer: Tappable) -> None:
+        answer, tap, failure = None, None, None
+        try:
+            answer = producer.relay.answered()
+            tap = None if answer is not None else producer.tap()
+        except Exception as error:
+            failure = error
+        self._connections.call_soon(lambda: self._received(producer, answer, tap, failure))
+
+    # The reactor's thread.
+
+    def _help(self, call: Callable[[], object]) -> None:
+        if not _connectors:
+            _connectors.append(Executor(_CONNECTORS, "ssesync-connector"))
+        _connectors[0].submit(call)
+
+    def _sent(self, exchange: Exchange, fd: int, failure: Exception | None) -> None:
+        if self._phase is not Phase.SENDING or self.state in OVER:
+            self._help(exchange.discard)
+        elif failure is not None:
+            self._refuse(failure)
+        elif fd < 0:
+            self._begin_to_receive()
+        else:
+            self._phase = Phase.AWAITING
+            self._fd, self._last_read = fd, time.monotonic()
+            self._resume()
+
+    def on_readable(self) -> None:
+        """See :class:`Relay`. Until the upstream has answered, this is its answer."""
+        if self._phase is Phase.AWAITING:
+            self._pause()
+            self._begin_to_receive()
+        else:
+            super().on_readable()
+
+    def _begin_to_receive(self) -> None:
+        producer = self._producer
+        assert producer is not None
+        self._phase = Phase.RECEIVING
+        self._help(lambda: self._receive(producer))
+
+    def _received(self, producer: Tappable, answer: Refusal | None, tap: Tap | None, failure: Exception | None) -> None:
+        if self._phase is not Phase.RECEIVING or self.state in OVER:
+            if tap is not None:
+                tap.close()
+            self.run_in_executor(producer.relay.close)
+        elif failure is not None:
+            self._refuse(failure)
+        elif answer is not None:
+            self._answer(answer)
+        else:
+            if tap is not None:
+                self._use(tap)
+                if (reason := producer.reason) is not None:
+                    self._source.stop(reason)
+            self._open()
+
+    def _open(self) -> None:
+        """Send the stream's head, and what comes after it."""
+        head = self._end_asking()
+        if not self.put(head):
+            self._wait()
+        self.flush()
+
+    def _end_asking(self) -> bytes:
+        """The client gets a head now.
+
+        :return: the one that was held.
+        """
+        head, self._head = self._head, b""
+        self._phase = Phase.OPEN
+        self._exchange = self._producer = None
+        return head
+
+    def _refuse(self, error: Exception) -> None:
+        """The upstream has not answered."""
+        status = "504 Gateway Timeout" if isinstance(error, TimeoutError) else "502 Bad Gateway"
+        self.run_in_executor(
+            lambda: logger.error(
+                "the upstream of the event stream %s did not answer, and its client gets %s: %s",
+                escape(self.name), escape(status), escape(error),
+            )
+        )  # fmt: skip
+        self._answer(Refusal(status, _TEXT, b"the upstream did not answer\n"))
+
+    def _answer(self, answer: Refusal) -> None:
+        """Send another response in place of the stream."""
+        producer = self._producer
+        names = () if producer is None else producer.headers
+        wire = rewritten(self._end_asking(), answer, names)
+        self._is_other_answer = self._has_ended = True
+        self.put(wire)
+        if not self.closed:
+            self._finish(CloseReason.DONE, b"")
+
+    def _framed(self, last: bytes, reason: CloseReason) -> bytes:
+        # Another response has its length.
+        return b"" if self._is_other_answer else super()._framed(last, reason)
+
+    def flush(self) -> None:
+        """See :class:`Feed`."""
+        if self._phase is Phase.OPEN:
+            super().flush()
+            return
+        self._woken = False
+        if self._source.reason is not None:  # it was stopped before it began
+            self._leave_upstream()
+            self._open()
+
+    def send_keep_alive(self) -> None:
+        """See :class:`Feed`. Nothing comes before the head."""
+        if self._phase is Phase.OPEN:
+            super().send_keep_alive()
+
+    def check_idle(self, now: float) -> None:
+        """See :class:`Relay`."""
+        if self._phase is Phase.OPEN:
+            super().check_idle(now)
+        elif self._phase is Phase.AWAITING and self._is_idle(now):
+            self._leave_upstream()
+            self._refuse(IdleTimeout("no byte arrived within the read timeout"))
+
+    def release(self) -> None:
+        """See :class:`Feed`."""
+        self._leave_upstream()
+        super().release()
+
+    def _leave_upstream(self) -> None:
+        """End what is in progress with the upstream. Where a helper thread is at work, it finds that nobody waits."""
+        if (exchange := self._exchange) is None:
+            return
+        self._pause()
+        exchange.close()
+        if self._phase is Phase.AWAITING:
+            self._help(exchange.discard)
+
+
+def relay(source: Tappable, handover: Handover, record: Record, ending: Ending) -> Feed:
+    """See :func:`ssesync.server.detaching.feed`, which this is for a source with an upstream."""
+    current = connections()  # before anything is touched
+    group = current.relays = current.relays or Relays(current)
+    client: Feed
+    if (exchange := source.relay.exchange) is not None:
+        client = AskingRelay(current, handover, group, record, source, exchange, ending)
+    elif (tap := source.tap()) is not None:
+        client = Relay(current, handover, group, record, tap, ending, source)
+    else:
+        return feed(source, handover, record, ending)
+    record.began(client)
+    current.call_soon(lambda: client.begin(handover.head))
+    return client
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_connectors.clear)

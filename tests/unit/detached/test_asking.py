@@ -1,0 +1,195 @@
+"""Relays whose upstream is asked after the view has returned: its head, its refusals, and the ends in between."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+from typing import Any
+
+import pytest
+import requests
+import trustme
+from requests.adapters import HTTPAdapter
+
+from ssesync import EventStream, Relay, streams
+from ssesync.client.session import Adapter, shared_session
+from ssesync.detached.asking import AskingRelay, rewritten
+from ssesync.producing import Refusal
+
+from .small_server import PATIENCE, SmallServer
+from .test_relaying import CHUNKED, EVENT, LAST, Ended, chunk, eventually
+from .upstreams import FIN, HOLD, RawUpstream
+
+REFUSED = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 14\r\n\r\n"
+    b'{"error":"no"}'
+)
+
+
+def ask(url: str, ended: Ended | None = None, **options: Any) -> SmallServer:
+    """A client of a relay whose upstream is asked afterwards."""
+    environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "a=1"}
+    stream = {name: options.pop(name) for name in ("detach", "keep_alive") if name in options}
+    chunked = options.pop("chunked", True)
+
+    def make() -> EventStream:
+        relay = Relay.from_request(environ, url, **options)
+        return EventStream(relay, on_close=ended, headers={"X-Stream": "1"}, **stream)
+
+    return SmallServer(make, chunked=chunked)
+
+
+def waiting(server: SmallServer) -> AskingRelay:
+    assert server.free.wait(PATIENCE)
+    assert server.stream is not None
+    assert isinstance(server.stream._detached, AskingRelay), server.stream._detached
+    return server.stream._detached
+
+
+def test_the_view_returns_before_the_upstream_has_answered() -> None:
+    came, go, ended = threading.Event(), threading.Event(), Ended()
+    steps = [came.set, lambda: go.wait(PATIENCE), CHUNKED + chunk(EVENT), chunk(EVENT) + LAST]
+    with RawUpstream(lambda: steps) as upstream:
+        server = ask(upstream.url, ended, keep_alive=0.1)
+        waiting(server)
+        assert came.wait(PATIENCE)
+        server.client.settimeout(1.2)
+        with pytest.raises(TimeoutError):
+            server.client.recv(1)  # not even a keep-alive comes before the upstream's head
+        server.client.settimeout(PATIENCE)
+        go.set()
+        answer = server.read()
+    assert answer.head.startswith(b"HTTP/1.1 200 ")
+    assert answer.body == b":ok\n" + 2 * EVENT
+    assert answer.complete
+    assert ended.wait() == "done"
+    assert streams.snapshot()["producers"]["running"] == 0
+
+
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "close-delimited"])
+@pytest.mark.parametrize("detach", ["auto", False], ids=["detached", "served"])
+def test_a_refusal_of_the_upstream_reaches_the_client(detach: Any, chunked: bool) -> None:
+    with RawUpstream(lambda: [REFUSED]) as upstream:
+        if not detach:
+            relay = Relay.from_request({"REQUEST_METHOD": "GET"}, upstream.url)
+            stream = EventStream(relay, detach=False)
+            assert stream.open() == "401 Unauthorized"
+            assert ("Retry-After", "7") in stream.headers
+            assert b"".join(stream) == b'{"error":"no"}'
+            return
+        server = ask(upstream.url, chunked=chunked)
+        waiting(server)
+        answer = server.read()
+    head, _, body = answer.head.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 401 Unauthorized"
+    assert {b"Content-Type: application/json", b"Retry-After: 7", b"Content-Length: 14", b"Connection: close"} < {
+        *lines
+    }
+    assert not [line for line in lines if line.startswith((b"Transfer-Encoding", b"X-Stream", b"Cache-Control"))]
+    assert (body or answer.body) == b'{"error":"no"}'
+    assert not answer.reset
+
+
+def test_an_upstream_that_can_not_be_reached_or_does_not_answer_is_a_bad_gateway() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = ask(f"http://127.0.0.1:{port}/", timeout=5)
+    assert server.read().head.startswith(b"HTTP/1.1 502 Bad Gateway")
+    with RawUpstream(lambda: [HOLD]) as upstream:
+        server = ask(upstream.url, timeout=(5, 0.3))
+        assert server.read().head.startswith(b"HTTP/1.1 504 Gateway Timeout")
+        assert upstream.left.acquire(timeout=PATIENCE)
+    with RawUpstream(lambda: [FIN]) as upstream:
+        server = ask(upstream.url)
+        assert server.read().head.startswith(b"HTTP/1.1 502 Bad Gateway")
+
+
+@pytest.mark.parametrize("how", ["leave", "stop", "cancel"])
+def test_an_end_while_the_upstream_is_asked_ends_its_connection(how: str) -> None:
+    came, ended = threading.Event(), Ended()
+    with RawUpstream(lambda: [came.set, HOLD]) as upstream, requests.Session() as session:
+        session.trust_env = False
+        session.mount("http://", HTTPAdapter(pool_maxsize=1, pool_block=True))
+        for _ in range(3):  # a place that its pool does not get back would be missed
+            came.clear()
+            server = ask(upstream.url, ended, session=session, timeout=5)
+            connection = waiting(server)
+            assert came.wait(PATIENCE)
+            if how == "leave":
+                server.client.close()
+            else:
+                getattr(connection, how)()
+                answer = server.read()
+                assert answer.head.startswith(b"HTTP/1.1 200 ")
+                assert b"event: error\n" in answer.body
+                assert not answer.complete
+            assert upstream.left.acquire(timeout=PATIENCE)
+            assert eventually(lambda: not streams.all())
+    assert ended.wait() == {"leave": "client_gone", "stop": "shutdown", "cancel": "cancelled"}[how]
+
+
+def test_what_can_not_be_tapped_goes_by_a_thread() -> None:
+    packed = gzip.compress(EVENT)
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    with RawUpstream(lambda: [head, chunk(packed), LAST]) as upstream:
+        server = ask(upstream.url)
+        waiting(server)
+        assert server.read().body == b":ok\n" + EVENT
+    with RawUpstream(lambda: [CHUNKED, chunk(EVENT), LAST]) as upstream:
+        server = ask(upstream.url, transform=lambda event: event)
+        assert server.read().body == b":ok\n" + EVENT
+        assert not isinstance(server.stream and server.stream._detached, AskingRelay)
+
+
+def test_over_tls_all_connections_share_a_context(tmp_path: Any) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with RawUpstream(lambda: [CHUNKED, chunk(EVENT), LAST], tls=context) as upstream:
+        for _ in range(2):
+            server = ask(upstream.url, verify=str(tmp_path / "ca.pem"))
+            assert server.read().body == b":ok\n" + EVENT
+        # What these trust is not what those do that are asked without it.
+        server = ask(upstream.url, timeout=5)
+        assert server.read().head.startswith(b"HTTP/1.1 502 ")
+        assert ask(upstream.url, verify=False).read().body == b":ok\n" + EVENT
+    adapter = shared_session().get_adapter("https://x")
+    assert type(adapter) is Adapter
+    request = requests.Request("GET", "https://127.0.0.1/").prepare()
+    one, two = (
+        adapter.get_connection_with_tls_context(request, verify, None, None)
+        for verify in (str(tmp_path / "ca.pem"), True)
+    )
+    assert one.conn_kw["ssl_context"] is not two.conn_kw["ssl_context"]
+
+
+def test_the_session_of_requests_without_one_takes_no_cookies() -> None:
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n")
+    with RawUpstream(lambda: [head, chunk(EVENT), LAST]) as upstream:
+        assert ask(upstream.url).read().body == b":ok\n" + EVENT
+    assert not list(shared_session().cookies)
+
+
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+    b"Set-Cookie: c=1\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (
+            Refusal("404 Not Found", [("Content-Type", "text/plain")], b"no"),
+            b"HTTP/1.1 404 Not Found\r\nServer: s\r\nSet-Cookie: c=1\r\nContent-Type: text/plain\r\n"
+            b"Content-Length: 2\r\n\r\nno",
+        ),
+        (Refusal("204 No Content", []), b"HTTP/1.1 204 No Content\r\nServer: s\r\nSet-Cookie: c=1\r\n\r\n"),
+    ],
+)
+def test_a_held_head_becomes_that_of_another_response(answer: Refusal, expected: bytes) -> None:
+    assert rewritten(HEAD + b"4\r\n:ok\n\r\n", answer, ("Content-Type", "Cache-Control")) == expected

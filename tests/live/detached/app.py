@@ -2,7 +2,8 @@
 
 ``/flask/events/<name>``, ``/django/events/<name>`` and ``/bare/events/<name>`` subscribe to the channel ``name``, or
 what the query says; each place has ``publish``, and ``ping``, which is an ordinary request. ``through`` in the query
-names the middleware round the answer. What the process holds is asked for at its door.
+names the middleware round the answer. ``/flask/sources/<source>`` is a stream of each kind of source. What the process
+holds is asked for at its door.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flask
+import requests
 from django.core.wsgi import get_wsgi_application
 from flask import request, session
 
 import ssesync
-from ssesync import EventStream, Writer, get_last_event_id
-from ssesync_flask import SSE, event_writer
+from ssesync import Event, EventStream, Relay, Writer, get_last_event_id
+from ssesync_flask import SSE, EventStreamResponse, event_writer
 from tests.live.apps import facts
 from tests.live.apps.line import PATIENCE
 
@@ -87,6 +90,49 @@ def produced(w: Writer) -> None:
     """A stream that a view writes: it stays on a thread of its own."""
     w.write_event("one")
     w.cancelled.wait(PATIENCE)
+
+
+def generate() -> Iterator[str]:
+    yield "one"
+    while True:
+        time.sleep(0.05)
+        yield "another"
+
+
+def write(w: Writer) -> None:
+    w.write_event("one")
+    w.cancelled.wait(PATIENCE)
+
+
+def write_elsewhere() -> Writer:
+    writer = Writer()
+    threading.Thread(target=write, args=(writer,), daemon=True).start()
+    return writer
+
+
+def upstream() -> requests.Response:
+    return requests.get(request.args["upstream"], stream=True, timeout=(5, PATIENCE))
+
+
+def unchanged(event: Event) -> Event:
+    return event
+
+
+#: What a view may stream, by the name of the source.
+SOURCES: dict[str, Callable[[], Any]] = {
+    "generator": lambda: generate,
+    "writer view": lambda: EventStream.from_writer(write, **json.loads(request.args.get("options", "{}"))),
+    "writer": write_elsewhere,
+    "relay": lambda: Relay(upstream()),
+    "relay with transform": lambda: Relay(upstream(), transform=unchanged),
+}
+
+
+@flask_app.get("/sources/<source>")
+def sources(source: str) -> flask.Response:
+    made = SOURCES[source]()
+    options = {} if isinstance(made, EventStream) else json.loads(request.args.get("options", "{}"))
+    return EventStreamResponse(made, **options)
 
 
 @flask_app.post("/publish")

@@ -1,0 +1,38 @@
+"""Figures of the pages are those of the code."""
+
+from __future__ import annotations
+
+import pytest
+
+from ssesync import Settings
+from ssesync.server import body, leaving, producers, starts
+
+from .blocks import ROOT
+
+GUIDE = ROOT / "docs" / "guide"
+SETTINGS = Settings()
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("answers", f"| stays served | {starts.USUAL} s |"),
+        ("answers", f"| will be detached | {starts._SHORT} s |"),
+        ("answers", f"the default, is {producers._MOST:,}, or three quarters of the threads"),
+        ("answers", f"`max_request_body` bytes ({SETTINGS.max_request_body >> 20} MB)"),
+        ("answers", f"no more than {leaving._REST >> 10} kB wait"),
+        ("answers", f"if more than {body._IN_KERNEL >> 10} kB of the body have not arrived"),
+        ("answers", f"for up to {SETTINGS.drain_timeout:.0f} seconds"),
+        ("detached", f"`max_producers`, {producers._MOST:,} by default"),
+        ("sizing", f"`max_producers`, {producers._MOST:,} |"),
+        ("serving", f'`"auto"` is {starts.USUAL}, or {starts._SHORT} for a stream that will be detached'),
+    ],
+)
+def test_a_figure_of_a_page_is_that_of_the_code(page: str, text: str) -> None:
+    flowing = " ".join((GUIDE / f"{page}.md").read_text("utf-8").split())
+    assert text in flowing
+
+
+def test_other_figures_of_the_page_on_answers() -> None:
+    assert (producers._PART, body._WAIT, body._IN_MEMORY) == (0.75, 1.0, 1024 * 1024)
+    assert SETTINGS.first_event_timeout == SETTINGS.max_producers == SETTINGS.detach == "auto"

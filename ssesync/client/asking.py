@@ -5,7 +5,7 @@ thread reads the head. requests does all of that in one call. So its parts are u
 the connections are those of requests and urllib3 2 and no proxy is in between. Elsewhere the first step is the whole
 call, on a thread of the executor.
 
-What needs a second request is left out: redirects, retries, authentication by challenge, and hooks.
+Redirects are not followed. There are no retries, as with requests.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import socket
 from typing import Any
 
 import requests
+import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection
 
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, IdleTimeout
 from ..locks import make_lock
 from .forwarding import Forwarded
 from .session import Adapter, shared_session
 from .transport import duplicate, is_urllib3
 
 __all__ = ["Exchange"]
+
+# The options of a request that are its own, and not those of how it is sent.
+_OF_REQUEST = ("auth", "cookies", "data", "files", "hooks", "json", "params")
 
 
 class Exchange:
@@ -35,13 +39,20 @@ class Exchange:
     """
 
     def __init__(self, asked: Forwarded) -> None:
-        self._asked = asked._replace(session=asked.session or shared_session())
+        session = asked.session or shared_session()
+        asked.options.setdefault("allow_redirects", False)
+        self._session = session
+        self._asked = asked._replace(session=session)
+        # On the view's thread: an address that is none is for the view, and so is what an auth object needs.
+        options = {name: value for name, value in asked.options.items() if name in _OF_REQUEST}
+        self._request = session.prepare_request(
+            requests.Request(asked.method.upper(), asked.url, headers=asked.headers, **options)
+        )
         self._lock = make_lock("client.attempt")
         self._response: requests.Response | None = None
         self._pool: Any = None
         self._connection: Any = None
         self._adapter: Any = None
-        self._request: requests.PreparedRequest | None = None
         self._handle: socket.socket | None = None
         #: Whether nobody needs the response any more.
         self.closed = False
@@ -58,25 +69,28 @@ class Exchange:
         """Connect, and send the request. This may wait.
 
         :return: the descriptor that has something to be received when the response comes; -1: it is there.
+        :raises TimeoutError: the upstream takes too long.
         :raises Exception: what requests and urllib3 raise.
         """
+        try:
+            return self._send()
+        except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+            if isinstance(error, urllib3.exceptions.NewConnectionError):
+                raise  # which is one of them, and no timeout
+            raise IdleTimeout(f"no answer within the timeout: {error}") from error
+
+    def _send(self) -> int:
         if self.closed:
             raise ConnectionLost("nobody waits for the response any more")
-        asked = self._asked
-        session, options = asked.session, dict(asked.options)
-        assert session is not None
-        timeout, stream = options.pop("timeout", None), options.pop("stream", True)
-        proxies, verify, cert = (options.pop(name, None) for name in ("proxies", "verify", "cert"))
-        options.pop("allow_redirects", None)
-        hooks = options.pop("hooks", None)
-        request = session.prepare_request(
-            requests.Request(asked.method.upper(), asked.url, headers=asked.headers, **options)
-        )
+        request, get = self._request, self._asked.options.get
         url = str(request.url)
-        settings = session.merge_environment_settings(url, proxies or {}, stream, verify, cert)
-        adapter = session.get_adapter(url)
-        if not self._is_known(adapter) or select_proxy(url, settings["proxies"]) or hooks or _is_other(timeout):
-            self._response = asked.send()
+        settings = self._session.merge_environment_settings(
+            url, get("proxies") or {}, get("stream"), get("verify"), get("cert")
+        )
+        adapter = self._session.get_adapter(url)
+        by_itself = any(request.hooks.values()) or select_proxy(url, settings["proxies"]) or get("allow_redirects")
+        if by_itself or not self._is_known(adapter) or _is_other(get("timeout")):
+            self._response = self._asked.send()
             return -1
         pool: Any = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
             request, settings["verify"], proxies=settings["proxies"], cert=settings["cert"]
@@ -102,7 +116,7 @@ class Exchange:
         except BaseException:
             self._give_back(pool, connection)
             raise
-        self._adapter, self._request, self._pool, self._connection = adapter, request, pool, connection
+        self._adapter, self._pool, self._connection = adapter, pool, connection
         if self.closed:
             self.close()
         return int(sock.fileno())
@@ -127,9 +141,7 @@ class Exchange:
             self._drop_handle()
         raw._pool, raw._connection = pool, connection
         response: requests.Response = self._adapter.build_response(self._request, raw)
-        session = self._asked.session
-        assert session is not None
-        extract_cookies_to_jar(session.cookies, self._request, raw)  # type: ignore[no-untyped-call]
+        extract_cookies_to_jar(self._session.cookies, self._request, raw)  # type: ignore[no-untyped-call]
         self._response = response
         return response
 

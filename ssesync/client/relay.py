@@ -90,9 +90,10 @@ class Relay(Producing):
         Where the client is detached, a helper thread connects and sends the request, and the reactor waits for the head
         of the response. The client gets no byte until that is there, and then the status of the upstream. An upstream
         that can't be reached is answered with 502, one that does not answer within its timeout with 504. Redirects are
-        answered as they are; there are no retries, and no hooks or authentication that need a second request. The
-        server's access log has 200 in any case. Elsewhere, and with ``transform``, the request is made as by
-        :func:`relay_request` when the stream is opened, and what it raises is raised by the view.
+        not followed, unless ``allow_redirects=True`` is given. That, hooks, a proxy, or adapters of your own have the
+        whole request made by the helper thread. The server's access log has 200 in any case. Elsewhere, and with
+        ``transform``, the request is made as by :func:`relay_request` when the stream is opened, and what it raises is
+        raised by the view.
 
         :param request: see :func:`relay_request`, as all that follows but the options of :class:`Relay`.
         """
@@ -126,6 +127,7 @@ class Relay(Producing):
             try:
                 self._use(exchange.receive())
             except BaseException:
+                exchange.discard()
                 self._exchange = exchange
                 raise
             if exchange.closed:

@@ -27,17 +27,18 @@ on_connection: contextvars.ContextVar[Callable[[socket.socket], None] | None] = 
 )
 
 
-def new_session() -> requests.Session:
+def new_session(**options: Any) -> requests.Session:
     """Make a session.
 
+    :param options: of its adapters.
     :return: a session whose connections skip interim responses and call :data:`on_connection`. Where another package
         is in urllib3's place it is a plain one, and closing a source that is connecting leaves a thread behind, as
         with a session of the caller's.
     """
     session = requests.Session()
     if is_urllib3():
-        session.mount("http://", Adapter())
-        session.mount("https://", Adapter())
+        session.mount("http://", Adapter(**options))
+        session.mount("https://", Adapter(**options))
     return session
 
 
@@ -47,13 +48,15 @@ def shared_session() -> requests.Session:
     :return: it takes no cookies: they would be those of whichever client's request came before.
     """
     if not _shared:
-        session = new_session()
+        session = new_session(pool_maxsize=_SHARED_POOL)
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         _shared.append(session)  # no lock: the first one counts
     return _shared[0]
 
 
 _shared: list[requests.Session] = []
+# Connections of one host that its pool keeps; urllib3 warns of each that is one too many.
+_SHARED_POOL = 1000
 # By what they were made of: ``verify`` and ``cert``, and when the files were changed last.
 _contexts: dict[object, ssl.SSLContext] = {}
 # An application has one or two.

@@ -103,7 +103,10 @@ class AskingRelay(Relay):
             self.group.move(self, State.IN_SYNC)
             exchange = self._exchange
             assert exchange is not None
-            self._help(lambda: self._send(exchange))
+            if self._source.reason is None:
+                self._help(lambda: self._send(exchange))
+            else:
+                self.flush()
 
     # Helper threads.
 
@@ -221,7 +224,7 @@ class AskingRelay(Relay):
             super().flush()
             return
         self._woken = False
-        if self._source.reason is not None:  # it was stopped before it began
+        if self._source.reason is not None and self.state is not State.ARRIVING:  # it was stopped before it began
             self._leave_upstream()
             self._open()
 

@@ -17,11 +17,12 @@ from tests.unit.detached.upstreams import FIN, HOLD, PATIENCE, RawUpstream
 
 RELAYS = 200
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+REFUSED = b"HTTP/1.1 429 Too Many\r\nContent-Type: text/plain\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nlater"
 EVENT = b"9\r\ndata: x\n\n\r\n"
 
 
-def gateway(upstream: str, *worker: str) -> Kind:
-    given = {"CHAIN_ROLE": "flask", "CHAIN_UPSTREAM": upstream.rstrip("/")}
+def gateway(upstream: str, *worker: str, **more: str) -> Kind:
+    given = {"CHAIN_ROLE": "flask", "CHAIN_UPSTREAM": upstream.rstrip("/"), **more}
     variables = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
     return Kind("gateway", gunicorn(*worker, *variables, app="tests.live.relay.chain_app:make()"), apps=("chain",))
 
@@ -54,10 +55,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     with ExitStack() as stack:
 
-        def start(upstream: str, *worker: str) -> Server:
+        def start(upstream: str, *worker: str, **variables: str) -> Server:
             folder = tmp_path / str(len(list(tmp_path.iterdir())))
             folder.mkdir()
-            server = Server(gateway(upstream, *worker), folder)
+            server = Server(gateway(upstream, *worker, **variables), folder)
             stack.callback(server.stop)
             return server
 
@@ -130,3 +131,28 @@ def test_a_gateway_that_stops_ends_its_relays_and_their_upstreams(start: Callabl
             connection.close()
         for _ in clients:
             assert upstream.left.acquire(timeout=PATIENCE)
+
+
+def test_upstreams_that_take_their_time_hold_no_thread_and_a_refusal_arrives(start: Callable[..., Server]) -> None:
+    go, answers = threading.Event(), iter([[HEAD + EVENT, HOLD]] * 60 + [[REFUSED]])
+    with RawUpstream(lambda: [lambda: go.wait(PATIENCE), *next(answers)]) as upstream:
+        server = start(upstream.url, *GTHREAD, CHAIN_ASKS_LATER="1")
+        connections = [Connection(server.port) for _ in range(60)]
+        for connection in connections:
+            connection.socket.sendall(b"GET /many HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert eventually(lambda: len(own(server)["streams"]["streams"]) == 60)  # and its threads answer
+        assert {stream["tier"] for stream in own(server)["streams"]["streams"]} == {"detached"}
+        go.set()
+        for connection in connections:
+            response = Response(connection, "GET")
+            assert response.status == 200
+            until(response, b"data: x\n\n")
+        with Connection(server.port) as connection:
+            refused = connection.get("/many")
+            assert (refused.status, refused.header("retry-after")) == (429, "7")
+            assert refused.read() == b"later"
+        for connection in connections:
+            connection.close()
+        for _ in connections:
+            assert upstream.left.acquire(timeout=PATIENCE)
+        assert "Traceback" not in server.log()

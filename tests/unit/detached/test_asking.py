@@ -144,6 +144,20 @@ def test_what_can_not_be_tapped_goes_by_a_thread() -> None:
         assert not isinstance(server.stream and server.stream._detached, AskingRelay)
 
 
+def test_a_redirect_is_answered_and_what_requests_does_besides_is_done_by_a_helper_thread() -> None:
+    moved = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 2\r\n\r\nno"
+    seen: list[str] = []
+    with RawUpstream(lambda: [moved]) as upstream, requests.Session() as session:
+        session.trust_env = False
+        assert ask(upstream.url).read().head.startswith(b"HTTP/1.1 302 ")
+        session.hooks["response"].append(lambda response, **_: seen.append(threading.current_thread().name))
+        assert ask(upstream.url, session=session).read().head.startswith(b"HTTP/1.1 302 ")
+    assert len(seen) == 1
+    assert seen[0].startswith("ssesync-connector")
+    with pytest.raises(requests.exceptions.MissingSchema):
+        Relay.from_request({"REQUEST_METHOD": "GET"}, "nowhere")
+
+
 def test_over_tls_all_connections_share_a_context(tmp_path: Any) -> None:
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

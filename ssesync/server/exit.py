@@ -143,7 +143,8 @@ def finish(server: Any, worker: Any) -> None:
         return
     deadline = (streams.stopping_since or time.monotonic()) + max(limits) + _TO_END
     for listener in worker.sockets:
-        listener.close()  # a client that this worker will not accept must not wait for it
+        with contextlib.suppress(OSError):
+            listener.close()  # a client that this worker will not accept must not wait for it
     substitute = _Substitute(server, worker)
     substitute.ask()
     try:

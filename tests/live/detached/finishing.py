@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 
+# Django's settings, for its own server: this module is them as well.
+SECRET_KEY = "for tests only"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.live.detached.finishing"
+WSGI_APPLICATION = "tests.live.detached.finishing.application"
+LOGGING_CONFIG = None
+urlpatterns: list[Any] = []
+
 EVENTS = 5
 GO = Path(os.environ.get("TESTS_DATABASE", "none")).with_name("go")
 CHANNEL = "answers"

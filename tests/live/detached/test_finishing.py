@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gunicorn.config import KNOWN_SETTINGS
 
 from tests import servers
 from tests.http_client import Response
 from tests.logs import show_if_failed
-from tests.servers import GTHREAD, SYNC, Kind, Server, eventually
+from tests.servers import GTHREAD, SYNC, Kind, Server, eventually, launch, runserver
 
 from .finishing import EVENTS, WAYS
 
 ANSWERS = 50
 GRACE = 40
+APP = "tests.live.detached.finishing:application"
 HOOKS = "python:ssesync.gunicorn"
 REST = [*map(str, range(EVENTS)), "done"]
 KINDS = {"gthread": GTHREAD, "sync": SYNC}
@@ -64,26 +66,37 @@ class Answering(Server):
 
 
 @pytest.fixture
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Answering]]:
-    """Starts a gunicorn that lasts as long as the test."""
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Kind], Answering]]:
+    """Starts a server that lasts as long as the test."""
     started: list[Answering] = []
 
-    def give(worker: str, *options: str, hooks: bool = False, config: str = servers.SETTINGS) -> Answering:
-        grace = ("--graceful-timeout", str(GRACE), "--timeout", "30", "--no-control-socket")
-        command = servers.gunicorn(
-            *KINDS[worker], *grace, *options, app="tests.live.detached.finishing:application",
-            config=HOOKS if hooks else config,
-        )  # fmt: skip
+    def give(kind: Kind) -> Answering:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Answering(Kind(worker, command), folder))
-        show_if_failed(request.node, worker, started[-1].log)
+        started.append(Answering(kind, folder))
+        show_if_failed(request.node, kind.name, started[-1].log)
         return started[-1]
 
     yield give
     for server in started:
         server.go.touch()
         server.stop()
+
+
+@pytest.fixture
+def start(run: Callable[[Kind], Answering]) -> Callable[..., Answering]:
+    """Starts a gunicorn that lasts as long as the test."""
+
+    def give(worker: str, *options: str, hooks: bool = False, config: str = servers.SETTINGS) -> Answering:
+        usual = ["--graceful-timeout", str(GRACE), "--timeout", "30"]
+        if "control_socket_disable" in {setting.name for setting in KNOWN_SETTINGS}:
+            usual.append("--no-control-socket")
+        command = servers.gunicorn(
+            *KINDS[worker], *usual, *options, app=APP, config=HOOKS if hooks else config
+        )  # fmt: skip
+        return run(Kind(worker, command))
+
+    return give
 
 
 def exits(server: Server, pid: int) -> bool:
@@ -256,6 +269,21 @@ def test_a_worker_that_hangs_waits_for_no_answer(start: Callable[..., Answering]
     assert server.pid() != pid
 
 
+@pytest.mark.parametrize("name", ["werkzeug", "runserver"])
+def test_an_interrupt_ends_a_development_server_at_once(run: Callable[[Kind], Answering], name: str) -> None:
+    django = {"DJANGO_SETTINGS_MODULE": "tests.live.detached.finishing"}
+    kinds = {
+        "werkzeug": Kind("werkzeug", launch("werkzeug", APP)),
+        "runserver": Kind("runserver", runserver(), inherits=False, environment=django),
+    }
+    server = run(kinds[name])
+    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
+        server.signal(signal.SIGINT)
+        for answer in server.answers:
+            assert_incomplete(answer)
+        assert server.leaves(within=GRACE / 2)
+
+
 def test_hooks_of_the_configuration_are_called_after_the_wait(start: Callable[..., Answering], tmp_path: Path) -> None:
     config = tmp_path / "config.py"
     config.write_text(
@@ -295,7 +323,7 @@ def assert_incomplete(answer: Response) -> None:
 
 
 def assert_ended(answer: Response) -> None:
-    with pytest.raises((EOFError, OSError)):
+    with pytest.raises((EOFError, OSError)):  # without chunks it is a reset
         answer.read()
 
 

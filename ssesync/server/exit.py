@@ -136,6 +136,8 @@ def finish(server: Any, worker: Any) -> None:
     if current.quickly:
         drain_quickly()
         return
+    if streams.on_tick is not None:
+        streams.on_tick()  # drain_on_signal() may have been given a last event
     if not streams.stopping:
         drain()
     limits = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]

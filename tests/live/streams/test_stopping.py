@@ -56,11 +56,11 @@ WAYS = {
 
 
 @contextlib.contextmanager
-def idle_streams(server: Server, count: int = 10) -> Iterator[list[tuple[Wire, Response]]]:
+def idle_streams(server: Server, count: int = 10, **options: Any) -> Iterator[list[tuple[Wire, Response]]]:
     with contextlib.ExitStack() as stack:
         streams = []
         for _ in range(count):
-            wire, response = server.open(path(do="idle", options=SILENT))
+            wire, response = server.open(path(do="idle", options=SILENT | options))
             stack.enter_context(wire)
             response.expect(OPENING + FIRST)
             streams.append((wire, response))
@@ -146,10 +146,12 @@ def test_max_requests_ends_the_streams_of_the_worker_that_is_replaced(serve: Cal
         assert server.state()["pid"] != old
 
 
-def test_without_hooks_gunicorn_waits_the_whole_graceful_timeout(serve: Callable[..., Server]):
+def test_without_hooks_gunicorn_waits_the_whole_graceful_timeout_for_streams_that_threads_serve(
+    serve: Callable[..., Server],
+):
     """What the hooks are for. Should gunicorn learn it by itself one day, they can go."""
     server = serve(Kind("no hooks", gunicorn(*GTHREAD, "--graceful-timeout", "2")))
-    with idle_streams(server, 1) as [(_, response)]:
+    with idle_streams(server, 1, detach=False) as [(_, response)]:
         asked = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.leaves()

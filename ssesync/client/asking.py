@@ -104,6 +104,7 @@ class Exchange:
             if connection.is_closed:
                 connection.connect()
             sock: Any = connection.sock
+            sock.settimeout(self._connect_timeout)
             with self._lock:
                 self._handle = duplicate(sock)
             connection.request(
@@ -112,7 +113,7 @@ class Exchange:
                 chunked=bool(request.body) and "Content-Length" not in request.headers,
                 preload_content=False, decode_content=False,
             )  # fmt: skip
-            sock.settimeout(self._read_timeout)
+            connection.timeout = self._read_timeout  # which getresponse() gives the socket
         except BaseException:
             self._give_back(pool, connection)
             raise

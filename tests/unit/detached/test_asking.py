@@ -6,6 +6,7 @@ import gzip
 import socket
 import ssl
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -66,6 +67,13 @@ def test_the_view_returns_before_the_upstream_has_answered() -> None:
     assert answer.complete
     assert ended.wait() == "done"
     assert streams.snapshot()["producers"]["running"] == 0
+
+
+def test_a_timeout_to_connect_is_none_for_reading() -> None:
+    with RawUpstream(lambda: [CHUNKED + chunk(EVENT), lambda: time.sleep(1.5), chunk(EVENT), LAST]) as upstream:
+        assert ask(upstream.url, timeout=(0.3, None)).read().body == b":ok\n" + 2 * EVENT
+    with RawUpstream(lambda: [CHUNKED + chunk(EVENT), HOLD]) as upstream:
+        assert b"event: error\n" in ask(upstream.url, timeout=(PATIENCE, 0.3)).read().body
 
 
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "close-delimited"])

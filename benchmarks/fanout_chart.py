@@ -1,4 +1,7 @@
-"""The chart of benchmarks.fanout, one bar a figure: ``python -m benchmarks.fanout_chart FIGURES.json CHART.svg``."""
+"""The charts of benchmarks.fanout and benchmarks.answers, one bar a figure.
+
+``python -m benchmarks.fanout_chart FIGURES.json CHART.svg`` draws that of the first.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,21 @@ def draw(results: dict[str, Any]) -> str:
     """An SVG image of the rows with the most clients."""
     most = max(row["clients"] for row in results["rows"])
     rows = [row for row in results["rows"] if row["clients"] == most and not row["faults"]]
-    bottom = _TOP + _LINE * len(rows)
     title = f"One {SIZE}-byte event, and a burst of {results['burst']}, to {most:,} clients of one process"
+    panels = [
+        (name.format(**results), unit, [row[figure] * factor for row in rows]) for name, unit, figure, factor in _PANELS
+    ]
+    return chart(title, results["about"][0], [row["name"] for row in rows], panels)
+
+
+def chart(title: str, about: str, names: list[str], panels: list[tuple[str, str, list[float]]]) -> str:
+    """An SVG image.
+
+    :param about: the machine.
+    :param names: of the rows.
+    :param panels: up to three, each with its name, its unit, and the value of each row.
+    """
+    bottom = _TOP + _LINE * len(names)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom + 38}" role="img" '
         f'aria-label="{escape(title)}">',
@@ -39,17 +55,16 @@ def draw(results: dict[str, Any]) -> str:
         f'<rect width="{_WIDTH}" height="{bottom + 38}" rx="8" fill="#ffffff"/>',
         _text(20, 30, title, "h"),
     ]
-    for at, row in enumerate(rows):
-        kind = "o" if _colour(row["name"]) == _OURS else ""
-        parts.append(_text(_LEFT - 12, _TOP + _LINE * at + 13, row["name"], kind, "end"))
-    for number, (name, unit, figure, factor) in enumerate(_PANELS):
+    for at, name in enumerate(names):
+        parts.append(_text(_LEFT - 12, _TOP + _LINE * at + 13, name, "o" if _colour(name) == _OURS else "", "end"))
+    for number, (name, unit, values) in enumerate(panels):
         left = _LEFT + number * (_PANEL + _GAP)
-        parts.append(_text(left, 60, name.format(**results), "p"))
+        parts.append(_text(left, 60, name, "p"))
         parts.append(_text(left, 77, unit, "s"))
-        parts += _bars(left, [(row["name"], row[figure] * factor) for row in rows])
+        parts += _bars(left, list(zip(names, values, strict=True)))
         line = f'<path d="M{left} {_TOP - 6}V{bottom - 4}" stroke="#d0d7de" fill="none"/>'
         parts.append(line)
-    parts.append(_text(20, bottom + 22, f"Shorter is better. {results['about'][0]}.", "s"))
+    parts.append(_text(20, bottom + 22, f"Shorter is better. {about}.", "s"))
     return "\n".join([*parts, "</svg>\n"])
 
 

@@ -33,6 +33,7 @@ import os
 import sys
 import time
 import traceback
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,15 @@ def main(arguments: list[str] | None = None) -> None:
     for each in wanted:
         if missing := each.missing():
             print(f"left out: {each.name}, for want of {missing}")
+    scenarios = [SCENARIOS[kind] for kind in options.kinds]
+    if util.find_spec("trustme") is None and any(each.tls for each in scenarios):
+        print("left out: relays over TLS, for want of trustme")
+        scenarios = [each for each in scenarios if not each.tls]
     most = most_clients() // _DESCRIPTORS
     print(f"load average before: {' '.join(f'{each:.2f}' for each in os.getloadavg())}\n", flush=True)
     results: Row = {"about": about, "arrivals": ARRIVALS, "rows": []}
     well = True
-    for scenario in (SCENARIOS[kind] for kind in options.kinds):
+    for scenario in scenarios:
         for clients in options.clients:
             if clients > most:
                 print(f"left out: {clients:,} clients; the limit of descriptors has room for {most:,}\n")

@@ -61,7 +61,7 @@ def ours(detach: bool = True) -> Any:
     """The application under ssesync_flask."""
     from flask import Flask, request
 
-    from ssesync import Relay, relay_request
+    from ssesync import Relay
     from ssesync.reactor import reactor
     from ssesync_flask import EventStreamResponse
 
@@ -83,10 +83,9 @@ def ours(detach: bool = True) -> Any:
 
     @app.get("/relay")
     def relay() -> Any:
-        upstream = relay_request(
-            request, request.args["url"], params={}, timeout=(5, 60), verify=os.environ.get(CA, True)
-        )
-        return EventStreamResponse(Relay(upstream), **options)
+        trusted = os.environ.get(CA, True)
+        upstream = Relay.from_request(request, request.args["url"], params={}, timeout=(5, 60), verify=trusted)
+        return EventStreamResponse(upstream, **options)
 
     @app.get("/plain")
     def plain() -> str:

@@ -10,14 +10,14 @@
  *     refused, answer    how many were answered by something else than a chunked event stream; the first line of one
  *     p50, p99, most     ms from the start of the connection to the first event
  *
- * Then each line "measure SECONDS" of standard input is answered with what came within so many seconds:
+ * Then each line "measure SECONDS" of standard input is answered with {"armed": true}, and after so many seconds with
  *
  *     seconds, events, bytes
  *     p50, p99, most     ms from the making of an event to its receipt
- *     skipped            events whose number is not the one after the last
- *     corrupt            lines and events that are not as below
- *     ended              streams that have ended so far
  *     cpu                seconds of this process
+ *     skipped            so far: events whose number is not the one after the last
+ *     corrupt            so far: lines and events that are not as below
+ *     ended              so far: streams
  *
  * The end of standard input ends it. The data of an event are its number, beginning with 0 in each stream, a space, the
  * time when it was made, a space, and nothing but x. Times are those of CLOCK_MONOTONIC in ns.
@@ -343,7 +343,9 @@ static void measure(const char *line) {
     int input = 0;
     if (sscanf(line, "measure %lf", &seconds) != 1)
         fail("what is to be measured? %s", line);
-    delay_count = events = bytes = skipped = corrupt = 0;
+    delay_count = events = bytes = 0;
+    printf("{\"armed\": true}\n");
+    fflush(stdout);
     int64_t start = now(), end = start + (int64_t)(seconds * SECOND), cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID);
     while (now() < end)
         turn(1, &input);

@@ -146,7 +146,16 @@ class Load(Process):
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Count what comes in so many seconds."""
+        self.begin(seconds)
+        return self.counted(seconds)
+
+    def begin(self, seconds: float) -> None:
+        """Begin to count, which has begun when this returns."""
         self.say(f"measure {seconds}")
+        self._answer(0)
+
+    def counted(self, seconds: float) -> dict[str, Any]:
+        """What came, after so many seconds."""
         return self._answer(seconds)
 
     def _answer(self, seconds: float) -> dict[str, Any]:

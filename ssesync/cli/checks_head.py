@@ -189,7 +189,7 @@ def second_stream(seen: Examination) -> Finding | None:
         return problem(
             f"no answer while the first one was open ({error or 'nothing came'})",
             "Each stream holds a worker, and no other was free: gunicorn --worker-class gthread --threads 32 "
-            "(sync workers serve one stream each), or limit the streams to fewer than the threads.",
+            "(a sync worker serves one stream that is not detached), or limit the streams to fewer than the threads.",
         )
     if not other.answer.is_stream:
         return advice(

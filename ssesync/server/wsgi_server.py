@@ -63,13 +63,19 @@ def advice(environ: Mapping[str, Any]) -> str | None:
     kind = type(worker).__module__.rpartition(".")[2]
     if kind == "sync":
         return (
-            "gunicorn's sync worker serves one stream and nothing else, and is killed after --timeout "
-            f"({worker.cfg.timeout} s); run it with threads: gunicorn -k gthread --threads 32"
+            "an event stream can't be detached, so gunicorn's sync worker serves it and nothing else, and is killed "
+            f"after --timeout ({worker.cfg.timeout} s); run it with threads: gunicorn -k gthread --threads 32"
         )
     if kind == "gthread" and worker.cfg.threads < 2:
-        return "gunicorn has a single thread: one stream takes all of it; use gunicorn -k gthread --threads 32"
+        return (
+            "an event stream can't be detached, so it takes the single thread that gunicorn has; use gunicorn -k "
+            "gthread --threads 32"
+        )
     if "werkzeug.socket" in environ and not environ.get("wsgi.multithread"):
-        return "the development server runs without threads: one stream takes all of it; run it with threaded=True"
+        return (
+            "an event stream can't be detached, and the development server runs without threads, so it serves nothing "
+            "else; run it with threaded=True"
+        )
     if (bridge := bridge_of(environ)) is not None:
         return (
             f"this WSGI application runs inside an ASGI server, by {bridge}, which does not say when a client leaves: "

@@ -43,7 +43,7 @@ def test_two_hundred_clients_have_their_first_event_and_an_ordinary_view_answers
     assert server.state()["closed"] == {"client_gone": MANY}
     # Each is in a sleep of a second.
     assert eventually(lambda: server.state()["producers"]["running"] == 0)
-    assert "serves one stream" not in server.log()
+    assert "WARNING ssesync" not in server.log()
 
 
 @ON_EACH

@@ -124,6 +124,7 @@ SOURCES: dict[str, Callable[[], Any]] = {
     "writer view": lambda: EventStream.from_writer(write, **json.loads(request.args.get("options", "{}"))),
     "writer": write_elsewhere,
     "relay": lambda: Relay(upstream()),
+    "relay from request": lambda: Relay.from_request(request, request.args["upstream"], timeout=(5, PATIENCE)),
     "relay with transform": lambda: Relay(upstream(), transform=unchanged),
 }
 

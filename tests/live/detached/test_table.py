@@ -54,6 +54,7 @@ SOURCES = {
     "writer": True,
     "relay with transform": True,
     "relay": False,
+    "relay from request": False,
 }
 HEADER = "| server | a stream is | a subscription or relay with `detach=True` | a producer with `detach=True` |"
 

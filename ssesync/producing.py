@@ -133,6 +133,12 @@ class Producing(abc.ABC):
         """
         raise NotImplementedError
 
+    def detached(self, end: Callable[[], object]) -> None:  # noqa: B027  # most have nothing to note
+        """Note that the reactor serves the client.
+
+        :param end: ends the stream. For :meth:`close`.
+        """
+
     @abc.abstractmethod
     def close(self) -> None:
         """Release what it reads from. Any thread, any number of times; the stream calls it when it has ended."""

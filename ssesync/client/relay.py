@@ -70,6 +70,7 @@ class Relay(Producing):
         #: How to answer instead of streaming, ``None`` for an event stream: status line, headers, body.
         self.answer: Refusal | None = None
         self._exchange: Exchange | None = None
+        self._end: Callable[[], object] | None = None
         self._use(upstream)
 
     @classmethod
@@ -101,6 +102,7 @@ class Relay(Producing):
         relay._transform = transform
         relay._max_event_size = max_event_size
         relay.answer = None
+        relay._end = None
         relay._exchange = Exchange(forwarded(request, url, session=session, forward=forward, **options))
         return relay
 
@@ -173,8 +175,14 @@ class Relay(Producing):
         tap.max_event_size = self._max_event_size
         return tap
 
+    def detached(self, end: Callable[[], object]) -> None:
+        """See :class:`Producing`."""
+        self._end = end
+
     def close(self) -> None:
-        """Close the upstream's connection. From any thread, any number of times."""
+        """Close the upstream's connection, which ends the stream. From any thread, any number of times."""
+        if self._end is not None:
+            self._end()
         if (exchange := self._exchange) is not None:
             exchange.close()
         else:

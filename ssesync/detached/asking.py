@@ -267,6 +267,7 @@ def relay(source: Tappable, handover: Handover, record: Record, ending: Ending) 
         client = Relay(current, handover, group, record, tap, ending, source)
     else:
         return feed(source, handover, record, ending)
+    source.relay.detached(lambda: client.stop(CloseReason.DONE))
     record.began(client)
     current.call_soon(lambda: client.begin(handover.head))
     return client

@@ -426,6 +426,25 @@ def test_every_end_of_ours_ends_the_upstream_and_tells_the_client(how: str) -> N
         assert ended.wait() == {"cancel": "cancelled", "stop": "shutdown"}.get(how, how)
 
 
+def test_closing_the_relay_ends_the_stream() -> None:
+    ended, made = Ended(), []
+    with RawUpstream(lambda: [CHUNKED, chunk(EVENT), HOLD]) as upstream:
+
+        def make() -> EventStream:
+            made.append(Relay(get(upstream.url)))
+            return EventStream(made[0], on_close=ended)
+
+        server = SmallServer(make)
+        detached(server)
+        while b"data: x" not in server.client.recv(65536):
+            pass
+        for _ in range(3):
+            made[0].close()
+        assert upstream.left.acquire(timeout=PATIENCE)
+        assert server.read().head == LAST.removesuffix(b"\r\n\r\n")
+        assert ended.wait() == "done"
+
+
 @pytest.mark.parametrize("cut_off", [FIN, RST])
 def test_an_upstream_that_breaks_off_is_told_and_logged(cut_off: object, caplog: pytest.LogCaptureFixture) -> None:
     ended, go = Ended(), threading.Event()

@@ -56,6 +56,9 @@ class Leaving(Closable):
             return False
         return source.pending[1] <= _REST and streams.keep_served(self)
 
+    def _left_to(self, connection: Detached) -> None:
+        self._detached = connection
+
     def _detach(self, takeover: Takeover) -> bool:
         """Leave the client to the reactor.
 
@@ -71,9 +74,9 @@ class Leaving(Closable):
             )
             record = DetachedRecord(self, cast(str, self._admitted), self._spec.on_close, self._context)
             if isinstance(source, Detachable):
-                self._detached = source.detach(handover, record)
+                source.detach(handover, record)
             else:
-                self._detached = feed(source, handover, record, self._ending)
+                feed(source, handover, record, self._ending)
 
         if takeover.complete(give):
             self._lifecycle.advance(State.DETACHED)

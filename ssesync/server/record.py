@@ -29,6 +29,9 @@ class Detaching(Served, Protocol):
 
     cancelled: CancelToken
 
+    def _left_to(self, connection: Detached) -> None:
+        """The client has this connection of the reactor's from now on."""
+
 
 class DetachedRecord:
     """Counts a detached stream, and calls its ``on_close``. See :class:`ssesync.server.detaching.Record`."""
@@ -54,6 +57,7 @@ class DetachedRecord:
         """Count the stream as detached."""
         stream = self._stream()
         assert stream is not None
+        stream._left_to(connection)  # before the client may leave, and ``on_close`` look at the stream
         streams.detached(stream, self._key, connection)
 
     def at_end(self, call: Callable[[], object]) -> None:

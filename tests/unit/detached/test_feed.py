@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -236,3 +238,21 @@ def test_a_stream_that_is_dropped_by_all_goes_on() -> None:
     writer.write("one")
     writer.close()
     assert server.read().body == b":ok\ndata: one\n\n"
+
+
+def test_nothing_is_kept_of_a_stream_that_has_ended() -> None:
+    """No cycle, either: a process with many answers would collect garbage all the time."""
+    writer, ended = Writer(), Ended()
+    server = SmallServer(lambda: EventStream(writer, on_close=ended))
+    feed = detached(server)
+    writer.close()
+    server.read()
+    assert ended.wait() == "done"
+    reference = weakref.ref(server.stream)
+    gc.disable()
+    try:
+        server.stream = None
+        assert eventually(lambda: reference() is None)
+    finally:
+        gc.enable()
+    assert feed._source.on_ready is None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CodeType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, current_app, has_request_context, request
+from flask import Flask, Response, current_app, has_request_context, request, stream_with_context
 from flask.globals import app_ctx, request_ctx
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wsgi import ClosingIterator
@@ -110,8 +111,27 @@ def unavailable(settings: Settings, error: Exception) -> EventStreamResponse:
     return response
 
 
+# Of the generator that stream_with_context() makes, in Flask 3.0 to 3.1.
+_WITH_CONTEXT = {code for code in stream_with_context.__code__.co_consts if isinstance(code, CodeType)}
+
+
+def _without_wrapper(source: Any) -> Any:
+    """What ``stream_with_context()`` was given, if the source was made by it.
+
+    It pushes the view's own contexts where the generator runs. The producer runs on another thread, and while the view
+    still has them: the view's request then failed with ``ValueError: <Token …> was created in a different Context``.
+    """
+    if not (isinstance(source, GeneratorType) and source.gi_code in _WITH_CONTEXT and source.gi_frame is not None):
+        return source
+    inner = source.gi_frame.f_locals.get("gen", source)
+    if inner is not source:
+        source.close()  # it waits before its first step; Flask 3.0 has pushed a context, on this thread
+    return inner
+
+
 def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> EventStream:
     """The core's stream, with the application's settings and JSON encoder, its producer in the request's context."""
+    source = _without_wrapper(source)
     options.setdefault("settings", state_of_current_app().settings)
     options.setdefault("dumps", encoder_of(current_app._get_current_object()))  # type: ignore[attr-defined]
     options.setdefault("after_step", _after_step(current_app, options))

@@ -17,6 +17,7 @@ TESTS = Path(__file__).parent
 FIRST = ("live/frameworks/test_gevent_patched.py", "live/relay/test_chain.py", "test_clone.py")
 #: The files of a folder that use its ``fleet`` of servers, which last until the last of them is done.
 SHARING = {
+    "live/answers": {"test_contexts.py", "test_django_contexts.py", "test_same.py", "test_wrappers.py"},
     "live/channels": {"test_crashes.py", "test_delivery.py", "test_restarts.py"},
     "live/detached": {
         "test_crowds.py",

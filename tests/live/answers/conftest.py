@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from tests.http_client import Response
+from tests.live.frameworks.switchboard import Switchboard
 from tests.logs import show_if_failed
-from tests.servers import GTHREAD, SYNC, Kind, Server, gunicorn, launch, running
+from tests.servers import GTHREAD, SYNC, Fleet, Kind, Server, eventually, gunicorn, launch, running
+
+from .leading import SERVERS, Leader
 
 __all__ = ["KINDS", "Start", "asked"]
 
@@ -54,3 +57,27 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
             return server
 
         yield give
+
+
+@pytest.fixture(scope="package")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet[Server]]:
+    with Fleet(tmp_path_factory.mktemp("answers"), Server) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def lead(
+    request: pytest.FixtureRequest, fleet: Fleet[Server], switchboard: Switchboard
+) -> Iterator[Callable[[str], Leader]]:
+    """Opens streams at a server of many tests, whose producers must have ended when the test is over."""
+    used: list[Server] = []
+
+    def give(name: str) -> Leader:
+        used.append(fleet(SERVERS[name]))
+        show_if_failed(request.node, name, used[-1].log)
+        return Leader(used[-1], switchboard)
+
+    yield give
+    switchboard.close()
+    for server in used:
+        assert eventually(lambda: server.state()["producers"] == 0)  # noqa: B023

@@ -17,7 +17,7 @@ from .producer import InlineProducer, ThreadProducer, close_iterator
 from .producers import Place, producers
 from .source import Detachable, Overload, Source, Streamable
 from .starts import View, view_of
-from .upstream import UpstreamProducer
+from .upstream import InlineUpstream, UpstreamProducer
 from .writer import Writer, WriterSource
 
 if TYPE_CHECKING:
@@ -220,9 +220,10 @@ class Upstream(Producer):
         return settings.threaded and (self._given.can_tap or super().is_detachable(settings))
 
     def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
-        if spec.settings.threaded and self._given.can_tap:
-            return UpstreamProducer(self._given, self, spec, cancelled, get_last_event_id(environ), place)
-        return super().make(spec, cancelled, environ, place)
+        last_event_id = get_last_event_id(environ)
+        if not spec.settings.threaded:
+            return InlineUpstream(self._given, self, spec, cancelled, last_event_id)
+        return UpstreamProducer(self._given, self, spec, cancelled, last_event_id, place)
 
     def run(self, writer: Writer) -> None:
         self._given.produce(writer)

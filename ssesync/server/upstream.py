@@ -8,7 +8,7 @@ from ..cancel import CancelToken
 from ..errors import CloseReason
 from ..producing import Producing, Tap
 from .descriptors import duplicate
-from .producer import ThreadProducer
+from .producer import InlineProducer, ThreadProducer
 from .producers import Place
 from .source import Overload, Pulled, Refusal, Tappable
 from .starts import USUAL
@@ -17,7 +17,25 @@ if TYPE_CHECKING:
     from .factory import Producer
     from .spec import StreamSpec
 
-__all__ = ["UpstreamProducer"]
+__all__ = ["InlineUpstream", "UpstreamProducer"]
+
+
+class InlineUpstream(InlineProducer):
+    """Runs a relay step by step.
+
+    :param given: the relay.
+    """
+
+    def __init__(
+        self, given: Producing, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str
+    ) -> None:
+        super().__init__(producer, spec, cancelled, last_event_id)
+        self._given = given
+
+    def open(self, wait: float) -> Refusal | None:
+        """See :class:`Source`. An upstream that was not asked yet is asked now."""
+        answer = self._given.answered() if self._given.exchange is not None else None
+        return answer if answer is not None else super().open(wait)
 
 
 class UpstreamProducer(ThreadProducer, Tappable):
@@ -41,7 +59,7 @@ class UpstreamProducer(ThreadProducer, Tappable):
 
     def postpone(self) -> None:
         """See :class:`Tappable`."""
-        self._postponed = True
+        self._postponed = self._given.can_tap
 
     @property
     def relay(self) -> Producing:
@@ -60,9 +78,15 @@ class UpstreamProducer(ThreadProducer, Tappable):
         has broken off with before its first event is raised. Whether it is about to end is waited for only where
         ``first_event_timeout`` was set: most upstreams take longer for their first event than a view can wait.
         """
-        if not self._postponed and self._given.exchange is not None and (answer := self._given.answered()) is not None:
-            self._place.release()
-            return answer
+        if not self._postponed and self._given.exchange is not None:
+            try:
+                answer = self._given.answered()
+            except BaseException:
+                self._place.release()
+                raise
+            if answer is not None:
+                self._place.release()
+                return answer
         if self._postponed and self._given.exchange is not None:
             self._place.release()  # while the upstream is asked no thread is taken
         elif self._postponed:

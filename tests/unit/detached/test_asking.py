@@ -81,11 +81,13 @@ def test_a_timeout_to_connect_is_none_for_reading() -> None:
 def test_a_refusal_of_the_upstream_reaches_the_client(detach: Any, chunked: bool) -> None:
     with RawUpstream(lambda: [REFUSED]) as upstream:
         if not detach:
-            relay = Relay.from_request({"REQUEST_METHOD": "GET"}, upstream.url)
-            stream = EventStream(relay, detach=False)
-            assert stream.open() == "401 Unauthorized"
-            assert ("Retry-After", "7") in stream.headers
-            assert b"".join(stream) == b'{"error":"no"}'
+            for options, given in (({}, {}), ({"threaded": False}, {}), ({}, {"transform": lambda event: event})):
+                relay = Relay.from_request({"REQUEST_METHOD": "GET"}, upstream.url, **given)
+                stream = EventStream(relay, detach=False, **options)
+                assert stream.open() == "401 Unauthorized"
+                assert ("Retry-After", "7") in stream.headers
+                assert b"".join(stream) == b'{"error":"no"}'
+                assert streams.snapshot()["producers"]["running"] == 0
             return
         server = ask(upstream.url, chunked=chunked)
         waiting(server)

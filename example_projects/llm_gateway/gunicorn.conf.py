@@ -4,8 +4,8 @@
 from ssesync.gunicorn import *  # noqa: F403
 
 worker_class = "gthread"
-# Each open stream holds one thread.
-threads = 32
+# A view waits for the beginning of the upstream's answer. The answers themselves take no thread.
+threads = 8
 # Longer than the gateways wait for unfinished answers (drain_timeout).
 graceful_timeout = 15
 # Newer releases open a control socket in the user's home directory, which an example should not write to.

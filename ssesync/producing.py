@@ -53,6 +53,7 @@ class Tap(Protocol):
 
     def fileno(self) -> int:
         """The descriptor to wait for until there is something to be received."""
+        ...
 
     def receive(self) -> bytes | None:
         """Receive what is there.
@@ -63,6 +64,7 @@ class Tap(Protocol):
 
     def is_pending(self) -> bool:
         """Whether there is something to be received that the descriptor does not show."""
+        ...
 
     def close(self) -> None:
         """Close the connection. Any number of times."""

@@ -22,13 +22,14 @@ __all__ = ["end_with_request", "mark_sent"]
 _KEY = "ssesync.made"
 
 
-def end_with_request(stream: EventStream) -> None:
-    """Have a stream closed when the current request fails, unless :func:`mark_sent` was called for it before.
+def end_with_request(environ: WSGIEnvironment, stream: EventStream) -> None:
+    """Have a stream closed when a request fails, unless :func:`mark_sent` was called for it before.
 
+    :param environ: the request's WSGI environ.
     :param stream: the stream.
     """
     # With the thread: the producer's copy of the request's context is torn down too, on another one.
-    made = request.environ.setdefault(_KEY, (threading.get_ident(), weakref.WeakSet()))
+    made = environ.setdefault(_KEY, (threading.get_ident(), weakref.WeakSet()))
     made[1].add(stream)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, current_app, has_request_context, request, stream_with_context
+from flask import Flask, Request, Response, current_app, has_request_context, request, stream_with_context
 from flask.globals import app_ctx, request_ctx
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wsgi import ClosingIterator
 
-from ssesync import EventStream, Settings, Writer
+from ssesync import EventStream, Settings, Subscription, Writer
 
 from .dropped import end_with_request, mark_sent
 from .state import encoder_of, state_of_current_app
@@ -49,9 +49,10 @@ class EventStreamResponse(Response):
             stream = make_stream(source, headers=headers, **options)
         #: The stream itself.
         self.event_stream = stream
-        status = stream.open(request.environ if has_request_context() else None)
-        if has_request_context():
-            end_with_request(stream)
+        environ: WSGIEnvironment | None = request.environ if has_request_context() else None
+        status = stream.open(environ)
+        if environ is not None:
+            end_with_request(environ, stream)
         # Werkzeug then refuses methods that read the whole stream, such as get_data() in an after_request function.
         super().__init__(stream, status=status, headers=stream.headers, direct_passthrough=True)
         if "content-type" not in {name.lower() for name, _ in stream.headers}:
@@ -133,18 +134,21 @@ def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> Eve
     """The core's stream, with the application's settings and JSON encoder, its producer in the request's context."""
     source = _without_wrapper(source)
     options.setdefault("settings", state_of_current_app().settings)
-    options.setdefault("dumps", encoder_of(current_app._get_current_object()))  # type: ignore[attr-defined]
-    options.setdefault("after_step", _after_step(current_app, options))
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    options.setdefault("dumps", encoder_of(app))
+    options.setdefault("after_step", _after_step(app, options))
     if has_request_context():
-        options.setdefault("name", request.path)
-        options.setdefault("scope", _Scope())
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        options.setdefault("name", current.path)
+        if not isinstance(source, (Subscription, Writer)):  # these run no producer, and a copy is 5 % of a request
+            options.setdefault("scope", _Scope())
         # A request of the test client or of test_request_context: there the view must run on the test's thread. No
         # server passes a BytesIO without SERVER_SOFTWARE. Starlette's WSGIMiddleware does, but sets wsgi.multiprocess.
-        environ = request.environ
+        environ = current.environ
         in_memory = isinstance(environ.get("wsgi.input"), io.BytesIO)
         if in_memory and "SERVER_SOFTWARE" not in environ and not environ.get("wsgi.multiprocess"):
             options.setdefault("threaded", False)
-    make = EventStream.from_writer if imperative else EventStream
+    make: Callable[..., EventStream] = EventStream.from_writer if imperative else EventStream
     return make(source, **options)
 
 

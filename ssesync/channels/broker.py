@@ -33,7 +33,7 @@ from .dispatcher import Dispatcher, Registration
 from .log import Page
 from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
 from .options import Limits, checked_options
-from .policy import Policy
+from .policy import Policy, policy_of
 from .reentry import entered
 from .starting import SharedStart
 from .subscription import Subscription
@@ -177,7 +177,7 @@ class Broker:
             raise ChannelError("subscribe() takes at least one channel or pattern")
         if key is not None and not isinstance(key, str):
             raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
-        checked = Policy(**checked_options(policy, {}, [*Policy.__dataclass_fields__]))
+        checked = policy_of(checked_options(policy, {}, Policy.__dataclass_fields__))
         self._ensure_listening()
         subscription = Subscription(self, names, globs, checked, key)
         subscriber = subscription._subscriber

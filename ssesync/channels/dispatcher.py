@@ -126,15 +126,18 @@ class Dispatcher:
         :return: the log and the number after which the sink is offered all messages of these channels. A shared sink
             may not have been offered those before.
         """
-        with self._held():
-            self._members[member] = registration
-            if replaces is not None:
-                self._replaced[member] = replaces
-            self._index.add(member, registration.channels, registration.patterns)
-            if registration.key is not None:
-                put(self._keys, registration.key, member)
-            self._note_change(registration, member)
-            return self.epoch, self.position
+        try:
+            with entered(), self._lock:  # as _held(), without its cost for each client that comes
+                self._members[member] = registration
+                if replaces is not None:
+                    self._replaced[member] = replaces
+                self._index.add(member, registration.channels, registration.patterns)
+                if registration.key is not None:
+                    put(self._keys, registration.key, member)
+                self._note_change(registration, member)
+                return self.epoch, self.position
+        finally:
+            self._purge()
 
     def remove(self, member: Closable) -> None:
         """Remove a member. Any number of times, and also from a destructor, which may run anywhere.

@@ -22,6 +22,8 @@ __all__ = ["CONTROL", "Message", "body_of", "check_channel", "check_pattern", "p
 CONTROL = "\x01control"
 _ID = re.compile(r"([0-9a-z]{1,32})-(\d{1,18})")
 _LONGEST_NAME = 200
+# Control characters and surrogates.
+_NEVER_IN_NAMES = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 
 
 class Message(Numbered):
@@ -122,7 +124,7 @@ def check_pattern(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a channel's name is text, got {type(name).__name__} {excerpt(name)}")
     text = str.__str__(name)
-    if not 0 < len(text) <= _LONGEST_NAME or any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
+    if not 0 < len(text) <= _LONGEST_NAME or _NEVER_IN_NAMES.search(text):
         raise ChannelError(
             f"a channel's name has 1 to {_LONGEST_NAME} characters and no control characters, got {excerpt(text)}"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -11,7 +12,7 @@ from ..errors import SettingsError, excerpt
 from ..event import Event
 from ..validation import check_number
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "policy_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,11 @@ class Policy:
             Event(type=getattr(self, name))
 
     @property
-    def grouping_key(self) -> tuple[Any, ...]:
+    def grouping_key(self) -> object:
         """Equal for policies that do the same: their clients can be one broadcast group."""
         function: Any = self.coalesce
+        if function is None:
+            return self
         # A view makes a new function of a lambda in each call. Without this each of its clients would be a group.
         if isinstance(function, FunctionType):
             if not (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
@@ -74,3 +77,23 @@ class Policy:
         elif function.__hash__ is None:
             function = id(function)
         return (function, *(getattr(self, name) for name in self.__dataclass_fields__ if name != "coalesce"))
+
+
+def policy_of(options: Mapping[str, Any]) -> Policy:
+    """Make a policy, or take the one that was made of equal options: a view subscribes with the same ones each time.
+
+    :param options: those of a call, of which the names are checked already.
+    :return: the policy.
+    :raises SettingsError: a value that can't work.
+    """
+    if options.get("coalesce") is None:  # else it would keep a function alive, with all that this refers to
+        try:
+            return _remembered(**options)
+        except TypeError:  # of a value without a hash
+            pass
+    return Policy(**options)
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _remembered(**options: Any) -> Policy:
+    return Policy(**options)

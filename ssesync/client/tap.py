@@ -99,7 +99,7 @@ def tap_of(response: Any, duplicate: Callable[[int], int], give_away: Callable[[
     sock.settimeout(0)
     tap: _PlainTap | _TLSTap
     if is_tls:
-        sock.suppress_ragged_eofs = False
+        sock.suppress_ragged_eofs = False  # pyright: ignore[reportAttributeAccessIssue]
         inner.fp = None  # closing the response leaves the socket open as long as this object of io is
         tap = _TLSTap(sock, reader.detach(), body, held, idle_timeout)
     else:

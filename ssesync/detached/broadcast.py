@@ -102,7 +102,7 @@ class BroadcastGroup:
         if state is State.IN_SYNC:
             connection.sent.join(self.totals)
             self._in_sync[fd] = connection
-            if not connection.handover.chunked:
+            if not connection.chunked:
                 self._raw.add(fd)
             if self._keep_alive is not None:
                 self._due = min(self._due, connection.sent.last + self._keep_alive)

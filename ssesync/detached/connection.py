@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from ..server.detaching import Handover, Record
 from ..server.ending import encode_error, finishes
 from ..server.framing import make_trailer
 from ..server.stats import StreamStats, describe
-from ..settings import Settings
 from ..text import escape
 from ..wire.chunked import LAST_CHUNK, to_chunk
 from .accounting import Sent
@@ -39,8 +37,8 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_deferred", "_reason", "fd", "group", "handover", "record",
-        "registration", "sent", "state", "unsent",
+        "__weakref__", "_connections", "_deferred", "_reason", "began", "chunked", "fd", "group", "name", "orderly",
+        "record", "registration", "sent", "settings", "state", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +46,9 @@ class Connection:
     ) -> None:
         self._connections = connections
         self.fd = handover.fd
-        #: What was handed over, without the head.
-        self.handover = dataclasses.replace(handover, head=b"")
+        # Not the handover itself, which takes 96 bytes and has the head.
+        self.name, self.settings, self.began = handover.name, handover.settings, handover.began
+        self.chunked, self.orderly = handover.chunked, handover.orderly
         self.group = group
         self.record = record
         #: The source's own data of the client.
@@ -63,16 +62,6 @@ class Connection:
         self.unsent: Unsent | None = None
 
     # Any thread.
-
-    @property
-    def name(self) -> str:
-        """The stream's name in log lines."""
-        return self.handover.name
-
-    @property
-    def settings(self) -> Settings:
-        """The stream's settings."""
-        return self.handover.settings
 
     @property
     def closed(self) -> bool:
@@ -108,12 +97,12 @@ class Connection:
     @property
     def finishes(self) -> bool:
         """Whether the stream goes on to its own end, for a while, when the process stops."""
-        return finishes(self.handover.settings, self.handover.orderly)
+        return finishes(self.settings, self.orderly)
 
     @property
     def stats(self) -> StreamStats:
         """What the stream came to so far."""
-        return StreamStats(*self.sent.total(self.group.totals), time.monotonic() - self.handover.began)
+        return StreamStats(*self.sent.total(self.group.totals), time.monotonic() - self.began)
 
     @property
     def last_write(self) -> float:
@@ -123,7 +112,7 @@ class Connection:
     @property
     def senses_disconnect(self) -> bool:
         """Whether a client that leaves is noticed at once; else by failing keep-alives."""
-        return self.handover.settings.sense_disconnect
+        return self.settings.sense_disconnect
 
     def describe(self) -> dict[str, Any]:
         """Describe the stream.
@@ -133,7 +122,7 @@ class Connection:
         unsent = self.unsent
         events, size = self.group.pending_of(self)
         now, pending = time.monotonic(), (events, size + (0 if unsent is None else len(unsent)))
-        return describe(self, now - self.handover.began, pending, now - self.last_write, "detached")
+        return describe(self, now - self.began, pending, now - self.last_write, "detached")
 
     # The reactor's thread: sending.
 
@@ -163,7 +152,7 @@ class Connection:
         :return: them, in the transfer coding of the response.
         """
         self.sent.add(events, len(data), keep_alives, time.monotonic())
-        return to_chunk(data) if self.handover.chunked else data
+        return to_chunk(data) if self.chunked else data
 
     def put(self, wire: bytes) -> bool:
         """Send bytes as they are, after what waits, and keep what is not taken.
@@ -186,7 +175,7 @@ class Connection:
         if sent < 0 and sent not in AGAIN:
             self.abort(CloseReason.CLIENT_GONE)
             return False
-        self.unsent = Unsent(memoryview(wire)[max(0, sent) :], self.handover.settings.send_timeout)
+        self.unsent = Unsent(memoryview(wire)[max(0, sent) :], self.settings.send_timeout)
         self._await_room(True)
         return False
 
@@ -235,7 +224,7 @@ class Connection:
         """End after what waits, ``last`` and the trailer. Does nothing if it is ending already."""
         if self.state in OVER or self._defer(lambda: self.finish(reason, last)):
             return
-        if self.handover.orderly or not callable(self.handover.settings.error_event):
+        if self.orderly or not callable(self.settings.error_event):
             self._finish(reason, last + self._trailer(reason))
             return
 
@@ -259,10 +248,9 @@ class Connection:
 
     def _trailer(self, reason: CloseReason) -> bytes:
         """What is sent last: a reconnection time, or the error event."""
-        handover = self.handover
-        if handover.orderly:
-            return make_trailer(handover.settings)
-        return encode_error(handover.settings, reason, None, handover.name)
+        if self.orderly:
+            return make_trailer(self.settings)
+        return encode_error(self.settings, reason, None, self.name)
 
     def _finish(self, reason: CloseReason, last: bytes) -> None:
         if self.state in OVER:
@@ -277,7 +265,7 @@ class Connection:
             self._close(reason)
 
     def _framed(self, last: bytes, reason: CloseReason) -> bytes:
-        if not self.handover.chunked:
+        if not self.chunked:
             return last
         return (to_chunk(last) if last else b"") + (LAST_CHUNK if self.is_orderly(reason) else b"")
 
@@ -286,7 +274,7 @@ class Connection:
 
         :param reason: why it ends.
         """
-        return self.handover.orderly
+        return self.orderly
 
     def _final_reason(self, reason: CloseReason) -> CloseReason:
         """Why the stream has ended, where the connection is closed for this reason."""

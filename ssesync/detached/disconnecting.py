@@ -29,7 +29,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
     :param is_silent: send nothing before the end, as no head was sent, or the trailer was.
     :return: a socket that the caller closes when the client has acknowledged all data, which resets the connection.
     """
-    ends_by_fin = connection.handover.chunked or connection.is_orderly(reason)
+    ends_by_fin = connection.chunked or connection.is_orderly(reason)
     if reason is CloseReason.CLIENT_GONE and ends_by_fin:
         # Thousands of clients may leave at once, and each further system call releases the interpreter's lock.
         os.close(connection.fd)
@@ -61,8 +61,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
 
 def _end(connection: Connection, reason: CloseReason) -> bytes:
     """Make the last bytes of a response that ends between two events."""
-    handover = connection.handover
     if connection.is_orderly(reason):
-        return LAST_CHUNK if handover.chunked else b""
-    event = encode_error(handover.settings, reason, None, handover.name, call=False)
-    return to_chunk(event) if handover.chunked else event
+        return LAST_CHUNK if connection.chunked else b""
+    event = encode_error(connection.settings, reason, None, connection.name, call=False)
+    return to_chunk(event) if connection.chunked else event

@@ -95,9 +95,7 @@ class Feed(Connection):
     def stats(self) -> StreamStats:
         """See :class:`Connection`. Events are those that the source has made, as of a served stream."""
         sent = self.sent
-        return StreamStats(
-            self._source.events, sent.bytes, sent.keep_alives, time.monotonic() - self.handover.began
-        )  # fmt: skip
+        return StreamStats(self._source.events, sent.bytes, sent.keep_alives, time.monotonic() - self.began)
 
     @property
     def last_write(self) -> float:

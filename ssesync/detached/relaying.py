@@ -232,7 +232,7 @@ class Relay(Feed):
             self._give(upstream, upstream.take(data))
             return
         # Framed as it is: most upstreams send an event by a chunk.
-        wire = data if self.handover.chunked else data[start:-2]
+        wire = data if self.chunked else data[start:-2]
         self.sent.add(0, len(data) - start - 2, 0, now)
         if not self.put(wire):
             self._wait()

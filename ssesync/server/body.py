@@ -347,7 +347,7 @@ def _is_there(file: io.BufferedReader, size: int, deadline: float) -> bool:
         buffered = len(file.peek(1))
     finally:
         os.set_blocking(fd, blocking)
-    if fcntl is None:
+    if fcntl is None or termios is None:
         return buffered >= size
     while True:
         waiting = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4), sys.byteorder)

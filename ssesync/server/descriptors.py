@@ -91,7 +91,8 @@ def capacity() -> int | None:
 
     :return: their count; ``None`` where a process has no such limit (Windows).
     """
-    return None if _limits() is None else max(1, reach() - division().floor)
+    limits = _limits()
+    return None if limits is None else max(1, _reach(limits) - division().floor)
 
 
 def reach() -> int:
@@ -101,8 +102,10 @@ def reach() -> int:
     :raises SettingsError: the environment variable :data:`VARIABLE` is no number.
     """
     limits = _limits()
-    if limits is None:
-        return _UNLIMITED
+    return _UNLIMITED if limits is None else _reach(limits)
+
+
+def _reach(limits: tuple[int, int]) -> int:
     soft, hard = limits
     if not hasattr(select, "epoll") or _native() is None:
         return soft  # poll() takes no more descriptors than the soft limit
@@ -122,7 +125,7 @@ def duplicate(fd: int) -> int:
         return os.dup(fd)
     floor, most = division().floor, reach()
     native, (soft, hard) = _native(), resource.getrlimit(resource.RLIMIT_NOFILE)
-    if native is None or most <= _soft():
+    if native is None or most <= (_UNLIMITED if soft == resource.RLIM_INFINITY else soft):
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
     limit, call, get_errno = resource.RLIMIT_NOFILE, native.fcntl, native.get_errno
     call_each: Callable[[Any], Any] = functools.partial.__call__

@@ -43,7 +43,7 @@ class Head(NamedTuple):
     """Whether the body has the chunked transfer coding."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Handover:
     """All that is needed to serve a client after its server: plain values, without a reference to the stream."""
 

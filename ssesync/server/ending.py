@@ -99,24 +99,30 @@ class Ending:
     """How one stream ends. :meth:`is_orderly` and :meth:`finishes` are for any thread, the rest is for the one that
     serves it.
 
-    :param environ: the WSGI environ of the request, ``{}`` without one. It is not kept.
     :param context: what the application's ``error_event`` is called in.
     """
 
     __slots__ = ("_context", "_ended", "_get", "_is_event_source", "_name", "_remains", "_settings", "torn")
 
-    def __init__(self, settings: Settings, environ: Mapping[str, Any], name: str, context: contextvars.Context) -> None:
+    def __init__(self, settings: Settings, name: str, context: contextvars.Context) -> None:
         self._settings = settings
         # Only where it is needed: a context refers to the request and all that the request refers to.
         self._context = context if callable(settings.error_event) else None
         self._name = name
-        # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
-        self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
-        self._is_event_source = is_event_source(environ)
+        self._get, self._is_event_source = True, False
         self._ended = False
         self._remains: Remains | None = None
         #: Whether the client was sent only a part of an event: then nothing can follow.
         self.torn = False
+
+    def set_request(self, environ: Mapping[str, Any]) -> None:
+        """Note what a request shows of its client.
+
+        :param environ: the WSGI environ, ``{}`` without a request. It is not kept.
+        """
+        # Only a GET can be repeated without being done twice (RFC 9110, section 9.2.2).
+        self._get = environ.get("REQUEST_METHOD", "GET") == "GET"
+        self._is_event_source = is_event_source(environ)
 
     def is_orderly(self, has_ids: bool, reason: CloseReason | None = None) -> bool:
         """Whether the answer may end as a complete one, since its client resumes.

@@ -169,6 +169,8 @@ class InlineProducer(ProducerSource):
     no more than ``LIMIT`` times.
     """
 
+    # The mailbox has none to call: nothing waits for this source, as its pull() gives something or the end.
+    on_ready: Callable[[], object] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
     #: An imperative view that is run in a test without a thread can't wait for its client, which is the same thread.
     LIMIT = 10_000
 

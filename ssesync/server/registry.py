@@ -80,18 +80,21 @@ class Streams:
         if detached:
             self.prepare()
         limit = detached_limit(settings) if detached else served_limit(settings)
-        with self._locked():
-            held = len(self._detached) + len(self._leaving) if detached else len(self._open) - len(self._leaving)
-            full = limit is not None and held >= limit
-            admitted = self._admission.admit(key, settings, is_full=full or self.stopping)
-            if admitted:
-                self._open[id(stream)] = weakref.ref(stream), weakref.WeakMethod(tick)
-                if detached:
-                    self._leaving.add(id(stream))
-                self._opened += 1
-            warn = full and detached and "files" not in self._logged
-            if warn:
-                self._logged.add("files")
+        try:
+            with self._lock:  # as _locked(), without its cost for each client that comes
+                held = len(self._detached) + len(self._leaving) if detached else len(self._open) - len(self._leaving)
+                full = limit is not None and held >= limit
+                admitted = self._admission.admit(key, settings, is_full=full or self.stopping)
+                if admitted:
+                    self._open[id(stream)] = weakref.ref(stream), weakref.WeakMethod(tick)
+                    if detached:
+                        self._leaving.add(id(stream))
+                    self._opened += 1
+                warn = full and detached and "files" not in self._logged
+                if warn:
+                    self._logged.add("files")
+        finally:
+            self._call_later()
         if admitted:
             ticking.every_tick(self._tick)
         if warn:  # not with the lock held: a handler of the log may wait
@@ -128,10 +131,13 @@ class Streams:
         :param key: its key.
         :param connection: the connection that serves its client.
         """
-        with self._locked():
-            self._leaving.discard(id(stream))
-            del self._open[id(stream)]
-            self._detached[connection] = key
+        try:
+            with self._lock:  # as _locked(), without its cost for each client that comes
+                self._leaving.discard(id(stream))
+                del self._open[id(stream)]
+                self._detached[connection] = key
+        finally:
+            self._call_later()
 
     def keep_served(self, stream: Served) -> bool:
         """Count a stream that was to be detached, and can't be, as served.
@@ -233,9 +239,13 @@ class Streams:
             with self._lock:
                 yield
         finally:
-            while self._later and not is_owned(self._lock):
-                with contextlib.suppress(IndexError):  # another thread does it
-                    self._later.popleft()()
+            self._call_later()
+
+    def _call_later(self) -> None:
+        """Make the calls that were left to this thread, as it held the lock."""
+        while self._later and not is_owned(self._lock):
+            with contextlib.suppress(IndexError):  # another thread does it
+                self._later.popleft()()
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """Warn, once in a process, of a server that can't serve streams well.

@@ -119,7 +119,7 @@ class EventStream(Leaving):
         self._context = contextvars.copy_context()
         self._lifecycle = Lifecycle()
         self._output = Output()
-        self._ending = Ending(spec.settings, {}, spec.name, self._context)
+        self._ending = Ending(spec.settings, spec.name, self._context)
         self._source: Source | None = None
         self._pull: BlockingPull | None = None
         self._liveness: Liveness | None = None
@@ -194,7 +194,7 @@ class EventStream(Leaving):
             )
         self._environ = environ = environ or self._environ or {}
         settings = self.settings
-        self._ending = Ending(settings, environ, self.name, self._context)
+        self._ending.set_request(environ)
         outer = self._enter()
         try:
             # A signal handler may have closed it since the state was read.

@@ -38,7 +38,7 @@ class InlineUpstream(InlineProducer):
         return answer if answer is not None else super().open(wait)
 
 
-class UpstreamProducer(ThreadProducer, Tappable):
+class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncompatibleVariableOverride]  # on_ready
     """Runs a relay on a thread, unless its upstream is tapped before that was started.
 
     :param given: the relay.

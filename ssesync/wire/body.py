@@ -22,6 +22,7 @@ class BodyDecoder(Protocol):
 
         :return: the body's bytes in them.
         """
+        ...
 
     def end(self) -> ReadError | None:
         """The connection has ended.

@@ -51,6 +51,8 @@ def response_headers(
         ``Content-Length`` are left out, with a debug log line.
     :return: the headers, as WSGI expects them.
     """
+    if not extra:
+        return list(_DEFAULTS.items())
     pairs: list[tuple[str, str]] = list(cast(Any, extra).items() if isinstance(extra, Mapping) else extra or ())
     given = {name.lower() for name, _ in pairs}
     headers = [(name, value) for name, value in _DEFAULTS.items() if name.lower() not in given]

@@ -76,7 +76,8 @@ class Settings:
 
     max_lifetime: float | None = None
     """Seconds, give or take a tenth by chance, after which a stream ends and its client is expected back.
-    Off by default. Under gunicorn's sync worker set it below ``--timeout``, which kills the worker otherwise."""
+    Off by default. For streams that gunicorn's sync worker serves, as they can't be detached, set it below
+    ``--timeout``, which kills the worker otherwise."""
 
     max_streams: int | Literal["auto"] | None = "auto"
     """Streams that this process may serve at once, each by a thread; over that clients are refused, see ``refusal``.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
 from ssesync.testing import FakeSSEServer
-from tests.servers import ROOT, eventually
+from tests.servers import ROOT, eventually, uwsgi
 
-from .kinds import KINDS, Server
+from .kinds import APP, KINDS, RAW, Kind, Server
 
 PAGE = ROOT / "docs" / "guide" / "detached.md"
 #: Which of the servers here stand for a row; the one of HTTP/2 has a test of its own.
@@ -106,6 +106,19 @@ def test_each_source_is_served_or_detached_as_the_guide_says(server: Server, ups
             answer.expect(b":ok\ndata: one\n\n")
             [stream] = server.state()["streams"]
             assert stream["tier"] == expected, (source, detach)
+        assert eventually(lambda: not server.state()["streams"])
+
+
+@pytest.mark.slow
+def test_on_uwsgi_a_producer_is_detached_with_the_option_that_the_guide_names(start: Callable[[Kind], Server]):
+    option = table(PAGE)["uWSGI with `--http-socket`"][2].partition("`")[2].strip("`")
+    kind = Kind("uwsgi_holy", uwsgi(APP, *option.split()), tier="served", inherits=False, framing=RAW)
+    server = start(kind)
+    for detach, expected in (("auto", "served"), (True, "detached")):
+        with server.wire() as wire:
+            options = urlencode({"options": json.dumps({"detach": detach})})
+            wire.get(f"/flask/sources/generator?{options}").expect(b":ok\ndata: one\n\n")
+            assert [stream["tier"] for stream in server.state()["streams"]] == [expected]
         assert eventually(lambda: not server.state()["streams"])
 
 

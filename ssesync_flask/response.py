@@ -122,11 +122,12 @@ def _without_wrapper(source: Any) -> Any:
     It pushes the view's own contexts where the generator runs. The producer runs on another thread, and while the view
     still has them: the view's request then failed with ``ValueError: <Token …> was created in a different Context``.
     """
-    if not (isinstance(source, GeneratorType) and source.gi_code in _WITH_CONTEXT and source.gi_frame is not None):
+    if not isinstance(source, GeneratorType) or source.gi_code not in _WITH_CONTEXT:
         return source
-    inner = source.gi_frame.f_locals.get("gen", source)
-    if inner is not source:
-        source.close()  # it waits before its first step; Flask 3.0 has pushed a context, on this thread
+    if source.gi_frame is None or source.gi_yieldfrom is not None or "gen" not in source.gi_frame.f_locals:
+        return source  # it has begun, or a later Flask makes it otherwise
+    inner = source.gi_frame.f_locals["gen"]
+    source.close()  # before its first step, so not the inner one; Flask 3.0 has pushed a context, on this thread
     return inner
 
 

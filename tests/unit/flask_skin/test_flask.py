@@ -273,6 +273,27 @@ def test_the_contexts_are_there_in_the_producer(app: Flask) -> None:
     assert event.json() == expected
 
 
+def test_flasks_own_wrapper_for_generators_is_replaced(app: Flask) -> None:
+    """It would push the view's own contexts on the producer's thread, while the view still has them."""
+    torn_down: list[int] = []
+    make_context_app(app, torn_down)
+
+    @app.get("/wrapped/<how>")
+    def wrapped(how: str) -> Any:
+        @flask.stream_with_context
+        def generate() -> Iterator[str]:
+            yield request.path
+
+        if how == "view":
+            return event_stream(generate)()
+        return EventStreamResponse(generate(), threaded=how == "thread")
+
+    for how in ("view", "thread", "inline"):
+        response = app.test_client().get(f"/wrapped/{how}")
+        assert [event.data for event in events(response)] == [f"/wrapped/{how}"]
+        assert not flask.has_request_context()
+
+
 def test_the_producers_own_context_is_torn_down_on_its_thread(app: Flask) -> None:
     torn_down: list[int] = []
     make_context_app(app, torn_down)

@@ -180,6 +180,8 @@ def visits() -> dict[str, Any]:
 def sentry(application: WSGIApplication) -> WSGIApplication:
     """Sentry's middleware; what it would send is noted."""
     import sentry_sdk
+    from sentry_sdk.integrations.django import DjangoIntegration
+    from sentry_sdk.integrations.flask import FlaskIntegration
     from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
     from sentry_sdk.transport import Transport
 
@@ -192,7 +194,15 @@ def sentry(application: WSGIApplication) -> WSGIApplication:
                 for each in what.get("exception", {}).get("values", []):
                     facts.note("sentry", "raised", each["type"])
 
-    sentry_sdk.init(dsn="https://key@localhost/1", transport=Noting, traces_sample_rate=1.0)
+    # Those that it finds by itself import every package here that it knows.
+    integrations = [DjangoIntegration(), FlaskIntegration()]
+    sentry_sdk.init(
+        dsn="https://key@localhost/1",
+        transport=Noting,
+        traces_sample_rate=1.0,
+        integrations=integrations,
+        auto_enabling_integrations=False,
+    )
     return SentryWsgiMiddleware(application)
 
 

@@ -57,10 +57,10 @@ class Reactor:
         self._start = _Start(self._run)
         self._closed = False
         self._ident = 0
-        self._wake_out, self._wake_in = os.pipe()
-        for fd in (self._wake_in, self._wake_out):
+        self._pipe = os.pipe()  # its read end and its write end, to wake the thread
+        for fd in self._pipe:
             os.set_blocking(fd, False)
-        self._poller.read(self._wake_out)
+        self._poller.read(self._pipe[0])
 
     def start(self) -> None:
         """Start the thread, which also runs the calls that were added before. Any number of times: where no thread can
@@ -159,7 +159,7 @@ class Reactor:
         reactor that was not started."""
         self._closed = True
         # Not kept: a thread of a forked child may still write to a stream of the parent's, and wake this.
-        fds, self._wake_in, self._wake_out = (self._wake_in, self._wake_out), -1, -1
+        fds, self._pipe = self._pipe, (-1, -1)
         for fd in fds:
             os.close(fd)
         self._poller.close()
@@ -215,7 +215,7 @@ class Reactor:
 
     def _wake(self) -> None:
         try:
-            os.write(self._wake_in, b"x")
+            os.write(self._pipe[1], b"x")
         except OSError:
             pass  # the pipe is full: the reactor wakes in any case
 
@@ -254,7 +254,7 @@ class Reactor:
     def _dispatch(self, fd: int, gone: bool, writable: bool) -> None:
         if (on_ready := self._added.get(fd)) is not None:
             self._call(lambda: on_ready(fd, gone, writable))
-        elif fd == self._wake_out:
+        elif fd == self._pipe[0]:
             try:
                 os.read(fd, 4096)
             except OSError:

@@ -16,12 +16,11 @@ from django.http import HttpRequest
 from ssesync import Broker, Settings, Subscription, open_broker
 
 from .apps import app_settings
+from .keys import key_of, own_key
 from .response import (
     EventStreamResponse,
     dump_json,
     is_tested,
-    key_of,
-    own_key,
     refusal,
     runs_event_loop,
     unavailable,

@@ -26,6 +26,7 @@ from ssesync.wire import escape
 
 from .apps import app_settings, current_environ
 from .dropped import end_with_request
+from .keys import own_key
 
 __all__ = ["EventStreamResponse"]
 
@@ -381,26 +382,6 @@ def _for_refusals(options: Mapping[str, Any]) -> dict[str, Any]:
     """The stream's options that also apply to a response that is no stream."""
     names = ("settings", "same_origin_only", "cors_origins", "cors_credentials", "refusal", "retry", "detach")
     return {name: options[name] for name in names if name in options}
-
-
-def key_of(who: Any) -> str:
-    """The key of a user, for limits and for :func:`revoke`; text is a key itself.
-
-    :param who: the user, or text.
-    :return: the key.
-    :raises TypeError: it is neither.
-    """
-    if isinstance(who, str):
-        return who
-    if getattr(who, "pk", None) is None:
-        raise TypeError(f"a key is text or a saved user, got {type(who).__name__}")
-    return f"user {who.pk}"
-
-
-def own_key(request: Any) -> str | None:
-    """The key of the user who is logged in, if any."""
-    user = getattr(request, "user", None)
-    return key_of(user) if user is not None and user.is_authenticated else None
 
 
 def dump_json(value: Any) -> str:

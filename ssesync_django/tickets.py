@@ -15,7 +15,8 @@ from ssesync import BrokerUnavailable, Ticket, TicketRefused, Tickets
 from ssesync.wire import escape
 
 from .channels import get_broker
-from .response import key_of, refusal, unavailable
+from .keys import key_of
+from .response import refusal, unavailable
 from .views import find_request
 
 __all__ = ["issue_ticket", "ticket_required"]

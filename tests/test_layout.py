@@ -1,4 +1,4 @@
-"""Where the tests of a module are.
+"""Where the tests of a module are, and how large modules, classes and functions may be.
 
 ``ssesync/<room>/<module>.py`` is tested by ``tests/unit/<room>/test_<module>.py``, by a folder of its name, or with its
 package: ``brokers/redis/link.py`` by ``test_redis.py``. A module outside the rooms belongs to ``core``. Others are
@@ -7,7 +7,11 @@ tested through what uses them, and ``THROUGH`` says by which file.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import ssesync
 from tests.order import FIRST, SHARING
@@ -121,3 +125,44 @@ def test_the_files_that_share_servers_are_there() -> None:
     for folder, names in SHARING.items():
         assert not [name for name in names if not (tests / folder / name).exists()], folder
     assert not [name for name in FIRST if not (tests / name).exists()]
+
+
+#: Lines of a module and of a function, attributes of an instance.
+LINES, LINES_OF_A_FUNCTION, ATTRIBUTES = 400, 60, 15
+SOURCES = sorted(
+    path for name in ("ssesync", "ssesync_flask", "ssesync_django") for path in (ROOT / name).rglob("*.py")
+)
+
+
+def statements(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its parameters and its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def attributes(of: ast.ClassDef) -> set[str]:
+    """The attributes that the methods of a class set on their instance."""
+    return {
+        node.attr
+        for node in ast.walk(of)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if isinstance(node.value, ast.Name) and node.value.id == "self"
+    }
+
+
+def too_large(path: Path) -> Iterator[str]:
+    """What exceeds its limit in a module."""
+    source = path.read_text("utf-8")
+    if (count := len(source.splitlines())) > LINES:
+        yield f"{count} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and statements(node) > LINES_OF_A_FUNCTION:
+            yield f"{node.name}() has {statements(node)} lines"
+        if isinstance(node, ast.ClassDef) and len(attributes(node)) > ATTRIBUTES:
+            yield f"{node.name} has {len(attributes(node))} attributes"
+
+
+@pytest.mark.skipif(not (ROOT / "ssesync").is_dir(), reason="the tests of an installed package")
+def test_no_module_function_or_class_exceeds_its_limit() -> None:
+    found = {str(path.relative_to(ROOT)): [*too_large(path)] for path in SOURCES}
+    assert not {path: what for path, what in found.items() if what}

@@ -259,7 +259,7 @@ class AskingRelay(Relay):
 def relay(source: Tappable, handover: Handover, record: Record, ending: Ending) -> Feed:
     """See :func:`ssesync.server.detaching.feed`, which this is for a source with an upstream."""
     current = connections()  # before anything is touched
-    group = current.relays = current.relays or Relays(current)
+    group = current.shared_group(Relays)
     client: Feed
     if (exchange := source.relay.exchange) is not None:
         client = AskingRelay(current, handover, group, record, source, exchange, ending)

@@ -61,10 +61,7 @@ class Connections:
         self._arriving: dict[int, Connection] = {}  # that admit() was called for, and not yet register()
         self._open: dict[int, Connection] = {}
         self._groups: dict[Group, None] = {}
-        #: The group of all clients with sources of their own, once there was one.
-        self.feeds: Group | None = None
-        #: That of all relays, once there was one.
-        self.relays: Group | None = None
+        self._shared: dict[Callable[[Connections], Group], Group] = {}  # see shared_group()
         self._lifetimes: dict[Connection, Timer] = {}
         self._readers = Executor(_READERS, "ssesync-reader")
         self._callers = callers()
@@ -93,6 +90,15 @@ class Connections:
             self.call_soon(lambda: then(items))
 
         self._readers.submit(call)
+
+    def shared_group(self, kind: Callable[[Connections], Group]) -> Group:
+        """Get the group of all clients of a kind that have sources of their own.
+
+        :param kind: the group's class.
+        :return: the group, which is made for the first client.
+        """
+        # Two of them, made at the same time, would do no harm.
+        return self._shared.get(kind) or self._shared.setdefault(kind, kind(self))
 
     def run_in_executor(self, call: Call) -> None:
         """Call users' code, on a thread on which it may wait. An exception is logged."""

@@ -184,7 +184,7 @@ class Feed(Connection):
 
     def _final_reason(self, reason: CloseReason) -> CloseReason:
         source = self._source
-        source.on_ready = None  # else the two are a cycle for the garbage collector
+        _release(source)
         if reason is not CloseReason.DONE:
             source.cancel(reason)
         return source.reason or reason
@@ -264,10 +264,14 @@ class Feeds:
         self._due = due
 
 
+def _release(source: Source) -> None:
+    source.on_ready = None  # else the two are a cycle for the garbage collector
+
+
 def feed(source: Source, handover: Handover, record: Record, ending: Ending) -> Feed:
     """See :func:`ssesync.server.detaching.feed`."""
     current = connections()
-    group = current.feeds = current.feeds or Feeds(current)  # two of them, made at the same time, would do no harm
+    group = current.shared_group(Feeds)
     client = Feed(current, handover, group, record, source, ending)
     record.began(client)
     source.on_ready = client.wake

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Makefile", "README.md", "pyproject.toml", "setup.cfg", "docs", "example_projects", "tests")
 #: They start management commands, gunicorn and nginx. Paths are in their logs and configurations.
 TESTS = (
-    "tests/examples/test_django_board.py::test_who_is_not_signed_in_gets_nothing",
+    "tests/examples/test_django_board.py::test_without_signing_in_nothing_is_sent",
     "tests/live/streams/test_nginx.py::test_nothing_is_buffered[1.1]",
 )
 

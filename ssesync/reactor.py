@@ -45,7 +45,6 @@ class Reactor:
         #: Called on the reactor's thread when it can't wait for descriptors.
         self.on_failure: list[Callback] = []
         self._added: dict[int, OnReady] = {}
-        self._prepared: set[int] = set()  # in the poller's set, and not yet in _added
         self._read: dict[int, Callback] = {}
         self._watched: dict[int, tuple[Callback, bool]] = {}
         # Of _watched. Re-entrant: a signal handler may end a stream, and so come here, on a thread that is in here.
@@ -87,17 +86,17 @@ class Reactor:
         """Request a call that will :meth:`add` a descriptor, without waking the thread: a wake-up for each client that
         is handed over took more processor time than anything else of it. The thread makes the call when it wakes for
         another reason, which the end of this connection is, or at the next tick. Takes no lock."""
-        self._calls.append(call)
-        if self._ticks and self._poller.adds_on_any_thread:
+        # Before the call is queued: until then nobody closes the descriptor, whose number another one could have next.
+        is_watched = self._poller.adds_on_any_thread
+        if is_watched:
             try:
                 self._poller.add(fd, half_close)
             except OSError:
-                pass  # the call was made already, or its add() will report the error
-            else:
-                self._prepared.add(fd)
-                return
-        self._awake = True
-        self._wake()
+                is_watched = False  # add() reports the error
+        self._calls.append(call)
+        if not (is_watched and self._ticks):
+            self._awake = True
+            self._wake()
 
     def call_from_signal(self, call: Callback) -> None:
         """Do as :meth:`call_soon`, for signal handlers. A handler may interrupt a thread that has set the flag and not
@@ -171,14 +170,10 @@ class Reactor:
 
         :raises OSError: the system can't watch one more.
         """
-        if fd in self._prepared:
-            self._prepared.discard(fd)
-        else:
-            try:
-                self._poller.add(fd, half_close)
-            except FileExistsError:
-                # call_to_add() comes between its two steps.
-                self._poller.set_writable(fd, half_close, False)
+        try:
+            self._poller.add(fd, half_close)
+        except FileExistsError:
+            pass  # by call_to_add()
         self._added[fd] = on_ready
 
     def set_writable(self, fd: int, wanted: bool, *, half_close: bool = True) -> None:
@@ -190,7 +185,6 @@ class Reactor:
 
     def remove(self, fd: int) -> None:
         """Undo :meth:`add`, before the descriptor is closed. Any number of times."""
-        self._prepared.discard(fd)
         if self._added.pop(fd, None) is not None:
             try:
                 self._poller.remove(fd)

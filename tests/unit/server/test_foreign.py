@@ -82,7 +82,7 @@ def test_a_callback_that_closes_the_stream_of_a_client_that_stalls_does_not_hang
 
 def stalled(pair: tuple[socket.socket, socket.socket], callback: Callable[[EventStream], object]) -> EventStream:
     """A stream whose server is stuck in send(), as the reactor sees it, with a callback for its end."""
-    stream = EventStream(Writer(), send_timeout=0.01)
+    stream = EventStream(Writer(), send_timeout=0.01, detach=False)
     stream.open(environ(**{"gunicorn.socket": pair[0]}))
     stream.cancelled.add_callback(lambda: callback(stream))
     next(stream)

@@ -88,7 +88,7 @@ class OpenStream:
 
     @property
     def closed(self) -> bool:
-        """Whether the server has called the body's ``close()``."""
+        """Whether the server has called the body's ``close()`` and, if the stream is detached, the stream has ended."""
         return self._closed
 
     @property
@@ -262,6 +262,11 @@ class OpenStream:
         self._changes.wake()
 
     def _body_closed(self) -> None:
+        # The server has done with a detached stream, which goes on.
+        if self._event_stream is None or not self._event_stream.defer(self._has_closed):
+            self._has_closed()
+
+    def _has_closed(self) -> None:
         self._closed = True
         self._changes.wake()
 

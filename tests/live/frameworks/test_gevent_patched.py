@@ -20,6 +20,8 @@ GUNICORN = "it tests the sockets of gunicorn's sync and gthread workers, which g
 ASYNCIO = "asyncio has one running loop for a system thread, so a producer's greenlet is taken for a part of the view's"
 OWN = "it starts an interpreter, which has no gevent"
 PURE = "it starts no thread, takes no lock and opens no socket"
+DETACHED = "nothing is detached under gevent, so no tap is read there"
+NO_LIMIT = "producers are greenlets, which are not counted"
 NO_LOCK = "gevent's queues, which urllib3's pools use then, have no lock that the test could hold"
 
 SIGNALS = "tests/unit/client/test_signals.py"
@@ -30,6 +32,8 @@ LEFT_OUT = {
     **{f"tests/unit/core/test_{name}.py": PURE for name in ("errors", "event", "settings", "text", "validation")},
     "tests/unit/server/test_accepting.py": GUNICORN,
     "tests/unit/server/test_incomplete.py": GUNICORN,
+    "tests/unit/server/test_producers.py::test_by_itself_the_limit_is_1200_or_a_part_of_what_the_system_allows": NO_LIMIT,
+    "tests/unit/client/test_tap.py": DETACHED,
     f"{TRANSPORT}::test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3": OWN,
     "tests/unit/django_skin/test_async.py": ASYNCIO,
     f"{SIGNALS}::test_a_reader_is_closed_while_the_interrupted_thread_holds_its_pools_lock": NO_LOCK,

@@ -25,6 +25,7 @@ NO_LIMIT = "producers are greenlets, which are not counted"
 NO_LOCK = "gevent's queues, which urllib3's pools use then, have no lock that the test could hold"
 
 SIGNALS = "tests/unit/client/test_signals.py"
+PRODUCERS = "tests/unit/server/test_producers.py"
 TRANSPORT = "tests/unit/client/test_transport.py"
 
 #: Files and tests that are not run under gevent, and the reason.
@@ -32,7 +33,7 @@ LEFT_OUT = {
     **{f"tests/unit/core/test_{name}.py": PURE for name in ("errors", "event", "settings", "text", "validation")},
     "tests/unit/server/test_accepting.py": GUNICORN,
     "tests/unit/server/test_incomplete.py": GUNICORN,
-    "tests/unit/server/test_producers.py::test_by_itself_the_limit_is_1200_or_a_part_of_what_the_system_allows": NO_LIMIT,
+    f"{PRODUCERS}::test_by_itself_the_limit_is_1200_or_a_part_of_what_the_system_allows": NO_LIMIT,
     "tests/unit/client/test_tap.py": DETACHED,
     f"{TRANSPORT}::test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3": OWN,
     "tests/unit/django_skin/test_async.py": ASYNCIO,

@@ -31,7 +31,7 @@ class Store:
     def __init__(self, path):
         self._path = path
         with closing(self._open()) as database:
-            database.execute("PRAGMA journal_mode = WAL")
+            _use_wal(database)
             database.executescript(TABLES)
         with self._transaction() as database:
             database.executemany("INSERT OR IGNORE INTO rooms VALUES (?, ?)", ROOMS.items())
@@ -107,6 +107,19 @@ class Store:
             database.execute("BEGIN IMMEDIATE")
             yield database
             database.execute("COMMIT")
+
+
+def _use_wal(database):
+    """Switch to write-ahead logging. SQLite does not wait where another worker does so now."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:  # noqa: PERF203
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def this_process():

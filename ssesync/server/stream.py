@@ -242,6 +242,8 @@ class EventStream(Leaving):
         if not admitted:
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
+        if streams.stopping:  # since a signal handler interrupted admit(), which did not find this stream
+            self.stop(CloseReason.SHUTDOWN)
         try:
             answer = self._start(environ, place)
         except BaseException:

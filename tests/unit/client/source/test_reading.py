@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,9 @@ class TestClosed:
             source.cancel()
         else:
             stop.set()
+            deadline = time.monotonic() + 30
+            while source.state != "closed" and time.monotonic() < deadline:
+                time.sleep(0.01)  # an event can't call back: a thread polls it
         assert data_of(source) == []
         assert server.requests == []
 

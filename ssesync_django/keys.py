@@ -1,4 +1,4 @@
-"""Keys of streams: whose they are, for limits and for ``revoke()``."""
+"""Keys of streams, for limits and for ``revoke()``: each names a user."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 __all__ = ["key_of", "own_key"]
 
 
-def key_of(who: Any) -> str:
+def key_of(user: Any) -> str:
     """The key of a user, for limits and for :func:`revoke`; text is a key itself.
 
-    :param who: the user, or text.
+    :param user: the user, or text.
     :return: the key.
     :raises TypeError: it is neither.
     """
-    if isinstance(who, str):
-        return who
-    if getattr(who, "pk", None) is None:
-        raise TypeError(f"a key is text or a saved user, got {type(who).__name__}")
-    return f"user {who.pk}"
+    if isinstance(user, str):
+        return user
+    if getattr(user, "pk", None) is None:
+        raise TypeError(f"a key is text or a saved user, got {type(user).__name__}")
+    return f"user {user.pk}"
 
 
 def own_key(request: Any) -> str | None:
-    """The key of the user who is logged in, if any."""
+    """The key of the logged-in user, if any."""
     user = getattr(request, "user", None)
     return key_of(user) if user is not None and user.is_authenticated else None

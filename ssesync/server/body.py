@@ -157,7 +157,7 @@ class ReadAhead:
                 self._keep(piece)
                 self.is_complete = framing.feed(piece)
         except (OSError, ValueError):
-            pass  # whoever reads it has the same error
+            pass  # a read by the application reports the same error
         self._file.seek(0)
         return self.is_complete
 

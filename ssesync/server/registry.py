@@ -52,7 +52,7 @@ class Streams:
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
         self._logged: set[str] = set()  # warnings that were logged
-        #: When the process was first told to stop, on the monotonic clock.
+        #: When the process first began to stop, on the monotonic clock.
         self.stopping_since: float | None = None
         #: Called on the reactor's thread twice a second while streams are open.
         self.on_tick: Callable[[], object] | None = None

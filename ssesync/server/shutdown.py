@@ -1,4 +1,4 @@
-"""Ending every stream when the process stops, so that no deploy waits for those whose clients come back.
+"""Ending every stream when the process stops, so that no deploy waits for streams whose clients reconnect.
 
 A signal handler may interrupt code that holds a lock. So it only wakes the reactor, whose thread ends the streams, and
 then calls the handler that was set before.

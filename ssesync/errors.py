@@ -9,6 +9,10 @@
     ├── StreamClosed                   writing to a stream that has ended, with the reason
     ├── BrokerError                    publishing or subscribing failed
     │   ├── ChannelError (ValueError)  a name that no channel can have
+    │   ├── ChannelClosed              the channel has had its final event: nothing more can be published to it
+    │   ├── RunConflict                a run of this name was started with something else
+    │   ├── RunUnknown                 there is no such run, or it is another subject's
+    │   ├── RunRefused                 no more runs may be started now
     │   ├── BrokerUnavailable (ConnectionError)  the log can't be reached, or accepts no more; a later try may work
     │   ├── BrokerDamaged              the log is deleted, corrupt or another program's; no later try will work
     │   ├── BrokerBusy                 a signal handler has interrupted this thread inside a broker
@@ -43,6 +47,7 @@ __all__ = [
     "BrokerDamaged",
     "BrokerError",
     "BrokerUnavailable",
+    "ChannelClosed",
     "ChannelError",
     "CloseReason",
     "ConnectFailed",
@@ -56,6 +61,9 @@ __all__ = [
     "ReadError",
     "ResponseError",
     "RetriesExhausted",
+    "RunConflict",
+    "RunRefused",
+    "RunUnknown",
     "SSEError",
     "SettingsError",
     "StatusError",
@@ -164,6 +172,24 @@ class BrokerError(SSEError):
 
 class ChannelError(BrokerError, ValueError):
     """A name that no channel, or no pattern of channels, can have."""
+
+
+class ChannelClosed(BrokerError):
+    """The channel has had its final event, so nothing more can be published to it. Or it is the channel of a run, to
+    which only the run's producer writes."""
+
+
+class RunConflict(BrokerError):
+    """There is a run of this name and of the same subject, which was started with another ``fingerprint``: 409."""
+
+
+class RunUnknown(BrokerError, LookupError):
+    """There is no run of this name, or its time to be retained is over, or it is another subject's: 404 in each case,
+    so that nobody learns which names there are."""
+
+
+class RunRefused(BrokerError):
+    """No more runs may be started now: by this subject, or in this process. A later try may work."""
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):

@@ -24,6 +24,8 @@ BY_USE = {"cli", "testing"}
 
 THROUGH = {
     # A contract, a record, names or constants: there is nothing to call.
+    "channels/backend": "channels/test_contract",
+    "channels/entry": "channels/test_contract",
     "channels/log": "channels/test_subscriber",
     "channels/policy": "channels/test_overflow",
     "detached/head": "detached/test_handover",

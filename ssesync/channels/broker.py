@@ -16,21 +16,19 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
 from ..errors import BrokerClosed, ChannelError, CloseReason, excerpt
 from ..event import dump_json
-from ..locks import make_lock
 from ..validation import check_number
 from . import forks
 from .answer import answer
+from .backend import Backend
 from .broadcast import BroadcastGroups
 from .counters import Counters
-from .dispatcher import Dispatcher, Registration
-from .log import Page
+from .dispatcher import Registration
 from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
 from .options import Limits, checked_options
 from .policy import Policy, policy_of
@@ -43,7 +41,7 @@ __all__ = ["Broker"]
 logger = logging.getLogger("ssesync")
 
 
-class Broker:
+class Broker(Backend):
     """Publishes to channels and subscribes to them. Made by :func:`open_broker`.
 
     Every method may be called from any thread, ``publish`` also from any process that has opened the same log. Nothing
@@ -51,19 +49,15 @@ class Broker:
     methods work there, or raise :class:`ssesync.BrokerBusy` at once if the handler has interrupted its thread inside a
     broker.
 
-    Another broker is a subclass that fills in ``_append``, ``_head``, ``read`` and, where events come from other
-    processes, ``_listen`` and ``_unlisten``.
+    Another broker is a subclass that fills in what :class:`ssesync.channels.backend.Backend` has.
     """
 
     #: The names of what :meth:`subscribe` takes as ``policy``, for an integration that takes it among other options.
     POLICY = frozenset(Policy.__dataclass_fields__)
     #: Called with some of them, raises :class:`SettingsError` for a value that can't work.
     check_policy = staticmethod(Policy)
-    #: Whether other processes may publish to it and subscribe. For subclasses.
-    reaches_processes = False
 
     def __init__(self, limits: Limits | None = None) -> None:
-        #: How much the log keeps.
         self.limits = limits or Limits()
         self._closed = False
         self._counters = Counters("published", "disconnected", "dropped", "coalesced", "resets")
@@ -71,12 +65,8 @@ class Broker:
         forks.register(self)
 
     def _reset(self) -> None:
-        """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
-        self._lock = make_lock("channels.broker")
+        super()._reset()
         self._listening = SharedStart(self._lock, self._listen, self._check_open)
-        self._claims: dict[str, float] = {}
-        #: The subscribers of this process.
-        self.dispatcher = Dispatcher()
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
 
@@ -295,59 +285,6 @@ class Broker:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    # What a broker fills in.
-
-    def _append(self, channel: str, body: bytes) -> str:
-        """Put an event into the log and make it known to the listeners.
-
-        :return: its id.
-        """
-        raise NotImplementedError
-
-    def _head(self) -> tuple[str, int]:
-        """The log's epoch, and the seq of the last event that was put in."""
-        raise NotImplementedError
-
-    def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
-        """See :class:`ssesync.channels.log.Log`."""
-        raise NotImplementedError
-
-    def _listen(self) -> None:
-        """Set the dispatcher's position to the log's head and, from then on, deliver to it what is appended."""
-
-    def _attached(self) -> None:
-        """Called after a subscriber was added."""
-
-    def _unlisten(self) -> None:
-        """Undo it. Called once for each, perhaps by a signal handler: see :mod:`ssesync.channels.reentry`."""
-
-    def _release(self) -> None:
-        """Release files and connections. Any number of times, perhaps by a signal handler."""
-
-    def _before_fork(self) -> list[Callable[[], str]]:
-        """Get ready for a fork. In the child, :meth:`_reset` is called afterwards.
-
-        :return: what is to be called in this process afterwards. Each returns what is to be logged as an error, or
-            ``""``.
-        """
-        return []
-
-    def _count_elsewhere(self, channel: str) -> int:
-        return 0
-
-    def _claim(self, name: str, seconds: float) -> bool:
-        """See :meth:`use_once`. Here: within this process."""
-        now = time.monotonic()
-        with entered(), self._lock:
-            # In the order in which they were made, which is that of their ends where all are remembered equally long.
-            while self._claims and next(iter(self._claims.values())) < now:
-                del self._claims[next(iter(self._claims))]
-            if self._claims.get(name, 0.0) >= now:
-                return False
-            self._claims.pop(name, None)
-            self._claims[name] = now + seconds
-            return True
 
     # What they share.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from ..detached.source import Position
 from ..errors import BrokerClosed, BrokerDamaged, BrokerError, CloseReason
 from ..retry import FailureLog
 from .dispatcher import Dispatcher
+from .entry import Start
 from .message import Message
 
 __all__ = ["Log", "LogReader", "Names", "Page", "Position", "ProcessBroker", "merged"]
@@ -32,6 +34,9 @@ class Page(NamedTuple):
     epoch: str = ""
     head: int = 0
     """The number of the log's last event, in whatever channel."""
+    closed: Mapping[str, int] = MappingProxyType({})
+    """The number of its final event, by the name of each of the channels that is closed. Not of those that a pattern
+    has found."""
 
 
 class Log(Protocol):
@@ -46,6 +51,18 @@ class Log(Protocol):
         :param patterns: patterns of names.
         :param limit: how many events at most.
         :return: the events in order, or the reason why some may be missing.
+        :raises BrokerError: the log can't be read.
+        """
+        ...
+
+    def start_of(self, channels: Iterable[str], patterns: Iterable[str], last: int | None) -> Start:
+        """Find where to begin to read channels.
+
+        :param channels: names of channels.
+        :param patterns: patterns of names.
+        :param last: how many of their last events are to be read, as far as the log has as many; ``0``: none, the
+            position is the log's end; ``None``: all that the log has.
+        :return: the position, and which of the channels are closed, as they are at one moment.
         :raises BrokerError: the log can't be read.
         """
         ...

@@ -30,22 +30,27 @@ class Message(Numbered):
     """An event as it goes over the wire, with its id, which knows its number and channel."""
 
     channel: str
+    #: Whether its channel is closed: nothing comes after it.
+    final: bool = False
     _event: Event | None
 
     @classmethod
-    def make(cls, epoch: str, seq: int, channel: str, body: bytes) -> Message:
+    def make(cls, epoch: str, seq: int, channel: str, body: bytes, final: bool = False) -> Message:
         """Make the message of an encoded event.
 
         :param epoch: of the log.
         :param seq: the event's number.
         :param channel: its channel.
         :param body: the event, encoded without an id.
+        :param final: whether it closes its channel.
         :return: the message.
         """
         message = cls(b"id: %s-%d\n%s" % (epoch.encode(), seq, body))
         message.seq = seq
         message.channel = channel
         message._event = None
+        if final:
+            message.final = True
         return message
 
     @property

@@ -1,0 +1,163 @@
+"""What a broker's log and listener have to do, for the classes that implement one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from ..locks import make_lock
+from .dispatcher import Dispatcher
+from .entry import Entry, Outcome, Start
+from .log import Page
+from .message import Message
+from .options import Limits
+from .reentry import entered
+from .runs.record import RunRecord
+
+__all__ = ["Backend"]
+
+
+class Backend:
+    """The part of a broker that depends on where its log is.
+
+    A subclass of :class:`ssesync.channels.broker.Broker` fills in ``_append``, ``_append_many``, ``_head``, ``read``,
+    ``start_of``, ``find``, the functions for runs and, where events come from other processes, ``_listen`` and
+    ``_unlisten``. All may be called from any thread.
+    """
+
+    #: How much the log keeps.
+    limits: Limits
+    #: Whether other processes may publish to it and subscribe.
+    reaches_processes = False
+    #: Whether requests of other processes must arrive soon although nobody subscribes here: this process owns runs.
+    expects_requests = False
+
+    def _reset(self) -> None:
+        """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
+        self._lock = make_lock("channels.broker")
+        self._claims: dict[str, float] = {}
+        #: The subscribers of this process.
+        self.dispatcher = Dispatcher()
+
+    # The log.
+
+    def _append(self, channel: str, body: bytes) -> str:
+        """Put an event into the log and make it known to the listeners.
+
+        :return: its id.
+        :raises ChannelClosed: the channel is closed, or is a run's.
+        """
+        raise NotImplementedError
+
+    def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
+        """Put events into the log in one step, and make them known to the listeners once.
+
+        :param entries: the events, in order, of any channels.
+        :param whole: append all or none: where one is refused, raise.
+        :return: the epoch, and for each event its number, ``CLOSED`` or ``DUPLICATE``.
+        :raises ChannelClosed: with ``whole``: a channel is closed, or is a run's. Nothing was appended.
+        """
+        raise NotImplementedError
+
+    def _head(self) -> tuple[str, int]:
+        """The log's epoch, and the seq of the last event that was put in."""
+        raise NotImplementedError
+
+    def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
+        """See :class:`ssesync.channels.log.Log`."""
+        raise NotImplementedError
+
+    def start_of(self, channels: Iterable[str], patterns: Iterable[str], last: int | None) -> Start:
+        """See :class:`ssesync.channels.log.Log`."""
+        raise NotImplementedError
+
+    def find(self, epoch: str, seq: int) -> Message | None:
+        """Find an event.
+
+        :param epoch: of its id.
+        :param seq: its number.
+        :return: the event; ``None`` if the log does not have it, or not any more.
+        """
+        raise NotImplementedError
+
+    # Runs. An owner is a process with a lease: others end the runs of one that has not renewed it.
+
+    def _begin_run(self, record: RunRecord, most: int | None) -> tuple[bool, RunRecord | None]:
+        """Add a run and its channel, which the limits do not trim, unless there is a run of this name.
+
+        Runs whose time to be retained is over are removed with their channels, some with each call.
+
+        :param record: the run, queued or running.
+        :param most: how many runs of its subject may be queued or running; ``None``: any number.
+        :return: whether it was added, and the run of this name; ``None``: its subject has too many.
+        :raises ChannelError: there is a channel of this name that is no run's.
+        """
+        raise NotImplementedError
+
+    def _own_run(self, name: str, owner: str) -> bool:
+        """Give a queued run an owner; it is running then.
+
+        :return: whether it was queued.
+        """
+        raise NotImplementedError
+
+    def _find_run(self, name: str) -> RunRecord | None:
+        """Find a run.
+
+        :return: ``None``: there is none, or its time to be retained is over.
+        """
+        raise NotImplementedError
+
+    def _renew_owner(self, owner: str, lease: float) -> bool:
+        """Add this process to the owners, or renew its lease of so many seconds.
+
+        :return: whether others took it as alive until now: else its runs were ended.
+        """
+        raise NotImplementedError
+
+    def _end_abandoned(self, body: bytes, outcome: Outcome) -> list[str]:
+        """End the runs whose owner is gone, and the queued ones that nobody has begun in time.
+
+        :param body: their final event.
+        :param outcome: their outcome.
+        :return: the names of those that this call has ended.
+        """
+        raise NotImplementedError
+
+    # The listener.
+
+    def _listen(self) -> None:
+        """Set the dispatcher's position to the log's head and, from then on, deliver to it what is appended."""
+
+    def _attached(self) -> None:
+        """Called after a subscriber was added."""
+
+    def _unlisten(self) -> None:
+        """Undo it. Called once for each, perhaps by a signal handler: see :mod:`ssesync.channels.reentry`."""
+
+    def _release(self) -> None:
+        """Release files and connections. Any number of times, perhaps by a signal handler."""
+
+    def _before_fork(self) -> list[Callable[[], str]]:
+        """Get ready for a fork. In the child, :meth:`_reset` is called afterwards.
+
+        :return: what is to be called in this process afterwards. Each returns what is to be logged as an error, or
+            ``""``.
+        """
+        return []
+
+    def _count_elsewhere(self, channel: str) -> int:
+        return 0
+
+    def _claim(self, name: str, seconds: float) -> bool:
+        """See :meth:`use_once`. Here: within this process."""
+        now = time.monotonic()
+        with entered(), self._lock:
+            # In the order in which they were made, which is that of their ends where all are remembered equally long.
+            while self._claims and next(iter(self._claims.values())) < now:
+                del self._claims[next(iter(self._claims))]
+            if self._claims.get(name, 0.0) >= now:
+                return False
+            self._claims.pop(name, None)
+            self._claims[name] = now + seconds
+            return True

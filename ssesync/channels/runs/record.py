@@ -1,0 +1,64 @@
+"""A run's states, and what the log remembers of a run."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+__all__ = ["TRANSITIONS", "RunRecord", "RunState"]
+
+
+class RunState(str, enum.Enum):
+    """Where a run is. A member is its own text."""
+
+    QUEUED = "queued"
+    """It has no producer yet."""
+    RUNNING = "running"
+    """A process owns it and produces."""
+    DONE = "done"
+    """Its producer has ended without an error."""
+    FAILED = "failed"
+    """Its producer has raised an error, or the run has passed one of its bounds."""
+    STOPPED = "stopped"
+    """``stop()`` was called."""
+    INTERRUPTED = "interrupted"
+    """Its process has ended, or nobody has begun it in time."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+_ENDS = frozenset({RunState.DONE, RunState.FAILED, RunState.STOPPED, RunState.INTERRUPTED})
+
+#: What may follow each state. A run has one final event, so it ends once.
+TRANSITIONS: dict[RunState, frozenset[RunState]] = {
+    RunState.QUEUED: frozenset({RunState.RUNNING, *_ENDS}),
+    RunState.RUNNING: _ENDS,
+    **dict.fromkeys(_ENDS, frozenset()),
+}
+
+
+class RunRecord(NamedTuple):
+    """What the log remembers of a run."""
+
+    name: str
+    """Its name, which is that of its channel."""
+    owner: str
+    """The process that produces it; ``""`` while it is queued."""
+    state: RunState
+    subject: str
+    """Whose run it is."""
+    fingerprint: str
+    """Of what it was started with: a start with another one is a conflict."""
+    began: float
+    """When it was added, as seconds since 1970."""
+    retain: float
+    """For how many seconds it is kept after its end."""
+    deadline: float
+    """When a queued run that nobody has begun is ended, as seconds since 1970; ``0``: never."""
+    ended: float = 0.0
+    """When it has ended; ``0`` while it has not."""
+    reason: str = ""
+    """Why it has ended, where the state alone does not tell."""

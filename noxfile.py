@@ -18,7 +18,7 @@ TESTS = ["-m", "not live and not slow"]
 #: With the servers themselves.
 WITH_SERVERS = ["tests/unit", "tests/live/frameworks", "tests/live/detached/test_tiers.py"]
 #: The floors of setup.cfg, in the newest releases of their series, and the interpreter that they all run on.
-OLDEST = ["django~=4.2.0", "flask~=3.0.0", "werkzeug~=3.0.0", "gunicorn~=22.0", "requests~=2.32.0", "urllib3~=2.3.0"]
+OLDEST = ["django~=4.2.0", "flask~=3.0.0", "werkzeug~=3.0.0", "gunicorn~=22.0", "requests~=2.32.3", "urllib3~=2.3.0"]
 #: What the tests of a checkout need beside the package.
 CHECKOUT = [
     *("tests", "docs", "benchmarks", "example_projects"),

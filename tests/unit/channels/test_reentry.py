@@ -446,6 +446,8 @@ def test_another_thread_may_publish_at_each_step_of_a_delivery(memory: Broker) -
         return trace
 
     before = sys.gettrace()
+    # CPython 3.12 traces no instruction until a frame has asked for it before tracing begins.
+    sys._getframe().f_trace_opcodes = True
     number = 0
     while True:
         left = number

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..locks import make_lock
 from .dispatcher import Dispatcher
-from .entry import Entry, Outcome, Start
+from .entry import Entry, Start
 from .log import Page
 from .message import Message
 from .options import Limits
@@ -82,13 +82,15 @@ class Backend:
 
     # Runs. An owner is a process with a lease: others end the runs of one that has not renewed it.
 
-    def _begin_run(self, record: RunRecord, most: int | None) -> tuple[bool, RunRecord | None]:
+    def _begin_run(self, record: RunRecord, most: int | None, restart: bool) -> tuple[bool, RunRecord | None]:
         """Add a run and its channel, which the limits do not trim, unless there is a run of this name.
 
         Runs whose time to be retained is over are removed with their channels, some with each call.
 
         :param record: the run, queued or running.
         :param most: how many runs of its subject may be queued or running; ``None``: any number.
+        :param restart: where there is a run of this name and subject that has ended, remove it with its events, and add
+            this one in its place.
         :return: whether it was added, and the run of this name; ``None``: its subject has too many.
         :raises ChannelError: there is a channel of this name that is no run's.
         """
@@ -115,12 +117,13 @@ class Backend:
         """
         raise NotImplementedError
 
-    def _end_abandoned(self, body: bytes, outcome: Outcome) -> list[str]:
-        """End the runs whose owner is gone, and the queued ones that nobody has begun in time.
+    def _abandoned(self) -> list[RunRecord]:
+        """Find the runs whose owner is gone, and the queued ones that nobody has begun in time.
 
-        :param body: their final event.
-        :param outcome: their outcome.
-        :return: the names of those that this call has ended.
+        The owners are removed: :meth:`_renew_owner` is ``False`` for one that was only halted. A run is found again
+        until its final event was appended. Some hundred are found with each call.
+
+        :return: the runs.
         """
         raise NotImplementedError
 

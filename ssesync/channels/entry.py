@@ -35,6 +35,9 @@ class Entry(NamedTuple):
     adds nothing twice. One that does not follow the last is refused. ``0``: an event of no run, or a final one."""
     outcome: Outcome | None = None
     """Of a run's final event: how the run ends, written in the same step."""
+    owner: str = ""
+    """Of an event of a run: the process that owns it. It is refused where the run has another owner by now, or there is
+    no such run: a process that was halted can't write into a run that was started anew. ``""``: of any owner."""
 
 
 class Start(NamedTuple):

@@ -62,3 +62,5 @@ class RunRecord(NamedTuple):
     """When it has ended; ``0`` while it has not."""
     reason: str = ""
     """Why it has ended, where the state alone does not tell."""
+    end_type: str = "end"
+    """The type of its final event, which any process may have to write."""

@@ -1,4 +1,4 @@
-"""What a broker's log and listener have to do, for the classes that implement one."""
+"""Backend: the methods of a broker's log and listener, for the classes that implement one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["Backend"]
 class Backend:
     """The part of a broker that depends on where its log is.
 
-    A subclass of :class:`ssesync.channels.broker.Broker` fills in ``_append``, ``_append_many``, ``_head``, ``read``,
-    ``start_of``, ``find``, the functions for runs and, where events come from other processes, ``_listen`` and
+    A subclass of :class:`ssesync.channels.broker.Broker` implements ``_append``, ``_append_many``, ``_head``, ``read``,
+    ``start_of``, ``find``, the methods for runs and, if it has to notice the events of other processes, ``_listen`` and
     ``_unlisten``. All may be called from any thread.
     """
 
@@ -29,11 +29,11 @@ class Backend:
     limits: Limits
     #: Whether other processes may publish to it and subscribe.
     reaches_processes = False
-    #: Whether requests of other processes must arrive soon although nobody subscribes here: this process owns runs.
+    #: Whether requests of other processes must arrive soon even without subscribers here: this process owns runs.
     expects_requests = False
 
     def _reset(self) -> None:
-        """Begin as a new process: nobody subscribes, nothing runs. What the parent process has is not touched."""
+        """Set the state of a new process: no subscribers, no threads. Objects of the parent process are not closed."""
         self._lock = make_lock("channels.broker")
         self._claims: dict[str, float] = {}
         #: The subscribers of this process.
@@ -42,7 +42,7 @@ class Backend:
     # The log.
 
     def _append(self, channel: str, body: bytes) -> str:
-        """Put an event into the log and make it known to the listeners.
+        """Append an event to the log, and notify the listeners.
 
         :return: its id.
         :raises ChannelClosed: the channel is closed, or is a run's.
@@ -50,17 +50,17 @@ class Backend:
         raise NotImplementedError
 
     def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
-        """Put events into the log in one step, and make them known to the listeners once.
+        """Append events to the log in one step, and notify the listeners once.
 
         :param entries: the events, in order, of any channels.
-        :param whole: append all or none: where one is refused, raise.
+        :param whole: append all or none: if one is refused, raise.
         :return: the epoch, and for each event its number, ``CLOSED`` or ``DUPLICATE``.
         :raises ChannelClosed: with ``whole``: a channel is closed, or is a run's. Nothing was appended.
         """
         raise NotImplementedError
 
     def _head(self) -> tuple[str, int]:
-        """The log's epoch, and the seq of the last event that was put in."""
+        """The log's epoch, and the seq of its last event."""
         raise NotImplementedError
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
@@ -76,28 +76,28 @@ class Backend:
 
         :param epoch: of its id.
         :param seq: its number.
-        :return: the event; ``None`` if the log does not have it, or not any more.
+        :return: the event; ``None`` if the log does not have it, or has dropped it.
         """
         raise NotImplementedError
 
-    # Runs. An owner is a process with a lease: others end the runs of one that has not renewed it.
+    # Runs. An owner is a process with a lease: if it does not renew the lease, other processes end its runs.
 
     def _begin_run(self, record: RunRecord, most: int | None, restart: bool) -> tuple[bool, RunRecord | None]:
-        """Add a run and its channel, which the limits do not trim, unless there is a run of this name.
+        """Add a run and its channel, unless a run has this name. The limits do not trim the channel.
 
-        Runs whose time to be retained is over are removed with their channels, some with each call.
+        Expired runs are removed with their channels, some of them with each call.
 
         :param record: the run, queued or running.
         :param most: how many runs of its subject may be queued or running; ``None``: any number.
-        :param restart: where there is a run of this name and subject that has ended, remove it with its events, and add
-            this one in its place.
+        :param restart: if a run of this name and subject has ended, remove it with its events, and add this one in
+            its place.
         :return: whether it was added, and the run of this name; ``None``: its subject has too many.
-        :raises ChannelError: there is a channel of this name that is no run's.
+        :raises ChannelError: a channel that is no run's has this name.
         """
         raise NotImplementedError
 
     def _own_run(self, name: str, owner: str) -> bool:
-        """Give a queued run an owner; it is running then.
+        """Set the owner of a queued run, which is running from then on.
 
         :return: whether it was queued.
         """
@@ -106,19 +106,19 @@ class Backend:
     def _find_run(self, name: str) -> RunRecord | None:
         """Find a run.
 
-        :return: ``None``: there is none, or its time to be retained is over.
+        :return: the run; ``None`` if there is none, or it has expired.
         """
         raise NotImplementedError
 
     def _renew_owner(self, owner: str, lease: float) -> bool:
         """Add this process to the owners, or renew its lease of so many seconds.
 
-        :return: whether others took it as alive until now: else its runs were ended.
+        :return: whether it was an owner until now. If not, other processes have ended its runs.
         """
         raise NotImplementedError
 
     def _abandoned(self) -> list[RunRecord]:
-        """Find the runs whose owner is gone, and the queued ones that nobody has begun in time.
+        """Find the runs whose owner is gone, and the queued runs that no process has begun in time.
 
         The owners are removed: :meth:`_renew_owner` is ``False`` for one that was only halted. A run is found again
         until its final event was appended. Some hundred are found with each call.
@@ -130,22 +130,22 @@ class Backend:
     # The listener.
 
     def _listen(self) -> None:
-        """Set the dispatcher's position to the log's head and, from then on, deliver to it what is appended."""
+        """Set the dispatcher's position to the log's head, and deliver to it all events that are appended later."""
 
     def _attached(self) -> None:
         """Called after a subscriber was added."""
 
     def _unlisten(self) -> None:
-        """Undo it. Called once for each, perhaps by a signal handler: see :mod:`ssesync.channels.reentry`."""
+        """Undo :meth:`_listen`. Called once for each call, perhaps by a signal handler: see
+        :mod:`ssesync.channels.reentry`."""
 
     def _release(self) -> None:
         """Release files and connections. Any number of times, perhaps by a signal handler."""
 
     def _before_fork(self) -> list[Callable[[], str]]:
-        """Get ready for a fork. In the child, :meth:`_reset` is called afterwards.
+        """Prepare for a fork. In the child, :meth:`_reset` is called afterwards.
 
-        :return: what is to be called in this process afterwards. Each returns what is to be logged as an error, or
-            ``""``.
+        :return: functions to be called in this process after the fork. Each returns an error to be logged, or ``""``.
         """
         return []
 
@@ -156,7 +156,7 @@ class Backend:
         """See :meth:`use_once`. Here: within this process."""
         now = time.monotonic()
         with entered(), self._lock:
-            # In the order in which they were made, which is that of their ends where all are remembered equally long.
+            # In the order in which they were made: that is the order in which they end, if all have the same length.
             while self._claims and next(iter(self._claims.values())) < now:
                 del self._claims[next(iter(self._claims))]
             if self._claims.get(name, 0.0) >= now:

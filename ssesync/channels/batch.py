@@ -1,8 +1,8 @@
-"""Batches: what a broadcast group sends at a time, where not all clients have the same channels.
+"""Batches: the messages that a broadcast group sends at a time, if not all clients have the same channels.
 
-Messages come in the order of the log, each for the clients that have its channel. Clients that have the same ones among
-the channels of a batch get the same bytes. So a batch is divided by these, and a message for all is one send a client,
-together with what else there is for that client.
+Messages are in the order of the log, each for the clients that have its channel. Clients that have the same subset of a
+batch's channels get the same bytes. So a batch is divided by these subsets, and all its messages for a client are one
+send.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from .message import Message
 
 __all__ = ["next_batch"]
 
-# Messages of a batch, and sends beyond those of its first channel: the reactor's thread has more to do.
+# Messages of a batch, and sends beyond those of its first channel: the reactor's thread has other tasks too.
 _MESSAGES, _SENDS = 1000, 2000
 
 FdsOf = Callable[[str], Collection[int]]
 Part = tuple[list[Message], Collection[int]]
-"""Messages in the order of the log, and the descriptors of the clients that get just these."""
+"""Messages in the order of the log, and the descriptors of the clients that get exactly these."""
 
 
 def next_batch(waiting: deque[Message], fds_of: FdsOf) -> tuple[list[Message], list[Part]]:
     """Take the next messages, at least one, and divide them.
 
-    Of a channel there are ``SEND`` bytes at most, unless one message is longer.
+    Each channel has at most ``SEND`` bytes in it, unless one message is longer.
 
-    :param waiting: where they are taken from; not empty.
-    :param fds_of: returns the descriptors of all clients of a channel. They are not changed, and are in the parts.
-    :return: the messages, and the parts. No descriptor is in two; messages of a channel without clients are in none.
+    :param waiting: the messages that wait; not empty.
+    :param fds_of: returns the descriptors of all clients of a channel. The parts may contain the collection itself.
+    :return: the messages, and the parts. A descriptor is in one part at most; a message of a channel without clients
+        is in none.
     """
     messages: list[Message] = []
     found: dict[str, tuple[Collection[int], list[Message]]] = {}
@@ -59,7 +60,7 @@ def next_batch(waiting: deque[Message], fds_of: FdsOf) -> tuple[list[Message], l
 def _divided(found: list[tuple[Collection[int], list[Message]]]) -> Iterator[Part]:
     if not found:
         return
-    # The largest first: where it is the only one, no client is looked at.
+    # The largest first: if it is the only one, no client is examined.
     found.sort(key=lambda each: len(each[0]), reverse=True)
     most = found[0][0]
     if all(fds == most for fds, _ in found):

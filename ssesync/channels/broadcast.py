@@ -1,16 +1,16 @@
-"""The broadcast groups of a broker: its detached clients in this process, and what they have subscribed to.
+"""The broadcast groups of a broker: its detached clients in this process, and their channels.
 
 All clients of a broker with the same policy and keep-alive time are one group, whatever their channels. The group is
-one sink of the dispatcher, which offers it each event once, and an index says which clients have the event's channel.
-What they get is made into bytes once for all that have the same channels among those of a batch, and is one send for
-each client in sync. One that lags has a subscriber of its own: the dispatcher feeds the group, and the group feeds
-these.
+one sink of the dispatcher, which offers it each event once, and an index has the clients of the event's channel.
+Clients that have the same subset of a batch's channels get the same bytes, joined once, in one send for each client in
+sync. A lagging client has a subscriber of its own: the dispatcher offers messages to the group, and the group to these
+subscribers.
 
-A group for each set of channels, as it was before, took 6.3 kB for each client with a channel of its own, and an
-event for all took an offer, a batch and a call to send for each.
+A group for each set of channels took 6.3 kB for each client with a channel of its own, and an event for all clients
+took an offer, a batch and a call to send for each of them.
 
-All but :meth:`BroadcastGroups.hand_over` and what the dispatcher calls happens on the reactor's thread. Logs are read
-on other threads.
+Everything runs on the reactor's thread, except :meth:`BroadcastGroups.hand_over` and the methods that the dispatcher
+calls. Logs are read on other threads.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from .subscriber import Subscriber
 
 __all__ = ["BroadcastGroups", "ChannelSource"]
 
-# What may be queued for a group: for the reactor's thread, that is, which is slow only where there are many clients. It
-# is for the channels of all of them: an event for each of some ten thousand users fits in. Beyond it the log is read.
-# Only a reactor that has not polled for so many seconds ends all of them.
-_EVENTS, _BYTES, _PATIENCE = 50_000, 16 * 1024 * 1024, 60.0
-# Seconds for which a group may send before others get their turn.
+# The limits of a group's queue. The reactor's thread empties it, and is slow only with many clients. It has the
+# messages of all their channels: an event for each of some ten thousand users fits in. Beyond that the log is read. All
+# clients are ended only if the reactor has not polled for that many seconds.
+_EVENTS, _BYTES, _STALL_TIMEOUT = 50_000, 16 * 1024 * 1024, 60.0
+# Seconds for which a group may send before other groups get their turn.
 _TURN = 0.02
 
 
 class BroadcastGroups:
-    """Those of a broker in this process.
+    """The broadcast groups of a broker in this process.
 
     :param broker: the broker.
     :param lock: the broker's, held for single steps only.
@@ -76,18 +76,18 @@ class BroadcastGroups:
         dispatcher = self._broker.dispatcher
         epoch, position = dispatcher.register(connection, registration, replaces)
         if place.epoch != epoch or place.cursor < position:
-            place = place._replace(behind=True)  # the group may not have been offered what came in between
+            place = place._replace(reads_log=True)  # the group may not have been offered the events in between
         try:
             source.start()
             if self._broker.closed:
-                raise BrokerClosed("the broker is closed")  # perhaps before it knew of this one
+                raise BrokerClosed("the broker is closed")  # perhaps before this client was registered
         except BaseException:
             dispatcher.remove(connection)
             if source.release():
                 detached.call_soon(source.end)
             raise
         record.began(connection)
-        if place.behind:
+        if place.reads_log:
             detached.call_soon(lambda: source.admit(connection, handover.head, place))
         else:
             head, rest_of_place = handover.head, place._replace(first=b"", first_events=0)
@@ -107,10 +107,10 @@ class BroadcastGroups:
 
 
 class ChannelSource:
-    """What fills one broadcast group, and the dispatcher's sink for it.
+    """The source of one broadcast group, and the dispatcher's sink for it.
 
     :param lock: the lock of :class:`BroadcastGroups`.
-    :param release: to be called for each client that has left; returns whether it was the last.
+    :param release: called for each client that has left; returns whether it was the last.
     """
 
     def __init__(
@@ -130,7 +130,10 @@ class ChannelSource:
         self.clients = 0
         self.group = BroadcastGroup(connections, keep_alive, self)
         own = Policy(
-            max_pending_events=_EVENTS, max_pending_bytes=_BYTES, patience=_PATIENCE, reset_event=policy.reset_event
+            max_pending_events=_EVENTS,
+            max_pending_bytes=_BYTES,
+            patience=_STALL_TIMEOUT,
+            reset_event=policy.reset_event,
         )
         self.subscriber = Subscriber(broker, own, shared=True, on_ready=self._wake)
         self._revoked: deque[Closable] = deque()
@@ -138,13 +141,13 @@ class ChannelSource:
         self._starting = SharedStart(lock, self._start, lambda: None)
         self._woken = self._reading = False
         self._index: Index[int] = Index()  # the descriptors of all clients that were admitted
-        self._complete_after = -1  # up to here, channels that no client had may have been left out
+        self._complete_after = -1  # up to here, messages of channels that no client had may have been left out
         self._messages: deque[Message] = deque()
 
     # Any thread.
 
     def start(self) -> None:
-        """Start at the log's end, the first time; other threads wait for that."""
+        """Start at the log's end. The first thread does it; others wait for it."""
         if not self._starting:
             self._starting.ensure()
 
@@ -159,7 +162,7 @@ class ChannelSource:
             self._woken = True
             self._connections.call_soon(self._flush)
 
-    # What the dispatcher calls, on the thread that publishes or listens.
+    # Called by the dispatcher, on the thread that publishes or listens.
 
     def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
@@ -178,10 +181,10 @@ class ChannelSource:
         """See :class:`ssesync.channels.dispatcher.SharedSink`."""
         self._revoked.append(client)
 
-    # Clients that come, lag and leave.
+    # Clients: admitted, lagging, gone.
 
     def admit(self, connection: Connection, head: bytes, place: Place) -> None:
-        """Serve a client. What is published from now on it gets from the group; what was before is in the log."""
+        """Serve a client. It gets later events from the group, and earlier ones from the log."""
         self._connections.register(connection, head)
         registration: Registration = connection.registration
         if connection.reason is not None:
@@ -192,10 +195,10 @@ class ChannelSource:
             if connection.closed:
                 return
         position = Position(place.epoch, place.cursor)
-        # What was read from the log, or is being read, was read without this client's channels.
+        # A read of the log that is over or in progress did not include this client's channels.
         is_incomplete = self._reading or self.subscriber.state.reads_log
         is_incomplete = is_incomplete or place.cursor < max(self.group.position.seq, self._complete_after)
-        if place.behind or place.epoch != self.group.position.epoch or is_incomplete:
+        if place.reads_log or place.epoch != self.group.position.epoch or is_incomplete:
             self.group.lag(connection, position)
         else:
             self.group.place(connection, position)
@@ -216,14 +219,14 @@ class ChannelSource:
             self.end()
 
     def end(self) -> None:
-        """The last client has left."""
+        """End the group, after the last client has left."""
         self._connections.discard(self.group)
         self.subscriber.close(CloseReason.CANCELLED)
 
-    # What comes.
+    # Messages.
 
     def _flush(self) -> None:
-        """Send what there is to all, for as long as others may wait for their turn."""
+        """Send the waiting messages, for as long as other groups may wait for their turn."""
         self._woken = False
         if not self.group.position.epoch:
             return  # it is being started
@@ -235,7 +238,7 @@ class ChannelSource:
                 return
 
     def _fill(self) -> bool:
-        """Take what the dispatcher has offered; whether there is something to be sent."""
+        """Take the messages that the dispatcher has offered. The result: whether any wait to be sent."""
         if self._messages or self._reading:
             return bool(self._messages)
         polled = self.subscriber.poll()
@@ -247,26 +250,26 @@ class ChannelSource:
             self._read_on()
             return False
         self._messages.extend(item for item in polled if isinstance(item, Message))
-        # After poll(): of a gap before one of these messages, this is to know before that one is sent.
+        # After poll(), so that a gap before one of these messages is known before that message is sent.
         while self._gaps:
             self._close_gap(self._gaps.popleft())
         return bool(self._messages)
 
     def _read_on(self) -> None:
-        """There was no room for all that came, so it is in the log."""
+        """Read the log: the queue was full, and has not taken all messages."""
         if self._index.is_same_for_all(len(self.group)):
             self._reading = True
             names: Names = (tuple(self._index.names), tuple(self._index.patterns))
             self._connections.read(lambda: self.subscriber.read(names=names), self._has_read)
             return
-        # Each by itself: of thousands of channels together, each page would cost a query of each of them.
+        # Each client by itself: a page of thousands of channels together would cost a query of each of them.
         self._complete_after = self._broker.dispatcher.position
         self.subscriber.start(*self.subscriber.position, from_log=False)
         self.group.read_log(list(self.group.members()))
         self._wake()
 
     def _close_gap(self, channels: Collection[str] | None) -> None:
-        """Not all events of these channels were offered, after the last that was sent."""
+        """Read the log for these channels: events after the last one that was sent were not offered."""
         if self._index.is_same_for_all(len(self.group)):
             self._messages.clear()
             self.subscriber.start(*self.group.position, from_log=True)
@@ -297,7 +300,7 @@ class ChannelSource:
 
     def _send_batch(self) -> None:
         while self._revoked:
-            # Now: what is sent may have been published after the revocation, and the request to end them is queued.
+            # Before the next send: its events may be newer than the revocation, whose request to end them is queued.
             client = self._revoked.popleft()
             assert isinstance(client, Connection)
             client.abort(CloseReason.REVOKED)

@@ -1,14 +1,14 @@
-"""Brokers: they keep what is published and deliver it to subscribers.
+"""Brokers: they keep published events in a log and deliver them to subscribers.
 
 The contract, which one suite of tests holds every broker to:
 
 - Each event gets a number, its *seq*, higher than that of every event published before it, in whatever channel. A
   client's last event ID, ``<epoch>-<seq>``, so is its position in all of its channels.
-- The log keeps a channel's last events, bounded by number, bytes and age. A client that comes back with an id gets
-  what came after it, in order, without a gap or a duplicate, and then what comes live. If the log does not have all
-  of that any more, it gets one ``reset`` event instead. A client that sends no id gets what comes live.
+- The log keeps a channel's last events, bounded by number, bytes and age. A client that reconnects with an id gets
+  the events after it, in order, without a gap or a duplicate, and then the live events. If the log no longer has all
+  of these, the client gets one ``reset`` event instead. A client that sends no id gets live events only.
 - ``publish`` returns when the event is in the log, and raises if it is not. It never waits for a subscriber.
-- A process has one listener, however many subscribe; a forked child gets its own.
+- A process has one listener, however many subscribers there are; a forked child has its own.
 """
 
 from __future__ import annotations
@@ -45,16 +45,15 @@ class Broker(Backend):
     """Publishes to channels and subscribes to them. Made by :func:`open_broker`.
 
     Every method may be called from any thread, ``publish`` also from any process that has opened the same log. Nothing
-    is started or connected before it is first needed. In a signal handler ``close`` returns at any moment. All other
-    methods work there, or raise :class:`ssesync.BrokerBusy` at once if the handler has interrupted its thread inside a
-    broker.
+    is started or connected before it is first needed. In a signal handler ``close`` always returns. All other methods
+    work there, or raise :class:`ssesync.BrokerBusy` at once if the handler has interrupted its thread inside a broker.
 
-    Another broker is a subclass that fills in what :class:`ssesync.channels.backend.Backend` has.
+    Another broker is a subclass that implements the methods of :class:`ssesync.channels.backend.Backend`.
     """
 
-    #: The names of what :meth:`subscribe` takes as ``policy``, for an integration that takes it among other options.
+    #: The names of the options that make a policy, for an integration that gets them among other options.
     POLICY = frozenset(Policy.__dataclass_fields__)
-    #: Called with some of them, raises :class:`SettingsError` for a value that can't work.
+    #: Takes any of these options, and raises :class:`SettingsError` for a value that can't work.
     check_policy = staticmethod(Policy)
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -145,11 +144,11 @@ class Broker(Backend):
         key: str | None = None,
         **policy: Any,
     ) -> Subscription:
-        """Subscribe to channels. All that is published from now on comes, and before it what came after an id.
+        """Subscribe to channels: to all events from now on, after those that the log has after an id.
 
         :param channels: the channels' names.
         :param patterns: more channels, also such as don't exist yet: in ``"room:*"``, ``*`` stands for any characters.
-            Never make one of what a client sends.
+            Never make a pattern from a client's input.
         :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed.
         :param key: whose subscription this is, for example a user's name, for :meth:`revoke`.
         :param policy: ``overflow``, ``coalesce``, ``max_pending_events``, ``max_pending_bytes``, ``patience``,
@@ -176,8 +175,8 @@ class Broker(Backend):
         if last_event_id:
             subscriber.start(*(parse_id(last_event_id) or ("", 0)), from_log=True)
         else:
-            # Asked after it was added to the dispatcher: what was published before this is not for it, and what comes
-            # after is offered to it.
+            # Read after registering with the dispatcher: the subscriber does not get earlier events, and is offered all
+            # later ones.
             subscriber.start(*self._head(), from_log=False)
         if self._closed:
             subscription.cancel(CloseReason.SHUTDOWN)
@@ -185,7 +184,7 @@ class Broker(Backend):
 
     @property
     def broadcast_groups(self) -> BroadcastGroups:
-        """The detached clients of this process. Made when there is one: most processes have none."""
+        """The detached clients of this process. Made for the first one: most processes have none."""
         if self._broadcast_groups is None:
             with entered(), self._lock:
                 self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self, self._lock)
@@ -194,12 +193,12 @@ class Broker(Backend):
     def subscriber_count(self, channel: str, *, local: bool = False) -> int:
         """Count the subscribers of a channel: in all processes where the broker knows them, or only in this one.
 
-        Those of other processes are known within a second or so. Of theirs, subscribers by a pattern don't count.
+        The numbers of other processes are up to a second or so old, and leave out subscribers by a pattern.
 
         :param channel: the channel's name.
         :param local: only those in this process.
         :return: how many there are.
-        :raises BrokerError: the broker can't be asked.
+        :raises BrokerError: the log can't be reached or used.
         """
         check_channel(channel)
         here = self.dispatcher.count(channel)
@@ -208,9 +207,9 @@ class Broker(Backend):
     def revoke(self, key: str, channel: str | None = None) -> None:
         """End the subscriptions that were made with a key, or those of them that have a channel, in all processes.
 
-        They end at once with the reason ``revoked``, and pending events are not sent. Their clients reconnect: so have
-        your own check refuse them first. Where the log has lost events before a process has read them, the
-        process ends all its subscriptions that have a key.
+        They end at once with the reason ``revoked``, and pending events are not sent. Their clients reconnect: so make
+        your own check refuse them first. If the log has lost events that a process has not read, the process ends all
+        its subscriptions that have a key.
 
         :param key: the key.
         :param channel: end only those that have this channel.
@@ -224,28 +223,28 @@ class Broker(Backend):
         self._publish(CONTROL, body_of(dump_json({"revoke": key, "channel": channel}), None, None))
 
     def use_once(self, token: str, seconds: float) -> bool:
-        """Use a token, which only the first call can, in whatever process that has opened the same log.
+        """Use a token. Of all processes that have opened the same log, only the first call succeeds.
 
-        This is what makes a ticket valid for one use only.
+        So a ticket is valid for one use only.
 
         :param token: the token.
         :param seconds: how long it is remembered, at least.
         :return: whether this call was the first.
-        :raises BrokerError: the broker can't be asked.
+        :raises BrokerError: the log can't be reached or used.
         """
         if not isinstance(token, str):
             raise TypeError(f"a token is text, got {type(token).__name__}")
         check_number("seconds", seconds, above=0)
         self._check_open()
-        # Of any length, and not to be read in the log.
+        # A token may have any length, and must not be readable in the log.
         return self._claim(sha256(token.encode()).hexdigest(), seconds)
 
     def close(self) -> None:
         """End all subscriptions of this process, stop listening, release files and connections.
 
         Any thread, any signal handler, any number of times. It waits up to 5 seconds for the listener's thread to end.
-        In a signal handler that has interrupted its thread inside a broker it waits for nothing: what that operation
-        uses is released when it is over.
+        In a signal handler that has interrupted its thread inside a broker it does not wait: the interrupted operation
+        releases its files and connections when it ends.
         """
         self._closed = True
         if self._listening.end():
@@ -254,15 +253,15 @@ class Broker(Backend):
         self._release()
 
     def snapshot(self) -> dict[str, Any]:
-        """What this process has done.
+        """The counters of this process.
 
-        :return: plain values: ``subscribers`` now, and since its start ``published`` events, ``disconnected``
-            subscribers that did not keep up, ``dropped`` and ``coalesced`` events, ``resets``.
+        :return: plain values: ``subscribers`` now, and since the start ``published`` events, ``disconnected``
+            subscribers (they were too slow), ``dropped`` and ``coalesced`` events, ``resets``.
         """
         return {"subscribers": len(self.dispatcher), **self._counters.snapshot()}
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
-        """Log a warning, once in a process, if this broker can't serve the several processes that a server has.
+        """Log a warning, once in a process, if the server has several processes and this broker reaches only one.
 
         :param environ: the WSGI environ of a request.
         """
@@ -286,7 +285,7 @@ class Broker(Backend):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    # What they share.
+    # Common to all brokers.
 
     def _publish(self, channel: str, body: bytes) -> str:
         self._check_open()
@@ -303,16 +302,16 @@ class Broker(Backend):
             self.dispatcher.revoke(control["revoke"], control.get("channel"))
 
     def _requests_lost(self) -> None:
-        """Requests of other processes may have been lost: any of them may have revoked any key.
+        """End the subscriptions that have a key: another process may have revoked any key, and the request be lost.
 
-        Called on the listener's thread where the log has lost a part before it was read here.
+        Called on the listener's thread if the log has lost events that were not read here.
         """
         count = self.dispatcher.revoke(None, None)
         if count:
             logger.warning(
-                "the log has lost events that this process has not read, and perhaps what revoke() has sent from other "
-                "processes: %d subscriptions that have a key were ended, so that their clients' rights are checked "
-                "again when they come back",
+                "the log has lost events that this process has not read, and perhaps revocations by other processes: "
+                "ended %d subscriptions that have a key, so that their clients' rights are checked again when they "
+                "reconnect",
                 count,
             )
 
@@ -325,5 +324,5 @@ class Broker(Backend):
             return
         self._listening.ensure()
         if self._closed:
-            self.close()  # again: it was closed when there was nothing to end yet
+            self.close()  # again: the first call found no listener yet
             self._check_open()

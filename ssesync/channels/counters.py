@@ -1,4 +1,4 @@
-"""Counters: how often something has happened, counted by any thread at any moment."""
+"""Counters that any thread may add to at any moment."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections import deque
 
 __all__ = ["Counters"]
 
-_MOST = 1 << 62
+_LENGTH = 1 << 62
 
 
 class Counters:
-    """Counts exactly, and takes no lock: a signal handler may have interrupted its thread in here.
+    """Counts exactly, and takes no lock: the caller may be a signal handler that has interrupted a call of this object.
 
-    Each counter is an iterator over ``None`` of which so many are left. Taking some of them is one step of the
-    interpreter.
+    Each counter is an iterator of a known length: the count is the number of items that were taken from it. To take
+    several items is one step of the interpreter.
 
     :param names: the counters.
     """
 
     def __init__(self, *names: str) -> None:
-        self._left = {name: itertools.repeat(None, _MOST) for name in names}
+        self._iterators = {name: itertools.repeat(None, _LENGTH) for name in names}
 
     def add(self, name: str, by: int) -> None:
         """Add to a counter.
@@ -29,11 +29,11 @@ class Counters:
         :param name: the counter.
         :param by: how much to add.
         """
-        deque(itertools.islice(self._left[name], by), maxlen=0)
+        deque(itertools.islice(self._iterators[name], by), maxlen=0)
 
     def snapshot(self) -> dict[str, int]:
         """Read all counters.
 
         :return: the counts by name.
         """
-        return {name: _MOST - operator.length_hint(left) for name, left in self._left.items()}
+        return {name: _LENGTH - operator.length_hint(rest) for name, rest in self._iterators.items()}

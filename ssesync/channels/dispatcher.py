@@ -1,7 +1,8 @@
-"""The dispatcher: the subscriptions of this process to channels. Each message comes in once and is offered to them.
+"""The dispatcher: the subscriptions of this process to channels. It offers them each message that the broker delivers.
 
-It holds *sinks*, and never waits for one. Sinks are added and removed by any thread; messages come from one at a time.
-A sink gets every message that is delivered after it was added: those after ``position``. All before it is in the log.
+It holds *sinks*, and never waits for one. Any thread adds and removes sinks; one thread at a time delivers messages. A
+sink is offered every message that is delivered after it was added: those after ``position``. The log has all earlier
+ones.
 """
 
 from __future__ import annotations
@@ -20,35 +21,34 @@ from .reentry import carry_out, entered
 
 __all__ = ["Closable", "Dispatcher", "Registration", "SharedSink", "Sink"]
 
-# Messages that are offered to a sink at a time. So a thread that waits is woken once for all of them, not for each:
-# with a thousand threads that made bursts twenty times as fast. A quarter of what may wait for a sink by default.
+# Messages that are offered to a sink at a time. So a waiting thread is woken once for all of them, not for each: with a
+# thousand threads that made bursts twenty times as fast. A quarter of a sink's queue by default.
 _RUN = 64
-# The sinks of a channel are remembered where it has more members than this. Of a user's own channel they are found as
-# fast, and remembering would take memory for each user.
-_FEW = 8
-# Channels whose sinks are remembered.
-_MOST_REMEMBERED = 10_000
+# A channel's sinks are cached if it has more members than this. With fewer, for example of a user's own channel, they
+# are found as fast, and the cache would take memory for each user.
+_UNCACHED_MEMBERS = 8
+# Channels whose sinks are cached.
+_MAX_CACHED = 10_000
 
 
 class Closable(Protocol):
     """A member: an object that is subscribed to channels. Nothing here may wait; called on any thread."""
 
     def close(self, reason: CloseReason) -> object:
-        """End it, since the broker closes or a right was taken back.
+        """End it: the broker closes, or a right was revoked.
 
         :param reason: which of the two.
         """
 
 
 class Sink(Protocol):
-    """A dispatcher offers messages to it. Nothing here may wait; called on the thread that publishes or listens."""
+    """A receiver of messages. Nothing here may wait; called on the thread that publishes or listens."""
 
     def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """Give messages to the sink.
 
-        :param messages: in order. One that was offered before may come again, and one from before the sink was added
-            may come: compare ``seq``.
-        :return: why the sink has ended, and is to be removed; ``None`` while it has not.
+        :param messages: in order. A message may be offered twice, or be older than the sink: compare ``seq``.
+        :return: why the sink has ended and must be removed; ``None`` while it has not.
         """
 
     def restarted(self, epoch: str, position: int) -> object:
@@ -59,17 +59,17 @@ class Sink(Protocol):
         """
 
     def missed(self, channels: Collection[str] | None) -> object:
-        """Report that messages were not offered that are in the log. More may be offered afterwards.
+        """Report that messages were not offered, which are in the log. Later ones may be offered.
 
-        :param channels: the channels that they are of; ``None``: any.
+        :param channels: the channels of these messages; ``None``: any.
         """
 
 
 class SharedSink(Sink, Protocol):
-    """A sink that is offered the messages of several members."""
+    """A sink that several members share."""
 
     def revoked(self, member: Closable) -> object:
-        """Report that a member is not to get what is offered from now on.
+        """Report that a member must not get the messages that are offered from now on.
 
         :param member: the member.
         """
@@ -83,7 +83,7 @@ class Registration:
     patterns: tuple[str, ...]
     key: str | None
     sink: Sink
-    """Is offered the member's messages: the member itself, or a sink that it shares with others."""
+    """The receiver of the member's messages: the member itself, or a sink that it shares with others."""
 
     def covers(self, channel: str) -> bool:
         """Whether a channel is among those of the member.
@@ -95,20 +95,20 @@ class Registration:
 
 
 class Dispatcher:
-    """See the module. Its methods may be called from any thread but for :meth:`advance` and :meth:`deliver`, whose
-    callers come one at a time."""
+    """See the module. Any thread may call its methods; :meth:`advance` and :meth:`deliver` only one thread at a
+    time."""
 
     def __init__(self) -> None:
         self._lock = make_lock("channels.dispatcher")
         self._members: dict[Closable, Registration] = {}
         self._index: Index[Closable] = Index()
         self._keys: dict[str, Closable | dict[Closable, None]] = {}
-        self._replaced: dict[Closable, Closable] = {}  # a member that is about to be removed, by the one in its place
-        self._remembered: dict[str, tuple[Sink, ...]] = {}  # the sinks of a channel
-        self._removed: deque[Any] = deque()  # members that are to be removed
-        #: Which log ``position`` is a number of.
+        self._replaced: dict[Closable, Closable] = {}  # a member that is about to be removed, by its successor
+        self._cached: dict[str, tuple[Sink, ...]] = {}  # the sinks of a channel
+        self._removed: deque[Any] = deque()  # members to be removed
+        #: The log's epoch.
         self.epoch = ""
-        #: A sink that is added now is offered all that comes after this.
+        #: The number of a message: a sink that is added now is offered all later ones.
         self.position = 0
         self._changed: set[str] | None = None  # noted from the first take_changed() on: memory:// never calls it
         #: Called with each message of the brokers' own channel.
@@ -117,17 +117,17 @@ class Dispatcher:
     def register(
         self, member: Closable, registration: Registration, replaces: Closable | None = None
     ) -> tuple[str, int]:
-        """Add a member. It is counted and closed by itself, and may share its sink with others: that is offered each
-        message once, however many members want it.
+        """Add a member. Each member is counted and closed individually. Several may share a sink: it is offered each
+        message once, however many members have the channel.
 
         :param member: the member.
         :param registration: its channels and its sink.
-        :param replaces: a member that is about to be removed, and is not counted any more.
-        :return: the log and the number after which the sink is offered all messages of these channels. A shared sink
-            may not have been offered those before.
+        :param replaces: a member that is about to be removed, and is no longer counted.
+        :return: the log's epoch and the number after which the sink is offered all messages of these channels. A shared
+            sink may not have been offered earlier ones.
         """
         try:
-            with entered(), self._lock:  # as _held(), without its cost for each client that comes
+            with entered(), self._lock:  # as _held(), without its cost for each new client
                 self._members[member] = registration
                 if replaces is not None:
                     self._replaced[member] = replaces
@@ -182,7 +182,8 @@ class Dispatcher:
         return len(found) - sum(new in found and old in found for new, old in self._replaced.items())
 
     def advance(self, channels: Iterable[str], position: int) -> list[str]:
-        """Promise to deliver what comes up to a position: a member that is added from now on gets only what is later.
+        """Set the position, and promise to deliver the messages up to it. A member that is added from now on is offered
+        only later ones.
 
         :param channels: the channels of these messages.
         :param position: the number of the last of them.
@@ -200,7 +201,7 @@ class Dispatcher:
         """
         with self._held():
             if position is not None:
-                # Before they are offered: a sink that is added from now on finds them in the log.
+                # Before the messages are offered: a sink that is added from now on reads them from the log.
                 self.position = position
             runs: list[tuple[list[Message], tuple[Sink, ...]]] = []
             for message in messages:
@@ -213,7 +214,7 @@ class Dispatcher:
             for message in run:
                 if message.channel == CONTROL:
                     self.on_control(message)
-            # Sink by sink: one that waits is woken once, and finds all of them.
+            # Sink by sink: the reader of a sink is woken once, and finds all of them.
             for sink in sinks:
                 if sink.offer(run) is not None:
                     self._removed.append(sink)
@@ -234,7 +235,7 @@ class Dispatcher:
     def missed(self, channels: Iterable[str] | None) -> None:
         """Report to sinks that messages could not be delivered, which are in the log.
 
-        :param channels: the channels that they are of; ``None``: any.
+        :param channels: the channels of these messages; ``None``: any.
         """
         with self._held():
             found: dict[Sink, list[str] | None] = {}
@@ -280,14 +281,14 @@ class Dispatcher:
         return list(dict.fromkeys(registration.sink for registration in self._members.values()))
 
     def _sinks_of(self, channel: str) -> tuple[Sink, ...]:
-        sinks = self._remembered.get(channel)
+        sinks = self._cached.get(channel)
         if sinks is None:
             found = self._index.having(channel)
             sinks = tuple(dict.fromkeys([self._members[member].sink for member in found]))
-            if len(found) > _FEW:
-                if len(self._remembered) > _MOST_REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[channel] = sinks
+            if len(found) > _UNCACHED_MEMBERS:
+                if len(self._cached) > _MAX_CACHED:
+                    self._cached.clear()
+                self._cached[channel] = sinks
         return sinks
 
     @contextlib.contextmanager
@@ -299,8 +300,8 @@ class Dispatcher:
             self._purge()
 
     def _purge(self) -> None:
-        # A member may be removed by a destructor, on a thread that holds the lock: then it waits in the queue until the
-        # lock is free. The thread that held it comes here after releasing it, so no member stays.
+        # A destructor may remove a member on a thread that holds the lock: then the member stays in the queue until the
+        # lock is free. The holder of the lock calls this after it has released the lock, so no member is left.
         if not self._removed:
             return
         carry_out(self._lock, lambda: self._removed, self._remove_queued)
@@ -325,8 +326,8 @@ class Dispatcher:
         if self._changed is not None:
             self._changed.update(registration.channels)
         if registration.patterns:
-            self._remembered.clear()
+            self._cached.clear()
         for channel in registration.channels:
-            # One more member changes nothing where its shared sink has the channel already.
-            if not (joins_shared_sink and registration.sink in self._remembered.get(channel, ())):
-                self._remembered.pop(channel, None)
+            # A further member of a shared sink that has the channel changes nothing.
+            if not (joins_shared_sink and registration.sink in self._cached.get(channel, ())):
+                self._cached.pop(channel, None)

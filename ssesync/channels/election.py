@@ -1,8 +1,8 @@
 """Leader election: chooses one of several processes for a task. It uses a broker's claims, nothing else.
 
 Time is divided into slots of a few seconds. The process that claims a slot is the leader for its length. A leader
-claims the next slot in the middle of its own, long before any other process asks for it. A leader that is killed claims
-no more, and the first slot that is not claimed makes another process the leader.
+claims the next slot in the middle of its own, long before any other process tries to. A leader that is killed claims no
+more slots, and the first slot that it has not claimed makes another process the leader.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LeaderElection:
     """One process's part in the election. :meth:`renew` is for one thread, :meth:`is_leader` for any.
 
     :param claim: :meth:`Broker.use_once`.
-    :param name: what the leader does.
+    :param name: the name of the leader's task.
     :param seconds: a slot's length, the same in all processes.
     """
 
@@ -33,7 +33,7 @@ class LeaderElection:
         self._slots: frozenset[int] = frozenset()  # claimed by this process
 
     def reset(self) -> None:
-        """Have no slot: in a forked child, which has claimed none."""
+        """Forget all slots: in a forked child, which has claimed none."""
         self._slots = frozenset()
 
     def is_leader(self) -> bool:
@@ -44,7 +44,7 @@ class LeaderElection:
         """Claim the current slot or, in the second half of one that is claimed, the next.
 
         :return: whether this process is the leader.
-        :raises BrokerError: the broker can't be asked.
+        :raises BrokerError: the log can't be reached or used.
         """
         now = time.time() / self._seconds
         slot = int(now)
@@ -62,7 +62,7 @@ class LeaderElection:
         now = time.time() / self._seconds
         slot = int(now)
         if slot not in self._slots:
-            # Not all at once: one of the processes that ask is given the slot.
+            # At random, as only one of the processes that claim a slot gets it.
             due = slot + 1 + random.uniform(0, 0.1)
         elif slot + 1 in self._slots:
             due = slot + 1.5

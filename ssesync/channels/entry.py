@@ -1,4 +1,4 @@
-"""What is appended to a log, and where a log begins."""
+"""Entries: the events that are appended to a log; and the position where a log begins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
     state: str
     """See :class:`ssesync.channels.runs.state.RunState`."""
     reason: str = ""
-    """Why, where the state alone does not tell."""
+    """Why, if the state alone does not show it."""
 
 
 class Entry(NamedTuple):
@@ -31,8 +31,9 @@ class Entry(NamedTuple):
     final: bool = False
     """Whether it closes its channel: nothing more can be appended."""
     number: int = 0
-    """Of an event of a run: its place in the channel, from 1. So an append that is repeated, as its answer was lost,
-    adds nothing twice. One that does not follow the last is refused. ``0``: an event of no run, or a final one."""
+    """Of an event of a run: its position in the channel, from 1. So an append that is repeated because its answer was
+    lost adds no event twice. A number that does not follow the last one is refused. ``0``: an event of no run, or a
+    final one."""
     outcome: Outcome | None = None
     """Of a run's final event: how the run ends, written in the same step."""
     owner: str = ""

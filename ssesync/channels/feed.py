@@ -1,7 +1,7 @@
 """ChannelFeed: one upstream's events, published to a channel, so that one connection serves any number of subscribers.
 
-One thread reads the upstream and publishes. Where several processes share the broker, a second one takes part in the
-election of the process that does.
+One thread reads the upstream and publishes. If several processes share the broker, a second thread takes part in the
+election of the process that reads.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ logger = logging.getLogger("ssesync")
 
 # Seconds between attempts, the first and the longest, doubled from the one to the other.
 _SOURCE, _BROKER = (0.5, 30.0), (0.1, 5.0)
-# Seconds that a source must have been read for its failures to be forgotten. A source that gives an event and breaks
-# off, again and again, would otherwise be made anew after the shortest wait each time, with a line in the log.
+# Seconds that a source must have been read before its count of failures is reset. A source that gives an event and
+# fails, again and again, would otherwise be made anew after the shortest wait each time, with a line in the log.
 _HEALTHY_AFTER = 10.0
-# Seconds between two checks whether this process is the leader again, while the broker can't be asked.
+# Seconds between two checks whether this process is the leader again, while the broker can't be reached.
 _CHECK_INTERVAL = 0.1
 # Seconds that stop() waits for each thread.
 _JOIN_TIMEOUT = 5.0
@@ -42,7 +42,7 @@ _RUN = "run"
 
 
 class ChannelFeed:
-    """Publishes what a source gives to a channel, on a thread of its own, while the process lives.
+    """Publishes the events of a source to a channel, on a thread of its own, until it is stopped or the process ends.
 
     ::
 
@@ -52,30 +52,31 @@ class ChannelFeed:
     Each event's data and type are published. Its id is not kept: the broker assigns ids, so that subscribers can resume
     from the broker's log. Events without data are left out.
 
-    A source that ends or raises is made anew, after half a second and then ever later, up to 30. It begins where the
-    function has it begin: a new :class:`EventSource` without a last event ID. An ``EventSource`` that reconnects by
-    itself keeps its own; ``should_retry=lambda error: True`` has it do so after every error. Its orderly end (204,
-    ``until``, ``close()``) is the feed's end too. While the broker can't be reached the event is kept and the source
-    waits: nothing is buffered here.
+    If a source ends or raises, the function is called for a new one, after half a second and then ever later, up to 30.
+    The function decides where the new source begins: a new :class:`EventSource` has no last event ID. An
+    ``EventSource`` that reconnects by itself keeps its own; with ``should_retry=lambda error: True`` it does so after
+    every error. Its orderly end (204, ``until``, ``close()``) ends the feed too. While the broker can't be reached, the
+    feed keeps the event and does not read the source: nothing is buffered here.
 
     **Several processes.** With a broker that they share, one of them feeds at a time: every process starts its feed,
-    and a lease in the broker decides which one has a source. If that process ends, be it by ``kill -9``, another takes
-    over within about one and a half times ``lease`` seconds. What the upstream sends in between is missed, unless the
-    upstream repeats it to each new connection. In turn an event may be published twice, or an older one after the next
-    process's newer ones: when a process was halted, or waited for the broker, between its check of the lease and
-    publishing, or when the connection to the broker broke before the answer came. With ``memory://`` each process has
-    subscribers of its own, so each one feeds.
+    and a lease in the broker decides which one has a source. If that process ends, even by ``kill -9``, another takes
+    over within about one and a half times ``lease`` seconds. Events that the upstream sends in between are missed,
+    unless the upstream repeats them to each new connection. On the other hand an event may be published twice, or an
+    older one after the next process's newer ones: when a process was halted, or waited for the broker, between its
+    check of the lease and publishing, or when the connection to the broker broke before the answer arrived. With
+    ``memory://`` each process has subscribers of its own, so each one feeds.
 
-    Nothing runs before :meth:`start`; a forked child calls that itself. All methods may be called from any thread, and
-    :meth:`stop` from a signal handler at any moment.
+    Nothing runs before :meth:`start`; a forked child has to call it itself. All methods may be called from any thread,
+    and :meth:`stop` from a signal handler at any moment.
 
     :param broker: where to publish.
     :param channel: the channel's name.
     :param source: a function without arguments that gives an iterable of events, normally
-        ``lambda: EventSource(url)``. If what it gives has a ``cancel()``, or else a ``close()``, that ends it, from
-        another thread.
-    :param transform: called with each event; returns what is published in its place, anything that
-        :meth:`Broker.publish` takes, or ``None`` for nothing. What it raises is logged, and the event is left out.
+        ``lambda: EventSource(url)``. If the iterable has a ``cancel()``, or else a ``close()``, another thread calls it
+        to end the source.
+    :param transform: called with each event; returns the value to publish in its place, any that
+        :meth:`Broker.publish` takes, or ``None`` for nothing. If it raises, the error is logged and the event is left
+        out.
     :param exclusive: feed in one process at a time. Without it, each process that starts the feed publishes everything.
     :param lease: seconds; see above. The same in all processes, whose clocks must agree within half of it.
     :param name: the name of the lease, if it is not the channel's: feeds of one channel from several upstreams each
@@ -97,16 +98,16 @@ class ChannelFeed:
     ) -> None:
         if not isinstance(broker, Broker):
             raise TypeError(
-                f"broker takes what open_broker(url) gives, sse.broker or get_broker(), got {excerpt(broker)}"
+                f"broker takes the result of open_broker(url), sse.broker or get_broker(), got {excerpt(broker)}"
             )
         if not callable(source):
-            raise TypeError("source takes a function that gives the events, lambda: EventSource(url) for one")
+            raise TypeError("source takes a function that returns the events, for example lambda: EventSource(url)")
         check_number("lease", lease, above=0)
         self.channel = check_channel(channel)
         self._broker = broker
         self._source = source
         self._transform = transform
-        # A broker whose claims reach no other process has no subscribers there either.
+        # A broker whose claims do not reach other processes has no subscribers there either.
         elects = exclusive and broker.reaches_processes
         self._election = (
             LeaderElection(broker.use_once, self.channel if name is None else name, lease) if elects else None
@@ -118,8 +119,8 @@ class ChannelFeed:
         return []
 
     def _reset(self) -> None:
-        """Begin as a new process. What the parent process has is not touched."""
-        self._runs: dict[str, _Run] = {}  # at most one, put in and taken out in single steps of the interpreter
+        """Set the state of a new process. Objects of the parent process are not closed."""
+        self._runs: dict[str, _Run] = {}  # at most one, added and removed in single steps of the interpreter
         self._events = self._skipped = self._restarts = 0
         #: The last failure of the source, an event or the broker.
         self.last_error: Exception | None = None
@@ -127,7 +128,7 @@ class ChannelFeed:
             self._election.reset()
 
     def start(self) -> ChannelFeed:
-        """Begin to feed, or be ready to take over. Does nothing if it was started, and not stopped since.
+        """Begin to feed, or to take part in the election. Does nothing if it was started, and not stopped since.
 
         :return: this feed.
         """
@@ -139,7 +140,7 @@ class ChannelFeed:
     def stop(self) -> None:
         """End the source and the threads, and wait up to 5 seconds for each. Does nothing if it was not started.
 
-        The lease can't be given back: another process takes over when it has run out. In a signal handler that has
+        The lease can't be released: another process takes over when it has expired. In a signal handler that has
         interrupted its thread inside a broker it does not wait.
         """
         run = self._runs.pop(_RUN, None)
@@ -147,7 +148,7 @@ class ChannelFeed:
             run.stop()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the feed has ended, for a process that does nothing else.
+        """Wait until the feed has ended: for a process without another task.
 
         :param timeout: seconds; ``None``: without end.
         :return: whether it has ended.
@@ -158,15 +159,15 @@ class ChannelFeed:
     @property
     def state(self) -> str:
         """``"stopped"``, ``"standby"`` (another process feeds), ``"feeding"``, ``"waiting"`` for a source or the broker
-        to work again, or ``"ended"`` for good. An :class:`EventSource` that has no connection is waited for too."""
+        to work again, or ``"ended"`` for good. While an :class:`EventSource` has no connection it is ``"waiting"``."""
         run = self._runs.get(_RUN)
         return "stopped" if run is None else run.shown_state
 
     def snapshot(self) -> dict[str, Any]:
-        """What this process's feed has done.
+        """The counters and the state of this process's feed.
 
-        :return: plain values: ``channel``, ``state``, ``events`` published, events ``skipped`` because they could not
-            be, ``restarts`` of the source, and the name of ``last_error``'s class.
+        :return: plain values: ``channel``, ``state``, ``events`` published, ``skipped`` events that could not be
+            published, ``restarts`` of the source, and the name of ``last_error``'s class.
         """
         return {
             "channel": self.channel,
@@ -174,7 +175,7 @@ class ChannelFeed:
             "events": self._events,
             "skipped": self._skipped,
             "restarts": self._restarts,
-            # The name alone: a message may hold what stands in the address.
+            # The name alone: a message may contain credentials from the URL.
             "last_error": None if self.last_error is None else type(self.last_error).__name__,
         }
 
@@ -199,9 +200,9 @@ class _Read:
 class _Run:
     """A feed from its start to its stop.
 
-    There is no lock, as a signal handler that has interrupted any of its methods may stop it. ``stop`` and the thread
-    of the election set their flags first, and cancel the read that they find then. The thread that feeds publishes its
-    read first and checks the flags then. So at least one of the two finds the other.
+    It has no lock, as a signal handler may stop it that has interrupted any of its methods. ``stop`` and the thread of
+    the election first set their flags, and then cancel the read that ``_read`` refers to. The thread that feeds first
+    sets ``_read``, and then checks the flags. So a read is cancelled whichever of the two is first.
     """
 
     def __init__(self, feed: ChannelFeed, election: LeaderElection | None) -> None:
@@ -234,7 +235,7 @@ class _Run:
     def stop(self) -> None:
         self._end()
         for thread in self._threads:
-            # Where this thread holds a lock, as it was interrupted, they may need that very lock to end.
+            # If a signal handler has interrupted the holder of a lock here, the threads may need that lock to end.
             if thread is not threading.current_thread() and not is_inside():
                 with contextlib.suppress(RuntimeError):  # it is just being started
                     thread.join(_JOIN_TIMEOUT)
@@ -258,7 +259,7 @@ class _Run:
             self.state = "ended"
 
     def _follow(self) -> bool:
-        """Read from one source. Whether there is to be another."""
+        """Read from one source. The result: whether to make another one."""
         source, error = None, None
         read = self._read = _Read()
         if self._stopped.is_set() or not self._leads.is_set():
@@ -279,7 +280,7 @@ class _Run:
         if read.cancelled:
             return True
         if error is None and upstream.state_of(source) == "closed":
-            logger.info("the feed of %r has ended, as its source has", self._feed.channel)
+            logger.info("the feed of %r has ended, because its source has", self._feed.channel)
             return False
         if error is not None:
             self._feed.last_error = error
@@ -289,7 +290,7 @@ class _Run:
         return True
 
     def _publish(self, item: Any) -> bool:
-        """Publish an event, however long it takes. Whether the next is wanted."""
+        """Publish an event, and repeat this until it succeeds. The result: whether to read the next event."""
         feed = self._feed
         try:
             publish = self._prepared(item)
@@ -331,7 +332,7 @@ class _Run:
         if isinstance(item, Event):
             if item.data is None:
                 return None
-            # As it is where a stream names no type.
+            # "message" is the type of an event without one.
             item = Event(item.data, type=None if item.type == "message" else item.type)
         return None if item is None else self._feed._broker.prepare(self._feed.channel, item)
 
@@ -339,7 +340,7 @@ class _Run:
         while not self._read.cancelled:
             if self._election is None or self._election.is_leader():
                 return True
-            # The broker can't be asked, so it is not known which process is the leader.
+            # The broker can't be reached, so it is not known which process is the leader.
             if self._stopped.wait(_CHECK_INTERVAL):
                 return False
         return False
@@ -351,7 +352,7 @@ class _Run:
             self._stopped.wait(self._renew(self._election))
 
     def _renew(self, election: LeaderElection) -> float:
-        """Take part once; seconds until the next time."""
+        """Renew once. The result: seconds until the next time."""
         try:
             leads = election.renew()
         except BrokerClosed:
@@ -373,7 +374,7 @@ class _Run:
             self._leads.clear()
             self._cancel_read()
 
-    # On any.
+    # On any thread.
 
     def _end(self) -> None:
         self._stopped.set()

@@ -1,4 +1,4 @@
-"""What brokers and feeds do when their process forks: get ready, continue in the parent, begin anew in the child."""
+"""Forks of the process: brokers and feeds prepare for them, continue in the parent, and begin anew in the child."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ logger = logging.getLogger("ssesync")
 
 
 class Forking(Protocol):
-    """What gets ready for forks."""
+    """An object that has to prepare for forks."""
 
     def _before_fork(self) -> list[Callable[[], str]]:
-        """Get ready.
+        """Prepare.
 
-        :return: what is to be called in this process afterwards. Each returns an error to be logged, or ``""``.
+        :return: functions to be called in this process after the fork. Each returns an error to be logged, or ``""``.
         """
         ...
 
@@ -32,7 +32,7 @@ class Forking(Protocol):
 
 
 class _Forks(threading.local):
-    """What each thread has to do after the forks that it is in the middle of."""
+    """The functions that each thread has to call after the forks that it has begun."""
 
     def __init__(self) -> None:
         self.calls: list[list[Callable[[], str]]] = []
@@ -43,7 +43,7 @@ _forks = _Forks()
 
 
 def register(forking: Forking) -> None:
-    """Call an object's methods at each fork from now on, while the object exists.
+    """From now on call an object's methods at each fork, while the object exists.
 
     :param forking: the object.
     """
@@ -51,7 +51,8 @@ def register(forking: Forking) -> None:
 
 
 def _before_fork() -> None:
-    # Until the fork is over this thread holds locks, so it is marked. If it was interrupted, it holds some already.
+    # This thread holds locks until the fork is over, so it is marked. It is marked already if this is a signal handler
+    # that has interrupted a holder of a lock.
     mark = entered_or_inside()
     mark.__enter__()
 

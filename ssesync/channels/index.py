@@ -1,9 +1,9 @@
 """Index: the holders of channels, by the channels' names and by patterns, without a test of each pattern.
 
 A pattern is found by its literal text: its beginning, its end, and the longest text between two ``*``. Patterns whose
-literals have the same lengths are one table, in which a channel's name is looked up by its own text of these lengths;
-only patterns that are found there are matched. So 5,000 patterns such as ``user:1:*``, which one by one took 0.87 ms a
-name, cost one look-up for each length of a user's number.
+literals have the same lengths share a table. The index searches it for the parts of a channel's name that have these
+lengths, and matches only the patterns found there. So 5,000 patterns such as ``user:1:*``, which one by one took
+0.87 ms a name, cost one search of a table for each length of a user's number.
 
 Thousands of clients have a channel of their own. So for a single holder the table has the holder itself and no ``dict``
 of it, which would take 232 bytes.
@@ -21,7 +21,7 @@ __all__ = ["Index", "drop", "having", "matches", "put"]
 K = TypeVar("K")
 T = TypeVar("T")
 
-# What a pattern begins with, what it ends with, and the longest text in between.
+# The beginning of a pattern, its end, and the longest text in between.
 Literals = tuple[str, str, str]
 Lengths = tuple[int, int, int]
 
@@ -63,7 +63,7 @@ def having(table: dict[K, T | dict[T, None]], name: K) -> Collection[T]:
 
     :param table: the holders by name.
     :param name: the name.
-    :return: all of them. To be read before the table changes, and not to be changed.
+    :return: all of them. Read it before the table changes; don't change it.
     """
     held = table.get(name)
     if held is None:
@@ -85,14 +85,14 @@ def matches(pattern: str, channel: str) -> bool:
     if not middle:
         return pattern == channel
     end = middle.pop()
-    place, stop = len(start), len(channel) - len(end)
-    if place > stop or not channel.startswith(start) or not channel.endswith(end):
+    offset, stop = len(start), len(channel) - len(end)
+    if offset > stop or not channel.startswith(start) or not channel.endswith(end):
         return False
     for text in middle:
-        place = channel.find(text, place, stop)
-        if place < 0:
+        offset = channel.find(text, offset, stop)
+        if offset < 0:
             return False
-        place += len(text)
+        offset += len(text)
     return True
 
 
@@ -107,7 +107,7 @@ class Index(Generic[T]):
         self._literals: dict[Lengths, dict[Literals, str | dict[str, None]]] = {}
 
     def add(self, holder: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
-        """Add a holder of channels, and of those that patterns match. Once more does nothing.
+        """Add a holder of channels, and of all channels that patterns match. A second call does nothing.
 
         :param holder: the holder.
         :param channels: names of channels.
@@ -122,7 +122,7 @@ class Index(Generic[T]):
             put(self.patterns, pattern, holder)
 
     def remove(self, holder: T, channels: Iterable[str], patterns: Iterable[str]) -> None:
-        """Undo :meth:`add`. Does nothing for what was not added.
+        """Undo :meth:`add`. Ignores channels and patterns that were not added.
 
         :param holder: the holder.
         :param channels: names of channels.
@@ -147,8 +147,8 @@ class Index(Generic[T]):
         """The patterns that may match a channel.
 
         :param channel: the channel's name.
-        :return: all that match, and of the others only those whose longest texts are in the name. None for the brokers'
-            own channel.
+        :return: all patterns that match, and some others whose literals are in the name. Empty for the brokers' own
+            channel.
         """
         if channel == CONTROL:
             return []
@@ -159,16 +159,16 @@ class Index(Generic[T]):
             if last < start:
                 continue
             first, final = channel[:start], channel[size - end :]
-            # The text in between may be anywhere; without one there is one place to try.
-            for place in range(start, last + 1) if middle else (start,):
-                found += having(table, (first, final, channel[place : place + middle]))
+            # The text in between may be at any offset; without one there is one offset to try.
+            for offset in range(start, last + 1) if middle else (start,):
+                found += having(table, (first, final, channel[offset : offset + middle]))
         return list(dict.fromkeys(found)) if len(found) > 1 else found
 
     def having(self, channel: str) -> Collection[T]:
         """The holders of a channel.
 
         :param channel: the channel's name.
-        :return: each once. To be read before the index changes, and not to be changed.
+        :return: each once. Read it before the index changes; don't change it.
         """
         named = having(self.names, channel)
         matching = (

@@ -1,4 +1,4 @@
-"""A broker as subscribers and broadcast groups see it: its log, and its part in this process."""
+"""The part of a broker that subscribers and broadcast groups use: its log, and its dispatcher in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Log", "LogReader", "Names", "Page", "Position", "ProcessBroker", "me
 Names = tuple[Collection[str], Collection[str]]
 """Names of channels, and patterns of more names."""
 
-# Seconds until a log that could not be read is read again: for thousands that wait at the same time.
+# Seconds until a log that could not be read is read again, first and longest: thousands may wait at the same time.
 _RETRY = (0.2, 3.0)
 
 
@@ -30,7 +30,7 @@ class Page(NamedTuple):
     complete: bool
     """Whether the log has no more."""
     lost: str = ""
-    """Why events may be missing here that the log had once; ``""`` if none are."""
+    """Why events that the log once had may be missing here; ``""`` if none are."""
     epoch: str = ""
     head: int = 0
     """The number of the log's last event, in whatever channel."""
@@ -68,7 +68,7 @@ class Log(Protocol):
         ...
 
     def count(self, name: str, by: int) -> None:
-        """Add to a counter of the broker's. Takes no lock that could be waited for.
+        """Add to a counter of the broker. It waits for no lock.
 
         :param name: the counter's name.
         :param by: how much to add.
@@ -79,7 +79,7 @@ class LogReader:
     """Reads a log for one subscriber, and logs failures.
 
     :param log: the log.
-    :param names: what is read from it.
+    :param names: the channels and patterns whose events are read.
     """
 
     __slots__ = ("_failures", "_log", "_names", "retry_at")
@@ -95,9 +95,9 @@ class LogReader:
         """Read the events after a position.
 
         :param position: the position.
-        :param names: what is read in place of what was given at first.
+        :param names: the channels and patterns, in place of those that the reader was made with.
         :param limit: how many events at most.
-        :return: the events; why the subscriber is to end, if so; ``None``: try again at ``retry_at``.
+        :return: the events; or the reason why the subscriber must end; or ``None``: try again at ``retry_at``.
         """
         try:
             page = self._log.read(*position, *(names or self._names), limit)
@@ -114,7 +114,7 @@ class LogReader:
 
 
 class ProcessBroker(Log, Protocol):
-    """A broker, as the objects use it that add members to its dispatcher."""
+    """A broker, as used by objects that add members to its dispatcher."""
 
     #: The subscribers of this process. Another one in a forked child.
     dispatcher: Dispatcher
@@ -125,7 +125,7 @@ class ProcessBroker(Log, Protocol):
         ...
 
     def position(self) -> str:
-        """Ask for the id of the log's last event.
+        """Read the id of the log's last event.
 
         :return: the id.
         :raises BrokerError: the log can't be reached or used.
@@ -136,8 +136,8 @@ class ProcessBroker(Log, Protocol):
 def merged(messages: Iterable[Message], limit: int, epoch: str, head: int) -> Page:
     """Make a page.
 
-    :param messages: in order, from however many channels.
-    :param limit: how many are taken at most.
+    :param messages: in order, from any number of channels.
+    :param limit: how many the page has at most.
     :param epoch: the log's epoch.
     :param head: the number of the log's last event.
     :return: the page; it is complete if there were no more messages than ``limit``.

@@ -1,4 +1,4 @@
-"""Messages: events of a channel as they go over the wire, made once in a process and shared by all subscribers.
+"""Messages: a channel's events in the wire format, made once in a process and shared by all subscribers.
 
 An id is ``<epoch>-<seq>``. ``seq`` counts the events of all channels of a broker, so one id is a client's position in
 any number of channels. The epoch names the log: a log that was begun anew does not know the ids of the old one.
@@ -18,16 +18,16 @@ from ..wire.encoder import encode
 
 __all__ = ["CONTROL", "Message", "body_of", "check_channel", "check_pattern", "parse_id"]
 
-#: The channel for requests between the brokers of several processes: no user can give this name.
+#: The channel for requests between the brokers of several processes. Users' channels can't have this name.
 CONTROL = "\x01control"
 _ID = re.compile(r"([0-9a-z]{1,32})-(\d{1,18})")
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 # Control characters and surrogates.
 _NEVER_IN_NAMES = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 
 
 class Message(Numbered):
-    """An event as it goes over the wire, with its id, which knows its number and channel."""
+    """An event in the wire format, with its id. It has the event's number and channel."""
 
     channel: str
     #: Whether its channel is closed: nothing comes after it.
@@ -55,7 +55,7 @@ class Message(Numbered):
 
     @property
     def event(self) -> Event:
-        """The event, for a reader that takes events and not bytes."""
+        """The event, decoded, for readers that don't pass on the bytes."""
         if self._event is None:
             decoder = Decoder(max_event_size=len(self) + 1)
             self._event = decoder.feed(self)[0]
@@ -63,10 +63,10 @@ class Message(Numbered):
 
 
 def parse_id(text: str) -> tuple[str, int] | None:
-    """Take an id apart.
+    """Parse an id.
 
     :param text: the id.
-    :return: its epoch and number; ``None`` for a text that no broker has made.
+    :return: its epoch and number; ``None`` for text that is no id of a broker.
     """
     match = _ID.fullmatch(text)
     return None if match is None else (match[1], int(match[2]))
@@ -84,7 +84,7 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
     """
     if isinstance(item, Event):
         if type is not None:
-            raise TypeError("give the type to the Event that is published, not beside it")
+            raise TypeError("set the type of the Event itself: publish() takes type= only for other values")
         event = item
     elif isinstance(item, (str, bytes, bytearray)):
         event = warn_if_encoded(Event(bytes(item) if isinstance(item, bytearray) else item, type=type))
@@ -97,7 +97,7 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
             raise TypeError(f"can't publish {excerpt(item)}: {error}") from error
     if event.id is not None:
         raise EventError(
-            "id", event.id, "is given by the broker, or clients could not resume: publish the event without one"
+            "id", event.id, "is set by the broker, or clients could not resume: publish the event without one"
         )
     if event.data is None:
         raise EventError("data", None, "is not set, so no client would see the event")
@@ -129,17 +129,17 @@ def check_pattern(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a channel's name is text, got {type(name).__name__} {excerpt(name)}")
     text = str.__str__(name)
-    if not 0 < len(text) <= _LONGEST_NAME or _NEVER_IN_NAMES.search(text):
+    if not 0 < len(text) <= _MAX_NAME_LENGTH or _NEVER_IN_NAMES.search(text):
         raise ChannelError(
-            f"a channel's name has 1 to {_LONGEST_NAME} characters and no control characters, got {excerpt(text)}"
+            f"a channel's name has 1 to {_MAX_NAME_LENGTH} characters and no control characters, got {excerpt(text)}"
         )
     return text
 
 
 def compiled(*patterns: str) -> re.Pattern[str]:
-    """Make a regular expression of patterns. None matches the brokers' own channel.
+    """Make a regular expression of patterns. It never matches the brokers' own channel.
 
     :param patterns: the patterns.
-    :return: the expression, for ``fullmatch``: whether any of them matches.
+    :return: the expression, for ``fullmatch``; it matches where any of the patterns does.
     """
     return re.compile("|".join("[^\x01]*".join(map(re.escape, each.split("*"))) for each in patterns))

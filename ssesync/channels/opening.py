@@ -19,7 +19,7 @@ def open_broker(url: str, **options: Any) -> Broker:
     - ``sqlite:///relative/path``, ``sqlite:////absolute/path``: between the processes of one machine, durable.
     - ``redis://host:port/db``, ``rediss://…`` (TLS), ``unix:///path/to/socket``: between machines. Needs redis-py.
 
-    Options stand in the URL's query or are given by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
+    Options are given in the URL's query or by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
     ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own.
 
     :param url: the URL.
@@ -29,7 +29,7 @@ def open_broker(url: str, **options: Any) -> Broker:
     """
     check_url(url)
     if not url.strip():
-        raise SettingsError("the broker's URL is empty: is its setting there? For one process use memory://")
+        raise SettingsError("the broker's URL is empty: check its setting; for one process use memory://")
     scheme = urlsplit(url).scheme.lower()
     given = {**options_of_url(url), **options}
     if scheme == "memory":

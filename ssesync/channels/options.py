@@ -17,7 +17,7 @@ __all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_ur
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a log keeps for clients that come back. The oldest events are removed first, a channel's newest never.
+    """How much a log keeps for clients that reconnect. The oldest events are removed first, a channel's newest never.
 
     :raises SettingsError: a value that can't work.
     """
@@ -32,8 +32,8 @@ class Limits:
     """Seconds. ``None``: without end."""
 
     max_channels: int = 10_000
-    """Channels. Beyond that the channel with the oldest last event is removed: so channels of users or orders, whose
-    number only grows, need no cleaning up."""
+    """Channels. Beyond that the channel with the oldest last event is removed: so channels for each user or order,
+    whose number only grows, need no clean-up."""
 
     def __post_init__(self) -> None:
         for name in ("max_events", "max_bytes", "max_channels"):
@@ -53,24 +53,24 @@ def shown_url(url: str) -> str:
 
 
 def check_url(url: Any) -> None:
-    """Refuse what can't be read as a URL. The error does not show a password that is the reason.
+    """Check that a URL can be parsed. The error never shows a password, even if that is the reason.
 
     :param url: the URL.
     :raises TypeError: it is no text.
-    :raises SettingsError: it can't be read, or something else was taken for its host.
+    :raises SettingsError: it can't be parsed, or a part of its password would be taken for the host, path or query.
     """
     if not isinstance(url, str):
         raise TypeError(f"a broker's URL is text, got {type(url).__name__}")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises if it is no number
-        # No option is called so, and no database: it is the rest of a password that has "/", "?" or "#" in it.
+        # No option and no database has "@" in its name: it is the rest of a password with "/", "?" or "#" in it.
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
         path = parts.path if parts.netloc and parts.scheme != "unix" else ""
-        torn = any("@" in each for each in (path, parts.fragment, *names))
+        is_split = any("@" in each for each in (path, parts.fragment, *names))
     except ValueError:
-        torn = True
-    if torn:
+        is_split = True
+    if is_split:
         raise SettingsError(
             f"the broker's URL can't be read: {shown_url(url)}; its port is a number, and in a user's name or a "
             "password every character but letters and digits is percent-encoded (urllib.parse.quote)"
@@ -82,7 +82,7 @@ def options_of_url(url: str) -> dict[str, str]:
 
     :param url: the URL.
     :return: the options, as text by name.
-    :raises SettingsError: an option is there twice.
+    :raises SettingsError: an option is given twice.
     """
     options: dict[str, str] = {}
     for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
@@ -129,9 +129,9 @@ LIMITS: dict[str, Callable[[str], Any]] = {
 
 
 def take_limits(options: dict[str, Any]) -> Limits:
-    """Take the limits out of a broker's options.
+    """Remove the limits from a broker's options.
 
-    :param options: checked options by name. The others are left.
+    :param options: checked options by name. The other options are left in it.
     :return: the limits.
     :raises SettingsError: a limit that can't work.
     """

@@ -1,4 +1,4 @@
-"""Policy: how much may wait for a subscriber, and what happens to a slow one."""
+"""Policy: how many events are queued for a subscriber, and the action when a queue is full."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ __all__ = ["Policy", "policy_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How much may wait for a subscriber, and what happens to a slow one.
+    """How many events are queued for a subscriber, and the action when its queue is full.
 
     :raises SettingsError: a value that can't work.
     """
 
     overflow: str = "disconnect"
-    """``"disconnect"`` loses nothing: what there is no room for is read from the log later, and a subscriber that has
-    read nothing for ``patience`` seconds by then is ended with the reason ``overflow``, to come back and resume.
-    ``"drop_oldest"`` drops the oldest, and reports how many in an event of the type ``dropped_event``. ``"coalesce"``
-    keeps the newest event of each key that ``coalesce`` returns."""
+    """``"disconnect"`` loses nothing: events that the full queue can't take are read from the log later. A subscriber
+    that has read nothing for ``patience`` seconds by then is ended with the reason ``overflow``; its client reconnects
+    and resumes. ``"drop_oldest"`` drops the oldest events, and reports their number in an event of the type
+    ``dropped_event``. ``"coalesce"`` keeps the newest event of each key that ``coalesce`` returns."""
 
     coalesce: Callable[[Event], Any] | None = None
-    """A function that returns what an event is about, for the policy of that name; ``None``: nothing that another event
-    replaces. It is called on the thread that publishes or listens, or that serves all detached streams, while no lock
-    is held: so it must be quick. It costs the decoding of each event for which there was no room."""
+    """For ``overflow="coalesce"``: a function that returns an event's key; a newer event with the same key replaces it.
+    ``None`` as a key: no other event replaces it. It is called on the thread that publishes or listens, or that serves
+    all detached streams, while no lock is held: so it must be quick. Each event that the full queue could not take is
+    decoded for it."""
 
     max_pending_events: int = 256
-    """Events that may wait."""
+    """The most events in the queue."""
 
     max_pending_bytes: int = 1024 * 1024
-    """Their bytes. One event larger than that still waits, alone."""
+    """The most bytes in the queue. A single event may be larger."""
 
     patience: float = 10.0
-    """Seconds without a read after which a subscriber that has no room is ended. ``0``: at once. Over a slow line
-    seconds pass between two reads, as the system reports room by tens of kilobytes."""
+    """Seconds without a read after which a subscriber whose queue is full is ended. ``0``: at once. Over a slow line
+    seconds pass between two reads, as the system reports a writable socket by tens of kilobytes."""
 
     reset_event: str = "reset"
-    """The type of the event that tells a client that it has lost events, and is to fetch anew what it shows. Its data
-    is ``{"reason": …}``, one of ``unknown`` (the id is not of this log), ``trimmed`` (the log goes less far back) and
-    ``restarted`` (the log was begun anew); its id is the position to go on from."""
+    """The type of the event that is sent to a client that has lost events and must fetch its state anew. Its data is
+    ``{"reason": …}``, one of ``unknown`` (the id is not of this log), ``trimmed`` (the log has dropped events after the
+    id) and ``restarted`` (the log was begun anew); its id is the position to continue from."""
 
     dropped_event: str = "dropped"
-    """The type of the event that reports how many were dropped: ``{"count": …}``."""
+    """The type of the event that reports how many events were dropped: ``{"count": …}``."""
 
     def __post_init__(self) -> None:
         if self.overflow not in ("disconnect", "drop_oldest", "coalesce"):
@@ -66,7 +67,7 @@ class Policy:
 
     @property
     def grouping_key(self) -> object:
-        """Equal for policies that do the same: their clients can be one broadcast group."""
+        """Equal for policies with the same effect: their clients can be in one broadcast group."""
         function: Any = self.coalesce
         if function is None:
             return self
@@ -80,20 +81,20 @@ class Policy:
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
-    """Make a policy, or take the one that was made of equal options: a view subscribes with the same ones each time.
+    """Make a policy, or return the cached one of equal options: a view subscribes with the same options each time.
 
-    :param options: those of a call, of which the names are checked already.
+    :param options: the options of a call. Their names were checked.
     :return: the policy.
     :raises SettingsError: a value that can't work.
     """
-    if options.get("coalesce") is None:  # else it would keep a function alive, with all that this refers to
+    if options.get("coalesce") is None:  # else the cache would keep a function alive, with all that it refers to
         try:
-            return _remembered(**options)
+            return _cached_policy(**options)
         except TypeError:  # of a value without a hash
             pass
     return Policy(**options)
 
 
 @functools.lru_cache(maxsize=64, typed=True)
-def _remembered(**options: Any) -> Policy:
+def _cached_policy(**options: Any) -> Policy:
     return Policy(**options)

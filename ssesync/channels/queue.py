@@ -1,4 +1,4 @@
-"""The bounded queue of one subscriber: the messages that wait, and what happens to them when there is no room."""
+"""The bounded queue of one subscriber, and the policies for a full queue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ALL", "MessageQueue", "coalescing_key", "reset_message"]
 
 logger = logging.getLogger("ssesync")
 
-#: Bytes: more than can wait.
+#: A number of bytes that no queue reaches: all messages are taken.
 ALL = 1 << 62
 
 
@@ -38,7 +38,7 @@ class MessageQueue:
         self._messages: list[Message] = []  # while they are not coalesced
         self._by_key: dict[Any, Message] | None = None  # once they are: the newest message of each key
         self._dropped = 0  # since the last take()
-        #: A reset event that is to be given before all that waits. It is none of the messages.
+        #: A reset event to be sent before the messages. It is not one of them.
         self.reset: Message | None = None
         #: The bytes of the messages that wait.
         self.size = 0
@@ -91,7 +91,7 @@ class MessageQueue:
         return notes, messages
 
     def take_notes(self) -> list[bytes]:
-        """Take what comes before the messages.
+        """Remove the events to be sent before the messages.
 
         :return: the reset event, and the event that reports dropped messages, if there are any.
         """
@@ -107,7 +107,7 @@ class MessageQueue:
         :param message: the message, newer than all that wait.
         :param keys: the coalescing keys of the messages that :meth:`unkeyed` named, by number.
         :param lossless: drop nothing, whatever the policy says.
-        :return: whether it was added. If not, nothing that waits is of use: the log has all of it.
+        :return: whether it was added. If not, the reader needs no waiting message either: the log has all of them.
         """
         if self._by_key is None:
             policy, waiting = self.policy, len(self._messages)
@@ -128,7 +128,7 @@ class MessageQueue:
         return self._put_by_key(message, keys[message.seq])
 
     def unkeyed(self, message: Message, keys: Mapping[int, Any]) -> list[Message]:
-        """The messages whose coalescing keys :meth:`put` needs beside those that are known.
+        """The messages whose coalescing keys :meth:`put` needs in addition to the known ones.
 
         :param message: the message to be added.
         :param keys: the known keys, by number.
@@ -187,23 +187,23 @@ class MessageQueue:
 
 
 def reset_message(policy: Policy, why: str, epoch: str, position: int) -> Message:
-    """Make the event that tells a client to fetch anew what it shows.
+    """Make the event on which a client fetches its state anew.
 
     :param policy: names the event's type.
     :param why: the reason.
     :param epoch: of the log.
-    :param position: the number of the event to go on from.
-    :return: the event, with the id of that one.
+    :param position: the number of the event after which the client continues.
+    :return: the reset event, with the id of that event.
     """
     return Message.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=policy.reset_event)))
 
 
 def coalescing_key(coalesce: Callable[[Event], Any], message: Message) -> Any:
-    """Ask the user's function for the key by which a message is coalesced. Never called while a lock is held.
+    """Call the user's function for the key by which a message is coalesced. Never called while a lock is held.
 
     :param coalesce: the user's function.
     :param message: the message.
-    :return: its key, which is that of no message of another channel.
+    :return: its key; messages of different channels never have the same one.
     """
     try:
         key = coalesce(message.event)

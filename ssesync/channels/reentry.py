@@ -6,7 +6,7 @@ half changed. Therefore each lock of this package is taken as ``with entered(), 
 marked thread
 
 - an operation that needs a lock raises :class:`ssesync.BrokerBusy` at once. So no thread waits for a second lock
-  while it holds one, and there is no order of locks to be kept;
+  while it holds one, and these locks need no order;
 - an operation that ends or releases something needs no lock. It leaves a request and wakes the waiting threads. The
   request is carried out at once if the lock is free, and otherwise by the holder of the lock, which checks for requests
   after it has released the lock (:func:`carry_out`).
@@ -25,8 +25,8 @@ from ..errors import BrokerBusy
 
 __all__ = ["Wakeup", "carry_out", "entered", "entered_or_inside", "is_inside"]
 
-# Held only by its own thread, and never waited for. It is a lock because ``with`` takes and releases one in single
-# steps of the interpreter: an exception that a signal handler raises leaves no mark behind.
+# Held only by its own thread, which never waits for it. It is a lock because ``with`` takes and releases a lock in
+# single steps of the interpreter: after an exception that a signal handler raises the mark is not held.
 _Mark = Any
 
 
@@ -39,7 +39,7 @@ _threads = _Threads()
 
 
 def is_inside() -> bool:
-    """Whether this thread holds a lock of this package, and so was interrupted there.
+    """Whether this thread holds a lock of this package: then the caller is a signal handler or a destructor.
 
     :return: whether it does.
     """
@@ -63,7 +63,7 @@ def entered() -> _Mark:
 
 
 def entered_or_inside() -> contextlib.AbstractContextManager[object]:
-    """As :func:`entered`, where the thread may be marked already. For locks that are tried and not waited for.
+    """As :func:`entered`, for a thread that may be marked already, and locks that it does not wait for.
 
     :return: a context manager that holds the mark, if it is not held already.
     """
@@ -74,7 +74,7 @@ def entered_or_inside() -> contextlib.AbstractContextManager[object]:
 def carry_out(
     lock: threading.Lock | threading.RLock, is_requested: Callable[[], object], step: Callable[[], object]
 ) -> None:
-    """Carry out requests that need a lock, without waiting for it: where it is held, its holder does so afterwards.
+    """Carry out requests that need a lock, without waiting for it: if it is held, its holder carries them out later.
 
     :param lock: the lock. Each of its holders calls this after releasing it.
     :param is_requested: whether there is a request.
@@ -106,7 +106,7 @@ class Wakeup:
         return self._is_set
 
     def set(self) -> None:
-        """End each :meth:`wait`, those to come as well. Any thread, any signal handler, any number of times."""
+        """End each :meth:`wait`, also future ones. Any thread, any signal handler, any number of times."""
         self._is_set = True
         while self._waiting:
             try:
@@ -116,7 +116,7 @@ class Wakeup:
             waiting.release()
 
     def clear(self) -> None:
-        """Have :meth:`wait` wait again. A thread that clears it must check its condition afterwards."""
+        """Make :meth:`wait` wait again. A thread that clears it must check its condition afterwards."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -131,7 +131,7 @@ class Wakeup:
         waiting.acquire()
         self._waiting.append(waiting)
         try:
-            # After it was put there: a call of set() from now on finds it.
+            # After the lock was appended: a call of set() from now on finds it.
             if not self._is_set:
                 waiting.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         finally:

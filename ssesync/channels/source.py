@@ -23,7 +23,7 @@ __all__ = ["Place", "SubscriptionSource"]
 
 
 class Place(NamedTuple):
-    """Which events a client is to get: plain values, which with a :class:`Handover` are all that serving it needs."""
+    """Which events a client gets, and from where: plain values. With a :class:`Handover` they suffice to serve it."""
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -31,27 +31,27 @@ class Place(NamedTuple):
     key: str | None
     epoch: str
     cursor: int
-    behind: bool
-    """Whether what came after the cursor may lie in the log alone."""
+    reads_log: bool
+    """Whether events after the cursor may be in the log alone."""
     first: bytes
-    """Events that come before all others."""
+    """Events to be sent before all others."""
     first_events: int
 
 
 class Groups(Protocol):
-    """Have a broker's clients served by the reactor."""
+    """The broadcast groups of a broker."""
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
-        """Have a client served by the reactor from now on. Any thread.
+        """Hand a client over to the reactor, which serves it from now on. Any thread.
 
         :param handover: the client.
-        :param place: what it is to get.
+        :param place: which events it gets.
         :param record: the account of the stream.
-        :param replaces: the subscriber that has the client until now, which the caller removes next.
+        :param replaces: the subscriber that has served the client, which the caller removes next.
         :return: the client's connection.
-        :raises BrokerError: the log can't be reached or used. Then nothing has happened.
+        :raises BrokerError: the log can't be reached or used. Then nothing has changed.
         :raises OSError: there are no more descriptors.
-        :raises RuntimeError: there can't be another thread.
+        :raises RuntimeError: no more threads can be started.
         """
         ...
 
@@ -66,16 +66,16 @@ class SubscriptionBroker(ProcessBroker, Protocol):
 
 
 class SubscriptionSource(Detachable):
-    """What serves one subscriber: it polls the queue, reads the log, and leaves the dispatcher at the end.
+    """The source of one subscription: it polls the queue, reads the log, and leaves the dispatcher at the end.
 
-    The client has ids to resume with, so it is not sent the subscription's error. A subscription that is not referred
-    to any more ends by itself.
+    The client can resume by id, so it is not sent the subscription's error. A subscription without references ends by
+    itself.
 
     :param broker: the broker.
     :param channels: the names of its channels.
     :param patterns: patterns of more names.
-    :param policy: how much may wait, and what happens to the rest.
-    :param key: whose subscription it is, see :meth:`Broker.revoke`.
+    :param policy: how much may wait, and the action when the queue is full.
+    :param key: see :meth:`Broker.revoke`.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class SubscriptionSource(Detachable):
         self._key = key
         #: The queue, and the position in the log.
         self.subscriber = Subscriber(broker, policy, (channels, patterns))
-        #: Events that come before all others.
+        #: Events to be sent before all others.
         self.first: list[bytes] = []
-        self._connection: Connection | None = None  # once another thread serves the client
+        self._connection: Connection | None = None  # once the reactor serves the client
         self._wakeup = Wakeup()
 
     @property
@@ -137,7 +137,7 @@ class SubscriptionSource(Detachable):
         """As :meth:`pull`, with each event by itself."""
         subscriber = self.subscriber
         if self._dispatcher is not self._broker.dispatcher:
-            subscriber.close(CloseReason.CANCELLED)  # it is the parent's, in a forked child, and gets no messages
+            subscriber.close(CloseReason.CANCELLED)  # in a forked child: it is the parent's, and gets no messages
             return END
         if self.first and subscriber.reason is None:
             first, self.first = self.first, []
@@ -152,12 +152,12 @@ class SubscriptionSource(Detachable):
 
         :raises BrokerError: the log can't be reached or used.
         :raises OSError: there are no more descriptors.
-        :raises RuntimeError: there can't be another thread, or the subscription has ended.
+        :raises RuntimeError: no more threads can be started, or the subscription has ended.
         """
         subscriber = self.subscriber
         if subscriber.place[-1]:
-            # The server's thread may wait for the log. So what the client has missed goes out with the head, where that
-            # is one page: else the client is one that lags, for which two more threads have to work.
+            # The server's thread may wait for the log. So it sends the missed events with the head, if they are one
+            # page. Otherwise the client would be a lagging one, on which two more threads have to work.
             taken = subscriber.take(PIECE, waits=False)
             self.first += taken if isinstance(taken, list) else []
         if subscriber.reason is not None:
@@ -170,7 +170,7 @@ class SubscriptionSource(Detachable):
         connection = self._connection = self._broker.broadcast_groups.hand_over(handover, place, record, subscriber)
         reason = subscriber.pass_on(connection)
         if reason is CloseReason.SHUTDOWN:
-            connection.stop(reason)  # it was ended meanwhile, and the client is sent a time to reconnect
+            connection.stop(reason)  # the subscriber was ended meanwhile; the client is sent a time to reconnect
         elif reason is not None:
             connection.cancel(reason)
         self._dispatcher.remove(subscriber)
@@ -202,7 +202,7 @@ class SubscriptionSource(Detachable):
         """See :class:`Source`."""
         if self._connection is not None:
             self._connection.stop(reason, last)
-            return  # the subscriber would have it cut off
+            return  # ending the subscriber as well would cancel the connection
         self.subscriber.close(CloseReason(reason), last=last)
         self._dispatcher.remove(self.subscriber)
 
@@ -212,7 +212,7 @@ class SubscriptionSource(Detachable):
             self.cancel(CloseReason.CANCELLED)
 
     def __del__(self) -> None:
-        # For example of a view that failed after it had subscribed. This may run anywhere, so it takes no lock.
+        # For example after a view that subscribed and then failed. This may run anywhere, so it takes no lock.
         subscriber: Subscriber | None = self.__dict__.get("subscriber")
         if subscriber is not None:
             self._dispatcher.remove(subscriber)

@@ -1,4 +1,4 @@
-"""Something that is started once, by the first of the threads that need it; the others wait until it is."""
+"""SharedStart: the first of several threads starts something; the others wait until it is started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SharedStart"]
 
 
 class _Attempt:
-    """One thread's attempt to start it, for which the others wait."""
+    """One thread's attempt to start; the other threads wait for its end."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
@@ -20,11 +20,11 @@ class _Attempt:
 
 
 class SharedStart:
-    """Whether a broker listens, and the start of that.
+    """A start that several threads share, for example that of a broker's listener. True while started.
 
-    :param lock: held for single steps only, and not while it is started, as that may wait for a server.
-    :param start: starts it.
-    :param check: raises the error that the caller is to see where it is not to be started.
+    :param lock: held for single steps only, and not during ``start``, which may wait for a server.
+    :param start: starts the listener.
+    :param check: called before each start; raises if the listener must not be started.
     """
 
     def __init__(self, lock: threading.Lock, start: Callable[[], object], check: Callable[[], object]) -> None:
@@ -32,15 +32,15 @@ class SharedStart:
         self._start = start
         self._check = check
         self._attempt: _Attempt | None = None
-        self._started: list[bool] = []  # True, while it is: removed by the call that ends that
+        self._started: list[bool] = []  # one True while started: end() removes it, in one step of the interpreter
 
     def __bool__(self) -> bool:
         return bool(self._started)
 
     def end(self) -> bool:
-        """Note that it is to be ended. Any thread, any signal handler.
+        """Mark it as not started. Any thread, any signal handler.
 
-        :return: whether it was started, and this call is the one that has to end it.
+        :return: whether it was started; then the caller, and no other, has to undo the start.
         """
         try:
             return self._started.pop()
@@ -48,9 +48,9 @@ class SharedStart:
             return False
 
     def ensure(self) -> None:
-        """Start it, or wait for the thread that does.
+        """Start, or wait for the thread that starts.
 
-        :raises BrokerBusy: this thread does, and was interrupted by a signal handler.
+        :raises BrokerBusy: called by a signal handler that has interrupted this thread's own start.
         """
         own = _Attempt()
         try:

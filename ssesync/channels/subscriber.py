@@ -1,9 +1,9 @@
-"""Subscriber: a bounded queue, the log behind it, and the state that says which of the two is read next.
+"""Subscriber: a bounded queue, the log, and a state that decides which of the two is read next.
 
-A subscriber is live, or it reads the log at its own pace. While it reads the log, what is published is queued as far as
-there is room. When a read reaches the log's end and nothing was left out of the queue since the read began, queue and
-log meet without a gap, and the subscriber is live. So a burst that is larger than the queue costs a reader one read of
-the log, and only a subscriber that is not polled at all is ended.
+A subscriber is live, or it reads the log at its own pace. While it reads the log, new messages are queued until the
+queue is full. If a read reaches the log's end, and the queue has taken all messages since the read began, there is no
+gap between log and queue, and the subscriber is live. So a burst that is larger than the queue costs a reader one read
+of the log, and only a subscriber that is not polled at all is ended.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _FIRST_PAGE, _PAGE = 100, 1000
 
 
 class Subscriber:
-    """One subscriber of a broker. A sink of a dispatcher, or of a broadcast group for a client that lags.
+    """One subscriber of a broker. A sink of a dispatcher, or of a broadcast group for a lagging client.
 
-    :meth:`offer`, :meth:`missed`, :meth:`restarted` and :meth:`close` may be called by any thread; the rest is for the
-    one that reads. ``close()`` waits for no lock, since its thread may hold the subscriber's own: see :mod:`.reentry`.
+    Any thread may call :meth:`offer`, :meth:`missed`, :meth:`restarted` and :meth:`close`; the other methods are for
+    the reader. ``close()`` waits for no lock, since its thread may hold the subscriber's own: see :mod:`.reentry`.
 
     :param log: the broker's log.
-    :param policy: how much may wait, and what happens to the rest.
-    :param names: what is read from the log.
-    :param shared: it reads for many clients: where the log has lost what is due, it is given a reset and not ended, as
-        the queue was not full for the sake of one of them.
-    :param on_ready: called when :meth:`poll` may give more: by any thread, while no lock is held. It must take no lock.
+    :param policy: the limits of the queue, and the action when it is full.
+    :param names: the channels and patterns that are read from the log.
+    :param shared: it reads for many clients. If the log has dropped the next events, it gets a reset and is not ended:
+        no single client has filled the queue.
+    :param on_ready: called when :meth:`poll` may return more: by any thread, with no lock held. It must take no lock.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Subscriber:
     ) -> None:
         self._reader, self._count = LogReader(log, names), log.count
         self._policy, self._shared = policy, shared
-        #: See the parameter. The reader may set another one.
+        #: See the parameter. The reader may set another function.
         self.on_ready = on_ready
         self._lock = make_lock("channels.subscriber")
         self._queue = MessageQueue(policy, log.count)
-        #: What is read next, and whether the subscriber has ended.
+        #: Whether queue or log is read next, and whether the subscriber has ended.
         self.state = State.LIVE
         #: After the last message that was given to the reader.
         self.position = Position("", -1)
@@ -73,7 +73,7 @@ class Subscriber:
 
     @property
     def place(self) -> tuple[Policy, str, int, bool]:
-        """For an object that goes on with the client: policy, position, whether the log alone may have what follows."""
+        """For a successor: the policy, the position, and whether the next events may be in the log alone."""
         return self._policy, self.position.epoch, self.position.seq, self.state.reads_log
 
     @property
@@ -83,10 +83,10 @@ class Subscriber:
 
     @property
     def pending(self) -> tuple[int, int]:
-        """How many messages and bytes wait."""
+        """How many messages and bytes are queued."""
         return len(self._queue), self._queue.size
 
-    # The dispatcher's, or the broadcast group's.
+    # Called by the dispatcher or the broadcast group.
 
     def offer(self, messages: Sequence[Message]) -> CloseReason | None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
@@ -97,7 +97,7 @@ class Subscriber:
         with entered(), self._lock:
             try:
                 changed = self._offer(messages, _NO_KEYS)
-            except BaseException:  # of a signal handler, after a message was noted and before it was queued
+            except BaseException:  # raised by a signal handler, perhaps before a message was queued that counts as seen
                 self._miss()
                 raise
         if changed and self.on_ready is not None:
@@ -108,9 +108,8 @@ class Subscriber:
         return self.reason
 
     def _offer_coalescing(self, coalesce: Callable[[Event], Any], message: Message) -> None:
-        # The user's function is called while the lock is not held, and not at all while there is room, as each call
-        # costs the decoding of an event. Messages come from one thread at a time: a second turn finds no others than
-        # the first.
+        # The user's function is called while the lock is not held, and only if the queue is full, as each call costs
+        # the decoding of an event. One thread at a time offers messages: a second turn finds the same as the first.
         keys: dict[int, Any] = {}
         while True:
             with entered(), self._lock:
@@ -130,8 +129,8 @@ class Subscriber:
                 return
             self._queue.clear()
             if epoch == self.position.epoch:
-                # It has come with an id of the new log before the listener knew of that one. What was offered until now
-                # was of the old one, whose numbers may be higher.
+                # It was started with an id of the new log before the listener had noticed that log. Messages that were
+                # offered until now are of the old log, whose numbers may be higher.
                 self._newest = self.position.seq
                 if position > self._newest:
                     self._miss()
@@ -151,17 +150,17 @@ class Subscriber:
         """End it. Any thread, any signal handler, any number of times.
 
         :param reason: why it ends.
-        :param last: bytes to be given after what waits.
-        :param discard: drop what waits, and ``last``; so does the revocation of a right.
+        :param last: bytes to be sent after the queued messages.
+        :param discard: drop the queued messages, and ``last``. The reason ``REVOKED`` always drops the messages.
         :return: whether this call was the first one.
         """
         return self._end(EndRequest(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
 
     def pass_on(self, successor: Closable) -> CloseReason | None:
-        """End it, as another object has the client now, and close that for whatever would have ended this.
+        """End it, as another object serves the client now. Later requests to end close that object.
 
         :param successor: the other object. It may be closed any number of times.
-        :return: why this had ended before, ``None`` if it had not.
+        :return: why the subscriber had ended before, ``None`` if it had not.
         """
         return None if self._end(EndRequest(CloseReason.CANCELLED, discard=True, successor=successor)) else self.reason
 
@@ -170,14 +169,14 @@ class Subscriber:
         self._after(wake=True)
         return is_first
 
-    # The reader's.
+    # Called by the reader.
 
     def start(self, epoch: str, seq: int, *, from_log: bool) -> None:
         """Set the position, before the first read or anew.
 
         :param epoch: of the log.
         :param seq: the number of the last event that the client has.
-        :param from_log: what comes next is in the log; else this is the log's end, or all that follows was offered.
+        :param from_log: the next events are in the log. Else this is the log's end, or all later events were offered.
         """
         with entered(), self._lock:
             self.position = Position(epoch, seq)
@@ -191,15 +190,15 @@ class Subscriber:
         self._after()
 
     def progressed(self) -> None:
-        """Note that the client takes what it was given, if slowly: it is not ended as one that stalls."""
+        """Note that the client receives data, if slowly: it does not count as stalled."""
         self._polled = max(self._polled, time.monotonic())
 
     def take(self, most: int, *, waits: bool) -> list[bytes] | Pending | End:
-        """Take what waits or, where that is due, read the log: for a reader's own thread. Does not wait for events.
+        """Take queued messages, or read the log: for readers with a thread of their own. Does not wait for events.
 
-        :param most: about how many bytes of what waits.
+        :param most: about how many bytes of queued messages.
         :param waits: see :meth:`poll`.
-        :return: messages and other bytes to be sent, at least one; or what a source's ``pull`` returns in their place.
+        :return: messages and other bytes to be sent, at least one; or ``Pending`` or ``End``, see :class:`Source`.
         """
         while True:
             polled = self.poll(most, waits=waits)
@@ -216,13 +215,13 @@ class Subscriber:
                 return items
 
     def poll(self, most: int = ALL, *, waits: bool = False) -> list[bytes] | Position | CloseReason:
-        """Take what waits. Never waits itself.
+        """Take queued messages. Never waits.
 
         :param most: about how many bytes.
-        :param waits: where there is nothing, the reader waits for ``on_ready``: until its next call it can't be too
-            slow. It may have been woken and not have had the processor yet.
-        :return: messages and other bytes to be sent, empty if what comes next is to be read from the log by
-            :meth:`read`; the position if there is nothing now; the reason at the end.
+        :param waits: if the queue is empty, the reader waits for ``on_ready``. Until its next call it does not count as
+            slow: it may have been woken, and its thread not run yet.
+        :return: messages and other bytes to be sent, empty if :meth:`read` is to be called next; the position if there
+            is nothing now; the reason at the end.
         """
         with entered(), self._lock:
             self._polled = time.monotonic()
@@ -234,14 +233,14 @@ class Subscriber:
         return polled
 
     def read(self, size: int = 0, names: Names | None = None) -> list[bytes] | None:
-        """Read the log. What was published meanwhile follows if the log's end was reached.
+        """Read the log. If its end is reached, the messages that were queued meanwhile are added.
 
-        :param size: about how many bytes, if there are as many. By rounds of small pages, thousands of clients that
-            come back at once while much is published would never get to the log's end. ``0``: one page.
-        :param names: what is read, if not what the subscriber has.
-        :return: what is to be sent, empty if there is no more or the subscriber has ended or was restarted meanwhile;
-            ``None`` if the log can't be read now, which is logged.
-        :raises Exception: something else than an error of the broker. The subscriber has ended.
+        :param size: about how many bytes; ``0``: one page. With small pages only, thousands of clients that reconnect
+            at once while much is published would never reach the log's end.
+        :param names: the channels and patterns, in place of the subscriber's own.
+        :return: messages and other bytes to be sent, empty if there is no more or the subscriber has ended or was
+            restarted meanwhile; ``None`` if the log can't be read now, which is logged.
+        :raises Exception: an error other than the broker's. The subscriber has ended.
         """
         items = self._read_page(_FIRST_PAGE, names)
         while items and self.state.reads_log and (have := sum(map(len, items))) < size:
@@ -280,7 +279,7 @@ class Subscriber:
         self.state = TRANSITIONS[change].get(self.state, self.state)
 
     def _offer(self, messages: Sequence[Message], keys: Mapping[int, Any]) -> bool:
-        """Queue messages. The result: whether the reader is to be woken."""
+        """Queue messages. The result: whether the reader must be woken."""
         if self._ends:
             return False
         queue, changed = self._queue, False
@@ -291,7 +290,7 @@ class Subscriber:
             self._newest = seq
             if self.state.queues:
                 if not queue and self._polled != math.inf:
-                    self._polled = time.monotonic()  # until now there was nothing to poll for
+                    self._polled = time.monotonic()  # the queue was empty, so the reader had no reason to poll
                 if queue.put(message, keys, lossless=self.state.reads_log):
                     changed = True
                     continue
@@ -335,7 +334,7 @@ class Subscriber:
         return items or self.position
 
     def _must_read(self) -> bool:
-        """Whether the log is to be read. What is left out of the queue from now on is noticed."""
+        """Whether the log is to be read. From now on the state notes that the queue has not taken a message."""
         if self.state is State.DRAINING and not self._queue:
             self._move(Input.DRAINED)
         if self.state.reads_log and not self.state.queues:
@@ -349,18 +348,18 @@ class Subscriber:
 
     def _after_read(self, page: Page, position: Position) -> list[bytes]:
         if position is not self.position or self._ends:
-            return []  # the listener has found out meanwhile that the log was begun anew
+            return []  # meanwhile the listener has noticed that the log was begun anew
         messages, end = page.messages, position.seq
         if page.lost:
             if not (self.state.excused or self._shared):
-                # It was live, and is too slow for what the log keeps.
+                # It was live, and is too slow: the log has dropped its next events.
                 self._overflow()
                 return []
             messages, end = [self._reset_message(page.lost, page.epoch, page.head)], page.head
         elif messages:
             end = messages[-1].seq
         if page.epoch != position.epoch:
-            # What was offered so far may be of the old log, whose numbers mean nothing in this one.
+            # Messages that were offered so far may be of the old log, whose numbers have no meaning in this one.
             prefix = b"id: %s-" % page.epoch.encode()
             self._newest = self._queue.keep(lambda message: message.startswith(prefix))
         self._newest = max(self._newest, end)
@@ -380,7 +379,7 @@ class Subscriber:
         while self._has_requests():
             later = self.state.ended
             end = self._ends[later]
-            if end.discard or self.state.reads_log:  # where it reads the log, what waits comes after a gap
+            if end.discard or self.state.reads_log:  # while it reads the log, queued messages come after a gap
                 self._queue.clear()
             if end.discard:
                 self._queue.reset = None
@@ -392,7 +391,7 @@ class Subscriber:
         return len(self._ends) > self.state.ended
 
     def _after(self, *, wake: bool = False) -> None:
-        """Carry out requests to end, and wake the reader, after the lock was released."""
+        """Carry out requests to end, and wake the reader. Called after the lock was released."""
         if self._ends and self._has_requests():
             carry_out(self._lock, self._has_requests, self._carry_out_ends)
         if wake and self.on_ready is not None:

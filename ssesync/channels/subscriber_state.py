@@ -12,32 +12,32 @@ __all__ = ["TRANSITIONS", "EndRequest", "Ends", "Input", "State"]
 
 
 class State(enum.Enum):
-    """Where a subscriber is."""
+    """The state of a subscriber."""
 
     # The flags: queues, reads_log, excused, ended.
     LIVE = ("live", True, False, False, False)
-    """Nothing is missing: the queue follows what was given."""
+    """No gap: the queue continues after the last message that was given to the reader."""
     DRAINING = ("draining", False, False, True, False)
-    """Messages wait, and something after them was not offered: the queue is given first, then the log is read."""
+    """Messages after those in the queue were not offered: the reader gets the queue first, then reads the log."""
     CATCHING_UP = ("catching up", True, True, True, False)
     """The log is read, for another reason than a slow client."""
     CATCHING_UP_OVERRUN = ("catching up, overrun", False, True, True, False)
-    """The same, and something was left out of the queue since the last read began."""
+    """The same, and the queue has not taken all messages since the last read began."""
     LAGGING = ("lagging", True, True, False, False)
     """The log is read, since the client was too slow for the queue."""
     LAGGING_OVERRUN = ("lagging, overrun", False, True, False, False)
-    """The same, and something was left out of the queue since the last read began."""
+    """The same, and the queue has not taken all messages since the last read began."""
     ENDING = ("ending", False, False, False, True)
-    """It has ended: what waits is still given."""
+    """It has ended; the reader still gets the queued messages."""
     ENDED = ("ended", False, False, False, True)
-    """All was given."""
+    """It has ended, and the queue is empty."""
 
-    #: Whether the queue takes what is published.
+    #: Whether offered messages are queued.
     queues: bool
     #: Whether the log is to be read next.
     reads_log: bool
-    #: Whether a log that has lost what is due is answered with a reset. Else the subscriber was too slow for the log,
-    #: and ends.
+    #: If the log has dropped the next events: whether the reader gets a reset. If not, the subscriber was too slow for
+    #: the log, and ends.
     excused: bool
     #: Whether the subscriber has ended.
     ended: bool
@@ -47,14 +47,14 @@ class State(enum.Enum):
 
 
 class Input(enum.Enum):
-    """What changes a subscriber's state."""
+    """The changes of a subscriber's state."""
 
     START_LIVE = enum.auto()  # start() at the log's end
-    START_FROM_LOG = enum.auto()  # start() anywhere else: all that was offered until now is in the log
-    OVERRUN = enum.auto()  # no room in the queue
-    MISSED = enum.auto()  # something was not offered
+    START_FROM_LOG = enum.auto()  # start() at another position: the log has all messages that were offered until now
+    OVERRUN = enum.auto()  # the queue is full
+    MISSED = enum.auto()  # messages were not offered
     DRAINED = enum.auto()  # the queue is empty
-    READ = enum.auto()  # a read of the log begins: it finds all that was left out until now
+    READ = enum.auto()  # a read of the log begins: it finds all messages that the queue has not taken until now
     CAUGHT_UP = enum.auto()  # a read has reached the log's end
     RESTARTED = enum.auto()  # the log was begun anew
     END = enum.auto()  # a request to end is carried out
@@ -63,7 +63,7 @@ class Input(enum.Enum):
 
 _RUNNING = frozenset(state for state in State if not state.ended)
 
-# What is not in the table changes nothing.
+# In a state that is not in its row, a change has no effect.
 TRANSITIONS: dict[Input, dict[State, State]] = {
     Input.START_LIVE: {State.DRAINING: State.CATCHING_UP, State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
     Input.START_FROM_LOG: dict.fromkeys(_RUNNING - {State.CATCHING_UP}, State.CATCHING_UP),
@@ -92,15 +92,16 @@ class EndRequest(NamedTuple):
 
     reason: CloseReason
     last: bytes = b""
-    """What comes after the messages that wait."""
+    """Bytes to be sent after the queued messages."""
     discard: bool = False
-    """Whether these are dropped."""
+    """Whether the queued messages are dropped."""
     successor: Closable | None = None
-    """What has the client now."""
+    """The object that serves the client now."""
 
 
 class Ends(list[EndRequest]):
-    """The requests to end one subscriber. Any thread and any signal handler appends. The first counts, and stays."""
+    """The requests to end one subscriber. Any thread and any signal handler appends. The first one counts, and is never
+    removed."""
 
     __slots__ = ()
 
@@ -110,7 +111,7 @@ class Ends(list[EndRequest]):
         return self[0].reason if self else None
 
     def request(self, end: EndRequest) -> bool:
-        """Append a request. What has the client now is closed in the subscriber's place.
+        """Append a request. If the subscriber has a successor, that is closed in its place.
 
         :param end: the request.
         :return: whether it is the first.

@@ -31,8 +31,8 @@ class Subscription(Streamable):
         with broker.subscribe("orders") as subscription:
             for event in subscription: ...
 
-    As the source of a stream it needs no thread of its own: messages are put where the server's thread takes them. It
-    may be read by one thread at a time, and ended from any. One that is not referred to any more ends by itself.
+    As the source of a stream it needs no thread of its own: the server's thread takes the messages from its queue. One
+    thread at a time may read it, any thread may end it. A subscription without references ends by itself.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Subscription(Streamable):
         policy: Policy,
         key: str | None = None,
     ) -> None:
-        #: The channels, and patterns of channels, that it gets.
+        #: Its channels, and its patterns of channels.
         self.channels, self.patterns = channels, patterns
         self._source = SubscriptionSource(broker, channels, patterns, policy, key)
-        self._unread: list[Event] = []  # of what was taken, the last first
+        self._unread: list[Event] = []  # events that were taken and not returned yet, the last one first
 
     def as_source(self) -> Source:
         """The source of a stream. For ``EventStream``.
@@ -60,7 +60,7 @@ class Subscription(Streamable):
         return self._source.subscriber
 
     def allowed_by(self, authorize: Callable[[str], object]) -> bool:
-        """Ask a check for each channel and each pattern.
+        """Call a check for each channel and each pattern.
 
         :param authorize: called with a channel or a pattern; true if it is allowed.
         :return: whether all of them are.
@@ -77,9 +77,9 @@ class Subscription(Streamable):
         return True
 
     def send_first(self, items: Iterable[Any], dumps: Callable[[Any], str | bytes] | None = None) -> None:
-        """Have a stream begin with these events, before the replayed and the live ones: for example with the state that
-        those change. They are made after subscribing, so no event is missed in between. They are not for a program
-        that reads the events itself.
+        """Begin the stream with these events, before the replayed and the live ones: for example with the state that
+        the later events change. They are made after subscribing, so no event is missed in between. A program that reads
+        the events itself does not get them.
 
         :param items: the events, as for :meth:`Broker.publish`.
         :param dumps: the JSON encoder.
@@ -90,7 +90,7 @@ class Subscription(Streamable):
 
     @property
     def last_event_id(self) -> str:
-        """The id of the last event that was given out, or where it begins; ``""`` if that is not known yet."""
+        """The id of the last event that was returned, or at first of the event before it; ``""`` if not known yet."""
         epoch, seq = self._subscriber.position
         return f"{epoch}-{seq}" if epoch else ""
 
@@ -106,20 +106,20 @@ class Subscription(Streamable):
 
     @property
     def events(self) -> int:
-        """How many events were given out so far."""
+        """How many events were returned or sent so far."""
         return self._source.events
 
     @property
     def pending(self) -> tuple[int, int]:
-        """How many events and bytes wait to be taken. Those that are in the log alone don't count."""
+        """How many events and bytes are queued. Events that are in the log alone don't count."""
         return self._source.pending
 
     def take(self, timeout: float | None = None) -> list[bytes] | None:
         """Wait for events, as bytes of an event stream.
 
         :param timeout: seconds; ``None``: without end.
-        :return: all events that there are, or a page of the log; an empty list if the time is over; ``None`` if the
-            subscription has ended, see ``reason``.
+        :return: all queued events, or a page of the log; an empty list after the timeout; ``None`` if the subscription
+            has ended, see ``reason``.
         """
         return self._source.take(timeout)
 
@@ -127,7 +127,7 @@ class Subscription(Streamable):
         """Wait for an event.
 
         :param timeout: seconds; ``None``: without end.
-        :return: the event, ``None`` if none came.
+        :return: the event; ``None`` after the timeout.
         :raises StreamClosed: the subscription has ended.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -144,7 +144,7 @@ class Subscription(Streamable):
         """The events, until the subscription is closed.
 
         :return: an iterator over them.
-        :raises StreamClosed: it ended for another reason: it could not keep up, or a right was taken back.
+        :raises StreamClosed: it ended for another reason: it was too slow, or a right was revoked.
         """
         while True:
             try:
@@ -157,17 +157,17 @@ class Subscription(Streamable):
                 yield event
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End at once: nothing that waits is given out. From any thread, any number of times.
+        """End at once: queued events are dropped. From any thread, any number of times.
 
         :param reason: why.
         """
         self._source.cancel(reason)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
-        """End after what waits. From any thread.
+        """End after the queued events. From any thread.
 
         :param reason: why.
-        :param last: bytes to be given after what waits.
+        :param last: bytes to be sent after the queued events.
         """
         self._source.stop(reason, last)
 

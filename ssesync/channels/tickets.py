@@ -1,7 +1,7 @@
-"""Tickets: a right to one stream, in its address, for pages whose EventSource can't send headers.
+"""Tickets: a right to one stream, in its URL, for pages whose EventSource can't send headers.
 
-Addresses end up in histories and in logs of others. So a ticket is valid for seconds, and once. The framework signs it:
-a ticket can be read, but neither forged nor changed.
+URLs are kept in browsers' histories and other servers' logs. So a ticket is valid for seconds, and once. The framework
+signs it: everybody can read a ticket, and nobody can forge or change one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ..errors import TicketRefused
 
 __all__ = ["Ticket", "Tickets"]
 
-_LONGEST_LIFE = 60
-# Seconds. Clocks of several machines may differ by as much: until then a ticket's use is remembered.
+_MAX_SECONDS = 60
+# Seconds by which the clocks of several machines may differ: the use of a ticket is remembered for so much longer.
 _SKEW = 60
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 
 
 class Ticket(NamedTuple):
@@ -31,8 +31,8 @@ class Ticket(NamedTuple):
 class Tickets:
     """Issues and redeems tickets.
 
-    :param sign: makes text, fit for an address, of a list that JSON can hold.
-    :param unsign: returns the list of a text that ``sign`` made, ``None`` for any other.
+    :param sign: encodes and signs a list, of values that JSON can hold, as text for a URL.
+    :param unsign: returns the list of a text that ``sign`` made, ``None`` for any other text.
     :param use_once: :meth:`Broker.use_once` of a broker that all processes share.
     """
 
@@ -49,33 +49,33 @@ class Tickets:
         :param subject: whose ticket it is.
         :param channels: the channels that it is for.
         :param seconds: how long it is valid, up to 60.
-        :return: the ticket, as text that fits into an address.
+        :return: the ticket, as text that needs no quoting in a URL.
         :raises TypeError: the subject is no text, or the channels are no list.
-        :raises ValueError: too many seconds, or more channels than an address should hold (4,096 characters).
+        :raises ValueError: too many seconds, or more channels than a URL should hold (4,096 characters).
         """
         if not isinstance(subject, str):
             raise TypeError(f"a ticket's subject is text, got {type(subject).__name__}")
         if isinstance(channels, str):
             raise TypeError("a ticket's channels are a list of names, got text")
-        if not 0 < seconds <= _LONGEST_LIFE:
-            raise ValueError(f"a ticket is good for up to {_LONGEST_LIFE} seconds, got {seconds!r}")
+        if not 0 < seconds <= _MAX_SECONDS:
+            raise ValueError(f"a ticket is valid for up to {_MAX_SECONDS} seconds, got {seconds!r}")
         ticket = self._sign([secrets.token_hex(8), round(time.time() + seconds, 2), subject, list(channels)])
-        if len(ticket) > _LONGEST:
-            raise ValueError("a ticket for so many channels makes too long an address")
+        if len(ticket) > _MAX_LENGTH:
+            raise ValueError("a ticket for so many channels is too long for a URL")
         return ticket
 
     def redeem(self, text: str, *, use: bool = True) -> Ticket:
-        """Redeem a ticket, which can be done once, in whatever process.
+        """Redeem a ticket. Of all processes that share the broker, only the first call succeeds.
 
         :param text: the ticket.
         :param use: false: only check it.
-        :return: what it was issued for.
+        :return: its subject and channels.
         :raises TicketRefused: there is none, or it was used, has expired, or was not signed with this key.
-        :raises BrokerError: the broker can't be asked whether it was used.
+        :raises BrokerError: the log, which has the used tickets, can't be reached or used.
         """
         if not text:
             raise TicketRefused("there is none")
-        if len(text) > _LONGEST:
+        if len(text) > _MAX_LENGTH:
             raise TicketRefused("it is too long")
         found = self._unsign(text)
         if found is None:

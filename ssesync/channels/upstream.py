@@ -40,7 +40,7 @@ def cancel(source: Iterable[Any] | None) -> None:
 
     :param source: the source, if there is one.
     """
-    # Whatever it raises: a generator that is running refuses, and is ended by the thread that runs it.
+    # Any error is suppressed: a running generator can't be closed, and is ended by the thread that runs it.
     with contextlib.suppress(Exception):
         if isinstance(source, _Cancellable):
             source.cancel()

@@ -1,1 +1,1 @@
-"""The brokers: where the log is, and how a process notices the events that other processes append to it."""
+"""The brokers: each keeps the log in another place, and notices the events that other processes append to it."""

@@ -1,4 +1,4 @@
-"""A connection that one thread at a time uses, and that may be closed at any moment."""
+"""A connection that one thread at a time uses, and that any thread may close at any moment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _CLOSE_TIMEOUT = 1.0
 
 
 class ExclusiveConnection(abc.ABC):
-    """Opened when it is first used, and used by one thread at a time.
+    """A connection that is opened at its first use, and used by one thread at a time.
 
-    On a thread that was interrupted while it used this one or another, all but :meth:`close` raise
+    In a signal handler that has interrupted the use of this connection or another, all methods but :meth:`close` raise
     :class:`ssesync.BrokerBusy`.
 
     The lock is re-entrant because such a lock knows its owner, from the step that takes it on. A signal handler may
@@ -33,10 +33,10 @@ class ExclusiveConnection(abc.ABC):
 
     @contextlib.contextmanager
     def _exclusively(self, timeout: float) -> Iterator[None]:
-        """Use it.
+        """Take the connection for this thread.
 
-        :param timeout: seconds to wait while other threads do; -1: without end.
-        :raises BrokerUnavailable: they still do.
+        :param timeout: seconds to wait while other threads use it; -1: without end.
+        :raises BrokerUnavailable: other threads used it for longer.
         """
         try:
             with entered():
@@ -55,8 +55,8 @@ class ExclusiveConnection(abc.ABC):
     def close(self) -> None:
         """Close the connection. The next use opens it again. Any thread, any signal handler, any number of times.
 
-        It waits up to a second for another thread's use. A signal handler that has interrupted its thread inside a
-        broker waits for nothing. A connection that is still in use is closed after that.
+        It waits up to a second for another thread's use; in a signal handler that has interrupted its thread inside a
+        broker it does not wait. A connection that is still in use then is closed when that use ends.
         """
         self._close_requested = True
         if is_inside():
@@ -66,7 +66,7 @@ class ExclusiveConnection(abc.ABC):
                 pass
 
     def _close_if_requested(self) -> None:
-        # If this thread is the owner, it was interrupted inside a use, which calls this at its end.
+        # If this thread is the owner, a signal handler has interrupted a use, which calls this at its end.
         if self._close_requested and not is_owned(self._lock):
             carry_out(self._lock, lambda: self._close_requested, self._close_now)
 
@@ -76,8 +76,8 @@ class ExclusiveConnection(abc.ABC):
 
     @abc.abstractmethod
     def _disconnect(self) -> None:
-        """Close what is open, without an error. The lock is held."""
+        """Disconnect, and raise no error. Called with the lock held."""
 
     @abc.abstractmethod
     def _in_use(self, timeout: float) -> BrokerUnavailable:
-        """The error for a thread that has waited in vain."""
+        """The error for a thread that has waited for ``timeout`` seconds."""

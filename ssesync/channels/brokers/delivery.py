@@ -1,9 +1,9 @@
-"""Delivery: gives a dispatcher the messages that many threads publish, in order, while no lock is held.
+"""Delivery: passes the messages that many threads publish to a dispatcher, in order, while no lock is held.
 
-A thread that publishes puts its message into a queue. If no thread delivers at that moment, it does so itself until the
-queue is empty: what one thread publishes alone has reached the subscribers when ``publish`` returns. If another thread
-delivers, that one delivers this message too. So does the thread itself where it publishes from within a delivery: in a
-signal handler, or in a subscriber's ``coalesce`` function.
+A thread that publishes appends its message to a queue. If no thread delivers at that moment, it delivers until the
+queue is empty: if only one thread publishes, its message has reached the subscribers when ``publish`` returns. If
+another thread delivers, that thread delivers this message too. If the call comes from within a delivery, that is from a
+signal handler or a subscriber's ``coalesce`` function, the interrupted delivery delivers it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Delivery"]
 
 # Messages that are delivered at a time: as many as the dispatcher offers to one subscriber before the next.
 _RUN = 64
-# Beyond so many messages in the queue, threads that publish wait, up to so many seconds: to deliver takes longer than
-# to publish. The thread that delivers passes that on to another one when it has delivered so many and one waits.
+# Beyond so many queued messages, threads that publish wait, up to so many seconds: to deliver takes longer than to
+# publish. After as many messages, the thread that delivers leaves the rest to a waiting thread, if there is one.
 _BUSY, _TIMEOUT, _PAUSE = 256, 1.0, 0.001
-# Beyond so many, for example where a subscriber's function hangs, they are dropped here: subscribers read the log.
-_MOST = 10_000
+# Beyond so many, for example while a subscriber's function hangs, messages are dropped here: subscribers read the log.
+_MAX_QUEUED = 10_000
 
 
 class Delivery:
@@ -41,24 +41,24 @@ class Delivery:
         self._queue: deque[Message] = deque()
         self._deliverer: int | None = None  # the thread that delivers
         self._waiting: set[int] = set()  # the threads that wait until the queue is shorter
-        self._dropped: int | None = None  # the number of the last message for which there was no room
+        self._dropped: int | None = None  # the number of the last message that was dropped
 
     def put(self, message: Message) -> None:
-        """Have a message delivered by the next :meth:`deliver`. To be called with the lock held.
+        """Queue a message for the next :meth:`deliver`. Called with the lock held.
 
         :param message: the message, newer than all before it.
         """
         assert self._lock.locked()
-        if len(self._queue) < _MOST:
+        if len(self._queue) < _MAX_QUEUED:
             self._queue.append(message)
         else:
             self._dropped = message.seq
 
     def deliver(self) -> None:
-        """Deliver what is in the queue, unless a thread does so already."""
+        """Deliver the queued messages, unless another thread delivers already."""
         me = threading.get_ident()
         if self._deliverer == me:
-            return  # called from within a delivery, which goes on with it
+            return  # called from within a delivery, which delivers the rest
         self._deliver_as(me)
         if len(self._queue) > _BUSY and me not in self._waiting:
             self._wait(me)
@@ -71,29 +71,27 @@ class Delivery:
                 done = len(messages)
                 delivered += done
                 if skipped is not None:
-                    self._dispatcher.advance(
-                        (), skipped
-                    )  # a subscriber that is added from now on reads them in the log
+                    self._dispatcher.advance((), skipped)  # a later subscriber reads them from the log
                     self._dispatcher.missed(None)
                 elif messages:
                     self._dispatcher.deliver(messages, messages[-1].seq)
                 else:
                     return
         except BaseException:
-            # Something that a signal handler raises. The messages are in the queue still: the next thread begins with
-            # them, and a subscriber that has got them already leaves them out.
+            # Raised by a signal handler. The messages are still in the queue: the next thread delivers them again, and
+            # subscribers ignore those that they have.
             if self._deliverer == me:
                 self._deliverer = None
             raise
 
     def _next(self, me: int, done: int, delivered: int) -> tuple[list[Message], int | None]:
-        """Remove the messages that this thread is done with, and choose what it does next.
+        """Remove the messages that this thread has delivered, and choose the next ones.
 
         :param me: the thread.
         :param done: how many messages it has delivered since the last call.
         :param delivered: how many in all.
-        :return: the messages to deliver next, or the number up to which messages were dropped; neither if there is
-            nothing to do, or another thread delivers.
+        :return: the messages to deliver next, or the number up to which messages were dropped; neither if the queue is
+            empty, or another thread delivers.
         """
         with entered(), self._lock:
             if self._deliverer not in (None, me):
@@ -122,4 +120,4 @@ class Delivery:
         finally:
             with entered(), self._lock:
                 self._waiting.discard(me)
-            self._deliver_as(me)  # another thread may have passed it on to this one just now
+            self._deliver_as(me)  # another thread may have left the rest to this one just now

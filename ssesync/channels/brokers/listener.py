@@ -1,4 +1,4 @@
-"""The one thread of a process that gives its dispatcher what other processes publish."""
+"""The thread of a process that passes other processes' events to the dispatcher."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _JOIN_TIMEOUT = 5.0
 class Listener:
     """Calls ``step`` again and again, on a thread of its own, until it is stopped. A step that fails is repeated.
 
-    :param step: called with the listener: waits for something to do and does it. It waits with :meth:`wait`, or for a
+    :param step: called with the listener: waits for new events and delivers them. It waits with :meth:`wait`, or for a
         second at most.
-    :param name: what log lines call it.
+    :param name: its name in log lines.
     """
 
     def __init__(self, step: Callable[[Listener], None], name: str) -> None:
@@ -30,7 +30,7 @@ class Listener:
         self._failures = FailureLog(f"{name}: the listener", *_RETRY)
         self._woken = Wakeup()
         self._thread: threading.Thread | None = None
-        #: Whether it is to stop.
+        #: Whether it was asked to stop.
         self.stopping = False
 
     def start(self) -> None:
@@ -58,14 +58,14 @@ class Listener:
     def stop(self) -> None:
         """End the thread, and wait up to 5 seconds for it.
 
-        It does not wait on that thread itself, nor where a signal handler has interrupted its thread inside a broker:
-        there the listener may need a lock that the interrupted thread holds.
+        It does not wait on that thread itself, nor in a signal handler that has interrupted its thread inside a broker:
+        the listener may need a lock that the interrupted thread holds.
         """
         self.stopping = True
         self.wake()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread() and not is_inside():
-            with contextlib.suppress(RuntimeError):  # it is just being started
+            with contextlib.suppress(RuntimeError):  # another thread is just starting it
                 thread.join(_JOIN_TIMEOUT)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The broker within one process: the log is in its memory, and threads that publish deliver to the subscribers."""
+"""The broker for one process: the log is in its memory, and threads that publish deliver to the subscribers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ logger = logging.getLogger("ssesync")
 
 def _is_worker() -> bool:
     """Whether a server has forked this process to serve requests."""
-    # gunicorn's worker owns the signal handlers of its process, and knows the process' number, which processes that the
-    # worker forks in turn don't have. Only uWSGI itself has a module of that name.
+    # The signal handlers of gunicorn's worker are methods of an object that has the worker's process id, so in a child
+    # of the worker the id differs. Only uWSGI itself has a module of that name.
     handler = signal.getsignal(signal.SIGUSR1) if "gunicorn" in sys.modules else None
     worker = getattr(handler, "__self__", None)
     return "uwsgi" in sys.modules or getattr(worker, "pid", None) == os.getpid()
@@ -48,7 +48,7 @@ class Log:
         """The messages after a number.
 
         :param seq: the number.
-        :param limit: how many at most: else each page of a client that is far behind would cost as much as all.
+        :param limit: how many at most: else each page of a client that lags far would cost as much as all of them.
         :return: the messages.
         """
         first = bisect.bisect_right(self.entries, seq, key=operator.itemgetter(0))
@@ -58,10 +58,10 @@ class Log:
 class MemoryBroker(Broker):
     """``memory://``: for a single process. Its log ends with the process; a forked child begins a log of its own.
 
-    Publishing costs a microsecond or two for each subscriber, in the thread that publishes.
+    Publishing costs a microsecond or two for each subscriber, on the thread that publishes.
     """
 
-    _made_in = 0  # the process
+    _made_in = 0  # the id of the process that made the broker
 
     def _reset(self) -> None:
         super()._reset()
@@ -93,8 +93,8 @@ class MemoryBroker(Broker):
             if not self._listening and not _is_worker():
                 logger.warning(
                     "an event was published on memory:// in process %d, which was forked from the one that made the "
-                    "broker: it reaches the subscribers of this process alone, and there are none; use sqlite:////path "
-                    "on one machine, redis:// on many",
+                    "broker: it reaches the subscribers of this process alone, and this process has none; use "
+                    "sqlite:////path on one machine, redis:// on many",
                     os.getpid(),
                 )
 
@@ -132,7 +132,7 @@ class MemoryBroker(Broker):
             if patterns:
                 names.update(dict.fromkeys(filter(compiled(*patterns).fullmatch, self._logs)))
             logs = [self._logs[name] for name in names if name in self._logs]
-            # What was published to channels that were removed is not known.
+            # Channels that were removed may have had events.
             base = self._base if patterns or len(logs) < len(names) else 0
             for log in logs:
                 self._expire(log, time.monotonic())

@@ -14,38 +14,38 @@ __all__ = ["EXPIRY", "Presence"]
 
 logger = logging.getLogger("ssesync")
 
-#: Seconds without a sign of life after which a process counts as ended.
+#: Seconds without a heartbeat after which a process counts as ended.
 EXPIRY = 30
-# Seconds between two announcements of what has changed, and between signs of life.
-_ANNOUNCE, _SIGN_OF_LIFE = 0.2, 10.0
+# Seconds between two announcements of changed numbers, and between heartbeats.
+_ANNOUNCE, _HEARTBEAT = 0.2, 10.0
 
 
 class Presence:
     """The announcements of one process. Used on the listener's thread.
 
     :param dispatcher: the dispatcher of the process.
-    :param send: called with the number of subscribers by channel, and with whether a sign of life is due; announces
-        both. Returns whether other processes still know all that was announced before.
+    :param send: called with the number of subscribers by channel, and with whether a heartbeat is due; sends both.
+        Returns whether the earlier announcements are still stored.
     """
 
     def __init__(self, dispatcher: Dispatcher, send: Callable[[dict[str, int], bool], bool]) -> None:
         self._dispatcher = dispatcher
         self._send = send
-        #: Whether other processes know anything.
+        #: Whether anything was announced.
         self.known = False
-        self._changed: dict[str, int] = {}  # what they don't know yet: the number of subscribers by channel
+        self._changed: dict[str, int] = {}  # not announced yet: the number of subscribers by channel
         self._announced = 0.0
         self._alive = time.monotonic()
 
     def announce(self) -> None:
-        """Announce, if it is time to, what has changed, or at least that the process is there.
+        """Announce changed numbers, or send a heartbeat, if either is due.
 
-        A broker's error is suppressed, as events must not wait for this.
+        A broker's error is logged and not raised: events must not wait for this.
         """
         self._changed.update(self._dispatcher.take_changed())
         now = time.monotonic()
         has_changed = bool(self._changed) and now - self._announced >= _ANNOUNCE
-        alive = now - self._alive >= _SIGN_OF_LIFE
+        alive = now - self._alive >= _HEARTBEAT
         if not has_changed and not (alive and self.known):
             return
         if has_changed:

@@ -1,1 +1,1 @@
-"""Runs: what is produced once, in the background, and followed by any number of clients from its start."""
+"""Runs: streams that are produced once, in the background, and followed by any number of clients from their start."""

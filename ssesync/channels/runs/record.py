@@ -1,4 +1,4 @@
-"""A run's states, and what the log remembers of a run."""
+"""The states of a run, and its record in the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["TRANSITIONS", "RunRecord", "RunState"]
 
 
 class RunState(str, enum.Enum):
-    """Where a run is. A member is its own text."""
+    """The state of a run. A member is equal to its text."""
 
     QUEUED = "queued"
     """It has no producer yet."""
@@ -22,11 +22,11 @@ class RunState(str, enum.Enum):
     STOPPED = "stopped"
     """``stop()`` was called."""
     INTERRUPTED = "interrupted"
-    """Its process has ended, or nobody has begun it in time."""
+    """Its process has ended, or no process has begun it in time."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether it is a final state."""
         return self not in (RunState.QUEUED, RunState.RUNNING)
 
 
@@ -41,7 +41,7 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 
 
 class RunRecord(NamedTuple):
-    """What the log remembers of a run."""
+    """A run's record in the log."""
 
     name: str
     """Its name, which is that of its channel."""
@@ -49,18 +49,18 @@ class RunRecord(NamedTuple):
     """The process that produces it; ``""`` while it is queued."""
     state: RunState
     subject: str
-    """Whose run it is."""
+    """The user that the run belongs to."""
     fingerprint: str
-    """Of what it was started with: a start with another one is a conflict."""
+    """Of its arguments: a start of the same name with another fingerprint is a conflict."""
     began: float
     """When it was added, as seconds since 1970."""
     retain: float
     """For how many seconds it is kept after its end."""
     deadline: float
-    """When a queued run that nobody has begun is ended, as seconds since 1970; ``0``: never."""
+    """When a run that is still queued is ended, as seconds since 1970; ``0``: never."""
     ended: float = 0.0
     """When it has ended; ``0`` while it has not."""
     reason: str = ""
-    """Why it has ended, where the state alone does not tell."""
+    """Why it has ended, if the state alone does not show it."""
     end_type: str = "end"
     """The type of its final event, which any process may have to write."""

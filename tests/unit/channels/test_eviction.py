@@ -180,7 +180,7 @@ def test_a_server_that_is_full_evicts_and_clients_are_told(
 
 @pytest.mark.parametrize(
     ("small_server", "told"),
-    [("allkeys-lru", "deletes events"), ("volatile-ttl", "which tickets were used"), ("noeviction", "")],
+    [("allkeys-lru", "deletes events"), ("volatile-ttl", "record of used tickets"), ("noeviction", "")],
     indirect=["small_server"],
 )
 def test_a_policy_that_evicts_is_warned_of_once(
@@ -230,4 +230,4 @@ def test_where_a_revocation_is_evicted_before_it_is_read_all_that_have_a_key_end
         assert ada.reason is CloseReason.REVOKED
         assert anyone.take(30)
         assert not anyone.closed
-    assert "1 subscriptions that have a key were ended" in caplog.text
+    assert "ended 1 subscriptions that have a key" in caplog.text

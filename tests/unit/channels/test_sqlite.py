@@ -98,7 +98,7 @@ def test_publishing_in_a_forked_child_that_nobody_has_subscribed_in_is_warned_of
     path: Path, url: str, warnings: int
 ) -> None:
     run = in_processes("publish_in_child", url.format(path))
-    assert run.stderr.count("it reaches the subscribers of this process alone, and there are none") == warnings
+    assert run.stderr.count("it reaches the subscribers of this process alone, and this process has none") == warnings
 
 
 def forked(url: str) -> str:
@@ -245,7 +245,7 @@ def test_a_live_file_that_is_overwritten_is_told_to_who_publishes(
         file.write(os.urandom(size))
     with pytest.raises(BrokerDamaged, match="delete it together with"):
         broker.publish("a", "lost")
-    eventually(lambda: "corrupt or no log of ours" in caplog.text)  # the listener tells it to the operator
+    eventually(lambda: "corrupt or no log of ssesync" in caplog.text)  # logged by the listener
     subscription.close()
 
 
@@ -394,10 +394,10 @@ def test_a_process_that_nobody_heard_of_for_long_is_not_counted(path: Path, brok
     assert broker.subscriber_count("a") == 2
 
 
-def test_a_process_that_stood_still_is_counted_again(
+def test_a_process_whose_presence_has_expired_announces_it_again(
     path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssesync.channels.brokers.presence._SIGN_OF_LIFE", 0.05)
+    monkeypatch.setattr("ssesync.channels.brokers.presence._HEARTBEAT", 0.05)
     other = reopened(path)
     subscription = broker.subscribe("a")
     deadline = time.monotonic() + 20

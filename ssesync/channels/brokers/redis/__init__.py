@@ -1,1 +1,1 @@
-"""A log in Redis, between machines."""
+"""A log in Redis, for several machines."""

@@ -1,4 +1,4 @@
-"""The broker between machines: Redis 6.2 or newer, or Valkey. See ``scripts.py`` for what is kept there and how."""
+"""The broker for several machines: Redis 6.2 or newer, or Valkey. See ``scripts.py`` for its keys."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ __all__ = ["RedisBroker"]
 
 logger = logging.getLogger("ssesync")
 
-# Entries of the index that the listener takes at a time, and events of a channel.
+# Entries of the index that the listener reads at a time, and events of a channel.
 _BATCH = 500
-# Of redis-py's options, those that would break what the broker relies on.
+# Options of redis-py that the broker sets itself.
 _RESERVED = {"decode_responses", "max_connections", "retry", "retry_on_timeout", "retry_on_error", "encoder_class"}
 _OWN: dict[str, Callable[[str], Any]] = {**LIMITS, "prefix": str, "index_size": int}
 
@@ -43,18 +43,19 @@ class RedisBroker(Broker):
     """``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, with its options and the broker's own.
 
     A process has one connection that listens, however many subscribers it has, and one for all else. While Redis can't
-    be reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; existing subscriptions stay, and
-    go on from their position afterwards. What Redis loses in a crash of its own (see its ``appendonly``) is lost.
+    be reached, ``publish`` and ``subscribe`` raise :class:`ssesync.BrokerUnavailable`; existing subscriptions stay open
+    and continue from their position afterwards. Events that Redis loses in a crash of its own (see its ``appendonly``)
+    are lost.
 
     ``open_broker("redis://", client=client)`` uses your ``redis.Redis`` instead, for example a Sentinel's, with room
     for two connections.
 
     :param make_client: makes the client.
     :param limits: how much the log keeps.
-    :param prefix: the beginning of all keys, in braces (``ssesync``). Another one is another log.
-    :param index_size: how many events the index has, by which a process that lost its connection finds what it missed
-        without asking for each channel (10,000).
-    :param own: whether the clients are to be closed with the broker.
+    :param prefix: the beginning of all keys, in braces (``ssesync``). Each prefix is a log of its own.
+    :param index_size: how many events the index has (10,000). By it a process that lost its connection finds the events
+        that it missed, without a query for each channel.
+    :param own: whether to close the clients with the broker.
     """
 
     reaches_processes = True
@@ -104,7 +105,7 @@ class RedisBroker(Broker):
             del defaults["socket_connect_timeout"], defaults["socket_keepalive"]
 
         def make_client() -> redis.Redis:
-            # An event that was sent before the connection broke may have been published: so nothing is sent twice.
+            # Without retries: an event that was sent before the connection broke may have been published.
             pool = redis.BlockingConnectionPool.from_url(
                 plain, **{**defaults, **more, "max_connections": 1, "retry": Retry(NoBackoff(), 0), "timeout": 20}
             )
@@ -123,7 +124,7 @@ class RedisBroker(Broker):
         self._listener = Listener(self._step, "the Redis broker")
         self._presence = Presence(self.dispatcher, self._send_presence)
         self._policy_is_known = False
-        self._again = False
+        self._has_more = False  # the index may have more entries
         self._unfinished: tuple[int, int, list[str]] | None = None  # after, up to, channels
 
     def _run(self, script: str, *args: str | bytes | int, link: Link | None = None) -> Any:
@@ -158,7 +159,7 @@ class RedisBroker(Broker):
         self, link: Link, epoch: str, after: int, upto: int | None, channels: list[str], patterns: list[str], limit: int
     ) -> Page:
         if patterns:
-            # Channels that come later are beyond this, and known to the listener.
+            # Channels that are made later have their events after this position: the listener delivers those.
             _, head, _, names = self._run(scripts.SINCE, secrets.token_hex(4), after, 0, link=link)
             upto = int(head) if upto is None else upto
             matching = filter(compiled(*patterns).fullmatch, map(bytes.decode, names))
@@ -172,7 +173,7 @@ class RedisBroker(Broker):
         current = answered.decode()
         if lost:
             return Page([], True, lost.decode(), current, int(head))
-        # Of a channel that has more, only so much is known: later events of other channels may come after its own.
+        # If a channel has more events, the page ends here: later events of other channels may be newer than its next.
         known = min((_seq(entries[-1]) for entries in found[1::2] if len(entries) == count), default=None)
         messages = [
             [Message.make(current, _seq(entry), name.decode(), entry[1][1]) for entry in entries]
@@ -189,25 +190,25 @@ class RedisBroker(Broker):
             return bool(client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
 
     def _warn_of_eviction(self) -> None:
-        """Log a warning, once in a process, if the server may delete keys of ours to make room."""
+        """Log a warning, once in a process, if the server may evict the broker's keys."""
         if self._policy_is_known:
             return
         self._policy_is_known = True
         try:
             policy = self._link.eviction_policy()
         except BrokerError:
-            return  # INFO is not among the commands that a user needs
+            return  # the broker's user in Redis need not have the right to INFO
         if policy.startswith("allkeys"):
             logger.warning(
-                "Redis has maxmemory-policy %s: when its memory is full it deletes events, and clients that come back "
-                "get a reset event in place of what they missed; set it to noeviction, or give the broker a Redis of "
-                "its own", escape(policy),
+                "Redis has maxmemory-policy %s: when its memory is full it deletes events, and clients that reconnect "
+                "get a reset event in place of the events that they missed; set it to noeviction, or use a separate "
+                "Redis for the broker", escape(policy),
             )  # fmt: skip
         elif policy.startswith("volatile"):
             logger.warning(
-                "Redis has maxmemory-policy %s: when its memory is full it may forget which tickets were used, and one "
-                "may be used again within its lifetime; set it to noeviction, or give the broker a Redis of its own",
-                escape(policy),
+                "Redis has maxmemory-policy %s: when its memory is full it may delete the record of used tickets, and "
+                "a ticket may be used again within its lifetime; set it to noeviction, or use a separate Redis for the "
+                "broker", escape(policy),
             )  # fmt: skip
 
     # Listening.
@@ -219,7 +220,7 @@ class RedisBroker(Broker):
 
     def _unlisten(self) -> None:
         self._listener.stopping = True
-        # Where the connection is in use by this very thread, the listener is not woken, and ends within a second.
+        # If this thread has the connection in use already, the listener is not woken, and ends within a second.
         with contextlib.suppress(BrokerError), self._link.use(timeout=1) as client:
             key = f"{self._prefix}:wake:{self._process}"
             client.xadd(key, {"x": "1"}, maxlen=1)
@@ -237,7 +238,7 @@ class RedisBroker(Broker):
     # On the listener's thread.
 
     def _step(self, listener: Listener) -> None:
-        if self._unfinished is None and not self._again:
+        if self._unfinished is None and not self._has_more:
             self._wait()
         if listener.stopping:
             return
@@ -248,44 +249,44 @@ class RedisBroker(Broker):
         self._presence.announce()
 
     def _wait(self) -> None:
-        """Wait, a second at most, until something was published, or the listener is to stop."""
+        """Wait until an event was published or the listener must stop, a second at most."""
         timeout = self._following.client.get_connection_kwargs().get("socket_timeout")
         block = 1000 if timeout is None else max(1, min(1000, int(timeout * 500)))
-        places: dict[Any, Any] = {
+        positions: dict[Any, Any] = {
             f"{self._prefix}:index": f"{self.dispatcher.position}-0",
             f"{self._prefix}:wake:{self._process}": "0",
         }
         with self._following.use() as client:
-            # Its answer is not used: one atomic step asks for the events.
-            client.xread(places, count=1, block=block)
+            # The result is not used: the events are read in one atomic script.
+            client.xread(positions, count=1, block=block)
 
     def _poll(self) -> None:
-        """Ask which channels have new events, and note those that have subscribers in this process."""
+        """Query which channels have new events, and note those that have subscribers in this process."""
         dispatcher = self.dispatcher
         before = dispatcher.position
         answered, head, flat, changed = self._run(
             scripts.SINCE, secrets.token_hex(4), before, _BATCH, link=self._following
         )  # fmt: skip
         epoch, head = answered.decode(), int(head)
-        self._again = len(flat) == 3 * _BATCH
+        self._has_more = len(flat) == 3 * _BATCH
         if epoch != dispatcher.epoch:
             self._begin_anew(epoch, head)
         elif head < before or (flat and int(flat[2]) < before):
             self._renew()
         elif changed:
-            # Further back than the index goes. Whether the brokers' own channel is no more is found out by reading it.
+            # The position is older than the index. The brokers' own channel may have been removed: _deliver() reads it.
             self._advance(before, head, {*changed, CONTROL.encode()})
-            self._again = False
+            self._has_more = False
         elif flat:
             self._advance(before, int(flat[-3]), set(flat[1::3]))
 
     def _renew(self) -> None:
-        # The server has lost events that this process has seen: clients may have ids that the log does not know.
+        # The server has lost events that this process has read: clients may have ids that are not in the log.
         answered, head = self._run(scripts.RENEW, self.dispatcher.epoch, secrets.token_hex(4), link=self._following)
         self._begin_anew(answered.decode(), int(head))
 
     def _begin_anew(self, epoch: str, head: int) -> None:
-        self._again = False
+        self._has_more = False
         self._unfinished = None
         self.dispatcher.restarted(epoch, head)
         self._requests_lost()
@@ -304,7 +305,7 @@ class RedisBroker(Broker):
         elif page.lost:
             rest = None
             if CONTROL in wanted:
-                # The brokers' own messages come this way alone, and before what was published after them.
+                # Only the listener reads the brokers' own messages, before the events that were published after them.
                 control = self._page(self._following, page.epoch, after, end, [CONTROL], [], _BATCH)
                 self.dispatcher.deliver(control.messages)
                 if control.lost:
@@ -320,7 +321,7 @@ class RedisBroker(Broker):
     def _send_presence(self, counts: dict[str, int], alive: bool) -> bool:
         flat = [text for item in counts.items() for text in item]
         known = self._run(scripts.ANNOUNCE, self._process, EXPIRY, *flat)
-        # Else it was silent for too long, and all that it had announced has expired.
+        # False: the last heartbeat was too long ago, and all announcements of this process have expired.
         return bool(known) or not self._presence.known
 
     def _count_elsewhere(self, channel: str) -> int:
@@ -332,7 +333,7 @@ def _seq(entry: Any) -> int:
 
 
 def _options_of_redis(scheme: str) -> list[str]:
-    """The options that redis-py's connections take, without those that are not for users of a broker."""
+    """The options of redis-py's connections, without those that the broker sets itself."""
     kind = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}.get(scheme, redis.Connection)
     names = {name for each in kind.__mro__[:-1] for name in inspect.signature(each).parameters}
     return sorted(names - _RESERVED - {"self", "args", "kwargs"})

@@ -1,4 +1,4 @@
-"""The Redis broker's use of redis-py: by one thread at a time, and with the library's errors."""
+"""The Redis broker's use of redis-py: one thread at a time, with this library's errors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..connection import ExclusiveConnection
 
 __all__ = ["Link"]
 
-# Seconds that a thread waits while others use the connection. An answer takes socket_timeout (5 s) at most.
+# Seconds that a thread waits while others use the connection. Each command takes socket_timeout (5 s) at most.
 _TIMEOUT = 20.0
 
 
 class Link(ExclusiveConnection):
-    """A client of redis-py. On a thread that was interrupted inside a broker its use raises ``BrokerBusy``.
+    """A client of redis-py. In a signal handler that has interrupted a broker its use raises ``BrokerBusy``.
 
     :param client: the client.
-    :param own: whether the client is the broker's: it has one connection, for which threads wait here, and is to be
-        closed with the broker. One of the user's is used by several threads at the same time and left open.
+    :param own: whether the broker owns the client: then it has one connection, for which threads wait here, and is
+        closed with the broker. A user's client is used by several threads at the same time and left open.
     """
 
     def __init__(self, client: redis.Redis, *, own: bool) -> None:
@@ -35,7 +35,7 @@ class Link(ExclusiveConnection):
 
     @contextlib.contextmanager
     def use(self, timeout: float = _TIMEOUT) -> Iterator[redis.Redis]:
-        """The client, for one command.
+        """Take the client for one command.
 
         :param timeout: seconds to wait while other threads use it.
         :return: a context manager that gives the client.
@@ -60,7 +60,7 @@ class Link(ExclusiveConnection):
             return registered(keys=[key], args=args)
 
     def eviction_policy(self) -> str:
-        """Ask for the server's ``maxmemory-policy``.
+        """Query the server's ``maxmemory-policy``.
 
         :return: the policy; empty if the answer has none.
         :raises BrokerError: the server can't be reached, or refuses to answer this user.
@@ -94,12 +94,11 @@ def _translated() -> Iterator[None]:
     except redis.ResponseError as error:
         text = str(error)
         if isinstance(error, redis.exceptions.ReadOnlyError) or "maxmemory" in text or "MISCONF" in text:
-            raise BrokerUnavailable(f"Redis takes nothing more: {text}") from error
+            raise BrokerUnavailable(f"Redis accepts no writes: {text}") from error
         if isinstance(error, redis.exceptions.NoPermissionError):
-            raise BrokerError(f"Redis refuses: {text}") from error
-        raise BrokerDamaged(f"the keys in Redis are not as they were left: {text}") from error
+            raise BrokerError(f"Redis denies a command: {text}") from error
+        raise BrokerDamaged(f"other programs have changed the broker's keys in Redis: {text}") from error
     except Exception as error:
-        # Some come from within redis-py: an AttributeError, for example, if a client of the user's is closed during its
-        # use.
+        # Some are raised within redis-py: for example an AttributeError if the user closes a client during its use.
         what = str(error) if isinstance(error, redis.RedisError) else f"{type(error).__name__}: {error}"
         raise BrokerUnavailable(f"Redis can't be used: {what}") from error

@@ -1,6 +1,6 @@
-"""What the Redis broker does within Redis: scripts, each of which is one atomic step.
+"""The Redis broker's scripts. Each is one atomic step.
 
-Keys, all under one prefix in braces, which is what a cluster needs to take them as one::
+Keys, all with one prefix in braces, so that in a cluster they are in one slot::
 
     {prefix}:meta               hash: epoch, seq of the last event, base (up to it, whole channels may be missing)
     {prefix}:index              stream: for each event its channel ("c") and the seq of the event before ("p")
@@ -8,18 +8,18 @@ Keys, all under one prefix in braces, which is what a cluster needs to take them
     {prefix}:log:<channel>      stream: the bodies ("b") of a channel's events
     {prefix}:info:<channel>     hash: bytes of that stream, seq of the last event that was trimmed away
     {prefix}:alive              sorted set: each process that listens, by when it counts as ended
-    {prefix}:here:<process>     hash: how many subscribe in that process, by channel
+    {prefix}:here:<process>     hash: the number of subscribers in that process, by channel
     {prefix}:wake:<process>     stream: ends the wait of that process
-    {prefix}:claim:<name>       what was used once
+    {prefix}:claim:<name>       a token that was used
 
-Where its ``maxmemory-policy`` evicts, Redis may delete any of these keys between two scripts, each of them as a whole.
-So nothing counts as complete that can't be checked, and all checks come before what a script writes:
+If its ``maxmemory-policy`` allows eviction, Redis may delete any of these keys between two scripts, as a whole. So the
+scripts trust only data that they can check, and check before they write:
 
-- Without ``meta``, or without ``tails`` although something was published, it is not known what there was: what is left
-  is deleted, as far as it is known, and a new epoch begins.
+- Without ``meta``, or without ``tails`` although events were published, the log's content is not known: the remaining
+  keys are deleted, as far as their names are known, and a new epoch begins.
 - A channel that is in ``tails`` has at least one event in its log, and an ``info``. Without one of them all of its
   events up to its tail count as trimmed.
-- A channel that is not in ``tails`` has no events. What is left of it is deleted when one is published to it.
+- A channel that is not in ``tails`` has no events. Its remaining keys are deleted at the next publish to it.
 - Without ``index``, or its older part, listeners ask for the channels that have later events: those in ``tails``.
 - Without ``alive`` and ``here`` subscribers of other processes are not counted until these announce them anew.
 
@@ -45,8 +45,8 @@ local function current(candidate)
   if m[1] and m[2] and m[3] and (seq == 0 or redis.call('EXISTS', tails) == 1) then
     return m[1], seq, tonumber(m[3])
   end
-  -- Nothing may be left of an older log of which a part was lost. A server without memory refuses this first write, and
-  -- so the whole script.
+  -- A part of the log was lost: delete the rest. A server without free memory refuses this first write, and so the
+  -- whole script.
   redis.call('HSET', meta, 'epoch', candidate, 'seq', '0', 'base', '0')
   for _, name in ipairs(redis.call('ZRANGE', tails, 0, -1)) do delete(name) end
   for _, entry in ipairs(redis.call('XRANGE', index, '-', '+')) do
@@ -57,7 +57,7 @@ local function current(candidate)
   redis.call('DEL', index, tails)
   return candidate, 0, 0
 end
--- The seq up to which a channel's events are gone; whether its log is as it was left.
+-- The seq up to which a channel's events are gone; whether all later ones are in its log.
 local function gone(name, base)
   local tail = redis.call('ZSCORE', tails, name)
   if not tail then return base, false end
@@ -90,7 +90,7 @@ local cutoff = max_age > 0 and time - max_age or 0
 local log, info = p .. ':log:' .. channel, p .. ':info:' .. channel
 local before, whole = gone(channel, base)
 if not whole then
-  redis.call('HSET', info, 'trimmed', num(before), 'bytes', '0')  -- first, as a server without memory refuses this
+  redis.call('HSET', info, 'trimmed', num(before), 'bytes', '0')  -- first: a server without free memory refuses it
   redis.call('DEL', log)
 end
 local id = num(seq) .. '-0'
@@ -123,8 +123,8 @@ return {epoch, num(seq)}
 )
 
 #: ARGV: prefix, epoch if there is none, seq, entries. Returns epoch, head, the entries of the index after that seq as
-#: seq, channel, seq of the event before, ...; and, without entries or where the index goes less far back, the channels
-#: with later events.
+#: seq, channel, seq of the event before, ...; and, without entries or if the index begins later than that seq, the
+#: channels with later events.
 SINCE = (
     _COMMON
     + """
@@ -147,8 +147,8 @@ return {epoch, num(head), entries, channels}
 )
 
 #: ARGV: prefix, epoch if there is none, the client's epoch, its seq, up to which seq or '+', events of a channel,
-#: max_age in us or 0, whether there are channels whose names are not known, channels ... Returns epoch, head, what is
-#: wrong with the client's place, and for each channel its name and its events as id, fields.
+#: max_age in us or 0, whether there are channels whose names are not known, channels ... Returns epoch, head, why the
+#: client can't resume (or ''), and for each channel its name and its events as id, fields.
 READ = (
     _COMMON
     + """
@@ -185,7 +185,7 @@ return out
 """
 )
 
-#: ARGV: prefix, epoch, another. Begins a new epoch unless that was done already, as events of the old one are lost.
+#: ARGV: prefix, epoch, new epoch. Begins a new epoch unless another process has: events of the old one are lost.
 RENEW = (
     _COMMON
     + """
@@ -198,7 +198,7 @@ return {epoch, num(head)}
 """
 )
 
-#: ARGV: prefix, process, seconds, (channel, subscribers) ... Returns whether what was announced before is still there.
+#: ARGV: prefix, process, seconds, (channel, subscribers) ... Returns whether earlier announcements are still stored.
 ANNOUNCE = (
     _COMMON
     + """
@@ -215,7 +215,7 @@ return known
 """
 )
 
-#: ARGV: prefix, process, channel. Returns how many subscribe in other processes.
+#: ARGV: prefix, process, channel. Returns the number of subscribers in other processes.
 COUNT = (
     _COMMON
     + """

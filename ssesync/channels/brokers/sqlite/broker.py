@@ -1,4 +1,4 @@
-"""The broker between the processes of one machine: an SQLite file in WAL mode, which every one of them may open."""
+"""The broker for the processes of one machine: an SQLite file in WAL mode, which each of them opens."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _IDLE = 0.5
 class SQLiteBroker(Broker):
     """``sqlite:///relative/path`` or ``sqlite:////absolute/path``: for all processes of a machine, on a local disk.
 
-    A process notices what another one has published within about ``poll`` seconds, by ``PRAGMA data_version``, and what
-    is published in the process itself at once. When ``publish`` returns, the event is in the file and survives a crash
-    of any process. A crash of the machine may lose the last moments.
+    A process notices other processes' events within about ``poll`` seconds, by ``PRAGMA data_version``, and its own at
+    once. When ``publish`` returns, the event is in the file and survives a crash of any process. A crash of the machine
+    may lose the events of the last moments.
 
     :param path: the file; it is made if it does not exist.
     :param limits: how much the log keeps.
@@ -79,13 +79,13 @@ class SQLiteBroker(Broker):
 
     def _reset(self) -> None:
         super()._reset()
-        was_there = threading.Event()
-        self._handles = tuple(Handle(self._path, self._busy_timeout, was_there) for _ in range(3))
+        existed = threading.Event()
+        self._handles = tuple(Handle(self._path, self._busy_timeout, existed) for _ in range(3))
         self._write, self._read, self._follow = self._handles
         self._listener = Listener(self._step, f"the broker of {self._path}")
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._version: object = None
-        self._is_idle = True  # the listener polls seldom
+        self._is_idle = True  # without subscribers: the listener polls less often
         self._presence = Presence(self.dispatcher, self._send_presence)
 
     def _before_fork(self) -> list[Callable[[], str]]:
@@ -124,7 +124,7 @@ class SQLiteBroker(Broker):
         self._listener.stop()
 
     def _attached(self) -> None:
-        if self._is_idle:  # not for each client of thousands: two threads would contend for the interpreter's lock
+        if self._is_idle:  # not for each of thousands of clients: two threads would contend for the interpreter's lock
             self._listener.wake()
 
     def _release(self) -> None:
@@ -137,7 +137,7 @@ class SQLiteBroker(Broker):
     # On the listener's thread.
 
     def _step(self, listener: Listener) -> None:
-        # In this order: a subscriber that is registered after the second line sees that it has to wake this thread.
+        # In this order: for a subscriber that is registered after the second line, _attached() wakes this thread.
         self._is_idle = True
         self._is_idle = not len(self.dispatcher)
         woken = listener.wait(_IDLE if self._is_idle else self._poll)
@@ -151,7 +151,7 @@ class SQLiteBroker(Broker):
         self._presence.announce()
 
     def _deliver(self) -> bool:
-        """Deliver what was appended. Whether there may be more."""
+        """Deliver the events that were appended. The result: whether there may be more."""
         dispatcher = self.dispatcher
         lost: list[str] | None = []
         with self._follow.transaction() as connection:
@@ -182,7 +182,7 @@ class SQLiteBroker(Broker):
                 return True
             update = "UPDATE ssesync_presence SET seen = ? WHERE process = ?"
             known = connection.execute(update, (now, self._process)).rowcount
-        # Fewer: it was silent for too long, or the clock was set, and other processes have counted it as ended.
+        # Fewer: the last heartbeat was too long ago, or the clock was set, and other processes counted it as ended.
         return known >= self.dispatcher.channel_count()
 
     def _count_elsewhere(self, channel: str) -> int:

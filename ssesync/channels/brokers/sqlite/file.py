@@ -1,7 +1,7 @@
 """The file of the SQLite broker: opened, checked and closed so that no fork, crash or deletion corrupts it.
 
-SQLite's own way of waiting for a lock blocks every greenlet, so waiting is done here. A connection that is carried
-over a fork breaks the locking of both processes: so none is open while a process forks.
+SQLite blocks every greenlet while it waits for a lock, so this module waits in its place. A connection that is open
+during a fork breaks the locking of both processes: so connections are closed before a fork.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class Handle(ExclusiveConnection):
 
     :param path: the file. It is made if it does not exist; its directory is not.
     :param busy_timeout: seconds to wait for other processes' locks.
-    :param was_there: set as soon as there is a file, by any of the handles that share it. If it does not exist after
-        that, it was deleted.
+    :param existed: set as soon as the file exists, by any of the handles that share it. A file that does not exist
+        after that was deleted.
     """
 
-    def __init__(self, path: Path, busy_timeout: float, was_there: threading.Event) -> None:
+    def __init__(self, path: Path, busy_timeout: float, existed: threading.Event) -> None:
         super().__init__()
         self._path = path
         self._busy_timeout = busy_timeout
-        self._was_there = was_there
+        self._existed = existed
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # device and inode
         self._state: tuple[int, int] | None = None  # when the file itself was last written, and its size
@@ -72,10 +72,11 @@ class Handle(ExclusiveConnection):
 
         :param write: it writes: wait for the lock at the beginning.
         :return: a context manager that gives the connection.
-        :raises BrokerError: the transaction failed, and nothing of it was done.
+        :raises BrokerError: the transaction failed and was rolled back.
         """
         began = time.monotonic()
-        # The thread ahead may wait for another process, and this one then does too: for no longer than that one.
+        # The thread that has the connection may wait for another process, and this one waits as well: the two waits
+        # together may take busy_timeout seconds.
         with self._exclusively(self._busy_timeout if write else -1):
             connection = self._current()
             try:
@@ -94,9 +95,9 @@ class Handle(ExclusiveConnection):
                 raise translated from error
 
     def data_version(self) -> tuple[object, ...]:
-        """Ask for a version of the file's content.
+        """Read a version of the file's content.
 
-        :return: a value that changes when another connection has written to the file, or the file is another one.
+        :return: a value that changes when another connection has written to the file, or the file was replaced.
         :raises BrokerError: the file can't be read.
         """
         with self._exclusively(-1):
@@ -109,9 +110,9 @@ class Handle(ExclusiveConnection):
     def before_fork(self) -> Callable[[], str]:
         """Close the connection, and keep it closed until the process has forked.
 
-        :return: to be called after the fork; it returns an error to be logged, or ``""``.
+        :return: a function to be called after the fork; it returns an error to be logged, or ``""``.
         """
-        # A signal handler that forks may have interrupted the thread that holds the lock, which can't be waited for.
+        # A signal handler that forks may have interrupted this thread while it held the lock.
         if is_owned(self._lock) or not self._lock.acquire(timeout=5):
             return lambda: f"{self._path} is open while the process forks: both processes may corrupt it"
         self._disconnect()
@@ -132,14 +133,14 @@ class Handle(ExclusiveConnection):
             if _state_of(status) != self._state:
                 self._check_header()
                 self._state = _state_of(status)
-                # What SQLite has in memory may be of before. It reads the file again, and finds what is wrong with it.
+                # SQLite's cache may be outdated. Without it SQLite reads the file again, and reports its errors.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA shrink_memory")
             return self._connection
         self._disconnect()
-        if file is None and self._was_there.is_set():
+        if file is None and self._existed.is_set():
             raise BrokerDamaged(
-                f"{self._path} was deleted while it was in use: restart what uses it, which makes a new one"
+                f"{self._path} was deleted while it was in use: restart the processes that use it, to make a new one"
             )
         try:
             self._check_header()
@@ -150,17 +151,17 @@ class Handle(ExclusiveConnection):
         except OSError as error:
             raise BrokerUnavailable(f"can't open {self._path}: {error}") from error
         self._file, self._state = (status.st_dev, status.st_ino), _state_of(status)
-        self._was_there.set()
+        self._existed.set()
         return self._connection
 
     def _check_header(self) -> None:
         """Check that the file is still a database.
 
-        Events are put into the -wal beside the file, and the file itself is written only when they are moved there,
-        once in a thousand or so. If something else has written to it, SQLite does not notice while it finds
-        what it needs in its memory or in the -wal. A connection to the file alone, as if nothing could change it, reads
-        the header. It is SQLite's, since any other descriptor of the file takes the locks of all of them along when it
-        is closed (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+        SQLite appends events to the file's -wal, and writes the file itself only at a checkpoint, after a thousand
+        pages or so. If another program has overwritten the file, SQLite does not notice as long as it finds the pages
+        that it needs in its cache or in the -wal. So an immutable connection reads the file's header. A connection of
+        SQLite's is needed, since closing any other descriptor of the file releases the locks of all of them
+        (https://www.sqlite.org/howtocorrupt.html, section 2.2).
         """
         try:
             uri = f"{self._path.as_uri()}?mode=ro&immutable=1"
@@ -173,7 +174,7 @@ class Handle(ExclusiveConnection):
         except (sqlite3.Error, OSError) as error:
             text = str(error)
             if "not a database" not in text:
-                return  # for example a page that is being written now: each use reports what is wrong
+                return  # for example a page that is being written now; a real error is reported at the next use
         self._disconnect()
         raise self._translated(sqlite3.DatabaseError(text))
 
@@ -187,7 +188,7 @@ class Handle(ExclusiveConnection):
     def _opened(self) -> sqlite3.Connection:
         with _directory_lock(self._path.parent, self._busy_timeout):
             if not self._path.exists():
-                # Left over from a file that was deleted: SQLite would take them for the new one's.
+                # Of a file that was deleted: SQLite would use them for the new one.
                 for suffix in ("-wal", "-shm"):
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -225,7 +226,7 @@ class Handle(ExclusiveConnection):
         connection.execute("COMMIT")
 
     def retry_while_busy(self, action: Callable[[], T], since: float | None = None) -> T:
-        """Call a function again and again while another process holds SQLite's lock.
+        """Call a function until it succeeds, while another process holds SQLite's lock.
 
         :param action: the function.
         :param since: when the wait began, on the monotonic clock; ``None``: now.
@@ -261,8 +262,8 @@ class Handle(ExclusiveConnection):
         if isinstance(error, sqlite3.OperationalError) and "no such" not in text and "malformed" not in text:
             return BrokerUnavailable(f"{self._path} can't be read or written: {text}")
         return BrokerDamaged(
-            f"{self._path} is corrupt or no log of ours ({text}): stop what uses it, delete it together with its -wal "
-            "and -shm, and start again; subscribers then get a reset event"
+            f"{self._path} is corrupt or no log of ssesync ({text}): stop the processes that use it, delete it "
+            "together with its -wal and -shm, and start them again; subscribers then get a reset event"
         )
 
 
@@ -276,7 +277,7 @@ def _is_busy(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _directory_lock(directory: Path, timeout: float) -> Iterator[None]:
-    """Keep other processes from opening a file in a directory, so that one of them makes it."""
+    """Prevent other processes from opening a file in a directory, so that only one of them makes it."""
     try:
         import fcntl
     except ImportError:

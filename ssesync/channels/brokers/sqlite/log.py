@@ -28,7 +28,7 @@ def head_of(connection: sqlite3.Connection) -> tuple[str, int]:
 
 
 def append(connection: sqlite3.Connection, limits: Limits, channel: str, body: bytes, now: float) -> int:
-    """Append an event, and remove what is beyond the limits.
+    """Append an event, and remove events and channels beyond the limits.
 
     :param connection: a connection in a transaction that writes.
     :param limits: how much the log keeps.
@@ -91,8 +91,8 @@ def _remove_channels(connection: sqlite3.Connection, limits: Limits, now: float,
     oldest = connection.execute(
         "SELECT id, tail, at FROM ssesync_channel ORDER BY tail LIMIT ?", (min(max(too_many, 1), _SWEEP),)
     ).fetchall()
-    for place, (id, tail, at) in enumerate(oldest):
-        if place >= too_many and at >= cutoff:
+    for index, (id, tail, at) in enumerate(oldest):
+        if index >= too_many and at >= cutoff:
             return
         connection.execute("DELETE FROM ssesync_event WHERE channel = ?", (id,))
         connection.execute("DELETE FROM ssesync_channel WHERE id = ?", (id,))
@@ -164,11 +164,11 @@ def rows_after(connection: sqlite3.Connection, after: int, limit: int) -> list[t
 
 
 def trimmed_after(connection: sqlite3.Connection, after: int) -> list[str] | None:
-    """Find the channels that have lost events from after a position.
+    """Find the channels of which the log has dropped events after a position.
 
     :param connection: a connection in a transaction.
     :param after: the position's number.
-    :return: the channels; ``None`` if it is not known which they are.
+    :return: the channels; ``None`` if they are not known.
     """
     if _meta(connection, "base") > after:
         return None

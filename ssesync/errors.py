@@ -77,7 +77,7 @@ class CloseReason(str, Enum):
     """Why a stream ended. Each member equals its own name as a string: ``reason == "client_gone"``."""
 
     DONE = "done"
-    """The producer came to its end, or called ``close()`` or ``finish()``."""
+    """The producer came to its end, or called ``close()`` or ``finish()``, and nothing of the stream was dropped."""
     CLIENT_GONE = "client_gone"
     """The client left: its connection is closed or broken."""
     STALLED = "stalled"

@@ -191,8 +191,8 @@ class SubscriptionSource(Detachable):
         """See :class:`Source`."""
         return self.subscriber.events if self._connection is None else self._connection.stats.events
 
-    def cancel(self, reason: CloseReason | str) -> None:
-        """See :class:`Source`."""
+    def cancel(self, reason: CloseReason | str, *, dropped: bool = False) -> None:
+        """See :class:`Source`. Subscriptions have no end of their own."""
         if self._connection is not None:
             self._connection.cancel(reason)
         self.subscriber.close(CloseReason(reason), discard=True)

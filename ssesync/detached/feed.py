@@ -152,7 +152,7 @@ class Feed(Connection):
 
     def abort(self, reason: CloseReason) -> None:
         """End at once, with what the stream's ``Ending`` says if the client can take that after whole events."""
-        self._source.cancel(reason)
+        self._source.cancel(reason, dropped=self.unsent is not None)
         if self.state in (State.ARRIVING, State.CLOSED):
             return  # begin() does the rest
         if reason in ABSENT or self.unsent is not None or self.state is not State.IN_SYNC:

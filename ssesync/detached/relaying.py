@@ -78,8 +78,10 @@ class UpstreamSource(Source):
         """See :class:`Source`."""
         return self._resumable
 
-    def cancel(self, reason: CloseReason | str) -> None:
+    def cancel(self, reason: CloseReason | str, *, dropped: bool = False) -> None:
         """See :class:`Source`."""
+        if dropped and self.reason is CloseReason.DONE:
+            self._ends[0] = _Ended(CloseReason(reason))
         self._end(CloseReason(reason))
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:

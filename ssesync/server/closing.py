@@ -142,7 +142,10 @@ class Closable(StreamStatus):
     def _reason_to_close(self) -> CloseReason:
         # A server that closes before the end could not send, as its client has left.
         reason = CloseReason.CLIENT_GONE if self._lifecycle.state is State.SENDING else CloseReason.CANCELLED
-        return (self._source.reason if self._source is not None else None) or reason
+        source = self._source
+        if source is None or (source.reason is CloseReason.DONE and (self._output.rest or source.pending[0])):
+            return reason  # the producer has ended, and its client has not got all
+        return source.reason or reason
 
     def _close(self) -> None:
         if self._takeover is not None:
@@ -172,11 +175,12 @@ class Closable(StreamStatus):
             self._context.run(call_on_close, self._spec.name, on_close, reason, self.stats)
 
     def _cancel(self, reason: CloseReason) -> None:
-        if self._output.drop_rest():
+        dropped = self._output.drop_rest()
+        if dropped:
             self._ending.torn = True
         self._lifecycle.ask(reason, None)  # before the source is read, as in stop()
         if self._source is not None:
-            self._source.cancel(reason)
+            self._source.cancel(reason, dropped=dropped)
         self.cancelled._set(reason, run_foreign)
 
     def __del__(self) -> None:

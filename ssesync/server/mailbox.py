@@ -34,7 +34,9 @@ class Mailbox:
         self._size = 0
         # Each is a reason to close and a last write; the first one counts.
         self._closings: list[tuple[CloseReason, bytes]] = []
-        self._last_pulled = self._discarded = False
+        self._last_pulled = False
+        self._discards: list[CloseReason] = []  # the reasons for which pending writes are dropped
+        self._dropped = False  # something was: a write, or a part of what was pulled
         #: How many events were put in so far.
         self.events = 0
         #: See :class:`ssesync.server.source.Source`.
@@ -42,8 +44,11 @@ class Mailbox:
 
     @property
     def reason(self) -> CloseReason | None:
-        """Why the mailbox was closed, ``None`` while it is open."""
-        return self._closings[0][0] if self._closings else None
+        """Why the mailbox was closed, ``None`` while it is open. ``DONE`` only while nothing was dropped."""
+        if not self._closings:
+            return None
+        reason = self._closings[0][0]
+        return self._discards[0] if self._dropped and reason is CloseReason.DONE else reason
 
     @property
     def is_idle(self) -> bool:
@@ -54,7 +59,7 @@ class Mailbox:
     def pending(self) -> tuple[int, int]:
         """How many writes and bytes wait."""
         with self._lock:
-            if self._discarded:
+            if self._discards:
                 return 0, 0
             last = self._last
             return len(self._items) + bool(last), self._size + len(last)
@@ -82,10 +87,12 @@ class Mailbox:
         """
         with self._lock:
             if self._closings:
-                raise StreamClosed(self._closings[0][0])
+                raise StreamClosed(self.reason or CloseReason.DONE)
             if self._full(data):
                 return False
             self._items.append(data)
+            if self._discards:  # since the check: close() takes no lock
+                self._dropped = True
             self._size += len(data)
             self.events += events
         ready = self.on_ready
@@ -106,7 +113,8 @@ class Mailbox:
             if closed and not self._items and self._last:
                 items.append(self._last)
                 self._last_pulled = True
-            if self._discarded:
+            if self._discards:
+                self._dropped = self._dropped or bool(items)
                 items = []
         if items:
             self._room.wake()
@@ -132,19 +140,22 @@ class Mailbox:
         finally:
             self.on_ready = consumers
 
-    def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
+    def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False, dropped: bool = False) -> bool:
         """Accept no more writes and wake all that wait. Takes no lock.
 
         :param reason: why.
         :param last: a write that comes after those that wait, whether there is room or not.
-        :param discard: drop what waits.
+        :param discard: drop what waits. If something waits, this reason replaces ``DONE``.
+        :param dropped: with ``discard``: the consumer drops some of what it has pulled, which counts as well.
         :return: whether this call closed it, and none before.
         """
         closing = reason, last
         if not self._closings:
             self._closings.append(closing)
         if discard:
-            self._discarded = True
+            self._discards.append(reason)
+            if dropped or self._items or self._last:
+                self._dropped = True
             self._items = []  # not cleared: pull() may be about to return the list
         ready = self.on_ready
         if ready is not None:

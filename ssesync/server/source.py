@@ -96,8 +96,13 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def cancel(self, reason: CloseReason | str) -> None:
-        """End at once, and drop pending writes. The first end counts."""
+    def cancel(self, reason: CloseReason | str, *, dropped: bool = False) -> None:
+        """End at once, and drop pending writes. The first end counts, but ``DONE`` does not if something is dropped:
+        the client would take a part of the stream for all of it.
+
+        :param reason: why.
+        :param dropped: whether the consumer drops some of what it has pulled.
+        """
 
     @abc.abstractmethod
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:

@@ -49,10 +49,10 @@ class WriterSource(Source):
         """See :class:`Source`."""
         return self.mailbox.pull(most)
 
-    def cancel(self, reason: CloseReason | str) -> None:
+    def cancel(self, reason: CloseReason | str, *, dropped: bool = False) -> None:
         """See :class:`Source`."""
         reason = CloseReason(reason)
-        self.mailbox.close(reason, discard=True)
+        self.mailbox.close(reason, discard=True, dropped=dropped)
         self.cancelled._set(reason, run_foreign)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:

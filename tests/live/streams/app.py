@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,24 @@ def chaos(w: Writer, query: Query, tell: Tell) -> None:
             return
 
 
-PRODUCERS = {function.__name__: function for function in (idle, flood, led, count, chaos)}
+def ended(w: Writer, query: Query, tell: Tell) -> None:
+    """Ends at once, with more than the client's connection takes; the rest is dropped when the test says so."""
+    for _ in range(1_000):
+        w.write_event("x" * 60_000)
+
+    def cancel() -> None:
+        with Line.call(int(query["line"])) as test:
+            while not w.closed:
+                time.sleep(0.005)
+            test.say(reason=w.reason, pending=w.pending)
+            test.hear()
+            w.cancel()
+            test.say(reason=w.reason)
+
+    threading.Thread(target=cancel, daemon=True).start()
+
+
+PRODUCERS = {function.__name__: function for function in (idle, flood, led, count, chaos, ended)}
 
 
 def make_stream(environ: WSGIEnvironment) -> Any:

@@ -82,6 +82,33 @@ def test_a_post_that_ends_early_is_incomplete(server: Server, switchboard: Switc
     assert log.count("Traceback") == (1 if cause == "raise" else 0), log
 
 
+@pytest.mark.parametrize("detach", ["auto", False], ids=["detached", "served"])
+@pytest.mark.parametrize("server", ["gthread", "sync"], indirect=True)
+def test_a_stream_that_is_cancelled_after_its_producers_end_is_incomplete(
+    server: Server, switchboard: Switchboard, detach: Any
+):
+    options = SILENT | {"detach": detach, "max_pending_events": 1_000, "max_pending_bytes": 100_000_000}
+    wire, response = ask(server, path(do="ended", line=switchboard.port, options=options))
+    with wire:
+        response.expect(OPENING)
+        canceller = switchboard.answer()
+        told = canceller.hear()
+        assert told is not None
+        assert told["reason"] == "done"
+        assert told["pending"][0] > 100
+        canceller.say(do="cancel")
+        assert canceller.hear() == {"reason": "cancelled"}
+        data, end = rest_of(response)
+    assert end == "incomplete"
+    whole, _, last = data.rpartition(b"event: error\n")
+    assert_is_error_event(b"event: error\n" + last)
+    assert whole == b"data: " + b"\n\ndata: ".join(len(whole.split()) // 2 * [b"x" * 60_000]) + b"\n\n"
+    closed = switchboard.answer().hear()
+    assert closed is not None
+    assert closed["on_close"] == "cancelled"
+    assert server.fetch("/plain") == "plain"
+
+
 def test_over_http_2_the_stream_is_reset(serve: Callable[..., Server], switchboard: Switchboard):
     h2 = pytest.importorskip("h2.connection", reason="gunicorn serves HTTP/2 where h2 is installed")
     config = pytest.importorskip("gunicorn.config")

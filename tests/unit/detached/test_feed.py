@@ -215,6 +215,52 @@ def test_an_end_from_outside_leaves_the_answer_incomplete(chunked: bool, how: st
     assert ended.wait() == "cancelled"
 
 
+def many_events(writer: Writer) -> None:
+    for _ in range(50):
+        writer.write("x" * 10_000)
+
+
+@BOTH_FRAMINGS
+def test_a_cancel_after_the_producers_end_leaves_the_answer_incomplete(chunked: bool) -> None:
+    ended = Ended()
+    server = SmallServer(lambda: EventStream.from_writer(many_events, on_close=ended), chunked=chunked)
+    feed = detached(server)
+    assert eventually(lambda: feed.reason is not None and feed.unsent is not None)
+    assert feed.reason == "done"
+    assert server.stream is not None
+    server.stream.cancel()
+    answer = server.read()
+    assert len(answer.body) < 500_000
+    assert not answer.complete
+    assert ended.wait() == "cancelled"
+
+
+def test_what_the_client_has_not_taken_is_dropped_as_well() -> None:
+    """All was pulled, and the kernel has a part of it."""
+    ended = Ended()
+    server = SmallServer(lambda: EventStream(iter(["x" * 1_000_000]), on_close=ended))
+    feed = detached(server)
+    assert eventually(lambda: feed.pending == (0, 0) and feed.unsent is not None)
+    assert server.stream is not None
+    server.stream.cancel("revoked")
+    assert not server.read().complete
+    assert ended.wait() == feed.reason == "revoked"
+
+
+def test_a_cancel_of_the_writer_comes_after_what_was_pulled() -> None:
+    writer, ended = Writer(), Ended()
+    many_events(writer)
+    writer.close()
+    server = SmallServer(lambda: EventStream(writer, on_close=ended))
+    feed = detached(server)
+    assert eventually(lambda: feed.unsent is not None)
+    writer.cancel()
+    answer = server.read()
+    assert b"event: error\n" in answer.body
+    assert not answer.complete
+    assert ended.wait() == "cancelled"
+
+
 def test_what_a_producer_raises_is_told_by_the_applications_function() -> None:
     def produce() -> Iterator[str]:
         yield "one"

@@ -528,6 +528,20 @@ def test_an_upstream_that_ends_while_its_client_is_slow_is_passed_on_whole() -> 
 # What is read by a thread, and what becomes of everything.
 
 
+def test_an_upstream_of_which_the_client_has_not_taken_all_is_not_done() -> None:
+    ended = Ended()
+    with RawUpstream(lambda: [CHUNKED, chunk(EVENT), LAST, HOLD]) as upstream:
+        server = serve(upstream, on_close=ended)
+        relay = detached(server)
+        server.read()
+        assert ended.wait() == "done"
+    source = relay._source
+    source.cancel("cancelled")
+    assert source.reason == "done"
+    source.cancel("stalled", dropped=True)
+    assert source.reason == "stalled"
+
+
 class Counting(Relay):
     """A relay that does more than pass bytes on."""
 

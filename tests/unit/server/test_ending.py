@@ -13,6 +13,8 @@ import pytest
 
 from ssesync import Event, EventStream, StreamClosed, Writer, drain
 from ssesync.server import shutdown
+from ssesync.server.factory import WriterFunction
+from ssesync.server.stream import join_producer
 
 from .draining import PATIENCE, undo_drain
 from .test_mailbox import Running
@@ -143,6 +145,72 @@ def test_a_failure_is_no_orderly_end_for_an_event_source_without_ids(caplog: pyt
         assert last.type == "error"
         assert stream._ending.is_orderly(False, stream.reason) is ending
     assert "secret" in caplog.text
+
+
+def yields(*data: str) -> Any:
+    return lambda: iter(data)
+
+
+def writes(*data: str) -> Any:
+    def write(writer: Writer) -> None:
+        for each in data:
+            writer.write(each)
+
+    return WriterFunction(write)
+
+
+def written(*data: str) -> Any:
+    writer = Writer()
+    for each in data:
+        writer.write(each)
+    writer.close()
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(yields, {"threaded": True}), (yields, {"threaded": False}), (writes, {"threaded": False}), (written, {})],
+    ids=["threaded", "inline", "inline function", "writer"],
+)
+def test_a_stream_that_is_cancelled_after_its_producers_end_is_not_done(make: Any, options: dict[str, Any]) -> None:
+    closed: list[Any] = []
+    stream = served(make("a", "b" * 70_000, "c"), on_close=lambda reason, stats: closed.append(reason), **options)
+    while not stream._output.rest:  # a generator that runs inline has then not ended, and the others have
+        next(stream)
+    stream.cancel()
+    assert b"".join(stream) == b""  # behind half an event nothing can follow
+    assert stream._ending.torn
+    stream.close()
+    assert closed == [stream.reason] == ["cancelled"]
+
+    closed.clear()
+    stream = served(make("a", "b"), on_close=lambda reason, stats: closed.append(reason), **options)
+    if options.get("threaded"):
+        assert join_producer(stream, PATIENCE)
+    stream.cancel()
+    *_, last = events(list(stream))
+    assert last.type == "error"
+    stream.close()
+    assert closed == [stream.reason] == ["cancelled"]
+
+
+def test_a_cancel_after_all_was_sent_changes_nothing() -> None:
+    stream = served(written("a"))
+    assert next(stream) == b"data: a\n\n"
+    stream.cancel()
+    assert list(stream) == []
+    assert stream.reason == "done"
+
+
+@pytest.mark.parametrize(("taken", "reason"), [(0, "client_gone"), (1, "client_gone"), (3, "done")])
+def test_a_client_that_leaves_before_it_has_all_is_gone(taken: int, reason: str) -> None:
+    """The server closes the stream where it can't send."""
+    closed: list[Any] = []
+    stream = served(written("a", "b" * 70_000), on_close=lambda reason, stats: closed.append(reason))
+    for _ in range(taken):
+        next(stream)
+    stream.close()
+    assert closed == [stream.reason] == [reason]
 
 
 def test_behind_half_an_event_nothing_is_said() -> None:

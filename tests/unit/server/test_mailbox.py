@@ -162,13 +162,45 @@ def test_close_can_drop_what_waits() -> None:
     assert box.pull(ALL) is END
 
 
-def test_a_cancel_after_an_ordinary_close_drops_what_waits_but_keeps_the_reason() -> None:
+@pytest.mark.parametrize(
+    ("first", "writes", "last", "dropped", "reason"),
+    [
+        pytest.param("done", [b"x"], b"", False, "client_gone", id="a write waits"),
+        pytest.param("done", [], b"last", False, "client_gone", id="the last write waits"),
+        pytest.param("done", [], b"", True, "client_gone", id="the consumer drops something"),
+        pytest.param("done", [], b"", False, "done", id="nothing is dropped"),
+        pytest.param("error", [b"x"], b"", False, "error", id="the first end was none of the producer's own"),
+    ],
+)
+def test_a_cancel_that_drops_something_replaces_an_end_of_the_producer(
+    first: str, writes: list[bytes], last: bytes, dropped: bool, reason: str
+) -> None:
     box = Mailbox()
-    box.put(b"x")
-    box.close(CloseReason.DONE)
-    assert not box.close(CloseReason.CLIENT_GONE, discard=True)
+    for data in writes:
+        box.put(data)
+    box.close(CloseReason(first), last=last)
+    assert not box.close(CloseReason.CLIENT_GONE, discard=True, dropped=dropped)
+    assert not box.close(CloseReason.CANCELLED, discard=True)
+    assert box.pending == (0, 0)
     assert box.pull(ALL) is END
-    assert box.reason == "done"
+    assert box.reason == reason
+
+
+def test_what_a_pull_has_taken_is_dropped_by_a_cancel_that_interrupts_it() -> None:
+    """The pull alone knows that something was dropped: as a signal handler, the cancel finds nothing that waits."""
+
+    class Interrupted(Mailbox):
+        def _first(self, most: int) -> list[bytes]:
+            items = super()._first(most)
+            self.close(CloseReason.CANCELLED, discard=True)
+            return items
+
+    box = Interrupted()
+    box.put(b"1234")
+    box.put(b"")
+    box.close(CloseReason.DONE)
+    assert box.pull(3) is END
+    assert box.reason == "cancelled"
 
 
 @pytest.mark.parametrize("call", ["put", "offer"])

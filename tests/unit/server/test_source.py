@@ -38,7 +38,7 @@ class Scripted(Source):
             return END
         return self.pulls.pop(0) if self.pulls else PENDING
 
-    def cancel(self, reason: CloseReason | str) -> None:
+    def cancel(self, reason: CloseReason | str, *, dropped: bool = False) -> None:
         self._reason = self._reason or CloseReason(reason)
         if self.on_ready is not None:
             self.on_ready()

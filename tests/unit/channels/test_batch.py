@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,8 @@ from ssesync.channels import batch
 from ssesync.channels.batch import next_batch
 from ssesync.channels.message import Message
 from ssesync.detached.broadcast import SEND, split
+
+from ...cases import each_case
 
 CHANNELS = "abcde"
 FDS_BY_CHANNEL = st.dictionaries(st.sampled_from(CHANNELS), st.sets(st.integers(0, 6)))
@@ -87,7 +88,7 @@ def test_a_message_of_a_channel_without_clients_is_taken_and_in_no_part():
     assert parts == []
 
 
-@pytest.mark.parametrize("sizes", [[10], [SEND * 2, 10], [SEND, 10, 10], [SEND // 2] * 5])
+@each_case("sizes", [[10], [SEND * 2, 10], [SEND, 10, 10], [SEND // 2] * 5])
 def test_pieces_are_a_send_each_and_at_least_a_frame(sizes: list[int]):
     messages = [Message.make("e", seq, "a", b"x" * size) for seq, size in enumerate(sizes)]
     rest, pieces = messages, []

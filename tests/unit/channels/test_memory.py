@@ -11,6 +11,8 @@ import pytest
 from ssesync import SettingsError, open_broker
 from ssesync.channels.brokers.memory import MemoryBroker
 
+from ...cases import each_case
+
 
 def test_a_server_of_several_processes_is_warned_once_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
     with open_broker("memory://") as broker, caplog.at_level(logging.WARNING, "ssesync"):
@@ -33,8 +35,8 @@ def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
             assert log.size == sum(len(message) for _, _, message in log.entries) <= 2000
 
 
-@pytest.mark.parametrize(
-    ("url", "told"),
+@each_case(
+    "url, told",
     [
         ("memory://?max_event=5", "did you mean 'max_events'"),
         ("memory://?max_events=0", "max_events takes a whole number above 0"),

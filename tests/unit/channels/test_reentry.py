@@ -24,6 +24,7 @@ from ssesync.channels.reentry import Wakeup, entered, is_inside
 from ssesync.channels.subscriber import State, Subscriber
 from ssesync.locks import VARIABLE, is_owned
 
+from ...cases import each_case
 from .conftest import Open, got, numbered, published, texts
 from .subscribers import ScriptedLog, live, message, offer, page, seqs_of
 
@@ -247,7 +248,7 @@ def test_what_wakes_a_reader_and_what_has_its_client_are_called_while_no_lock_is
     assert ended.pass_on(successor) is CloseReason.SHUTDOWN
 
 
-@pytest.mark.parametrize("interrupted", ["offer", "poll", "read"])
+@each_case("interrupted", ["offer", "poll", "read"])
 def test_a_subscriber_that_is_closed_by_a_thread_that_holds_its_lock_is_closed_afterwards(interrupted: str) -> None:
     subscriber = live(ScriptedLog(page(1)), Closing)
     assert isinstance(subscriber, Closing)
@@ -307,7 +308,7 @@ class Interrupted(Exception):
     """What a signal handler raises."""
 
 
-@pytest.mark.parametrize("step", ["taken", "used", "released"])
+@each_case("step", ["taken", "used", "released"])
 def test_a_connection_whose_use_a_handler_ends_by_an_exception_is_free(step: str) -> None:
     connection = Connection()
     lock = connection._lock

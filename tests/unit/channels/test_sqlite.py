@@ -29,6 +29,7 @@ from ssesync import (
 from ssesync.channels.brokers.sqlite import file as sqlite_file
 from ssesync.channels.brokers.sqlite.broker import SQLiteBroker
 
+from ...cases import each_case
 from .conftest import got, numbered, published, texts
 from .test_contract import eventually, place
 
@@ -435,7 +436,7 @@ def test_a_relative_path_is_that_of_where_the_broker_was_opened(
     assert (tmp_path / "a b.db").exists()
 
 
-@pytest.mark.parametrize(
+@each_case(
     "url",
     [
         "sqlite://",

@@ -12,6 +12,7 @@ import pytest
 
 from ssesync.testing import CHUNKED, FIN, HOLD, Answer, FakeSSEServer, Pause, RecordedRequest, chunk, head
 
+from ...cases import each_case
 from .runs import doctor, run
 
 WELL = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
@@ -221,9 +222,7 @@ def test_it_is_bounded_whatever_the_server_does(name: str):
         server.close(quiet=True)
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["http://127.0.0.1:1/", "--seconds", "0"], ["http://127.0.0.1:1/", "--nonsense"]]
-)
+@each_case("arguments", [[], ["http://127.0.0.1:1/", "--seconds", "0"], ["http://127.0.0.1:1/", "--nonsense"]])
 def test_a_command_line_without_sense_is_refused_with_status_2(arguments: list[str]):
     assert run("doctor", *arguments).returncode == 2
 

@@ -12,6 +12,8 @@ from ssesync.cli.finding import Examination, Finding
 from ssesync.cli.probe import Answer
 from ssesync.cli.scan import LARGEST_EVENT, Scan
 
+from ...cases import each_case
+
 KEEP_ALIVE = b":keep-alive\n"
 EVENT = b"id: 1\ndata: something that happened\n\n"
 SAMPLE = (
@@ -84,8 +86,8 @@ def found(check: Any, scan: Scan, watched: float, **options: Any) -> tuple[str, 
     return finding.level, finding.seen
 
 
-@pytest.mark.parametrize(
-    ("pieces", "watched", "expected"),
+@each_case(
+    "pieces, watched, expected",
     [
         ([(0, b":ok\n"), (15, KEEP_ALIVE), (30, KEEP_ALIVE)], 35, ("ok", "a comment after 15 s of silence")),
         ([(0, b":ok\n"), (20, EVENT), (35.5, KEEP_ALIVE)], 36, ("ok", "a comment after 16 s of silence")),
@@ -103,8 +105,8 @@ def test_keep_alives_are_judged_by_the_silence_before_them(
     assert found(checks_body.keep_alive, scanned(*pieces), watched) == expected
 
 
-@pytest.mark.parametrize(
-    ("pieces", "watched", "ended", "expected"),
+@each_case(
+    "pieces, watched, ended, expected",
     [
         ([(at, EVENT) for at in range(10)], 10, False, ("ok", "none: 10 events and comments in 10 pieces")),
         ([(0, b":ok\n"), (0.2, EVENT * 3), (9, EVENT)], 10, False, ("ok", "none: 5 events and comments in 3 pieces")),

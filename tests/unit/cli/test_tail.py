@@ -15,6 +15,7 @@ from ssesync.cli import main
 from ssesync.testing import Answer, FakeSSEServer
 from tests.redis_server import lasting_port
 
+from ...cases import each_case
 from .runs import PATIENCE, RUNNER, run, start
 
 CONTROLS = "\x1b[31mred\x1b[0m \x07\x7f \x9b2J \u202eevil \u2028 \x00"
@@ -178,7 +179,7 @@ def test_an_address_where_nothing_listens_is_told_at_once():
     assert done.stderr == "ssesync: no answer from http://127.0.0.1:1/x: Connection refused\n"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "arguments",
     [
         [],
@@ -249,7 +250,7 @@ def test_without_its_libraries_it_says_in_one_line_what_to_install(missing: str)
     assert done.stderr == f"python -m ssesync needs {missing}, which is not installed: pip install 'ssesync[cli]'\n"
 
 
-@pytest.mark.parametrize("command", [[], ["tail"], ["doctor"]])
+@each_case("command", [[], ["tail"], ["doctor"]])
 def test_help_tells_the_exit_statuses(command: list[str]):
     done = run(*command, "--help")
     assert done.returncode == 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from ssesync.cli.text import bytes_text, duration_text, escape, json_lines, reason
+
+from ...cases import each_case
 
 
 def test_no_character_that_a_terminal_obeys_is_left():
@@ -17,7 +17,7 @@ def test_no_character_that_a_terminal_obeys_is_left():
     assert escape("a\x1b[2J\r\n\x9b\u202eb ü ☃ 😀") == "a\\x1b[2J\\r\\n\\x9b\\u202eb ü ☃ 😀"
 
 
-@pytest.mark.parametrize("text", ["text", "12", '"text"', "{", "[1, 2", "", "[" * 5000, "{'a': 1}"])
+@each_case("text", ["text", "12", '"text"', "{", "[1, 2", "", "[" * 5000, "{'a': 1}"])
 def test_what_is_no_json_object_or_array_is_not_laid_out(text: str):
     assert json_lines(text, 80) is None
 
@@ -46,16 +46,16 @@ def test_json_keeps_its_control_characters_escaped():
     assert json_lines('{"a\\u001b": "\\u009b\\u202e ü"}', 80) == ['{"a\\u001b": "\\u009b\\u202e ü"}']
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
+@each_case(
+    "size, text",
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (12_345_678, "12.3 MB"), (5e12, "5,000.0 GB")],
 )
 def test_sizes_are_short(size: float, text: str):
     assert bytes_text(size) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
+@each_case(
+    "seconds, text",
     [(0, "0 ms"), (0.0042, "4 ms"), (0.9996, "1.0 s"), (9.96, "10 s"), (99.6, "1:40"), (3725, "1:02:05")],
 )
 def test_times_are_short(seconds: float, text: str):

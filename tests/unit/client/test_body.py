@@ -17,6 +17,8 @@ from ssesync.errors import ConnectionLost, ReadError
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, chunked, head
 from tests.profiles import times
 
+from ...cases import each_case
+
 MANY = [b"data: %d\n\n" % number for number in range(40)]
 CRLF_EVENTS = [b"data: %d\r\n\r\n" % number for number in range(40)]
 # A body as it travels, and what it holds.
@@ -126,7 +128,7 @@ def test_a_malformed_chunk_is_refused_at_every_cut(name: str) -> None:
             assert not isinstance(caught.value, ConnectionLost), pieces
 
 
-@pytest.mark.parametrize("name", MALFORMED)
+@each_case("name", MALFORMED)
 def test_what_came_before_a_malformed_chunk_is_no_more_than_what_was_sent(name: str) -> None:
     chunks = _ChunkedReader(FakeRaw(), Pieces([chunk(b"abc"), MALFORMED[name]]))
     assert chunks.read() == b"abc"

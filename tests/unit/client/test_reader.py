@@ -24,6 +24,7 @@ from ssesync import (
 )
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, Pause, Step, chunk, chunked, head
 
+from ...cases import each_case
 from .background import Background, Reading
 from .raw_server import PATIENCE
 
@@ -350,8 +351,8 @@ class TestRetry:
     def test_an_event_has_that_of_its_own_block(self) -> None:
         assert [given.retry for given in Reader([self.STREAM])] == [1500, None, 8, 9]
 
-    @pytest.mark.parametrize("size", [1, 5, 1000])
-    @pytest.mark.parametrize("comments", [False, True])
+    @each_case("size", [1, 5, 1000])
+    @each_case("comments", [False, True])
     def test_that_in_force_is_in_step(self, size: int, comments: bool) -> None:
         chunks = [self.STREAM[at : at + size] for at in range(0, len(self.STREAM), size)]
         reader = Reader(chunks)
@@ -464,8 +465,8 @@ class TestEventTimeout:
 class TestRefusals:
     """What can't be read is refused with what to give instead."""
 
-    @pytest.mark.parametrize(
-        ("source", "remedy"),
+    @each_case(
+        "source, remedy",
         [
             ("http://127.0.0.1/events", r"the address 'http.*Reader\(requests\.get\(url, stream=True\)\)"),
             ("HTTPS://x.example/", "the address.*EventSource"),

@@ -16,6 +16,7 @@ from ssesync import Event, Reader, StatusError
 from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, chunk, chunked, head
 from ssesync.wire import encode
 
+from ...cases import each_case
 from .raw_server import FRAMINGS, PATIENCE
 
 STREAM = b"id: 1\ndata: a\n\n: comment\n\ndata: b\n\n"
@@ -28,7 +29,7 @@ def pieces() -> Iterator[bytes]:
         yield b""  # not the end
 
 
-@pytest.mark.parametrize(
+@each_case(
     "source",
     [
         lambda: [STREAM],
@@ -180,8 +181,8 @@ def test_a_response_made_by_hand_with_its_content_is_read() -> None:
     assert list(Reader(response)) == EVENTS
 
 
-@pytest.mark.parametrize("headers", [{}, {"Transfer-Encoding": "chunked"}, {"Content-Length": str(len(STREAM))}])
-@pytest.mark.parametrize("make", [lambda raw: raw, mocked])
+@each_case("headers", [{}, {"Transfer-Encoding": "chunked"}, {"Content-Length": str(len(STREAM))}])
+@each_case("make", [lambda raw: raw, mocked])
 def test_a_urllib3_response_made_by_hand_is_read(make: Callable[[Any], Any], headers: dict[str, str]) -> None:
     raw = urllib3.HTTPResponse(
         body=io.BytesIO(STREAM),

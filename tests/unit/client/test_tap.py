@@ -20,6 +20,7 @@ from ssesync.receiving import make_receive, plain_receive
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk, head
 from ssesync.wire.body import ClosedBody, SizedBody
 
+from ...cases import each_case
 from .raw_server import PATIENCE, gzip_pieces
 
 EVENT = b"data: x\n\n"
@@ -67,7 +68,7 @@ WAYS: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", WAYS)
+@each_case("way", WAYS)
 def test_a_body_is_received_to_its_end(way: str) -> None:
     with FakeSSEServer(WAYS[way]) as server:
         response = ask(server)
@@ -125,7 +126,7 @@ def subclassed(response: requests.Response) -> Any:
     return response
 
 
-@pytest.mark.parametrize(
+@each_case(
     "change",
     [
         subclassed,
@@ -150,7 +151,7 @@ def test_anything_else_is_left_alone(change: Callable[[Any], Any]) -> None:
         sock.close()
 
 
-@pytest.mark.parametrize(
+@each_case(
     "script",
     [
         [head(CHUNKED, "Content-Encoding: gzip"), *(chunk(piece) for piece in gzip_pieces([EVENT])), LAST_CHUNK],

@@ -10,6 +10,8 @@ import pytest
 
 from ssesync.cancel import CancelToken
 
+from ...cases import each_case
+
 
 def test_a_new_token_is_not_set():
     token = CancelToken()
@@ -161,7 +163,7 @@ def test_a_callback_may_end_the_program():
         token.set()
 
 
-@pytest.mark.parametrize("attempt", range(20))
+@each_case("attempt", range(20))
 def test_many_threads_that_set_and_add_lose_no_callback_and_call_none_twice(attempt):
     token, calls, reasons = CancelToken(), [], set()
     start = threading.Barrier(9)
@@ -187,7 +189,7 @@ def test_many_threads_that_set_and_add_lose_no_callback_and_call_none_twice(atte
     assert len(reasons) == 1
 
 
-@pytest.mark.parametrize("attempt", range(20))
+@each_case("attempt", range(20))
 def test_adding_and_removing_from_many_threads_leaves_nothing(attempt):
     token, calls = CancelToken(), []
     start = threading.Barrier(4)

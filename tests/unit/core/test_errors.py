@@ -26,9 +26,11 @@ from ssesync.errors import (
 )
 from ssesync.event import Event
 
+from ...cases import each_case
 
-@pytest.mark.parametrize(
-    ("error", "bases"),
+
+@each_case(
+    "error, bases",
     [
         (EventError, (SSEError, ValueError)),
         (EventTooLarge, (SSEError,)),
@@ -66,7 +68,7 @@ def test_event_error_says_field_reason_and_value():
     assert str(error) == "event field 'id' can't hold a line end, got 'a\\n'"
 
 
-@pytest.mark.parametrize("reason", list(CloseReason))
+@each_case("reason", list(CloseReason))
 def test_a_close_reason_is_its_own_text(reason):
     assert reason == reason.value == str(reason) == f"{reason}"
     assert CloseReason(reason.value) is reason
@@ -101,7 +103,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@each_case("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_can_be_pickled_and_copied(error):
     protocols = range(pickle.HIGHEST_PROTOCOL + 1)
     for again in [copy.copy(error), copy.deepcopy(error)] + [pickle.loads(pickle.dumps(error, p)) for p in protocols]:
@@ -111,8 +113,8 @@ def test_an_error_can_be_pickled_and_copied(error):
         assert vars(again) == vars(error)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
+@each_case(
+    "value, expected",
     [
         ("a", "'a'"),
         (b"a", "b'a'"),

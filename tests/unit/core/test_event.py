@@ -15,6 +15,8 @@ from ssesync.errors import EventError
 from ssesync.event import Event
 from ssesync.wire import Decoder, encode
 
+from ...cases import each_case
+
 FULL = Event("a\nb", type="t", id="1", retry=5, comment="c")
 NAMES = ("data", "type", "id", "retry", "comment")
 
@@ -87,8 +89,8 @@ def test_empty_text_is_set():
 # What is refused
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "why"),
+@each_case(
+    "field, value, why",
     [
         pytest.param("type", "a\nb", "line end", id="lf_in_type"),
         pytest.param("type", "a\rb", "line end", id="cr_in_type"),
@@ -121,8 +123,8 @@ def test_nul_in_data_type_and_comment_is_text():
     assert Event("\0", type="\0", comment="\0").data == "\0"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
+@each_case(
+    "field, value",
     [
         ("data", 5),
         ("data", {"a": 1}),
@@ -159,7 +161,7 @@ def test_the_error_for_other_data_tells_of_from_json():
         Event({"a": 1})
 
 
-@pytest.mark.parametrize(
+@each_case(
     "fields", [{"id": 10**5000}, {"retry": 10**5000}, {"retry": -(10**5000)}], ids=["id", "retry", "negative_retry"]
 )
 def test_a_number_of_thousands_of_digits_is_refused_like_any_other_value(fields):
@@ -191,8 +193,8 @@ def test_a_value_whose_repr_fails_still_gets_its_error():
 # repr, equality, hash
 
 
-@pytest.mark.parametrize(
-    ("event", "expected"),
+@each_case(
+    "event, expected",
     [
         (Event(), "Event()"),
         (Event("a"), "Event('a')"),
@@ -242,23 +244,26 @@ def decoded():
     return Decoder().feed(b"id: 1\nevent: t\ndata: a\n\n")[0]
 
 
-@pytest.mark.parametrize(
-    "event", [Event(), FULL, Event("é\ud7ff😀\0"), decoded()], ids=["empty", "full", "text", "decoded"]
-)
+TO_COPY = each_case("event", [Event(), FULL, Event("é\ud7ff😀\0"), decoded()], ids=["empty", "full", "text", "decoded"])
+
+
 class TestCopies:
-    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    @TO_COPY
+    @each_case("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_an_event_can_be_pickled(self, event, protocol):
         again = pickle.loads(pickle.dumps(event, protocol))
         assert type(again) is Event
         assert again == event
         assert encode(again) == encode(event)
 
+    @TO_COPY
     def test_an_event_can_be_copied(self, event):
         assert copy.copy(event) == event
         assert copy.deepcopy(event) == event
         assert copy.deepcopy([event, event])[1] == event
 
-    @pytest.mark.parametrize("name", NAMES)
+    @TO_COPY
+    @each_case("name", NAMES)
     def test_no_field_can_be_set_or_deleted(self, event, name):
         before = repr(event)
         with pytest.raises(AttributeError):
@@ -267,6 +272,7 @@ class TestCopies:
             delattr(event, name)
         assert repr(event) == before
 
+    @TO_COPY
     def test_no_attribute_can_be_added(self, event):
         with pytest.raises((AttributeError, TypeError)):
             event.other = 1
@@ -284,12 +290,12 @@ def test_from_json_takes_type_id_and_retry():
     assert Event.from_json([], type="t", id=1, retry=5) == Event("[]", type="t", id="1", retry=5)
 
 
-@pytest.mark.parametrize("obj", [None, "", 0, False, [], {}], ids=repr)
+@each_case("obj", [None, "", 0, False, [], {}], ids=repr)
 def test_from_json_writes_what_is_false_too(obj):
     assert Event.from_json(obj).json() == obj
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@each_case("number", [float("nan"), float("inf"), float("-inf")])
 def test_from_json_refuses_numbers_that_are_not_json(number):
     with pytest.raises(ValueError, match="JSON compliant"):
         Event.from_json({"a": number})
@@ -318,7 +324,7 @@ def test_json_takes_a_decoder():
     assert Event("1.10").json(loads=lambda text: text + "!") == "1.10!"
 
 
-@pytest.mark.parametrize("data", ["", "{", "[DONE]", "a\nb"])
+@each_case("data", ["", "{", "[DONE]", "a\nb"])
 def test_json_of_other_text_is_an_event_error_with_the_cause(data):
     with pytest.raises(EventError, match="is not JSON") as caught:
         Event(data).json()
@@ -334,8 +340,8 @@ def test_json_without_data_is_an_event_error():
 class TestParse:
     """Frames that another library has encoded."""
 
-    @pytest.mark.parametrize(
-        ("frame", "event"),
+    @each_case(
+        "frame, event",
         [
             ("data: a\n\n", Event("a")),
             ("data: a\n", Event("a")),
@@ -356,8 +362,8 @@ class TestParse:
         assert Event.parse(frame) == event
         assert Event.parse(encode(event)) == event
 
-    @pytest.mark.parametrize(
-        ("frame", "why"),
+    @each_case(
+        "frame, why",
         [
             ("", "holds no event"),
             ("\n\n", "holds no event"),
@@ -378,40 +384,40 @@ class TestParse:
         with pytest.raises(EventError, match=re.escape(why)):
             Event.parse(frame)
 
-    @pytest.mark.parametrize("frame", [None, 5, {"data": "a"}, Event("a")], ids=repr)
+    @each_case("frame", [None, 5, {"data": "a"}, Event("a")], ids=repr)
     def test_another_type_is_refused(self, frame):
         with pytest.raises(TypeError):
             Event.parse(frame)
 
 
+def give_to_a_stream(text):
+    b"".join(EventStream([text], keep_alive=None))
+
+
+def publish(text):
+    with open_broker("memory://") as broker:
+        broker.publish("room", text)
+
+
+TO_ALL_THAT_ENCODE = each_case(
+    "give",
+    [
+        pytest.param(lambda text: Writer().write(text), id="write"),
+        pytest.param(lambda text: Writer().write(text.encode()), id="write bytes"),
+        pytest.param(lambda text: Writer().write_event(text), id="write_event"),
+        pytest.param(give_to_a_stream, id="yield"),
+        pytest.param(publish, id="publish"),
+    ],
+)
+
+
 class TestEncodedTwice:
     """Text that is given as data and is a frame already."""
 
-    @pytest.fixture(autouse=True)
-    def _not_warned(self, monkeypatch):
+    @TO_ALL_THAT_ENCODE
+    @each_case("text", ["data: a\n\n", "event: t\r\ndata: a\r\n\r\n", ": c\ndata: a\n\ndata: b\n\n"])
+    def test_it_is_told_once_with_the_remedy(self, give, text, caplog, monkeypatch):
         monkeypatch.setattr("ssesync.event._warned", False)
-
-    @pytest.fixture(params=["write", "write bytes", "write_event", "yield", "publish"])
-    def give(self, request):
-        def given(text):
-            if request.param == "write":
-                Writer().write(text)
-            elif request.param == "write bytes":
-                Writer().write(text.encode())
-            elif request.param == "write_event":
-                Writer().write_event(text)
-            elif request.param == "yield":
-                b"".join(EventStream([text], keep_alive=None))
-            else:
-                with open_broker("memory://") as broker:
-                    broker.publish("room", text)
-
-        return given
-
-    @pytest.mark.parametrize(
-        "text", ["data: a\n\n", "event: t\r\ndata: a\r\n\r\n", ": c\ndata: a\n\ndata: b\n\n"], ids=repr
-    )
-    def test_it_is_told_once_with_the_remedy(self, give, text, caplog):
         give(text)
         give(text)
         warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -419,15 +425,16 @@ class TestEncodedTwice:
         assert "Event.parse(text)" in warnings[0]
         assert repr(text.partition(":")[0] + ":") in warnings[0]
 
-    @pytest.mark.parametrize(
-        "text",
-        ["data: a", "data: a\n", "a\n\n", "\n\n", "id: 5\n\n", "data: a\nwell\n\n", "data for you\n\n", ""],
-        ids=repr,
+    @TO_ALL_THAT_ENCODE
+    @each_case(
+        "text", ["data: a", "data: a\n", "a\n\n", "\n\n", "id: 5\n\n", "data: a\nwell\n\n", "data for you\n\n", ""]
     )
-    def test_other_text_is_not(self, give, text, caplog):
+    def test_other_text_is_not(self, give, text, caplog, monkeypatch):
+        monkeypatch.setattr("ssesync.event._warned", False)
         give(text)
         assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
-    def test_an_event_is_meant_as_it_is(self, caplog):
+    def test_an_event_is_meant_as_it_is(self, caplog, monkeypatch):
+        monkeypatch.setattr("ssesync.event._warned", False)
         Writer().write(Event("data: a\n\n"))
         assert caplog.records == []

@@ -10,6 +10,8 @@ import pytest
 
 from ssesync import Event, Settings, SettingsError
 
+from ...cases import each_case
+
 
 def test_the_defaults() -> None:
     settings = Settings()
@@ -30,8 +32,8 @@ def test_settings_are_frozen_and_travel() -> None:
     assert hash(settings) == hash(Settings(retry=1))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
+@each_case(
+    "options, message",
     [
         ({"keepalive": 5}, "unknown option 'keepalive': did you mean 'keep_alive'"),
         ({"KEEPALIVE": 5}, "did you mean 'keep_alive'"),
@@ -43,8 +45,8 @@ def test_an_unknown_option_is_named_with_the_nearest(options: dict[str, Any], me
         Settings.from_mapping(options)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
+@each_case(
+    "name, value",
     [
         ("keep_alive", 0),
         ("keep_alive", -1),
@@ -87,8 +89,8 @@ def test_the_defaults_of_living_streams() -> None:
     assert settings.release_db == "step"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
+@each_case(
+    "name, value",
     [
         ("sense_disconnect", 0),
         ("half_close_is_gone", None),
@@ -121,7 +123,7 @@ def test_a_living_streams_option_that_can_not_work_is_refused_with_its_name_and_
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "options",
     [
         {"send_timeout": None},

@@ -9,6 +9,8 @@ import pytest
 from ssesync import SettingsError, open_broker
 from ssesync.text import escape, redact
 
+from ...cases import each_case
+
 
 def test_what_is_escaped_is_one_line_that_gives_no_orders():
     every = "".join(map(chr, range(0x3000))) + "\ud800\udfff"
@@ -20,8 +22,8 @@ def test_what_is_escaped_is_one_line_that_gives_no_orders():
     assert escape(ValueError("a\nb")) == "a\\nb"
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
+@each_case(
+    "text, shown",
     [
         ("redis://h:6379/0", "redis://h:6379/0"),
         ("redis://user@h/0", "redis://user@h/0"),
@@ -37,7 +39,7 @@ def test_passwords_in_addresses_are_not_shown(text: str, shown: str):
     assert redact(text) == shown
 
 
-@pytest.mark.parametrize(
+@each_case(
     "url",
     [
         "rdis://user:hidden@h/0",
@@ -78,9 +80,7 @@ def test_what_is_no_text_is_not_shown_as_a_brokers_url():
     assert "hidden" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["redis://user:hidden@h:1/0", "unix://user:hidden@/run/a@b.sock", "redis://h/0?password=hidden"]
-)
+@each_case("url", ["redis://user:hidden@h:1/0", "unix://user:hidden@/run/a@b.sock", "redis://h/0?password=hidden"])
 def test_a_broker_does_not_show_its_password(url: str):
     with open_broker(url) as broker:
         assert "hidden" not in repr(broker) + repr(vars(broker))

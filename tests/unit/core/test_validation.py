@@ -9,17 +9,19 @@ import pytest
 from ssesync import SettingsError
 from ssesync.validation import check_number, nearest, suggest
 
+from ...cases import each_case
 
-@pytest.mark.parametrize(
-    ("value", "options"),
+
+@each_case(
+    "value, options",
     [(0, {}), (0.5, {"above": 0}), (3, {"whole": True}), (None, {"optional": True}), (7, {"most": 7}), (1e300, {})],
 )
 def test_numbers_within_bounds_pass(value: Any, options: dict[str, Any]) -> None:
     check_number("size", value, **options)
 
 
-@pytest.mark.parametrize(
-    ("value", "options", "message"),
+@each_case(
+    "value, options, message",
     [
         (-1, {}, "size takes a number of at least 0, got -1"),
         (0, {"above": 0}, "size takes a number above 0, got 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import pytest
 
@@ -18,6 +19,7 @@ from ssesync.reactor import Reactor
 from ssesync.server.detaching import Handover
 from ssesync.wire.encoder import KEEP_ALIVE
 
+from ...cases import each_case
 from .test_connections import HEAD, Note
 
 FIRST = Position("log", 5)
@@ -121,9 +123,8 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    made = Stage()
-    yield made
-    made.close()
+    with closing(Stage()) as made:
+        yield made
 
 
 def read_all(client: socket.socket) -> bytes:
@@ -146,28 +147,27 @@ def test_the_table_has_all_states_and_an_end_for_each() -> None:
     assert not TRANSITIONS[State.CLOSED]
 
 
-@pytest.mark.parametrize("before", State, ids=lambda state: state.value)
-@pytest.mark.parametrize("after", State, ids=lambda state: state.value)
-def test_a_change_that_is_not_in_the_table_raises_and_changes_nothing(
-    stage: Stage, before: State, after: State
-) -> None:
-    connection, _ = stage.arrive()
-    if before is not State.ARRIVING:
-        stage.connections.register(connection, HEAD)
-    held = {State.AHEAD: Position("log", 9), State.LAGGING: Queue(FIRST)}
-    if connection.state is not before:
-        stage.group.move(connection, before, held.get(before))
-    sizes = len(stage.group), len(list(stage.group.members()))
-    if after in TRANSITIONS[before]:
-        stage.group.move(connection, after, held.get(after))
-        assert connection.state is after
-        assert len(stage.group) == (after is not State.CLOSED)
-        assert len(list(stage.group.members())) == (after in RUNNING)
-    else:
-        with pytest.raises(RuntimeError, match=f"from '{before.value}' to '{after.value}'"):
-            stage.group.move(connection, after)
-        assert connection.state is before
-        assert (len(stage.group), len(list(stage.group.members()))) == sizes
+@each_case("before", State, ids=lambda state: state.value)
+@each_case("after", State, ids=lambda state: state.value)
+def test_a_change_that_is_not_in_the_table_raises_and_changes_nothing(before: State, after: State) -> None:
+    with closing(Stage()) as stage:
+        connection, _ = stage.arrive()
+        if before is not State.ARRIVING:
+            stage.connections.register(connection, HEAD)
+        held = {State.AHEAD: Position("log", 9), State.LAGGING: Queue(FIRST)}
+        if connection.state is not before:
+            stage.group.move(connection, before, held.get(before))
+        sizes = len(stage.group), len(list(stage.group.members()))
+        if after in TRANSITIONS[before]:
+            stage.group.move(connection, after, held.get(after))
+            assert connection.state is after
+            assert len(stage.group) == (after is not State.CLOSED)
+            assert len(list(stage.group.members())) == (after in RUNNING)
+        else:
+            with pytest.raises(RuntimeError, match=f"from '{before.value}' to '{after.value}'"):
+                stage.group.move(connection, after)
+            assert connection.state is before
+            assert (len(stage.group), len(list(stage.group.members()))) == sizes
 
 
 def test_a_client_that_does_not_take_all_is_draining_then_lagging_then_in_sync(stage: Stage) -> None:
@@ -252,12 +252,9 @@ def test_a_client_that_is_ending_gets_what_waits_and_nothing_that_comes(stage: S
 
 
 def test_a_keep_alive_goes_to_clients_that_are_ahead_too() -> None:
-    stage = Stage(keep_alive=10)
-    try:
+    with closing(Stage(keep_alive=10)) as stage:
         in_sync, one = stage.join()
         ahead, other = stage.join(Position("log", 7))
         stage.group.tick(time.monotonic() + 11)
         assert read_all(one) == read_all(other) == KEEP_ALIVE
         assert in_sync.stats.keep_alives == ahead.stats.keep_alives == 1
-    finally:
-        stage.close()

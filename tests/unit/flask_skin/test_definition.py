@@ -15,6 +15,8 @@ from flask.views import MethodView
 from ssesync import SettingsError, Writer, open_broker
 from ssesync_flask import SSE, event_stream, event_writer
 
+from ...cases import each_case
+
 
 @pytest.fixture
 def app() -> Flask:
@@ -30,9 +32,9 @@ def generator() -> Iterator[str]:
 # options and functions
 
 
-@pytest.mark.parametrize("decorate", [event_stream, event_writer])
-@pytest.mark.parametrize(
-    ("options", "message"),
+@each_case("decorate", [event_stream, event_writer])
+@each_case(
+    "options, message",
     [
         ({"keepalive": 5}, "did you mean 'keep_alive'"),
         ({"on_clos": print}, "did you mean 'on_close'"),
@@ -51,8 +53,8 @@ async def asynchronous(*args: Any) -> bool:
     return False
 
 
-@pytest.mark.parametrize("decorate", [event_stream, event_writer])
-@pytest.mark.parametrize("options", [{"finished": asynchronous}, {"on_close": asynchronous}, {"on_close": "log"}])
+@each_case("decorate", [event_stream, event_writer])
+@each_case("options", [{"finished": asynchronous}, {"on_close": asynchronous}, {"on_close": "log"}])
 def test_callbacks_that_can_t_work_are_refused_by_the_decorator(
     decorate: Callable[..., Any], options: dict[str, Any]
 ) -> None:

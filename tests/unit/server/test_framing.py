@@ -8,9 +8,11 @@ from ssesync import Settings
 from ssesync.server.framing import make_preamble, make_trailer
 from ssesync.wire import Decoder
 
+from ...cases import each_case
 
-@pytest.mark.parametrize(
-    ("settings", "reset_retry", "preamble"),
+
+@each_case(
+    "settings, reset_retry, preamble",
     [
         (Settings(), False, b":ok\n"),
         (Settings(), True, b"retry: 3000\n"),

@@ -14,6 +14,7 @@ import pytest
 from ssesync.server import incomplete
 from ssesync.server.incomplete import cut
 
+from ...cases import each_case
 from .test_stream import environ
 
 PATIENCE = 90.0
@@ -115,8 +116,8 @@ def test_without_descriptors_the_iterable_raises(
     assert len(after) == len(before)
 
 
-@pytest.mark.parametrize(
-    ("request_", "raises"),
+@each_case(
+    "request_, raises",
     [
         pytest.param({}, False, id="no request"),
         pytest.param({"wsgi.version": (1, 0), "SERVER_NAME": "testserver"}, False, id="a WSGI test client"),

@@ -7,6 +7,7 @@ import pytest
 from ssesync import CloseReason, EventStream
 from ssesync.server.lifecycle import _TRANSITIONS, Lifecycle, State
 
+from ...cases import each_case
 from .test_stream import environ
 
 
@@ -24,7 +25,7 @@ def test_a_stream_goes_through_its_states() -> None:
     assert stream.closed
 
 
-@pytest.mark.parametrize("state", State)
+@each_case("state", State)
 def test_only_what_the_table_has_is_a_transition(state: State) -> None:
     for other in State:
         lifecycle = Lifecycle()

@@ -10,6 +10,8 @@ import pytest
 
 from ssesync import EventStream, SettingsError
 
+from ...cases import each_case
+
 APP, EVIL = "https://app.example", "https://evil.example"
 
 
@@ -37,7 +39,7 @@ def test_a_page_of_another_origin_is_answered_403_and_nothing_is_produced() -> N
     assert ran == 0
 
 
-@pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://127.0.0.1"}])
+@each_case("headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://127.0.0.1"}])
 def test_its_own_pages_and_what_is_no_browser_pass(headers: dict[str, str]) -> None:
     status, _, body, _ = ask(headers, same_origin_only=True)
     assert status == "200 OK"
@@ -69,7 +71,7 @@ def test_without_the_setting_there_are_no_such_headers() -> None:
     assert not {name for name in headers if name.startswith("Access-Control") or name == "Vary"}
 
 
-@pytest.mark.parametrize(
+@each_case(
     "options",
     [
         {"cors_origins": APP},
@@ -87,6 +89,6 @@ def test_origins_that_would_never_match_or_let_all_in_are_refused(options: dict[
         EventStream([], **options)
 
 
-@pytest.mark.parametrize("origin", ["https://app.example:8443", "http://[::1]:8000", "null-app://x", "*"])
+@each_case("origin", ["https://app.example:8443", "http://[::1]:8000", "null-app://x", "*"])
 def test_origins_as_browsers_send_them_are_taken(origin: str) -> None:
     assert EventStream([], cors_origins={origin}).settings.cors_origins == (origin,)

@@ -14,6 +14,8 @@ from ssesync import EventStream, Settings, SettingsError, Writer, streams
 from ssesync.server import factory, producer, producers, registry
 from ssesync.server.producers import Producers
 
+from ...cases import each_case
+
 PATIENCE = 90.0
 VIEW = ("a", 1)
 
@@ -135,7 +137,7 @@ def test_a_client_that_is_refused_for_another_reason_takes_no_place(own: Produce
     assert own.describe()["running"] == 1
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "many", True])
+@each_case("wrong", [0, -1, 1.5, "many", True])
 def test_a_limit_that_is_none_is_an_error(wrong: Any) -> None:
     with pytest.raises(SettingsError, match="max_producers"):
         Settings(max_producers=wrong)

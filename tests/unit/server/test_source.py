@@ -15,6 +15,7 @@ from ssesync.server.registry import streams
 from ssesync.server.source import END, PENDING, BlockingPull, Pending, Pulled, Refusal, Source
 from ssesync.settings import DEFAULTS
 
+from ...cases import each_case
 from .test_mailbox import Running
 from .test_stream import call, environ
 
@@ -159,8 +160,8 @@ def generator() -> Iterator[str]:
     yield "x"
 
 
-@pytest.mark.parametrize(
-    ("given", "kind", "repeatable"),
+@each_case(
+    "given, kind, repeatable",
     [
         (["x"], "Items", False),
         (generator(), "Items", False),

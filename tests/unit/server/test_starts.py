@@ -13,6 +13,8 @@ from ssesync.server import starts
 from ssesync.server.factory import factory_of
 from ssesync.server.starts import Views, view_of
 
+from ...cases import each_case
+
 AUTO = Settings()
 
 
@@ -33,7 +35,7 @@ def test_a_stream_that_will_be_detached_waits_a_moment_until_its_view_has_raised
     assert views.wait(lambda: ("a", 2), AUTO, detached=True) == 0.02
 
 
-@pytest.mark.parametrize("seconds", [0, 0.25, 3])
+@each_case("seconds", [0, 0.25, 3])
 def test_what_was_set_by_hand_holds(seconds: float) -> None:
     views = Views()
     for _ in range(2):
@@ -67,7 +69,7 @@ def wrapped(function: Callable[..., object]) -> Callable[..., object]:
     return wrapper
 
 
-@pytest.mark.parametrize(
+@each_case(
     "same",
     [
         numbers,

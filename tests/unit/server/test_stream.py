@@ -21,6 +21,7 @@ import pytest
 from ssesync import CloseReason, Event, EventStream, Settings, SettingsError, StreamClosed, StreamStats, Writer
 from ssesync.wire import KEEP_ALIVE, Decoder
 
+from ...cases import each_case
 from .test_mailbox import Running
 
 OPENING = b":ok\n"
@@ -179,8 +180,8 @@ def test_a_large_event_goes_out_whole_in_pieces_without_its_rest_being_copied_fo
     assert peak < 6_000_000
 
 
-@pytest.mark.parametrize(
-    ("options", "opening"),
+@each_case(
+    "options, opening",
     [
         ({}, b":ok\n"),
         ({"retry": 3000}, b"retry: 3000\n"),
@@ -494,8 +495,8 @@ def test_the_wait_for_the_first_event_is_bounded() -> None:
     assert len(events(list(stream))) == 1
 
 
-@pytest.mark.parametrize(
-    ("source", "name"),
+@each_case(
+    "source, name",
     [("text", "str"), (b"bytes", "bytes"), ({"a": 1}, "dict"), (Event("x"), "Event"), (5, "int"), (None, "NoneType")],
 )
 def test_a_source_that_gives_no_events_is_refused_by_type(source: Any, name: str) -> None:

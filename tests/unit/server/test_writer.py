@@ -11,6 +11,7 @@ from ssesync import Event, EventError, Settings, StreamClosed, Writer
 from ssesync.server.source import END, PENDING, BlockingPull, Pulled
 from ssesync.wire import Decoder
 
+from ...cases import each_case
 from .test_mailbox import Running
 
 
@@ -30,8 +31,8 @@ def take(writer: Writer) -> bytes:
     return pulled
 
 
-@pytest.mark.parametrize(
-    ("item", "data"),
+@each_case(
+    "item, data",
     [
         (Event("x"), "x"),
         ("text", "text"),
@@ -53,7 +54,7 @@ def test_what_may_be_written(item: Any, data: str) -> None:
     assert event.data == data
 
 
-@pytest.mark.parametrize("item", [None, object(), {1, 2}, 1j, {"a": object()}])
+@each_case("item", [None, object(), {1, 2}, 1j, {"a": object()}])
 def test_what_can_not_be_written_is_a_type_error_that_names_the_type(item: Any) -> None:
     writer = Writer()
     with pytest.raises(TypeError, match=type(item).__name__):

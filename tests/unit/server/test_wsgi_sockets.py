@@ -17,6 +17,8 @@ from django.core.handlers.wsgi import LimitedStream
 
 from ssesync.server.wsgi_sockets import ClientSocket, find_socket
 
+from ...cases import each_case
+
 
 class Channel:
     """As waitress has one."""
@@ -81,12 +83,10 @@ class Hostile:
         raise RuntimeError
 
 
-@pytest.mark.parametrize(
+@each_case(
     "value", [None, 5, "text", object(), Hostile(), SimpleNamespace(fileno=lambda: "7"), SimpleNamespace(rfile=None)]
 )
-@pytest.mark.parametrize(
-    "key", ["gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "waitress.client_disconnected", "wsgi.input"]
-)
+@each_case("key", ["gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "waitress.client_disconnected", "wsgi.input"])
 def test_where_an_attribute_has_changed_nothing_is_found_and_nothing_raised(key: str, value: Any) -> None:
     assert find_socket({key: value}) is None
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ssesync.wire.chunked import LAST_CHUNK, ChunkDecoder, is_complete, to_chunk
+
+from ...cases import each_case
 
 BODY = to_chunk(b"one") + to_chunk(b"2\r\n" * 40) + to_chunk(b"3") + LAST_CHUNK
 
@@ -16,8 +16,8 @@ def test_what_is_encoded_is_decoded_wherever_it_is_cut() -> None:
         assert (b"".join(pieces), decoder.done, decoder.rest) == (b"one" + b"2\r\n" * 40 + b"3", True, b""), cut
 
 
-@pytest.mark.parametrize(
-    ("body", "complete"),
+@each_case(
+    "body, complete",
     [
         (BODY, True),
         (LAST_CHUNK, True),

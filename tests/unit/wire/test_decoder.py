@@ -18,6 +18,7 @@ from ssesync.event import Event
 from ssesync.wire import Decoder
 from tests.profiles import examples, times
 
+from ...cases import each_case
 from .helpers import BOM, Outcome, decode, every_cut, message, pieces, reference, whatwg_utf8
 
 
@@ -367,7 +368,7 @@ def streams_of(group):
     return [each.values[0] for each in GROUPS[group]]
 
 
-@pytest.mark.parametrize(("stream", "events", "retry", "last_id", "comments"), CASES)
+@each_case("stream, events, retry, last_id, comments", CASES)
 def test_rule_holds_at_every_cut_with_comments_and_without(stream, events, retry, last_id, comments):
     expected = Outcome(events, retry, last_id)
     with_comments = reference(stream, comments=True)
@@ -460,8 +461,8 @@ def test_one_event_a_chunk_is_given_with_its_chunk():
     assert decoder.last_event_id == "7"
 
 
-@pytest.mark.parametrize(
-    ("before", "pending"),
+@each_case(
+    "before, pending",
     [
         pytest.param(b"data: p\n", "p\n", id="data_line"),
         pytest.param(b"data: p", None, id="unfinished_line"),
@@ -520,7 +521,7 @@ def test_long_lines_beside_short_ones():
             assert decode([other[i : i + size] for i in range(0, len(other), size)], comments=True) == with_comments
 
 
-@pytest.mark.parametrize("length", [*range(1005, 1035), 240, 256, 257, 300])
+@each_case("length", [*range(1005, 1035), 240, 256, 257, 300])
 def test_blocks_about_as_long_as_the_decoder_looks_ahead(length):
     block = b"event: t\ndata: " + b"x" * (length - 17) + b"\n\n"
     lonely = b"data: " + b"x" * (length - 8) + b"\n\n"
@@ -623,7 +624,7 @@ def test_any_stream_under_any_cut_meets_the_limit_alike(stream, at, comments, li
     assert decode(pieces(stream, at), comments=comments, max_event_size=limit) == expected
 
 
-@pytest.mark.parametrize("seed", range(8))
+@each_case("seed", range(8))
 def test_random_streams_read_as_the_reference_reads_them(seed):
     source = random.Random(seed)
     for _ in range(examples(10)):
@@ -677,13 +678,13 @@ LIMITED = [
 ]
 
 
-@pytest.mark.parametrize(("stream", "size"), LIMITED)
+@each_case("stream, size", LIMITED)
 def test_exactly_the_limit_passes_at_every_cut(stream, size):
     for chunks in every_cut(stream):
         assert decode(chunks, max_event_size=size) == reference(stream), chunks
 
 
-@pytest.mark.parametrize(("stream", "size"), LIMITED)
+@each_case("stream, size", LIMITED)
 def test_one_byte_more_than_the_limit_raises_at_every_cut(stream, size):
     expected = reference(stream, max_event_size=size - 1)
     assert expected.too_large

@@ -11,6 +11,7 @@ from ssesync.errors import EventError
 from ssesync.event import Event
 from ssesync.wire import KEEP_ALIVE, Decoder, encode, encode_comment
 
+from ...cases import each_case
 from .helpers import decode, message
 
 EXACT = {
@@ -69,14 +70,14 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize(("event", "expected"), EXACT.values(), ids=EXACT)
+@each_case("event, expected", EXACT.values(), ids=EXACT)
 def test_exact_bytes(event, expected):
     assert encode(event) == expected
 
 
-@pytest.mark.parametrize("field", ["type", "id"])
-@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
-@pytest.mark.parametrize("text", ["x{}data: forged", "{}x", "x{}", "{}"])
+@each_case("field", ["type", "id"])
+@each_case("line_end", ["\n", "\r", "\r\n"])
+@each_case("text", ["x{}data: forged", "{}x", "x{}", "{}"])
 def test_flask_sse_newline_in_type_or_id_is_refused_and_forges_nothing(field, line_end, text):
     value = text.format(line_end)
     with pytest.raises(EventError, match=f"'{field}'") as caught:
@@ -160,7 +161,7 @@ def test_a_blank_line_behind_a_keep_alive_would_show_in_httpx_sse():
     assert [event.data for event in decode([stream]).events] == ["a"]
 
 
-@pytest.mark.parametrize(
+@each_case(
     "extra",
     [Event(comment="c"), Event(retry=5), Event(comment="c", retry=5), Event()],
     ids=["comment", "retry", "both", ""],

@@ -21,6 +21,8 @@ from ssesync.wire import (
     set_last_event_id,
 )
 
+from ...cases import each_case
+
 # The answer's headers
 
 DEFAULTS = [
@@ -30,7 +32,7 @@ DEFAULTS = [
 ]
 
 
-@pytest.mark.parametrize("extra", [None, {}, []], ids=repr)
+@each_case("extra", [None, {}, []], ids=repr)
 def test_the_default_headers_are_those_of_an_event_stream(extra):
     assert response_headers(extra) == DEFAULTS
 
@@ -40,15 +42,15 @@ def test_the_default_headers_are_a_new_list_each_time():
     assert response_headers() == DEFAULTS
 
 
-@pytest.mark.parametrize("name", ["Cache-Control", "cache-control", "CACHE-CONTROL", "cAcHe-CoNtRoL"])
-@pytest.mark.parametrize("form", [dict, list, iter], ids=["mapping", "pairs", "iterator"])
+@each_case("name", ["Cache-Control", "cache-control", "CACHE-CONTROL", "cAcHe-CoNtRoL"])
+@each_case("form", [dict, list, iter], ids=["mapping", "pairs", "iterator"])
 def test_a_header_of_the_caller_replaces_the_default_in_any_case(name, form):
     extra = {name: "private"} if form is dict else form([(name, "private")])
     headers = response_headers(extra)
     assert headers == [DEFAULTS[0], DEFAULTS[2], (name, "private")]
 
 
-@pytest.mark.parametrize("name", [name for name, _ in DEFAULTS])
+@each_case("name", [name for name, _ in DEFAULTS])
 def test_every_default_can_be_replaced(name):
     headers = Headers(response_headers({name.upper(): "mine"}))
     assert headers.get_all(name) == ["mine"]
@@ -60,7 +62,7 @@ def test_other_headers_are_added_and_may_repeat():
     assert response_headers(extra) == DEFAULTS + extra
 
 
-@pytest.mark.parametrize(
+@each_case(
     "name",
     [
         "Connection",
@@ -75,7 +77,7 @@ def test_other_headers_are_added_and_may_repeat():
         "Content-Length",
     ],
 )
-@pytest.mark.parametrize("spelling", [str, str.lower, str.upper], ids=["usual", "lower", "upper"])
+@each_case("spelling", [str, str.lower, str.upper], ids=["usual", "lower", "upper"])
 def test_what_belongs_to_the_connection_is_left_out_and_logged(name, spelling, caplog):
     with caplog.at_level(logging.DEBUG, logger="ssesync"):
         assert response_headers({spelling(name): "1", "X-Other": "2"}) == [*DEFAULTS, ("X-Other", "2")]
@@ -89,7 +91,7 @@ def test_no_header_given_to_a_server_is_one_that_wsgiref_refuses():
     assert not any(is_hop_by_hop(name) for name, _ in response_headers(extra))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "content_type",
     [
         "text/event-stream",
@@ -117,7 +119,7 @@ def test_an_event_stream_by_its_essence(content_type):
     assert is_event_stream(content_type)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "content_type",
     [
         None,
@@ -167,7 +169,7 @@ def as_django(value, query=""):
     return RequestFactory().get("/?" + query, headers=headers)
 
 
-SERVED = pytest.mark.parametrize("request_of", [as_environ, as_flask, as_django])
+SERVED = each_case("request_of", [as_environ, as_flask, as_django])
 
 IDS = {
     "number": "42",
@@ -191,7 +193,7 @@ def wire(text):
 
 
 @SERVED
-@pytest.mark.parametrize("text", IDS.values(), ids=IDS)
+@each_case("text", IDS.values(), ids=IDS)
 def test_the_last_event_id_is_read_as_utf8(request_of, text):
     assert get_last_event_id(request_of(wire(text))) == text
 
@@ -208,8 +210,8 @@ def test_flask_s_request_proxy_is_a_request():
 
 
 @SERVED
-@pytest.mark.parametrize(
-    ("query", "text"),
+@each_case(
+    "query, text",
     [
         ("lastEventId=42", "42"),
         ("a=1&lastEventId=42&b=2", "42"),
@@ -245,16 +247,14 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+@each_case("value", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_header_counts_as_none(value):
     assert get_last_event_id(as_environ(value)) == ""
     assert get_last_event_id({"Last-Event-ID": value}) == ""
 
 
 @SERVED
-@pytest.mark.parametrize(
-    "query", ["lastEventId=a%0Ab", "lastEventId=%00", "lastEventId=" + "x" * 4097, "lastEventId=%7F"]
-)
+@each_case("query", ["lastEventId=a%0Ab", "lastEventId=%00", "lastEventId=" + "x" * 4097, "lastEventId=%7F"])
 def test_a_hostile_query_counts_as_none(request_of, query):
     assert get_last_event_id(request_of(None, query)) == ""
 
@@ -283,7 +283,7 @@ def a_prepared_request():
     return a_request().prepare()
 
 
-SENT = pytest.mark.parametrize(
+SENT = each_case(
     "make",
     [
         pytest.param(dict, id="dict"),
@@ -321,7 +321,7 @@ def test_setting_an_id_replaces_the_one_before_and_the_empty_one_removes_it(make
 
 
 @SENT
-@pytest.mark.parametrize("text", ["a\nb", "a\rb", "\0", "a\r\nX-Forged: 1", "a\ud800"])
+@each_case("text", ["a\nb", "a\rb", "\0", "a\r\nX-Forged: 1", "a\ud800"])
 def test_an_id_that_no_header_carries_is_refused_and_nothing_is_set(make, text):
     request = make()
     set_last_event_id(request, "before")
@@ -345,7 +345,7 @@ def test_an_environ_keeps_the_header_where_wsgi_has_it():
     assert "HTTP_LAST_EVENT_ID" not in environ
 
 
-@pytest.mark.parametrize("name", ["last-event-id", "LAST-EVENT-ID", "Last-Event-Id"])
+@each_case("name", ["last-event-id", "LAST-EVENT-ID", "Last-Event-Id"])
 def test_a_plain_dict_has_one_header_whatever_its_case(name):
     headers = {name: "1"}
     assert get_last_event_id(headers) == "1"
@@ -391,8 +391,8 @@ def test_accept_is_set_where_there_is_none_that_means_anything(make):
     assert accept_of(request) == MEDIA_TYPE
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
+@each_case(
+    "before, after",
     [
         ("", "text/event-stream"),
         ("*/*", "text/event-stream"),
@@ -435,8 +435,8 @@ def test_long_nonsense_costs_no_more_than_its_length():
         assert is_event_stream(nonsense * 100_000) is (nonsense == "text/event-stream,")
 
 
-@pytest.mark.parametrize("headers", [{"Last-Event-ID": "5"}, {}], ids=repr)
-@pytest.mark.parametrize("none", [None, ""], ids=repr)
+@each_case("headers", [{"Last-Event-ID": "5"}, {}], ids=repr)
+@each_case("none", [None, ""], ids=repr)
 def test_no_id_removes_the_header(headers, none):
     set_last_event_id(headers, none)
     assert headers == {}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ssesync.wire.origin import is_same_origin, with_cors
+
+from ...cases import each_case
 
 
 def environ(host: str = "app.example", **headers: str) -> dict[str, str]:
     return {"HTTP_HOST": host, **{f"HTTP_{name.upper()}": value for name, value in headers.items()}}
 
 
-@pytest.mark.parametrize(
-    ("host", "headers", "same"),
+@each_case(
+    "host, headers, same",
     [
         ("app.example", {}, True),
         ("app.example", {"sec_fetch_site": "same-origin"}, True),
@@ -41,8 +41,8 @@ def test_a_request_is_of_the_same_origin(host: str, headers: dict[str, str], sam
 ALLOWED = ("https://app.example", "https://other.example")
 
 
-@pytest.mark.parametrize("origin", [*ALLOWED, "https://evil.example", "null", "https://app.example/", None])
-@pytest.mark.parametrize("credentials", [True, False])
+@each_case("origin", [*ALLOWED, "https://evil.example", "null", "https://app.example/", None])
+@each_case("credentials", [True, False])
 def test_only_a_listed_origin_is_allowed_and_the_answer_varies_by_it_in_any_case(
     origin: str | None, credentials: bool
 ) -> None:
@@ -62,9 +62,7 @@ def test_the_star_allows_all_and_so_varies_by_none() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("vary", "expected"), [("Cookie", "Cookie, Origin"), ("Cookie, origin", "Cookie, origin"), ("*", "*")]
-)
+@each_case("vary, expected", [("Cookie", "Cookie, Origin"), ("Cookie, origin", "Cookie, origin"), ("*", "*")])
 def test_a_vary_header_that_is_there_is_added_to(vary: str, expected: str) -> None:
     assert dict(with_cors([("vary", vary)], environ(), ALLOWED, credentials=False)) == {"Vary": expected}
 

@@ -11,6 +11,7 @@ import pytest
 from ssesync import Event, EventError, EventSource
 from ssesync.testing import Answer, FakeSSEServer
 
+from ....cases import each_case
 from .following import Following, data_of, in_turn, source_of
 
 
@@ -145,7 +146,7 @@ def test_it_is_sent_as_utf_8(given: str, comes_from: str, serve: Callable[..., F
         assert (None if sent is None else sent.encode("latin-1")) == IDS[given]
 
 
-@pytest.mark.parametrize("given", ["a\nb", "a\rb", "a\0b", "\ud800"], ids=ascii)
+@each_case("given", ["a\nb", "a\rb", "a\0b", "\ud800"], ids=ascii)
 def test_an_id_that_can_not_be_sent_is_refused_at_once(given: str) -> None:
     with pytest.raises(EventError):
         EventSource("http://127.0.0.1/", last_event_id=given)

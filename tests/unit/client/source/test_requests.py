@@ -14,6 +14,7 @@ import requests
 from ssesync import ConnectFailed, ConnectionLost, EventSource, StatusError
 from ssesync.testing import Answer, FakeClock, FakeSSEServer, RecordedRequest, Steps
 
+from ....cases import each_case
 from .following import Log, data_of, source_of
 
 
@@ -116,10 +117,8 @@ ONCE: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 class TestBodies:
-    @pytest.mark.parametrize("kind", ONCE)
-    @pytest.mark.parametrize(
-        "why", [{"reconnect": True}, {"method": "PUT"}, {"headers": dict}], ids=["reconnect", "PUT", "function"]
-    )
+    @each_case("kind", ONCE)
+    @each_case("why", [{"reconnect": True}, {"method": "PUT"}, {"headers": dict}], ids=["reconnect", "PUT", "function"])
     def test_one_that_can_be_read_once_is_refused_where_it_would_be_needed_again(
         self, kind: str, why: dict[str, Any]
     ) -> None:

@@ -18,6 +18,7 @@ from urllib3 import HTTPResponse
 from ssesync import EventSource, StatusError
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
+from ....cases import each_case
 from .following import data_of, in_turn, source_of
 
 
@@ -142,8 +143,8 @@ class TestSession:
         if not own:
             options["session"].close()
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
+    @each_case(
+        "options, message",
         [
             ({"timeout": 5}, "use connect_timeout and idle_timeout"),
             ({"stream": True}, "it is always on"),

@@ -23,6 +23,7 @@ from ssesync import (
 )
 from ssesync.testing import HOLD, Answer, FakeClock, FakeSSEServer, head
 
+from ....cases import each_case
 from .following import Following, Log, data_of, in_turn, source_of, take, wait_for
 
 TRANSIENT = [408, 425, 429, 500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 599]
@@ -210,7 +211,7 @@ def test_a_server_that_ends_the_tls_handshake_is_asked_again(server: FakeSSEServ
 URLS = ["", "no-scheme", "ftp://127.0.0.1/", "http://", "http://[::1", "http://127.0.0.1:99999999/"]
 
 
-@pytest.mark.parametrize("url", URLS)
+@each_case("url", URLS)
 def test_a_url_that_can_not_be_asked_for_is_raised_as_requests_does(url: str) -> None:
     log = Log()
     with pytest.raises(ValueError) as raised:

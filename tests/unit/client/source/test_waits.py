@@ -16,6 +16,7 @@ from ssesync import Backoff, ConnectionLost, RetriesExhausted, SettingsError, St
 from ssesync.client.connect import retry_after
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
+from ....cases import each_case
 from .following import Following, Log, data_of, in_turn, source_of, take
 
 NOW = FakeClock().time()
@@ -213,8 +214,8 @@ class TestBackoff:
             for failures in (1, 2, 64, 1100, 10**9):
                 assert 0 <= backoff.window(failures) <= backoff.max_delay
 
-    @pytest.mark.parametrize("name", ["initial", "max_delay", "max_retry_after", "reset_after", "max_attempts"])
-    @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1", True], ids=repr)
+    @each_case("name", ["initial", "max_delay", "max_retry_after", "reset_after", "max_attempts"])
+    @each_case("value", [-1, float("nan"), float("inf"), "1", True], ids=repr)
     def test_what_is_no_delay_is_refused(self, name: str, value: Any) -> None:
         with pytest.raises(SettingsError, match=name):
             Backoff(**{name: value})

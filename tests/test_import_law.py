@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ssesync
+from tests.syntax import parsed, statements
 
 ROOT = Path(ssesync.__file__).parent.parent
 #: The same, but where an installed package is tested.
@@ -73,11 +74,6 @@ WHERE_LOADED = {"ssesync.greenlets": {"gevent"}}
 
 
 @functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-@functools.cache
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -89,16 +85,18 @@ def imports(path: Path, *, type_checking: bool) -> tuple[tuple[str, str], ...]:
     return tuple(find_imports(path, type_checking=type_checking))
 
 
+def is_type_checking(test: ast.expr) -> bool:
+    """Whether what an ``if`` asks for is that a type checker reads the module."""
+    return isinstance(test, (ast.Name, ast.Attribute)) and ast.unparse(test).endswith("TYPE_CHECKING")
+
+
 def find_imports(path: Path, *, type_checking: bool) -> Iterator[tuple[str, str]]:
     module = module_name(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = parsed(path)
-    skipped = set()
-    if not type_checking:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-                skipped |= {id(inner) for statement in node.body for inner in ast.walk(statement)}
-    for node in ast.walk(tree):
+    skipped: set[int] = set()
+    for node in statements(parsed(path)):
+        if not type_checking and isinstance(node, ast.If) and is_type_checking(node.test):
+            skipped |= {id(inner) for statement in node.body for inner in (statement, *statements(statement))}
         if id(node) in skipped:
             continue
         if isinstance(node, ast.Import):

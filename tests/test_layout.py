@@ -15,6 +15,7 @@ import pytest
 
 import ssesync
 from tests.order import FIRST, SHARING
+from tests.syntax import parsed, statements
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests" / "unit"
@@ -136,7 +137,7 @@ SOURCES = sorted(
 )
 
 
-def statements(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """The lines of a function without its parameters and its docstring."""
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
@@ -157,9 +158,9 @@ def too_large(path: Path) -> Iterator[str]:
     source = path.read_text("utf-8")
     if (count := len(source.splitlines())) > LINES:
         yield f"{count} lines"
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and statements(node) > LINES_OF_A_FUNCTION:
-            yield f"{node.name}() has {statements(node)} lines"
+    for node in statements(parsed(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and lines_of(node) > LINES_OF_A_FUNCTION:
+            yield f"{node.name}() has {lines_of(node)} lines"
         if isinstance(node, ast.ClassDef) and len(attributes(node)) > ATTRIBUTES:
             yield f"{node.name} has {len(attributes(node))} attributes"
 

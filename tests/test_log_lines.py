@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ssesync
+from tests.syntax import parsed
 
 ROOT = Path(ssesync.__file__).parent.parent
 LEVELS = ("debug", "info", "warning", "error", "critical", "exception", "log")
@@ -21,7 +22,7 @@ CONVERSION = re.compile(r"%[-#0 +]*\d*(?:\.\d+)?([a-zA-Z%])")
 def calls() -> Iterator[tuple[str, ast.Call]]:
     for package in ("ssesync", "ssesync_flask", "ssesync_django"):
         for path in sorted(ROOT.glob(f"{package}/**/*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(parsed(path)) if "logger." in path.read_text("utf-8") else ():
                 function = getattr(node, "func", None)
                 is_call = isinstance(node, ast.Call) and isinstance(function, ast.Attribute)
                 if is_call and function.attr in LEVELS and ast.unparse(function.value) == "logger":

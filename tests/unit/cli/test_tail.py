@@ -154,12 +154,17 @@ def test_it_reconnects_and_resumes_and_says_so_on_the_error_output(server: FakeS
         ([Answer().event("x")], ["--no-reconnect", "-n", "2"], 1),
         ([Answer().event("x")], ["--no-reconnect", "--until", "y"], 1),
         ([Answer().event("x").drop(rst=True)], ["--no-reconnect"], 1),
-        ([Answer().retry(1).event("x").drop(), Answer(404)], [], 1),
+        pytest.param([Answer().retry(1).event("x").drop(), Answer(404)], [], 1, marks=pytest.mark.slow),
         ([Answer().event("x")], ["--retries", "0"], 1),
-        ([Answer().event("x").stall()], ["--no-reconnect", "--idle-timeout", "0.3"], 1),
+        ([Answer().event("x").stall()], ["--no-reconnect", "--idle-timeout", "0.1"], 1),
         ([Answer(503)], [], 3),
         ([Answer(200, content_type="text/html", body="<p>")], [], 3),
-        ([Answer(503, retry_after=0), Answer().event("x").stall()], ["--reconnect", "-n", "1"], 0),
+        pytest.param(
+            [Answer(503, retry_after=0), Answer().event("x").stall()],
+            ["--reconnect", "-n", "1"],
+            0,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_exit_status_tells_how_it_ended(

@@ -49,6 +49,7 @@ def waiting(server: SmallServer) -> AskingRelay:
     return server.stream._detached
 
 
+@pytest.mark.slow
 def test_the_view_returns_before_the_upstream_has_answered() -> None:
     came, go, ended = threading.Event(), threading.Event(), Ended()
     steps = [came.set, lambda: go.wait(PATIENCE), CHUNKED + chunk(EVENT), chunk(EVENT) + LAST]
@@ -69,6 +70,7 @@ def test_the_view_returns_before_the_upstream_has_answered() -> None:
     assert streams.snapshot()["producers"]["running"] == 0
 
 
+@pytest.mark.slow
 def test_a_timeout_to_connect_is_none_for_reading() -> None:
     with RawUpstream(lambda: [CHUNKED + chunk(EVENT), lambda: time.sleep(1.5), chunk(EVENT), LAST]) as upstream:
         assert ask(upstream.url, timeout=(0.3, None)).read().body == b":ok\n" + 2 * EVENT
@@ -109,7 +111,7 @@ def test_an_upstream_that_can_not_be_reached_or_does_not_answer_is_a_bad_gateway
     server = ask(f"http://127.0.0.1:{port}/", timeout=5)
     assert server.read().head.startswith(b"HTTP/1.1 502 Bad Gateway")
     with RawUpstream(lambda: [HOLD]) as upstream:
-        server = ask(upstream.url, timeout=(5, 0.3))
+        server = ask(upstream.url, timeout=(5, 0.1))
         assert server.read().head.startswith(b"HTTP/1.1 504 Gateway Timeout")
         assert upstream.left.acquire(timeout=PATIENCE)
     with RawUpstream(lambda: [FIN]) as upstream:

@@ -513,6 +513,7 @@ def test_a_client_that_does_not_read_holds_the_upstream_back_and_is_cut_off() ->
         server.client.close()
 
 
+@pytest.mark.slow
 def test_an_upstream_that_ends_while_its_client_is_slow_is_passed_on_whole() -> None:
     events = b"".join(b"data: %d %b\n\n" % (number, b"x" * 5_000) for number in range(400))
     ended = Ended()

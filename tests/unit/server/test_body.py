@@ -25,6 +25,8 @@ from ssesync.server.body import DJANGO_STREAM, ReadAhead, secure_body
 
 #: Nothing waits for longer.
 WAIT = 0.3
+#: As long as what does not come is waited for.
+SHORT = 0.05
 
 
 @pytest.fixture
@@ -106,9 +108,9 @@ def test_a_body_that_does_not_come_is_left_as_it_is(pair: tuple[socket.socket, s
     body = make(size)
     reader = with_length(server, size)
     client.sendall(body[:500])
-    assert not secure(reader, 10_000_000)
+    assert not secure(reader, 10_000_000, SHORT)
     client.sendall(body[500:1000])
-    assert not secure(reader, 10_000_000)  # another stream of the same request
+    assert not secure(reader, 10_000_000, SHORT)  # another stream of the same request
     assert reader.read(1000) == body[:1000]
 
 
@@ -205,7 +207,7 @@ def test_what_does_not_fit_into_the_file_is_not_lost(
     ahead._file.close()
     ahead._file = Full()
     client.sendall(b"12345")
-    assert not ahead.fetch(module._Length(20), 100, time.monotonic() + WAIT)
+    assert not ahead.fetch(module._Length(20), 100, time.monotonic() + SHORT)
     ahead._file.seek(0, io.SEEK_END)
     client.sendall(b"67890abcde")
     assert not ahead.fetch(module._Length(15), 100, time.monotonic() + WAIT)
@@ -264,7 +266,7 @@ def test_of_a_body_that_has_not_come_nothing_is_read(pair: tuple[socket.socket, 
     body = make(100)
     pair[0].sendall(body[:99])
     request = Request(environ_of(file, 100))
-    assert not secure_body(request.environ, Settings(), WAIT)
+    assert not secure_body(request.environ, Settings(), SHORT)
     assert pair[1].getblocking()
     pair[0].sendall(body[99:])
     assert file.read(100) == body

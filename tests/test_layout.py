@@ -40,6 +40,7 @@ THROUGH = {
     "server/status": "server/test_stream",
     # Part of a class whose behaviour users see, and tested by that.
     "channels/answer": "flask_skin/test_channels",
+    "channels/brokers/acceptance": "channels/test_contract",
     "channels/brokers/connection": "channels/test_reentry",
     "channels/brokers/delivery": "channels/test_reentry",
     "channels/brokers/listener": "channels/test_contract",
@@ -87,6 +88,7 @@ THROUGH = {
     "server/wsgi_server": "server/test_accepting",
     # A contract that every broker is held to.
     "channels/broker": "channels/test_contract",
+    "channels/publishing": "channels/test_contract",
     # The name of another module, kept for those who import it.
     "client/backoff": "client/source/test_waits",
     # It needs real servers or other packages.

@@ -141,6 +141,7 @@ def modules() -> dict[str, ModuleType]:
 ROOMS = {
     "ssesync.channels",
     "ssesync.channels.brokers",
+    "ssesync.channels.brokers.memory",
     "ssesync.channels.runs",
     "ssesync.channels.brokers.redis",
     "ssesync.channels.brokers.sqlite",

@@ -56,6 +56,8 @@ class Backend:
         :param whole: append all or none: if one is refused, raise.
         :return: the epoch, and for each event its number, ``CLOSED`` or ``DUPLICATE``.
         :raises ChannelClosed: with ``whole``: a channel is closed, or is a run's. Nothing was appended.
+
+        Which entries are refused: see :mod:`ssesync.channels.brokers.acceptance`.
         """
         raise NotImplementedError
 
@@ -77,6 +79,14 @@ class Backend:
         :param epoch: of its id.
         :param seq: its number.
         :return: the event; ``None`` if the log does not have it, or has dropped it.
+        """
+        raise NotImplementedError
+
+    def _has_channel(self, name: str) -> bool:
+        """Whether the log has a channel: it has had an event or is a run's, and was not removed, and is not older than
+        the limits allow.
+
+        :return: whether it has.
         """
         raise NotImplementedError
 
@@ -113,7 +123,8 @@ class Backend:
     def _renew_owner(self, owner: str, lease: float) -> bool:
         """Add this process to the owners, or renew its lease of so many seconds.
 
-        :return: whether it was an owner until now. If not, other processes have ended its runs.
+        :return: ``False`` if it was an owner and is none any more, as others have found its lease to be over: they have
+            ended its runs, or are about to. It is not added again: it needs another name for runs that it begins.
         """
         raise NotImplementedError
 

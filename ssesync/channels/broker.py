@@ -13,25 +13,24 @@ The contract, which one suite of tests holds every broker to:
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from ..errors import BrokerClosed, ChannelError, CloseReason, excerpt
+from ..errors import ChannelError, CloseReason, excerpt
 from ..event import dump_json
 from ..validation import check_number
 from . import forks
 from .answer import answer
-from .backend import Backend
 from .broadcast import BroadcastGroups
 from .counters import Counters
 from .dispatcher import Registration
 from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
 from .options import Limits, checked_options
 from .policy import Policy, policy_of
+from .publishing import Publisher
 from .reentry import entered
 from .starting import SharedStart
 from .subscription import Subscription
@@ -41,7 +40,7 @@ __all__ = ["Broker"]
 logger = logging.getLogger("ssesync")
 
 
-class Broker(Backend):
+class Broker(Publisher):
     """Publishes to channels and subscribes to them. Made by :func:`open_broker`.
 
     Every method may be called from any thread, ``publish`` also from any process that has opened the same log. Nothing
@@ -58,7 +57,6 @@ class Broker(Backend):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._closed = False
         self._counters = Counters("published", "disconnected", "dropped", "coalesced", "resets")
         self._reset()
         forks.register(self)
@@ -68,53 +66,6 @@ class Broker(Backend):
         self._listening = SharedStart(self._lock, self._listen, self._check_open)
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
-
-    def publish(
-        self, channel: str, event: Any, *, type: str | None = None, dumps: Callable[[Any], str | bytes] | None = None
-    ) -> str:
-        """Publish an event to a channel.
-
-        :param channel: the channel's name.
-        :param event: an :class:`Event` without an id, text, or anything that JSON can hold.
-        :param type: the event's type, where ``event`` is no :class:`Event`.
-        :param dumps: the JSON encoder.
-        :return: the event's id.
-        :raises BrokerError: it is not in the log; see :class:`BrokerUnavailable` for the one exception.
-        :raises ChannelError: no channel can have this name.
-        :raises EventError: the event has an id, or no data, or can't be written.
-        :raises TypeError: the event is nothing that can be sent.
-        """
-        return self.prepare(channel, event, type=type, dumps=dumps)()
-
-    def prepare(
-        self, channel: str, event: Any, *, type: str | None = None, dumps: Callable[[Any], str | bytes] | None = None
-    ) -> Callable[[], str]:
-        """As :meth:`publish`, in two steps: the event is checked and encoded now, and published when the result is
-        called, for example after a transaction's commit.
-
-        :param channel: the channel's name.
-        :param event: see :meth:`publish`.
-        :param type: see :meth:`publish`.
-        :param dumps: the JSON encoder.
-        :return: a function that publishes the event and returns its id.
-        :raises ChannelError: no channel can have this name.
-        :raises EventError: the event has an id, or no data, or can't be written.
-        :raises TypeError: the event is nothing that can be sent.
-        """
-        return functools.partial(self._publish, check_channel(channel), body_of(event, type, dumps))
-
-    def position(self) -> str:
-        """The id of the last event that was published, in whatever channel.
-
-        With it as ``last_event_id``, a subscription that is made later misses nothing that was published meanwhile: ask
-        for it first, then read the state that you show, and subscribe when the page is there.
-
-        :return: the id.
-        :raises BrokerError: the log can't be reached or used.
-        """
-        self._check_open()
-        epoch, head = self._head()
-        return f"{epoch}-{head}"
 
     def answer(
         self, environ: Mapping[str, Any], channels: Iterable[str], *, options: dict[str, Any], **arguments: Any
@@ -266,19 +217,6 @@ class Broker(Backend):
         :param environ: the WSGI environ of a request.
         """
 
-    def count(self, name: str, by: int) -> None:
-        """Count for :meth:`snapshot`. It waits for no lock.
-
-        :param name: the counter.
-        :param by: how much to add.
-        """
-        self._counters.add(name, by)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
     def __enter__(self) -> Broker:
         return self
 
@@ -286,15 +224,6 @@ class Broker(Backend):
         self.close()
 
     # Common to all brokers.
-
-    def _publish(self, channel: str, body: bytes) -> str:
-        self._check_open()
-        event_id = self._append(channel, body)
-        if channel != CONTROL:
-            self.count("published", 1)
-        if self._closed:
-            self._release()  # it was closed after the check above, for example by a signal handler
-        return event_id
 
     def _control(self, message: Message) -> None:
         control = json.loads(message.event.data or "{}")
@@ -314,10 +243,6 @@ class Broker(Backend):
                 "reconnect",
                 count,
             )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BrokerClosed("the broker is closed")
 
     def _ensure_listening(self) -> None:
         if self._listening and not self._closed:

@@ -19,6 +19,9 @@ __all__ = ["Log", "LogReader", "Names", "Page", "Position", "ProcessBroker", "me
 Names = tuple[Collection[str], Collection[str]]
 """Names of channels, and patterns of more names."""
 
+NONE_CLOSED: Mapping[str, int] = MappingProxyType({})
+"""The closed channels, where there are none."""
+
 # Seconds until a log that could not be read is read again, first and longest: thousands may wait at the same time.
 _RETRY = (0.2, 3.0)
 
@@ -34,7 +37,7 @@ class Page(NamedTuple):
     epoch: str = ""
     head: int = 0
     """The number of the log's last event, in whatever channel."""
-    closed: Mapping[str, int] = MappingProxyType({})
+    closed: Mapping[str, int] = NONE_CLOSED
     """The number of its final event, by the name of each of the channels that is closed. Not of those that a pattern
     has found."""
 
@@ -133,18 +136,21 @@ class ProcessBroker(Log, Protocol):
         ...
 
 
-def merged(messages: Iterable[Message], limit: int, epoch: str, head: int) -> Page:
+def merged(
+    messages: Iterable[Message], limit: int, epoch: str, head: int, closed: Mapping[str, int] = NONE_CLOSED
+) -> Page:
     """Make a page.
 
     :param messages: in order, from any number of channels.
     :param limit: how many the page has at most.
     :param epoch: the log's epoch.
     :param head: the number of the log's last event.
+    :param closed: see :class:`Page`.
     :return: the page; it is complete if there were no more messages than ``limit``.
     """
     page: list[Message] = []
     for message in messages:
         if len(page) == limit:
-            return Page(page, False, "", epoch, head)
+            return Page(page, False, "", epoch, head, closed)
         page.append(message)
-    return Page(page, True, "", epoch, head)
+    return Page(page, True, "", epoch, head, closed)

@@ -33,7 +33,7 @@ def open_broker(url: str, **options: Any) -> Broker:
     scheme = urlsplit(url).scheme.lower()
     given = {**options_of_url(url), **options}
     if scheme == "memory":
-        from .brokers.memory import MemoryBroker
+        from .brokers.memory.broker import MemoryBroker
 
         parts = urlsplit(url)
         if parts.netloc or parts.path.strip("/"):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ssesync import SettingsError, open_broker
-from ssesync.channels.brokers.memory import MemoryBroker
+from ssesync.channels.brokers.memory.broker import MemoryBroker
 
 from ...cases import each_case
 
@@ -29,8 +29,8 @@ def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
         assert isinstance(broker, MemoryBroker)
         for n in range(2000):
             broker.publish(f"c{n % 9}", "x" * (n % 300))
-        assert len(broker._logs) == 5
-        for log in broker._logs.values():
+        assert len(broker._log.logs) == 5
+        for log in broker._log.logs.values():
             assert len(log.entries) <= 7
             assert log.size == sum(len(message) for _, _, message in log.entries) <= 2000
 

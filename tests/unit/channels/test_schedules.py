@@ -151,7 +151,7 @@ def test_five_hundred_schedules_in_memory() -> None:
                 Schedule(broker, seed, steps=40).run()
             except AssertionError as error:
                 raise AssertionError(f"seed {seed}: {error}") from error
-            assert all(len(log.entries) <= LOG for log in broker._logs.values())  # type: ignore[attr-defined]
+            assert all(len(log.entries) <= LOG for log in broker._log.logs.values())  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

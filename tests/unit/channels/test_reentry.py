@@ -371,7 +371,7 @@ def test_publishers_do_not_wait_for_a_function_that_hangs_and_its_subscribers_lo
     memory: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "_BUSY", 5)
-    monkeypatch.setattr(delivery, "_MOST", 50)
+    monkeypatch.setattr(delivery, "_MAX_QUEUED", 50)
     monkeypatch.setattr(delivery, "_TIMEOUT", 0.01)
     go_on, hangs = threading.Event(), threading.Event()
 

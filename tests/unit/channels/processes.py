@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from ssesync import Broker, BrokerBusy, ChannelFeed, EventSource, Subscription, open_broker
+from ssesync.channels.runs.record import RunRecord, RunState
 
 
 def publish(url: str, count: str) -> None:
@@ -21,6 +22,31 @@ def publish(url: str, count: str) -> None:
     for n in range(int(count)):
         broker.publish("a", str(n))
         os.write(1, b"%d\n" % n)
+
+
+def begin_runs(url: str, count: str) -> None:
+    """So many threads begin one run at the same time, when a line is read. Prints what each has got."""
+    broker = open_broker(url)
+    broker.position()
+    outcomes = []
+
+    def begin(number: int) -> None:
+        ready.wait()
+        record = RunRecord("r", f"{os.getpid()}-{number}", RunState.RUNNING, "ada", "f", time.time(), 60.0, 0.0)
+        added, found = broker._begin_run(record, None, False)
+        outcomes.append(f"{added} {found.owner if found else None}")
+
+    ready = threading.Barrier(int(count) + 1)
+    threads = [threading.Thread(target=begin, args=(number,)) for number in range(int(count))]
+    for thread in threads:
+        thread.start()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    ready.wait()
+    for thread in threads:
+        thread.join()
+    print("\n".join(outcomes))
+    broker.close()
 
 
 def fork(url: str) -> None:

@@ -94,7 +94,9 @@ class Relay(Producing):
         not followed, unless ``allow_redirects=True`` is given. That, hooks, a proxy, or adapters of your own have the
         whole request made by the helper thread. The server's access log has 200 in any case. Elsewhere, and with
         ``transform``, the request is made as by :func:`relay_request` when the stream is opened, and what it raises is
-        raised by the view.
+        raised by the view. If only the written head shows that the client can't be detached (a middleware compresses
+        the body, for example), the upstream is asked after the head, and a refusal is an error event in an incomplete
+        answer. The view's next relay is then asked when it is opened, and its refusal has its status.
 
         :param request: see :func:`relay_request`, as all that follows but the options of :class:`Relay`.
         """
@@ -142,7 +144,7 @@ class Relay(Producing):
         :raises ReadError: the upstream broke off, or sent an event that is too large.
         """
         if self._exchange is not None and (answer := self.answered()) is not None:
-            raise ReadError(f"the upstream answered {answer.status}")
+            raise ReadError(f"the upstream answered {answer.status}, after the head of the stream was sent")
         writer.cancelled._add(self._body.cancel, own=True)
         try:
             if self._transform is None:

@@ -11,7 +11,8 @@ from .lifecycle import State
 from .liveness import Liveness
 from .record import DetachedRecord
 from .registry import streams
-from .source import Detachable, Source
+from .source import Detachable, Source, Tappable
+from .starts import views
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -80,6 +81,7 @@ class Leaving(Closable):
 
         if takeover.complete(give):
             self._lifecycle.advance(State.DETACHED)
+            views.left(self._spec.factory.view)
             return True
         self._stay(takeover)
         return False
@@ -88,6 +90,8 @@ class Leaving(Closable):
         """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
         self._takeover = None
         takeover.close()
+        if isinstance(self._source, Tappable):
+            views.stayed(self._spec.factory.view())
         there_is_room = streams.keep_served(self) and not takeover.is_short
         if self.reason is None:
             streams.log_not_detached(self.name, takeover.why, served=there_is_room)

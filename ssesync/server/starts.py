@@ -6,6 +6,10 @@ streams in a second, at 0.02 s 135. A stream that is served holds its thread in 
 waits the shorter time, unless its view is one of those that raise: once a start has done so before its first event, the
 view is remembered, and its later starts wait the longer time. So ``abort(404)`` behind a query of 50 ms is an error
 event the first time, and 404 from then on.
+
+A relay that asks its upstream after the client was detached passes on a refusal with its status. Where a stream stays
+served after all, as a middleware changes its body, the head was sent before. So a view whose last stream has stayed
+served is remembered too, and the next stream asks its upstream in the view.
 """
 
 from __future__ import annotations
@@ -29,16 +33,28 @@ _MOST = 1000
 
 
 class Views:
-    """The views of this process whose producers have raised before their first event. Takes no lock."""
+    """What is remembered of the views of this process. Takes no lock."""
 
     def __init__(self) -> None:
         self._raising: dict[View, None] = {}
+        self._staying: dict[View, None] = {}
 
     def raised(self, view: View) -> None:
         """Remember a view: a producer of it has raised before its first event."""
-        if view not in self._raising and len(self._raising) >= _MOST:
-            self._raising.pop(next(iter(self._raising), view), None)
-        self._raising[view] = None
+        _remember(self._raising, view)
+
+    def stayed(self, view: View) -> None:
+        """Remember a view: a stream of it was to be detached, and stayed served."""
+        _remember(self._staying, view)
+
+    def left(self, view: Callable[[], View]) -> None:
+        """A stream of a view was detached."""
+        if self._staying:
+            self._staying.pop(view(), None)
+
+    def stays(self, view: Callable[[], View]) -> bool:
+        """Whether the last stream of a view that was to be detached has stayed served."""
+        return bool(self._staying) and view() in self._staying
 
     def wait(self, view: Callable[[], View], settings: Settings, *, detached: bool) -> float:
         """Find how long to wait for a first event.
@@ -51,6 +67,12 @@ class Views:
         if settings.first_event_timeout != "auto":
             return settings.first_event_timeout
         return _SHORT if detached and view() not in self._raising else USUAL
+
+
+def _remember(views: dict[View, None], view: View) -> None:
+    if view not in views and len(views) >= _MOST:
+        views.pop(next(iter(views), view), None)
+    views[view] = None
 
 
 def view_of(source: object) -> View:

@@ -11,7 +11,7 @@ from .descriptors import duplicate
 from .producer import InlineProducer, ThreadProducer
 from .producers import Place
 from .source import Overload, Pulled, Refusal, Tappable
-from .starts import USUAL
+from .starts import USUAL, views
 
 if TYPE_CHECKING:
     from .factory import Producer
@@ -77,8 +77,11 @@ class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncom
         An upstream that has ended by now is read by the thread in any case: there is nothing to wait for, and what it
         has broken off with before its first event is raised. Whether it is about to end is waited for only where
         ``first_event_timeout`` was set: most upstreams take longer for their first event than a view can wait.
+
+        An upstream that was not asked yet is asked now if the stream stays served, which is assumed if the view's last
+        one has: a refusal has its status only as long as no head was sent.
         """
-        if not self._postponed and self._given.exchange is not None:
+        if self._given.exchange is not None and (not self._postponed or views.stays(self._producer.view)):
             try:
                 answer = self._given.answered()
             except BaseException:
@@ -87,6 +90,7 @@ class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncom
             if answer is not None:
                 self._place.release()
                 return answer
+            self._postponed = self._postponed and self._given.can_tap
         if self._postponed and self._given.exchange is not None:
             self._place.release()  # while the upstream is asked no thread is taken
         elif self._postponed:

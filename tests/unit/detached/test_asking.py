@@ -14,10 +14,12 @@ import requests
 import trustme
 from requests.adapters import HTTPAdapter
 
-from ssesync import EventStream, Relay, streams
+from ssesync import Event, EventStream, Relay, streams
 from ssesync.client.session import Adapter, shared_session
 from ssesync.detached.asking import AskingRelay, rewritten
+from ssesync.detached.relaying import Relay as DetachedRelay
 from ssesync.producing import Refusal
+from ssesync.server.starts import views
 
 from .small_server import PATIENCE, SmallServer
 from .test_relaying import CHUNKED, EVENT, LAST, Ended, chunk, eventually
@@ -32,12 +34,13 @@ REFUSED = (
 def ask(url: str, ended: Ended | None = None, **options: Any) -> SmallServer:
     """A client of a relay whose upstream is asked afterwards."""
     environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "a=1"}
-    stream = {name: options.pop(name) for name in ("detach", "keep_alive") if name in options}
+    stream = {name: options.pop(name) for name in ("detach", "keep_alive", "error_event") if name in options}
     chunked = options.pop("chunked", True)
+    headers = {"X-Stream": "1", **options.pop("stream_headers", {})}
 
     def make() -> EventStream:
         relay = Relay.from_request(environ, url, **options)
-        return EventStream(relay, on_close=ended, headers={"X-Stream": "1"}, **stream)
+        return EventStream(relay, on_close=ended, headers=headers, **stream)
 
     return SmallServer(make, chunked=chunked)
 
@@ -103,6 +106,57 @@ def test_a_refusal_of_the_upstream_reaches_the_client(detach: Any, chunked: bool
     assert not [line for line in lines if line.startswith((b"Transfer-Encoding", b"X-Stream", b"Cache-Control"))]
     assert (body or answer.body) == b'{"error":"no"}'
     assert not answer.reset
+
+
+#: With it a client is not detached, which shows only in the head.
+CODED = {"Content-Encoding": "x"}
+
+
+@pytest.fixture
+def no_view_has_stayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_staying", {})
+
+
+@pytest.mark.usefixtures("no_view_has_stayed")
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "close-delimited"])
+def test_a_refusal_after_the_head_is_an_error_event_and_the_next_one_has_its_status(chunked: bool) -> None:
+    ended, raised = Ended(), list[BaseException]()
+
+    def error_event(error: BaseException) -> Event:
+        raised.append(error)
+        return Event("refused")
+
+    options: dict[str, Any] = {"chunked": chunked, "stream_headers": CODED, "error_event": error_event}
+    with RawUpstream(lambda: [REFUSED]) as upstream:
+        server = ask(upstream.url, ended, **options)
+        answer = server.read()
+        assert answer.head.startswith(b"HTTP/1.1 200 ")
+        assert answer.body == b":ok\ndata: refused\n\n"
+        assert not answer.complete
+        assert ended.wait() == "error"
+        assert "401 Unauthorized" in str(raised)
+
+        server = ask(upstream.url, **options)
+        answer = server.read()
+        assert answer.head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+        assert answer.body == b'{"error":"no"}'
+        assert not raised[1:]
+        assert streams.snapshot()["producers"]["running"] == 0
+
+
+@pytest.mark.usefixtures("no_view_has_stayed")
+def test_a_view_whose_clients_are_detached_again_does_not_wait_any_more() -> None:
+    with RawUpstream(lambda: [CHUNKED + chunk(EVENT), HOLD]) as upstream:
+        first = ask(upstream.url, stream_headers=CODED)
+        assert eventually(lambda: first.stream is not None and first.stream.stats.events)
+        second = ask(upstream.url)
+        assert second.free.wait(PATIENCE)
+        assert second.stream is not None
+        assert type(second.stream._detached) is DetachedRelay  # its upstream was asked before
+        waiting(third := ask(upstream.url))
+        for server in (first, second, third):
+            server.client.close()
+            assert upstream.left.acquire(timeout=PATIENCE)
 
 
 def test_an_upstream_that_can_not_be_reached_or_does_not_answer_is_a_bad_gateway() -> None:

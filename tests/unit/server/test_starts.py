@@ -53,6 +53,18 @@ def test_so_many_views_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatc
     assert waits == [0.02, 0.02, 0.25, 0.25, 0.25]
 
 
+def test_a_view_is_remembered_while_its_last_stream_has_stayed_served() -> None:
+    views = Views()
+    assert not views.stays(lambda: ("a", 1))
+    views.stayed(("a", 1))
+    assert views.stays(lambda: ("a", 1))
+    assert not views.stays(lambda: ("a", 2))
+    views.left(lambda: ("a", 2))
+    assert views.stays(lambda: ("a", 1))
+    views.left(lambda: ("a", 1))
+    assert not views.stays(lambda: ("a", 1))
+
+
 class Numbers:
     def __iter__(self) -> Iterator[str]:
         yield "1"

@@ -25,9 +25,10 @@ from .small_server import PATIENCE, SmallServer
 from .test_relaying import CHUNKED, EVENT, LAST, Ended, chunk, eventually
 from .upstreams import FIN, HOLD, RawUpstream
 
+# Without keeping the connection, which a second request could meet before its end arrives.
 REFUSED = (
-    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 14\r\n\r\n"
-    b'{"error":"no"}'
+    b"HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Type: application/json\r\nRetry-After: 7\r\n"
+    b'Content-Length: 14\r\n\r\n{"error":"no"}'
 )
 
 

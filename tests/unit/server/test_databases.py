@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import sqlalchemy
-from sqlalchemy.pool import QueuePool
 
 from ssesync import EventStream
 from ssesync.server import databases
@@ -21,6 +19,10 @@ def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def produce() -> Iterator[str]:
     """What a pool of three connections does with a fourth that is wanted."""
+    # Imported by this test alone: it takes half a second.
+    import sqlalchemy
+    from sqlalchemy.pool import QueuePool
+
     engine = sqlalchemy.create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=2, pool_timeout=0.01)
     held = [engine.connect() for _ in range(3)]
     try:

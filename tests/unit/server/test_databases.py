@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +62,30 @@ def test_a_database_that_takes_no_more_is_recognised_also_behind_another_excepti
     outer = LookupError("oh")
     outer.__cause__ = OSError(text)
     assert advice_on(outer) is not None
+
+
+def test_an_sqlite_database_that_others_write_to_is_named_with_what_helps(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writing:
+        writing.execute("CREATE TABLE rows (number)")
+        writing.execute("BEGIN IMMEDIATE")
+
+        def produce() -> Iterator[str]:
+            yield "one"
+            engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0})
+            try:
+                with engine.begin() as connection:
+                    connection.execute(sqlalchemy.text("INSERT INTO rows VALUES (1)"))
+            finally:
+                engine.dispose()
+
+        stream = EventStream(produce, first_event_timeout=0, name="/rows")
+        stream.open({})
+        list(stream)
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert record.getMessage().startswith("the producer of the event stream /rows found its SQLite database locked")
 
 
 def test_other_exceptions_are_nothing_of_that_kind() -> None:

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from .channels.broker import Broker
     from .channels.feed import ChannelFeed
     from .channels.opening import open_broker
+    from .channels.runs.record import RunState
+    from .channels.runs.run import Run
     from .channels.subscription import Subscription
     from .channels.tickets import Ticket, Tickets
     from .client.reader import Reader
@@ -99,8 +101,10 @@ __all__ = [
     "Relay",
     "ResponseError",
     "RetriesExhausted",
+    "Run",
     "RunConflict",
     "RunRefused",
+    "RunState",
     "RunUnknown",
     "SSEError",
     "Settings",
@@ -132,6 +136,8 @@ _LAZY = {
     "EventSource": "ssesync.client.source",
     "Reader": "ssesync.client.reader",
     "Relay": "ssesync.client.relay",
+    "Run": "ssesync.channels.runs.run",
+    "RunState": "ssesync.channels.runs.record",
     "Subscription": "ssesync.channels.subscription",
     "Ticket": "ssesync.channels.tickets",
     "Tickets": "ssesync.channels.tickets",

@@ -21,6 +21,7 @@ ORDER = (
     "channels.connection",
     "channels.dispatcher",
     "channels.subscriber",
+    "channels.runs",
     # server
     "server.streams",
     "server.producers",

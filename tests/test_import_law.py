@@ -159,6 +159,7 @@ KNOW_EACH_OTHER = (
         "detached.source",
     },
     {"channels.answer", "channels.broker"},
+    {"channels.runs.run", "channels.runs.runs"},
 )
 
 

@@ -32,6 +32,7 @@ from .options import Limits, checked_options
 from .policy import Policy, policy_of
 from .publishing import Publisher
 from .reentry import entered
+from .runs.methods import RunMethods
 from .starting import SharedStart
 from .subscription import Subscription
 
@@ -40,7 +41,7 @@ __all__ = ["Broker"]
 logger = logging.getLogger("ssesync")
 
 
-class Broker(Publisher):
+class Broker(Publisher, RunMethods):
     """Publishes to channels and subscribes to them. Made by :func:`open_broker`.
 
     Every method may be called from any thread, ``publish`` also from any process that has opened the same log. Nothing
@@ -66,6 +67,8 @@ class Broker(Publisher):
         self._listening = SharedStart(self._lock, self._listen, self._check_open)
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
+        self._runs = None
+        self.expects_requests = False
 
     def answer(
         self, environ: Mapping[str, Any], channels: Iterable[str], *, options: dict[str, Any], **arguments: Any
@@ -197,6 +200,8 @@ class Broker(Publisher):
         In a signal handler that has interrupted its thread inside a broker it does not wait: the interrupted operation
         releases its files and connections when it ends.
         """
+        if self._runs is not None:
+            self._runs.own.close()
         self._closed = True
         if self._listening.end():
             self._unlisten()
@@ -207,9 +212,11 @@ class Broker(Publisher):
         """The counters of this process.
 
         :return: plain values: ``subscribers`` now, and since the start ``published`` events, ``disconnected``
-            subscribers (they were too slow), ``dropped`` and ``coalesced`` events, ``resets``.
+            subscribers (they were too slow), ``dropped`` and ``coalesced`` events, ``resets``. ``runs``, if the process
+            has had any: those ``running`` now, and by state those that have ended.
         """
-        return {"subscribers": len(self.dispatcher), **self._counters.snapshot()}
+        runs = {} if self._runs is None else {"runs": self._runs.own.snapshot()}
+        return {"subscribers": len(self.dispatcher), **self._counters.snapshot(), **runs}
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
         """Log a warning, once in a process, if the server has several processes and this broker reaches only one.
@@ -229,12 +236,16 @@ class Broker(Publisher):
         control = json.loads(message.event.data or "{}")
         if "revoke" in control:
             self.dispatcher.revoke(control["revoke"], control.get("channel"))
+        elif self._runs is not None:
+            self._runs.own.requested(control)
 
     def _requests_lost(self) -> None:
         """End the subscriptions that have a key: another process may have revoked any key, and the request be lost.
 
         Called on the listener's thread if the log has lost events that were not read here.
         """
+        if self._runs is not None:
+            self._runs.own.requests_lost()
         count = self.dispatcher.revoke(None, None)
         if count:
             logger.warning(

@@ -15,7 +15,7 @@ from ..wire.http import get_last_event_id
 from .checks import check_function, check_iterable
 from .producer import InlineProducer, ThreadProducer, close_iterator
 from .producers import Place, producers
-from .source import Detachable, Overload, Source, Streamable
+from .source import Detachable, Followable, Overload, Source, Streamable
 from .starts import View, view_of
 from .upstream import InlineUpstream, UpstreamProducer
 from .writer import Writer, WriterSource
@@ -109,6 +109,25 @@ class Given(SourceFactory):
 
     def discard(self) -> None:
         self._source.cancel(CloseReason.CANCELLED)
+
+
+class Followed(SourceFactory):
+    """An object that gives each client a source of its own: a run."""
+
+    repeatable = True
+
+    def __init__(self, given: Followable) -> None:
+        super().__init__(type(given).__name__, given)
+        self._given = given
+
+    def is_detachable(self, settings: Settings) -> bool:
+        return True
+
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+        return self._given.follow(get_last_event_id(environ) or None).as_source()
+
+    def discard(self) -> None:
+        """Release nothing: no source was made."""
 
 
 class Producer(SourceFactory):
@@ -257,6 +276,8 @@ def factory_of(given: object) -> SourceFactory:
     """
     if isinstance(given, SourceFactory):
         return given
+    if isinstance(given, Followable):
+        return Followed(given)
     if isinstance(given, Streamable):
         return Given(given.as_source(), type(given).__name__)
     if isinstance(given, Source):

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ..errors import CloseReason
 from ..locks import is_owned, make_rlock
@@ -32,6 +32,17 @@ logger = logging.getLogger("ssesync")
 
 #: Called with the time on the monotonic clock.
 Tick = Callable[[float], object]
+
+
+class Work(Protocol):
+    """What goes on beside the streams, and may finish when the process stops."""
+
+    def seconds_to_finish(self) -> float | None:
+        """How long it may go on, since the process was told to stop.
+
+        :return: seconds; ``None``: there is nothing to finish.
+        """
+        ...
 
 
 class Streams:
@@ -52,6 +63,7 @@ class Streams:
         self._closed: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
         self._logged: set[str] = set()  # warnings that were logged
+        self._work: weakref.WeakSet[Work] = weakref.WeakSet()
         #: When the process first began to stop, on the monotonic clock.
         self.stopping_since: float | None = None
         #: Called on the reactor's thread twice a second while streams are open.
@@ -199,6 +211,17 @@ class Streams:
         }
         line = " ".join(f"{name}={value}" for name, value in fields.items())
         run(lambda: logger.info("event stream closed: %s", escape(line), extra=fields))
+
+    def add_work(self, work: Work) -> None:
+        """Have the process wait for something when it stops, as for streams that finish.
+
+        :param work: it is held weakly.
+        """
+        self._work.add(work)
+
+    def work_to_finish(self) -> list[float]:
+        """The seconds for which other work than streams may go on, since the process was told to stop."""
+        return [seconds for work in list(self._work) if (seconds := work.seconds_to_finish()) is not None]
 
     def all(self) -> list[Served | Detached]:
         """The streams that are open now."""

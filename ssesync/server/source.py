@@ -30,6 +30,7 @@ __all__ = [
     "BlockingPull",
     "Detachable",
     "End",
+    "Followable",
     "Overload",
     "Pending",
     "Pulled",
@@ -189,6 +190,22 @@ class Streamable(abc.ABC):
 
         :return: the source. Only one may be opened.
         """
+
+
+class Followable(Streamable):
+    """A streamable object that gives each client a source of its own, which begins where that client wants it to."""
+
+    @abc.abstractmethod
+    def follow(self, last_event_id: str | None = None) -> Streamable:
+        """Make what is sent to one client.
+
+        :param last_event_id: what the client sent; ``None``: nothing.
+        :return: an object whose source is opened once.
+        """
+
+    def as_source(self) -> Source:
+        """See :class:`Streamable`: the source of a client that begins at the start."""
+        return self.follow().as_source()
 
 
 class BlockingPull:

@@ -24,6 +24,9 @@ class RunState(str, enum.Enum):
     INTERRUPTED = "interrupted"
     """Its process has ended, or no process has begun it in time."""
 
+    def __str__(self) -> str:
+        return self.value
+
     @property
     def ended(self) -> bool:
         """Whether it is a final state."""
@@ -38,6 +41,10 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.RUNNING: _ENDS,
     **dict.fromkeys(_ENDS, frozenset()),
 }
+
+
+# Seconds by which the times differ that the log keeps: it may round them. A run is not started anew as soon as that.
+_SAME = 0.001
 
 
 class RunRecord(NamedTuple):
@@ -64,3 +71,20 @@ class RunRecord(NamedTuple):
     """Why it has ended, if the state alone does not show it."""
     end_type: str = "end"
     """The type of its final event, which any process may have to write."""
+
+    def is_called(self, name: str, began: float) -> bool:
+        """Whether this is the run of a name that was added at a time, and not an earlier or later one of this name.
+
+        :param name: the name.
+        :param began: the time.
+        :return: whether it is.
+        """
+        return self.name == name and abs(self.began - began) < _SAME
+
+    def is_same(self, other: RunRecord) -> bool:
+        """Whether another record is one of the same run, perhaps at another time.
+
+        :param other: the other record.
+        :return: whether it is.
+        """
+        return self.is_called(other.name, other.began)

@@ -1,0 +1,136 @@
+"""The owner of runs: a process with a lease in the log, and the thread that looks after runs.
+
+The log knows which process produces each run. That process renews its lease while it has runs. A process that does not
+any more is gone, or was halted for too long: then any other process that has runs, or clients that follow some, ends
+its runs as interrupted. A process that was only halted notices that by its lease or by the first append that is
+refused, and cancels its producers. It takes a new name then.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ...errors import BrokerClosed
+from ...retry import FailureLog
+from ..reentry import Wakeup
+
+__all__ = ["LEASE", "Owner"]
+
+#: Seconds after its last renewal for which a process counts as alive.
+LEASE = 5.0
+# Seconds between two turns of the thread while there is something to look after, and for how long that is so after the
+# last call of look_after().
+_TURN, _LOOKED_AFTER = 0.25, 30.0
+# Seconds between attempts while the log can't be reached, the first and the longest.
+_RETRY = (0.25, 2.0)
+
+
+class Work(Protocol):
+    """What the thread does, and whether there is something to do."""
+
+    def turn(self, now: float) -> None:
+        """Look after the runs of this process, and those of processes that are gone.
+
+        :param now: the time on the monotonic clock.
+        """
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there are runs or followers here."""
+        ...
+
+    @property
+    def owns_runs(self) -> bool:
+        """Whether this process has runs."""
+        ...
+
+    def fenced(self) -> None:
+        """Cancel the runs of this process: others have ended them."""
+
+
+class Owner:
+    """See the module.
+
+    :param renew: renews the lease; see :meth:`ssesync.channels.backend.Backend._renew_owner`.
+    :param work: what is looked after.
+    """
+
+    def __init__(self, renew: Callable[[str, float], bool], work: Work) -> None:
+        self._renew = renew
+        self._work = work
+        self.name = self._new_name()
+        self._renewed = -LEASE  # on the monotonic clock
+        self._looked_after = 0.0
+        self._woken = Wakeup()
+        self._thread: threading.Thread | None = None
+        self._failures = FailureLog("runs: the lease of this process", *_RETRY)
+        self._closed = False
+
+    @staticmethod
+    def _new_name() -> str:
+        return f"{os.getpid()}-{secrets.token_hex(8)}"
+
+    def ensure(self) -> str:
+        """Have a lease, before a run is begun.
+
+        :return: the name of this process.
+        :raises BrokerError: the log can't be reached.
+        :raises RuntimeError: no thread can be started.
+        """
+        self.look_after()
+        if time.monotonic() - self._renewed > LEASE / 3:
+            self._renew_now()
+        return self.name
+
+    def look_after(self) -> None:
+        """Have the thread run for a while at least, although there are neither runs nor followers here.
+
+        :raises RuntimeError: it can't be started.
+        """
+        self._looked_after = time.monotonic() + _LOOKED_AFTER
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="ssesync-runs", daemon=True)
+            thread.start()
+            self._thread = thread
+        self._woken.set()
+
+    def close(self) -> None:
+        """End the thread. Any thread, any signal handler."""
+        self._closed = True
+        self._woken.set()
+
+    def _renew_now(self) -> None:
+        known = self._renewed > 0
+        if not self._renew(self.name, LEASE) and known and self._work.owns_runs:
+            # The runs that were begun under this name are over, so nothing is to be begun under it.
+            self.name = self._new_name()
+            self._renew(self.name, LEASE)
+            self._work.fenced()
+        self._renewed = time.monotonic()
+
+    # On the thread.
+
+    def _run(self) -> None:
+        while not self._closed:
+            now = time.monotonic()
+            try:
+                if self._work.owns_runs and now - self._renewed >= LEASE / 3:
+                    self._renew_now()
+                self._work.turn(now)
+            except BrokerClosed:
+                return
+            except Exception as error:
+                wait: float | None = self._failures.failed(error)
+            else:
+                self._failures.succeeded()
+                is_needed = self._work.is_needed or now < self._looked_after
+                # Not all processes at the same moment: one of them ends what another has left.
+                wait = _TURN * random.uniform(0.8, 1.2) if is_needed else None
+            self._woken.wait(wait)
+            self._woken.clear()

@@ -1,0 +1,71 @@
+"""How a run is asked for: by its name, by whom, and for what."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...errors import RunConflict, RunUnknown, excerpt
+from ..message import check_channel
+from .record import RunRecord
+
+__all__ = ["RunRequest", "request_of", "unknown"]
+
+
+class RunRequest(NamedTuple):
+    """How a run is asked for."""
+
+    name: str
+    subject: str | None
+    """Whose it has to be; ``None``: anybody's."""
+    fingerprint: str | None = None
+    """Of what it has to have been started with; ``None``: of anything."""
+    restart: bool = False
+    """Whether one that has ended is started anew."""
+
+    def check(self, record: RunRecord) -> None:
+        """Check whether a run is the one that is asked for.
+
+        :param record: the run of this name.
+        :raises RunConflict: it was started with something else.
+        :raises RunUnknown: it is another subject's.
+        """
+        if self.subject not in (None, record.subject):
+            raise unknown(self.name)
+        if self.fingerprint not in (None, record.fingerprint) and not self.replaces(record):
+            raise RunConflict(f"there is a run {excerpt(self.name)} that was started with another fingerprint")
+
+    def replaces(self, record: RunRecord) -> bool:
+        """Whether a run is started anew.
+
+        :param record: the run of this name.
+        """
+        return self.restart and record.state.ended
+
+
+def request_of(
+    name: object, subject: object, fingerprint: object = None, *, optional: bool = False, restart: bool = False
+) -> RunRequest:
+    """Check how a run is asked for.
+
+    :param name: the run's.
+    :param subject: whose it is.
+    :param fingerprint: of what it was started with; ``None``: of anything.
+    :param optional: whether the subject may be ``None``.
+    :param restart: whether one that has ended is started anew.
+    :return: the request.
+    :raises ChannelError: no run can have this name.
+    :raises TypeError: one of them is no text.
+    """
+    for what, value, may_be_none in (("subject", subject, optional), ("fingerprint", fingerprint, True)):
+        if not (isinstance(value, str) or (value is None and may_be_none)):
+            raise TypeError(f"the {what} of a run is text, got {excerpt(value)}")
+    return RunRequest(check_channel(name), subject, fingerprint, restart)  # type: ignore[arg-type]
+
+
+def unknown(name: str) -> RunUnknown:
+    """Make the error for a run that there is not, or not for this subject.
+
+    :param name: the run's.
+    :return: the error.
+    """
+    return RunUnknown(f"there is no run {excerpt(name)}")

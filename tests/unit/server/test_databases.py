@@ -74,12 +74,8 @@ def test_an_sqlite_database_that_others_write_to_is_named_with_what_helps(
 
         def produce() -> Iterator[str]:
             yield "one"
-            engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0})
-            try:
-                with engine.begin() as connection:
-                    connection.execute(sqlalchemy.text("INSERT INTO rows VALUES (1)"))
-            finally:
-                engine.dispose()
+            with closing(sqlite3.connect(path, timeout=0)) as connection:
+                connection.execute("INSERT INTO rows VALUES (1)")
 
         stream = EventStream(produce, first_event_timeout=0, name="/rows")
         stream.open({})

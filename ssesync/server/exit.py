@@ -1,4 +1,4 @@
-"""The end of a gunicorn worker: it waits for the streams that finish, before it exits.
+"""The end of a gunicorn worker: it waits for the streams and runs that finish, before it exits.
 
 ``drain`` says which streams finish (:class:`ssesync.Settings`). The wait is in gunicorn's hook ``worker_exit``, which
 is set on the worker's own configuration, so that it needs no ``-c python:ssesync.gunicorn``. It is not in ``atexit``:
@@ -29,7 +29,7 @@ from typing import Any
 from ..reactor import TICK, reactor_if_any
 from ..text import escape
 from .registry import streams
-from .shutdown import drain, drain_quickly, time_to_finish
+from .shutdown import drain, drain_quickly, seconds_to_finish
 from .wsgi_server import gunicorn_worker
 
 __all__ = ["finish", "prepare"]
@@ -140,7 +140,7 @@ def finish(server: Any, worker: Any) -> None:
         streams.on_tick()  # drain_on_signal() may have been given a last event
     if not streams.stopping:
         drain()
-    limits = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]
+    limits = seconds_to_finish()
     if not limits:
         return
     deadline = (streams.stopping_since or time.monotonic()) + max(limits) + _TO_END
@@ -150,9 +150,7 @@ def finish(server: Any, worker: Any) -> None:
     substitute = _Substitute(server, worker)
     substitute.ask()
     try:
-        while time.monotonic() < deadline and (
-            any(stream.finishes for stream in streams.all()) or substitute.must_wait()
-        ):
+        while time.monotonic() < deadline and (seconds_to_finish() or substitute.must_wait()):
             current.send_heartbeat()
             time.sleep(_POLL)
     finally:

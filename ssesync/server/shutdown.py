@@ -97,6 +97,15 @@ def time_to_finish(settings: Settings) -> float:
     return min(settings.drain_timeout, max(0.0, graceful - _RESERVE))
 
 
+def seconds_to_finish() -> list[float]:
+    """Ask what goes on to its own end when the process stops: streams that finish, and runs.
+
+    :return: for each of them, for how many seconds it may go on since the process was told to stop.
+    """
+    finishing = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]
+    return finishing + streams.work_to_finish()
+
+
 def _log_unfinished(name: str, settings: Settings) -> None:
     worker = gunicorn_worker()
     limit = "" if worker is None else f"; gunicorn's --graceful-timeout is {worker.cfg.graceful_timeout} s"
@@ -170,11 +179,10 @@ class _Handler:
 
     def _again_when_drained(self, signum: int) -> None:
         # A stalled client does not read its last bytes: the process does not wait longer for it.
-        finishing = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]
-        deadline = time.monotonic() + max(finishing, default=0.0) + _LAST_BYTES_SECONDS
+        deadline = time.monotonic() + max(seconds_to_finish(), default=0.0) + _LAST_BYTES_SECONDS
 
         def check() -> bool:
-            if streams.all() and time.monotonic() < deadline:
+            if (streams.all() or streams.work_to_finish()) and time.monotonic() < deadline:
                 return True
             os.kill(os.getpid(), signum)
             return False

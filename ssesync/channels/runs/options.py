@@ -67,7 +67,8 @@ class RunOptions:
     """Called on the producer's thread after each of its writes."""
 
     settings: Settings = DEFAULTS
-    """The settings of which a run uses ``max_producers``, ``drain_timeout`` and ``error_event``."""
+    """The settings, of which a run uses ``max_producers``, ``error_event``, and ``drain_timeout``: so long it may go on
+    when its process stops, unless ``drain`` is ``"end"``."""
 
     def __post_init__(self) -> None:
         check_choice("writer", self.writer, True, False)

@@ -166,7 +166,7 @@ class OwnRuns:
         for production in list(self._own):
             production.check_time(now)
             since = streams.stopping_since
-            if since is not None and now - since >= time_to_finish(production.options.settings):
+            if since is not None and now - since >= _seconds_to_finish(production):
                 production.end(Ending(RunState.INTERRUPTED, SHUTDOWN))
         if self._unsure:
             self._unsure = False
@@ -288,7 +288,12 @@ class OwnRuns:
 
         :return: seconds since it was told to stop; ``None``: there are none.
         """
-        return max((time_to_finish(each.options.settings) for each in list(self._own)), default=None)
+        return max(map(_seconds_to_finish, list(self._own)), default=None)
+
+
+def _seconds_to_finish(production: Production) -> float:
+    settings = production.options.settings
+    return 0.0 if settings.drain == "end" else time_to_finish(settings)
 
 
 def _at_exit(reference: weakref.ref[OwnRuns]) -> None:

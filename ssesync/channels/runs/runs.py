@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, RunConflict, RunRefused, excerpt
+from ...event import Event
 from ...executor import callers
 from ...server.factory import Producer
 from ...server.producers import producers
 from ...text import escape
 from ..entry import CLOSED
-from ..message import Message
+from ..message import Message, parse_id
+from ..policy import Policy
 from ..reentry import is_inside
 from .contract import RunBroker
 from .ending import Ending, final_entry
@@ -195,9 +197,21 @@ class Runs:
         """See :meth:`Run.follow`."""
         self.find(record.name, record.subject)
         self.own.look_after()
-        if last_event_id:
+        lost = "" if not last_event_id else self._lost(record.name, last_event_id)
+        if last_event_id and not lost:
             return self._broker.subscribe(record.name, last_event_id=last_event_id, **options)
-        return self._broker.subscribe(record.name, since="start", **options)
+        subscription = self._broker.subscribe(record.name, since="start", **options)
+        if lost:
+            # Unlike a client of any other channel it can be given all that it may have missed.
+            reset = options.get("reset_event", Policy().reset_event)
+            subscription.send_first([Event.from_json({"reason": lost}, type=reset)])
+            self._broker.count("resets", 1)
+        return subscription
+
+    def _lost(self, name: str, event_id: str) -> str:
+        """Why the log does not know an id, or not any more; ``""`` if it does."""
+        position = parse_id(event_id)
+        return "unknown" if position is None else self._broker.read(*position, [name], (), 1).lost
 
     def wait(self, record: RunRecord, timeout: float | None) -> bool:
         """See :meth:`Run.wait`, for a run of another process."""

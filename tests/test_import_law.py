@@ -159,7 +159,7 @@ KNOW_EACH_OTHER = (
         "detached.source",
     },
     {"channels.answer", "channels.broker"},
-    {"channels.runs.run", "channels.runs.runs"},
+    {"channels.runs.contract", "channels.runs.process", "channels.runs.run", "channels.runs.runs"},
 )
 
 

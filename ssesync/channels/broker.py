@@ -200,9 +200,9 @@ class Broker(Publisher, RunMethods):
         In a signal handler that has interrupted its thread inside a broker it does not wait: the interrupted operation
         releases its files and connections when it ends.
         """
+        self._closed = True
         if self._runs is not None:
             self._runs.own.close()
-        self._closed = True
         if self._listening.end():
             self._unlisten()
         self.dispatcher.close(CloseReason.SHUTDOWN)

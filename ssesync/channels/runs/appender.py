@@ -92,7 +92,7 @@ class Appender:
         self._woken, self._stopped = Wakeup(), Wakeup()
         self._changed = Waiters()  # for room, and for the end of a group
         self._failures = FailureLog("runs: appending to the log", *_RETRY)
-        self._thread: threading.Thread | None = None
+        self._threads: dict[None, threading.Thread] = {}  # one, put in and taken out in single steps
         self._appended_at = 0.0
 
     def put(self, item: Item) -> None:
@@ -126,7 +126,7 @@ class Appender:
 
         :raises RuntimeError: no thread can be started.
         """
-        if self._thread is None:
+        if not self._threads:
             self._start()
         if self._idle:
             self._idle = False
@@ -157,22 +157,19 @@ class Appender:
 
         :param timeout: seconds after which what waits is given up.
         """
-        if self._thread is not None and not self._stopped.is_set():
+        if self._threads and not self._stopped.is_set():
             self.flush(timeout)
         self._stopped.set()
         self._woken.set()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="ssesync-appender", daemon=True)
-        with entered(), self.lock:
-            if self._thread is not None:
-                return
-            self._thread = thread
-        try:
-            thread.start()
-        except BaseException:
-            self._thread = None
-            raise
+        if self._threads.setdefault(None, thread) is thread:
+            try:
+                thread.start()
+            except BaseException:
+                self._threads.clear()
+                raise
 
     # On the thread.
 

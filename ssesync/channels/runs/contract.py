@@ -11,6 +11,7 @@ from .record import RunRecord
 
 if TYPE_CHECKING:
     from ..subscription import Subscription
+    from .runs import Runs
 
 __all__ = ["RunBroker"]
 
@@ -20,6 +21,11 @@ class RunBroker(ProcessBroker, Protocol):
 
     expects_requests: bool
     when_interrupted: Callable[[RunRecord], object] | None
+
+    @property
+    def runs(self) -> Runs:
+        """The runs of this process."""
+        ...
 
     def subscribe(self, *channels: str, **options: Any) -> Subscription:
         """See :meth:`ssesync.channels.broker.Broker.subscribe`."""

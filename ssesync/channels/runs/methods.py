@@ -32,7 +32,7 @@ class RunMethods(Backend):
             from .runs import Runs
 
             with entered(), self._lock:
-                self._runs = self._runs or Runs(self, lambda runs: self._runs is runs)  # type: ignore[arg-type]
+                self._runs = self._runs or Runs(self)  # type: ignore[arg-type]
         return self._runs
 
     def start_run(

@@ -50,8 +50,11 @@ class Work(Protocol):
         """Whether this process has runs."""
         ...
 
-    def fenced(self) -> None:
-        """Cancel the runs of this process: others have ended them."""
+    def fenced(self, owner: str) -> None:
+        """Cancel the runs of this process that were begun under a name: others have ended them.
+
+        :param owner: the name.
+        """
 
 
 class Owner:
@@ -68,7 +71,7 @@ class Owner:
         self._renewed = -LEASE  # on the monotonic clock
         self._looked_after = 0.0
         self._woken = Wakeup()
-        self._thread: threading.Thread | None = None
+        self._threads: dict[None, threading.Thread] = {}  # one, put in and taken out in single steps
         self._failures = FailureLog("runs: the lease of this process", *_RETRY)
         self._closed = False
 
@@ -94,10 +97,14 @@ class Owner:
         :raises RuntimeError: it can't be started.
         """
         self._looked_after = time.monotonic() + _LOOKED_AFTER
-        if self._thread is None:
+        if not self._threads:
             thread = threading.Thread(target=self._run, name="ssesync-runs", daemon=True)
-            thread.start()
-            self._thread = thread
+            if self._threads.setdefault(None, thread) is thread:
+                try:
+                    thread.start()
+                except BaseException:
+                    self._threads.clear()
+                    raise
         self._woken.set()
 
     def close(self) -> None:
@@ -106,13 +113,13 @@ class Owner:
         self._woken.set()
 
     def _renew_now(self) -> None:
-        known = self._renewed > 0
-        if not self._renew(self.name, LEASE) and known and self._work.owns_runs:
-            # The runs that were begun under this name are over, so nothing is to be begun under it.
+        now, name = time.monotonic(), self.name
+        if not self._renew(name, LEASE):
+            # The runs that were begun under this name are over, and a run that is begun under it would be.
             self.name = self._new_name()
             self._renew(self.name, LEASE)
-            self._work.fenced()
-        self._renewed = time.monotonic()
+            self._work.fenced(name)
+        self._renewed = now
 
     # On the thread.
 

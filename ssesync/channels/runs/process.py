@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
+import os
 import time
 import weakref
 from collections import Counter
@@ -86,14 +88,15 @@ class OwnRuns:
                 reactor()  # a signal handler can't make it
                 prepare()
                 streams.add_work(self)
-                atexit.register(_at_exit, weakref.ref(self))
+                atexit.register(_at_exit, weakref.ref(self), os.getpid())
             return self._owner.ensure()
         except RuntimeError as error:
             raise RunRefused("no thread can be started for runs") from error
 
     def look_after(self) -> None:
         """Have the thread run for a while: there are followers here, or there may be a run whose owner is gone."""
-        self._owner.look_after()
+        with contextlib.suppress(RuntimeError):  # no thread can be started: another process may look after it
+            self._owner.look_after()
 
     def add(self, record: RunRecord, options: RunOptions) -> Production:
         """Add a run of this process, before the log has it: a request to stop it may come at once.
@@ -173,9 +176,11 @@ class OwnRuns:
             self._check_own()
         self._end_abandoned(self._broker._abandoned())
 
-    def fenced(self) -> None:
+    def fenced(self, owner: str) -> None:
         """See :class:`ssesync.channels.runs.owner.Work`."""
-        productions = list(self._own)
+        productions = [each for each in list(self._own) if each.record.owner == owner]
+        if not productions:
+            return
         logger.warning(
             "%d runs of this process are cancelled: it was halted, or could not reach the broker, for longer than its "
             "lease, and other processes have ended them",
@@ -256,7 +261,7 @@ class OwnRuns:
         """Look whether runs of this process were stopped: requests for that may have been lost."""
         if self._own:
             self._unsure = True
-            self._owner.look_after()
+            self.look_after()
 
     def stopped(self, name: str, began: float) -> None:
         """Cancel the producer of a run that was stopped, if it is one of this process.
@@ -296,7 +301,7 @@ def _seconds_to_finish(production: Production) -> float:
     return 0.0 if settings.drain == "end" else time_to_finish(settings)
 
 
-def _at_exit(reference: weakref.ref[OwnRuns]) -> None:
+def _at_exit(reference: weakref.ref[OwnRuns], process: int) -> None:
     own = reference()
-    if own is not None:
+    if own is not None and os.getpid() == process:  # else this is a forked child, and they are the parent's
         own.close()

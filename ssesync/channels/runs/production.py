@@ -10,7 +10,7 @@ from typing import Any
 from ...cancel import CancelToken
 from ...errors import CloseReason, EventError, StreamClosed
 from ...event import Event
-from ...locks import Waiters
+from ...locks import Once, Waiters
 from ...reactor import run_foreign
 from ...text import escape
 from ...wire.decoder import Decoder
@@ -62,6 +62,7 @@ class Production:
         self._endings: list[Ending] = []  # the first one counts
         self._source = RunSource(self)
         self._waiters = Waiters()
+        self._is_first_end = Once()
 
     @property
     def cancelled(self) -> CancelToken:
@@ -245,7 +246,7 @@ class Production:
         self._appender.notify()
 
     def _finish(self, ending: Ending) -> None:
-        if self.ended is None:
+        if self._is_first_end():
             self.ended = ending
             self._over(self)
             self._waiters.wake()

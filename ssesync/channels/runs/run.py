@@ -59,7 +59,7 @@ class Run(Followable):
     @property
     def owned(self) -> bool:
         """Whether this process produces it, or did."""
-        return self._production is not None and self._runs.is_current
+        return self._mine is not None
 
     @property
     def state(self) -> RunState:
@@ -95,10 +95,16 @@ class Run(Followable):
         return None if self._production is None or self._record.state.ended else self._production.ended
 
     @property
+    def _mine(self) -> Production | None:
+        """What writes it, if this process produces it, and not the one that has forked it."""
+        return self._production if self._runs.current is self._runs else None
+
+    @property
     def _own(self) -> Production:
-        if self._production is None or not self._runs.is_current:
+        mine = self._mine
+        if mine is None:
             raise RuntimeError(f"the run {self.name!r} is not produced here: open_run() begins one that is queued")
-        return self._production
+        return mine
 
     def refresh(self) -> Run:
         """Ask the broker for the run's state.
@@ -107,7 +113,7 @@ class Run(Followable):
         :raises BrokerError: the broker can't be asked.
         :raises RunUnknown: its time to be retained is over.
         """
-        self._record = self._runs.find(self.name, self.subject)
+        self._record = self._runs.current.find(self.name, self.subject)
         return self
 
     def write(self, item: Any, *, type: str | None = None) -> None:
@@ -140,7 +146,7 @@ class Run(Followable):
         :return: whether this call has ended it. ``False``: it had ended before, or that is not known yet.
         :raises BrokerError: the broker can't be reached.
         """
-        return self._runs.stop(self._record)
+        return self._runs.current.stop(self._record)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run has ended.
@@ -149,10 +155,11 @@ class Run(Followable):
         :return: whether it has.
         :raises BrokerError: the broker can't be asked.
         """
-        if self._production is not None and self._runs.is_current:
-            if not self._production.wait(timeout):
+        mine = self._mine
+        if mine is not None:
+            if not mine.wait(timeout):
                 return False
-        elif not self._runs.wait(self._record, timeout):
+        elif not self._runs.current.wait(self._record, timeout):
             return False
         self._refresh_at_end()
         return True
@@ -174,7 +181,7 @@ class Run(Followable):
         :raises BrokerError: the log can't be reached or used.
         :raises RunUnknown: its time to be retained is over.
         """
-        return self._runs.follow(self._record, last_event_id, options)
+        return self._runs.current.follow(self._record, last_event_id, options)
 
     def __enter__(self) -> Run:
         return self
@@ -186,8 +193,8 @@ class Run(Followable):
 
         :return: whether the exception only was how the block learned of the run's end.
         """
-        production = self._production
-        if production is None or not self._runs.is_current:
+        production = self._mine
+        if production is None:
             return False
         if error is None:
             production.end(Ending(RunState.DONE))

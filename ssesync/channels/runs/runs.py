@@ -6,7 +6,6 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, RunConflict, RunRefused, excerpt
@@ -20,7 +19,7 @@ from ..message import Message, parse_id
 from ..policy import Policy
 from ..reentry import is_inside
 from .contract import RunBroker
-from .ending import Ending, final_entry
+from .ending import SHUTDOWN, Ending, final_entry
 from .options import RunOptions
 from .process import OwnRuns, stop_entry
 from .producing import ProducerThread, producer_of
@@ -47,19 +46,17 @@ class Runs:
     """See the module. Methods may be called from any thread.
 
     :param broker: the broker.
-    :param is_current: whether these are the broker's still: a forked child has others.
     """
 
-    def __init__(self, broker: RunBroker, is_current: Callable[[Runs], bool]) -> None:
+    def __init__(self, broker: RunBroker) -> None:
         self._broker = broker
-        self._is_current = is_current
         #: Those of this process.
         self.own = OwnRuns(broker)
 
     @property
-    def is_current(self) -> bool:
-        """Whether these are this process's: a forked child has runs of its own."""
-        return self._is_current(self)
+    def current(self) -> Runs:
+        """The broker's: these, or in a forked child others."""
+        return self._broker.runs
 
     def start(self, request: RunRequest, producer: Any, args: tuple[Any, ...], options: RunOptions) -> Run:
         """See :meth:`ssesync.Broker.start_run`."""
@@ -151,6 +148,8 @@ class Runs:
             production.end(Ending(RunState.INTERRUPTED, LOST))  # it may have been added all the same
             raise
         if added:
+            if self._broker.closed:  # by another thread, which has not seen it
+                production.cancel(Ending(RunState.INTERRUPTED, SHUTDOWN))
             return Run(self, record, production), production
         self.own.remove(production)
         return self._found(request, found), None

@@ -13,8 +13,33 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-#: These take longest. A process that began with one of them near the end would be the last at work.
-FIRST = ("live/frameworks/test_gevent_patched.py", "live/relay/test_chain.py", "test_clone.py")
+#: These take longest, the first of them two minutes and the last of them twenty seconds. A process that began with one
+#: of them near the end would be the last at work.
+FIRST = (
+    "live/frameworks/test_gevent_patched.py",
+    "live/streams/test_stopping.py",
+    "live/relay/test_chain.py",
+    "unit/channels/test_reentry.py",
+    "load/test_endings_signalled.py",
+    "live/overload/test_crowds.py",
+    "browser/test_django_board.py",
+    "live/detached/test_finishing.py",
+    "test_clone.py",
+    "docs/test_examples.py",
+    "load/test_endings_aborted.py",
+    "unit/server/test_shutdown.py",
+    "load/test_slow_readers.py",
+    "live/streams/test_nginx.py",
+    "examples/test_demo.py",
+    "unit/benchmarks/test_answers.py",
+    "load/test_quiet_streams.py",
+    "browser/test_examples.py",
+    "live/streams/test_churn.py",
+    "examples/test_django_board.py",
+    "examples/test_llm_gateway.py",
+    "unit/channels/test_election.py",
+    "unit/client/test_reuse.py",
+)
 #: The files of a folder that use its ``fleet`` of servers, which last until the last of them is done.
 SHARING = {
     "live/answers": {"test_contexts.py", "test_django_contexts.py", "test_same.py", "test_wrappers.py"},
@@ -62,5 +87,5 @@ def spread(items: list[pytest.Item]) -> None:
         # The units of several files are the largest.
         places[unit] = 0.0 if unit in SHARING else (seen[folder] + 0.5) / sizes[folder]
         seen[folder] += 1
-    places.update(dict.fromkeys(FIRST, -1.0))
+    places.update({unit: place - len(FIRST) for place, unit in enumerate(FIRST)})
     items.sort(key=lambda item: (places[units[item.path]], units[item.path] if units[item.path] in SHARING else ""))

@@ -28,6 +28,8 @@ from ssesync.detached.handover import SocketTakeover
 from ssesync.server.detaching import Head
 from ssesync.server.wsgi_sockets import ClientSocket
 
+from ...cases import each_case
+
 PATIENCE = 90.0
 OPEN_FILES = Path("/proc/self/fd")
 OPENING = b":ok\n"
@@ -121,16 +123,31 @@ def make(request: pytest.FixtureRequest) -> Callable[[], tuple[socket.socket, so
     return pair
 
 
+Connect = Callable[[], contextlib.AbstractContextManager[Connection]]
+
+
 @pytest.fixture(params=MODES)
-def connection(
-    request: pytest.FixtureRequest, make: Callable[[], tuple[socket.socket, socket.socket]]
-) -> Iterator[Connection]:
-    before = descriptors()
-    connection = Connection(make, MODES[request.param])
-    yield connection
-    connection.close()
-    # A loop of another test may have closed some of its own meanwhile.
-    assert not descriptors() - before
+def connect(request: pytest.FixtureRequest, make: Callable[[], tuple[socket.socket, socket.socket]]) -> Connect:
+    """Makes a connection, for a test of several cases."""
+
+    @contextlib.contextmanager
+    def connected() -> Iterator[Connection]:
+        before = descriptors()
+        connection = Connection(make, MODES[request.param])
+        try:
+            yield connection
+        finally:
+            connection.close()
+        # A loop of another test may have closed some of its own meanwhile.
+        assert not descriptors() - before
+
+    return connected
+
+
+@pytest.fixture
+def connection(connect: Connect) -> Iterator[Connection]:
+    with connect() as connection:
+        yield connection
 
 
 # Taken over.
@@ -241,23 +258,24 @@ def test_a_client_that_can_not_be_prepared_for_the_loop_goes_to_the_server_as_it
 # Given back.
 
 
-@pytest.mark.parametrize(
+@each_case(
     "written", [b"", b"HTTP/1.1 200 OK\r\n", OTHER, CHUNKED[:-1], CHUNKED + b"x", CHUNKED + CHUNKED, OTHER * 100]
 )
-def test_anything_else_goes_to_the_client_and_the_server_goes_on(connection: Connection, written: bytes):
-    timeout, blocks = connection.server.gettimeout(), os.get_blocking(connection.server.fileno())
-    assert connection.takeover.begin()
-    if written:
-        connection.server.send(written)
-    assert not connection.takeover.complete(connection.give)
-    assert not connection.given
-    assert connection.takeover.why
-    assert connection.read(len(written)) == written
-    assert connection.server.gettimeout() == timeout
-    assert os.get_blocking(connection.server.fileno()) is blocks
-    connection.both_ways()
-    connection.takeover.close()
-    connection.both_ways()
+def test_anything_else_goes_to_the_client_and_the_server_goes_on(connect: Connect, written: bytes):
+    with connect() as connection:
+        timeout, blocks = connection.server.gettimeout(), os.get_blocking(connection.server.fileno())
+        assert connection.takeover.begin()
+        if written:
+            connection.server.send(written)
+        assert not connection.takeover.complete(connection.give)
+        assert not connection.given
+        assert connection.takeover.why
+        assert connection.read(len(written)) == written
+        assert connection.server.gettimeout() == timeout
+        assert os.get_blocking(connection.server.fileno()) is blocks
+        connection.both_ways()
+        connection.takeover.close()
+        connection.both_ways()
 
 
 def test_what_nobody_takes_goes_to_the_client_as_the_server_wrote_it(connection: Connection):
@@ -275,21 +293,22 @@ def test_what_nobody_takes_goes_to_the_client_as_the_server_wrote_it(connection:
     connection.both_ways()
 
 
-@pytest.mark.parametrize("end", ["undo", "close"])
-@pytest.mark.parametrize("written", [b"", CHUNKED[:30], CHUNKED, OTHER], ids=["nothing", "a part", "all", "other"])
+@each_case("end", ["undo", "close"])
+@each_case("written", [b"", CHUNKED[:30], CHUNKED, OTHER], ids=["nothing", "a part", "all", "other"])
 def test_an_answer_that_ends_early_is_the_servers_again_with_what_there_was_of_it(
-    connection: Connection, written: bytes, end: str
+    connect: Connect, written: bytes, end: str
 ):
-    timeout, blocks = connection.server.gettimeout(), os.get_blocking(connection.server.fileno())
-    assert connection.takeover.begin()
-    if written:
-        connection.server.send(written)
-    for _ in range(3):
-        getattr(connection.takeover, end)()
-    assert connection.read(len(written)) == written
-    assert connection.server.gettimeout() == timeout
-    assert os.get_blocking(connection.server.fileno()) is blocks
-    connection.both_ways()
+    with connect() as connection:
+        timeout, blocks = connection.server.gettimeout(), os.get_blocking(connection.server.fileno())
+        assert connection.takeover.begin()
+        if written:
+            connection.server.send(written)
+        for _ in range(3):
+            getattr(connection.takeover, end)()
+        assert connection.read(len(written)) == written
+        assert connection.server.gettimeout() == timeout
+        assert os.get_blocking(connection.server.fileno()) is blocks
+        connection.both_ways()
 
 
 @pytest.mark.parametrize("end", ["undo", "close"])
@@ -298,61 +317,64 @@ def test_what_never_began_ends_without_a_trace(connection: Connection, end: str)
     connection.both_ways()
 
 
-@pytest.mark.parametrize("inheritable", [True, False])
-@pytest.mark.parametrize("back", [True, False])
-def test_a_child_inherits_the_servers_descriptor_or_not_as_before(
-    connection: Connection, inheritable: bool, back: bool
-):
-    connection.server.set_inheritable(inheritable)
-    assert connection.takeover.begin()
-    connection.server.send(OTHER if back else CHUNKED)
-    assert connection.server.get_inheritable() is inheritable
-    assert connection.takeover.complete(connection.give) is not back
-    assert connection.server.get_inheritable() is inheritable
+@each_case("inheritable", [True, False])
+@each_case("back", [True, False])
+def test_a_child_inherits_the_servers_descriptor_or_not_as_before(connect: Connect, inheritable: bool, back: bool):
+    with connect() as connection:
+        connection.server.set_inheritable(inheritable)
+        assert connection.takeover.begin()
+        connection.server.send(OTHER if back else CHUNKED)
+        assert connection.server.get_inheritable() is inheritable
+        assert connection.takeover.complete(connection.give) is not back
+        assert connection.server.get_inheritable() is inheritable
 
 
 # A client that is gone.
 
 
-@pytest.mark.parametrize("leave", ["close", "reset"])
-@pytest.mark.parametrize("when", ["before it begins", "before the head", "behind the head"])
-def test_a_client_that_has_left_is_given_to_the_loop_to_find(connection: Connection, when: str, leave: str):
-    def step(now: str) -> None:
-        if now == when:
-            getattr(connection.client if leave == "close" else connection, leave)()
+@each_case("leave", ["close", "reset"])
+@each_case("when", ["before it begins", "before the head", "behind the head"])
+def test_a_client_that_has_left_is_given_to_the_loop_to_find(connect: Connect, when: str, leave: str):
+    with connect() as connection:
 
-    step("before it begins")
-    assert connection.takeover.begin()
-    step("before the head")
-    connection.server.send(CHUNKED)
-    step("behind the head")
-    assert connection.takeover.complete(connection.give)
-    with socket.socket(fileno=os.dup(connection.given[0][0])) as handle:
-        handle.settimeout(PATIENCE)
-        with contextlib.suppress(ConnectionError):
-            assert not handle.recv(1)
+        def step(now: str) -> None:
+            if now == when:
+                getattr(connection.client if leave == "close" else connection, leave)()
+
+        step("before it begins")
+        assert connection.takeover.begin()
+        step("before the head")
+        connection.server.send(CHUNKED)
+        step("behind the head")
+        assert connection.takeover.complete(connection.give)
+        with socket.socket(fileno=os.dup(connection.given[0][0])) as handle:
+            handle.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                assert not handle.recv(1)
 
 
-@pytest.mark.parametrize("leave", ["close", "reset"])
-@pytest.mark.parametrize("written", [b"", CHUNKED, OTHER * 100], ids=["nothing", "all", "other"])
-@pytest.mark.parametrize("end", ["complete", "undo", "close"])
+@each_case("leave", ["close", "reset"])
+@each_case("written", [b"", CHUNKED, OTHER * 100], ids=["nothing", "all", "other"])
+@each_case("end", ["complete", "undo", "close"])
 def test_a_client_that_has_left_is_the_servers_to_find_when_it_gets_its_own_back(
-    connection: Connection, written: bytes, leave: str, end: str
+    connect: Connect, written: bytes, leave: str, end: str
 ):
-    def give(fd: int, head: Head) -> None:
-        raise RuntimeError
+    with connect() as connection:
 
-    assert connection.takeover.begin()
-    if written:
-        connection.server.send(written)
-    getattr(connection.client if leave == "close" else connection, leave)()
-    if end == "complete":
-        assert not connection.takeover.complete(give)
-    else:
-        getattr(connection.takeover, end)()
-    connection.server.settimeout(PATIENCE)
-    with contextlib.suppress(ConnectionError):
-        assert not connection.server.recv(1)
+        def give(fd: int, head: Head) -> None:
+            raise RuntimeError
+
+        assert connection.takeover.begin()
+        if written:
+            connection.server.send(written)
+        getattr(connection.client if leave == "close" else connection, leave)()
+        if end == "complete":
+            assert not connection.takeover.complete(give)
+        else:
+            getattr(connection.takeover, end)()
+        connection.server.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionError):
+            assert not connection.server.recv(1)
 
 
 # What there is no room for.

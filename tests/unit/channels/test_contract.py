@@ -20,6 +20,7 @@ from ssesync import (
     StreamClosed,
 )
 
+from ...cases import each_case
 from .conftest import Open, got, numbered, published, texts
 
 
@@ -103,14 +104,14 @@ def test_the_last_id_of_any_channel_serves_for_all(broker: Broker) -> None:
         assert texts(subscription, 2) == ["a2", "b2"]
 
 
-@pytest.mark.parametrize("last_event_id", ["", None])
+@each_case("last_event_id", ["", None])
 def test_without_an_id_nothing_is_replayed(broker: Broker, last_event_id: str | None) -> None:
     published(broker, "a", "old")
     with broker.subscribe("a", last_event_id=last_event_id) as subscription:
         assert subscription.get(0) is None
 
 
-@pytest.mark.parametrize("wrong", ["garbage", "0", "{other}-{seq}", "{epoch}-{later}", "{epoch}-{huge}", "-1", "a-b"])
+@each_case("wrong", ["garbage", "0", "{other}-{seq}", "{epoch}-{later}", "{epoch}-{huge}", "-1", "a-b"])
 def test_an_id_that_is_not_of_this_log_gets_one_reset_and_goes_live(broker: Broker, wrong: str) -> None:
     (last,) = published(broker, "a", "old")
     epoch, seq = place(last)
@@ -204,7 +205,7 @@ def test_a_subscriber_of_all_channels_sees_all_and_nothing_that_brokers_tell_one
         assert texts(subscription, 1) == ["1"]
 
 
-@pytest.mark.parametrize("name", ["", "a*", "a\nb", "\x01control", "x" * 201, "\ud800"])
+@each_case("name", ["", "a*", "a\nb", "\x01control", "x" * 201, "\ud800"])
 def test_a_name_that_no_channel_can_have_is_refused(broker: Broker, name: str) -> None:
     with pytest.raises(ChannelError):
         broker.publish(name, "x")
@@ -212,7 +213,7 @@ def test_a_name_that_no_channel_can_have_is_refused(broker: Broker, name: str) -
         broker.subscribe(name)
 
 
-@pytest.mark.parametrize("name", ["ü", " ", "a b", "room:{1}", "x" * 200, "'\"%_\\", "💬"])
+@each_case("name", ["ü", " ", "a b", "room:{1}", "x" * 200, "'\"%_\\", "💬"])
 def test_any_other_name_is_a_channel(broker: Broker, name: str) -> None:
     with broker.subscribe(name) as subscription, broker.subscribe(patterns=[f"{name[:-1]}*"]) as by_pattern:
         event_id = broker.publish(name, "x")

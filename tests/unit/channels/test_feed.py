@@ -29,6 +29,7 @@ from ssesync.channels import feed as module
 from ssesync.channels.election import LeaderElection
 from ssesync.testing import Answer, FakeClock, FakeSSEServer
 
+from ...cases import each_case
 from .conftest import got, texts
 from .test_contract import eventually
 
@@ -485,8 +486,8 @@ def test_a_forked_child_starts_its_own_feed(tmp_path: Path) -> None:
     assert run.stdout.split() == ["feeding", "0", "stopped", "standby", "stopped", "feeding"]
 
 
-@pytest.mark.parametrize(
-    ("error", "options"),
+@each_case(
+    "error, options",
     [
         (TypeError, {"source": "http://127.0.0.1/"}),
         (ChannelError, {"channel": "a*"}),

@@ -11,6 +11,7 @@ from ssesync.channels.dispatcher import Dispatcher, Registration
 from ssesync.channels.index import Index, matches
 from ssesync.channels.message import CONTROL, compiled
 
+from ...cases import each_case
 from .subscribers import live
 
 # Few characters, so that names and patterns have much in common; one of several code points, and one that a regular
@@ -60,8 +61,8 @@ def test_the_index_finds_whom_a_look_at_each_finds(
     assert not index._literals
 
 
-@pytest.mark.parametrize(
-    ("pattern", "channel"),
+@each_case(
+    "pattern, channel",
     [
         ("user:{}:*", "user:4711:mail"),
         ("*:user:{}", "mail:user:4711"),

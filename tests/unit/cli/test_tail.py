@@ -262,7 +262,7 @@ def test_help_tells_the_exit_statuses(command: list[str]):
     assert not command or "Exit status:" in done.stdout
 
 
-@pytest.mark.parametrize("command", [["tail"], ["tail", "--raw"], ["doctor"], ["doctor", "--json"]])
+@each_case("command", [["tail"], ["tail", "--raw"], ["doctor"], ["doctor", "--json"]])
 def test_the_password_in_an_address_is_not_shown(command: list[str]):
     done = run(
         *command, f"http://user:hidden@127.0.0.1:{lasting_port()}/?access_token=hidden", "--connect-timeout", "5"

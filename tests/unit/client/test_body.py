@@ -111,7 +111,7 @@ def every_cut(data: bytes) -> Iterator[list[bytes]]:
             yield cut(data, *places)
 
 
-@pytest.mark.parametrize("name", BODIES)
+@each_case("name", BODIES)
 def test_a_chunked_body_is_the_same_at_every_cut(name: str) -> None:
     wire, body = BODIES[name]
     for pieces in every_cut(wire):
@@ -136,7 +136,7 @@ def test_what_came_before_a_malformed_chunk_is_no_more_than_what_was_sent(name: 
         list(iter(chunks.read, b""))
 
 
-@pytest.mark.parametrize("name", BODIES)
+@each_case("name", BODIES)
 def test_a_body_that_ends_before_its_last_chunk_is_a_lost_connection_at_every_place(name: str) -> None:
     wire, body = BODIES[name]
     for end in range(len(wire)):
@@ -248,7 +248,7 @@ def test_a_chunk_that_is_cut_anywhere_is_read_from_a_socket_as_it_arrives(
         assert received == expected
 
 
-@pytest.mark.parametrize("name", MALFORMED)
+@each_case("name", MALFORMED)
 def test_both_ways_refuse_a_malformed_chunk_or_find_the_connection_lost(
     name: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:

@@ -12,6 +12,8 @@ from urllib3.response import HTTPResponse
 from ssesync import ContentEncodingError, Event, Reader, ReadError, StatusError
 from ssesync.testing import CHUNKED, LAST_CHUNK, FakeSSEServer, chunk, chunked, head
 
+from ...cases import each_case
+
 EVENT = b"data: hello\n\n"
 HELLO = [Event("hello", type="message")]
 # brotli's own bytes for EVENT, in one piece that is not compressed.
@@ -24,8 +26,8 @@ def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HTTPResponse, "CONTENT_DECODERS", ["gzip", "x-gzip", "deflate"])
 
 
-@pytest.mark.parametrize(
-    ("value", "named"),
+@each_case(
+    "value, named",
     [
         ("br", r"'br'.*pip install 'urllib3\[brotli\]'"),
         ("BR", r"'br'.*pip install 'urllib3\[brotli\]'"),
@@ -36,7 +38,7 @@ def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         ("dcb", r"'dcb'.*no package"),
     ],
 )
-@pytest.mark.parametrize("framing", ["chunked", "length"])
+@each_case("framing", ["chunked", "length"])
 def test_a_content_coding_that_can_not_be_decoded_is_named_with_the_remedy(
     value: str, named: str, framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -48,7 +50,7 @@ def test_a_content_coding_that_can_not_be_decoded_is_named_with_the_remedy(
     assert caught.value.response is response
 
 
-@pytest.mark.parametrize("value", ["gzip, chunked", "deflate, chunked", "GZIP,chunked", "br, chunked"])
+@each_case("value", ["gzip, chunked", "deflate, chunked", "GZIP,chunked", "br, chunked"])
 def test_a_transfer_coding_is_named(
     value: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -57,7 +59,7 @@ def test_a_transfer_coding_is_named(
         Reader(get(server))
 
 
-@pytest.mark.parametrize("value", ["none", "UTF-8", "identity", "identity, identity", "utf-8, none", "binary", ","])
+@each_case("value", ["none", "UTF-8", "identity", "identity, identity", "utf-8, none", "binary", ","])
 def test_a_value_that_means_nothing_is_read_over(
     value: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:

@@ -35,15 +35,14 @@ from ssesync.testing import (
     head,
 )
 
+from ...cases import each_case
 from .conftest import Tls
 from .raw_server import FRAMINGS, PATIENCE, Steps, gzip_pieces
 
 EVENT = Event("x", type="message")
 
 
-@pytest.mark.parametrize(
-    "status", ["201 Created", "206 Partial Content", "400 Bad RecordedRequest", "404 Not Found", "503 Busy"]
-)
+@each_case("status", ["201 Created", "206 Partial Content", "400 Bad RecordedRequest", "404 Not Found", "503 Busy"])
 def test_another_status_is_refused_with_the_response_and_its_body(
     status: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -58,7 +57,7 @@ def test_another_status_is_refused_with_the_response_and_its_body(
     assert error.body == b"no luck"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "content_type",
     [
         None,
@@ -80,7 +79,7 @@ def test_another_media_type_is_refused_with_the_response_and_its_body(
     assert caught.value.body == b"<h1>Hello"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "content_type",
     [
         "text/event-stream",
@@ -125,7 +124,7 @@ def test_a_body_of_a_refused_answer_that_is_compressed_is_told_in_clear(
     assert caught.value.body == b"no luck"
 
 
-@pytest.mark.parametrize("framing", [name for name in FRAMINGS if name != "many chunks each"])
+@each_case("framing", [name for name in FRAMINGS if name != "many chunks each"])
 def test_a_refused_answer_without_end_costs_no_more_than_64_kb(
     framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -278,7 +277,7 @@ KNOW_THEIR_END = [
 ]
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_a_reset_in_mid_stream_is_a_lost_connection_with_its_cause(
     framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -309,7 +308,7 @@ def test_a_reset_under_tls_is_a_lost_connection(framing: str, tls: Tls, get: Cal
             reader.read()
 
 
-@pytest.mark.parametrize("framing", KNOW_THEIR_END)
+@each_case("framing", KNOW_THEIR_END)
 def test_an_end_before_the_framing_says_so_is_a_lost_connection(
     framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:

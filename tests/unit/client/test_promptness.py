@@ -12,6 +12,7 @@ from ssesync import Event, Reader
 from ssesync.client.body import Body
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, RecordedRequest, chunk, head
 
+from ...cases import each_case
 from .raw_server import FRAMINGS, Steps
 
 PIECES = [f"id: {number}\ndata: event {number}\ndata: {'ü' * number}\n\n".encode() for number in range(5)]
@@ -33,7 +34,7 @@ def played(framing: str, pieces: list[bytes], go: threading.Semaphore) -> Callab
     return script
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_each_event_is_given_before_the_server_sends_the_next(
     framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -46,7 +47,7 @@ def test_each_event_is_given_before_the_server_sends_the_next(
     assert reader.read() is None
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_all_events_of_one_piece_are_given_before_the_server_sends_the_next(
     framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -59,7 +60,7 @@ def test_all_events_of_one_piece_are_given_before_the_server_sends_the_next(
     assert reader.read() is None
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_bytes_of_an_unfinished_event_are_given_before_the_server_sends_more(
     framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -96,7 +97,7 @@ def test_comments_are_given_before_the_server_sends_more(
     assert reader.read() is None
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_a_body_far_larger_than_every_buffer_arrives_whole(
     framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -108,7 +109,7 @@ def test_a_body_far_larger_than_every_buffer_arrives_whole(
     assert [(event.data or "").encode() for event in reader] == [piece[6:-2] for piece in pieces]
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_the_events_are_the_same_without_the_fast_path(
     framing: str,
     serve_both: Callable[..., FakeSSEServer],

@@ -240,8 +240,8 @@ def test_the_limit_may_be_changed_in_mid_stream(
     assert caught.value.limit == 50
 
 
-@pytest.mark.parametrize("until", ["[DONE]", lambda event: event.type == "end"])
-@pytest.mark.parametrize("required", [True, False])
+@each_case("until", ["[DONE]", lambda event: event.type == "end"])
+@each_case("required", [True, False])
 def test_the_sentinel_ends_the_stream_though_the_server_holds_it(
     until: str | Callable[[Event], object],
     required: bool,
@@ -305,9 +305,7 @@ def test_a_block_that_the_end_cuts_is_dropped_and_the_sentinel_in_it_does_not_co
         list(Reader(get(server), until="[DONE]", until_required=True))
 
 
-@pytest.mark.parametrize(
-    "charset", ["", "; charset=utf-8", "; charset=ISO-8859-1", ";charset=utf-16", "; charset=nonsense"]
-)
+@each_case("charset", ["", "; charset=utf-8", "; charset=ISO-8859-1", ";charset=utf-16", "; charset=nonsense"])
 def test_events_are_utf_8_whatever_the_response_says(
     charset: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -519,8 +517,8 @@ class TestRefusals:
             assert reader.read().data == "a"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    ("lines", "reads"),
+@each_case(
+    "lines, reads",
     [
         (["text/event-stream", "text/event-stream; charset=utf-8"], True),
         (["text/html", "text/event-stream"], True),

@@ -97,7 +97,7 @@ def test_what_an_iterable_raises_goes_on_after_the_events_before_it() -> None:
     assert reader.read() is None
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_a_urllib3_response_is_read(framing: str, serve: Callable[..., FakeSSEServer]) -> None:
     start, sent, end = FRAMINGS[framing]([STREAM])
     server = serve([start, *sent[0], *end])
@@ -128,7 +128,7 @@ def test_a_urllib3_response_is_checked(serve: Callable[..., FakeSSEServer]) -> N
     assert (caught.value.response, caught.value.body) == (response, b"no")
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_a_urllib3_response_that_was_read_already_is_read_from_memory(
     framing: str, serve: Callable[..., FakeSSEServer]
 ) -> None:
@@ -138,7 +138,7 @@ def test_a_urllib3_response_that_was_read_already_is_read_from_memory(
         assert list(Reader(pool.request("GET", server.url))) == EVENTS
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_case("framing", FRAMINGS)
 def test_a_requests_response_that_was_read_already_is_read_from_memory(
     framing: str, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:

@@ -21,6 +21,7 @@ from ssesync.client.body import Body, _ChunkedReader
 from ssesync.client.transport import reader_of
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, chunk, head
 
+from ...cases import each_case
 from .background import Reading
 from .raw_server import PATIENCE
 
@@ -90,7 +91,7 @@ def test_the_fast_path_is_taken_over_the_known_types(
     assert b"".join(body) == b"data: a\n\ndata: b\n\ndata: c\n\n"
 
 
-@pytest.mark.parametrize("other", OTHERS)
+@each_case("other", OTHERS)
 def test_another_type_on_the_way_is_read_by_its_public_methods_and_loses_nothing(
     other: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -99,7 +100,7 @@ def test_another_type_on_the_way_is_read_by_its_public_methods_and_loses_nothing
     assert list(Reader(response)) == [Event(name, type="message") for name in "abc"]
 
 
-@pytest.mark.parametrize("other", OTHERS)
+@each_case("other", OTHERS)
 def test_a_blocked_read_of_another_type_can_be_cancelled(
     other: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
@@ -139,7 +140,7 @@ class WithoutDescriptor:
         pass
 
 
-@pytest.mark.parametrize(("version", "with_socket"), [(20, True), (30, False), (11, False)])
+@each_case("version, with_socket", [(20, True), (30, False), (11, False)])
 def test_a_response_whose_read_could_not_be_cancelled_is_refused(
     version: int, with_socket: bool, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:

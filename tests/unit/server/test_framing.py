@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ssesync import Settings
 from ssesync.server.framing import make_preamble, make_trailer
 from ssesync.wire import Decoder
@@ -28,7 +26,7 @@ def test_a_preamble_is_a_reconnection_time_or_a_comment(settings: Settings, rese
     assert decoder.feed(preamble + b"data: a\n\n")[0].data == "a"
 
 
-@pytest.mark.parametrize(("retry", "least"), [(None, 2000), (0, 2000), (1, 1), (700, 700)])
+@each_case("retry, least", [(None, 2000), (0, 2000), (1, 1), (700, 700)])
 def test_a_trailer_spreads_reconnections_up_to_twice_the_time(retry: int | None, least: int) -> None:
     seen = set()
     for _ in range(200):

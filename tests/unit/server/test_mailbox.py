@@ -13,6 +13,8 @@ from ssesync.server.mailbox import Mailbox
 from ssesync.server.source import END, PENDING, BlockingPull, End, Pending
 from ssesync.server.writer import WriterSource
 
+from ...cases import each_case
+
 
 class Running:
     """A call in a thread, with its result or error."""
@@ -162,8 +164,8 @@ def test_close_can_drop_what_waits() -> None:
     assert box.pull(ALL) is END
 
 
-@pytest.mark.parametrize(
-    ("first", "writes", "last", "dropped", "reason"),
+@each_case(
+    "first, writes, last, dropped, reason",
     [
         pytest.param("done", [b"x"], b"", False, "client_gone", id="a write waits"),
         pytest.param("done", [], b"last", False, "client_gone", id="the last write waits"),

@@ -379,7 +379,7 @@ def test_rule_holds_at_every_cut_with_comments_and_without(stream, events, retry
         assert decode(chunks, comments=True) == with_comments, chunks
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@each_case("group", GROUPS)
 def test_rule_holds_in_the_middle_of_a_long_stream(group):
     before, after = b"data: before\n\n" * 3, b"\n\nid: z\ndata: after\n\n" * 3
     for stream in streams_of(group):
@@ -395,7 +395,7 @@ def test_rule_holds_in_the_middle_of_a_long_stream(group):
             assert decode(chunks, comments=True) == expected, chunks
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@each_case("group", GROUPS)
 def test_every_event_is_given_with_the_byte_that_completes_it(group):
     for stream in streams_of(group):
         decoder, given_ = Decoder(comments=True), []
@@ -786,8 +786,8 @@ def test_what_is_not_kept_may_go_on_for_ever(start, piece, times, options):
     assert last == message("b" if piece.endswith(b"\n") else "a\nb", "1")
 
 
-@pytest.mark.parametrize(
-    ("start", "piece"),
+@each_case(
+    "start, piece",
     [
         pytest.param(b"", b"data: x\n", id="data_lines"),
         pytest.param(b"", b"data\n", id="empty_data_lines"),
@@ -800,7 +800,7 @@ def test_what_is_not_kept_may_go_on_for_ever(start, piece, times, options):
         pytest.param(b"", b": c\ndata: x\n", id="data_between_comments"),
     ],
 )
-@pytest.mark.parametrize("pieces_a_chunk", [1, 100, 10_000])
+@each_case("pieces_a_chunk", [1, 100, 10_000])
 def test_what_is_kept_may_not(start, piece, pieces_a_chunk):
     decoder = Decoder(max_event_size=20_000)
     decoder.feed(start)
@@ -864,7 +864,7 @@ def test_work_grows_in_step_with_the_input(shape, size):
     assert any(seconds(shape(8 * size)) < 30 * seconds(shape(size)) for _ in range(3))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "stream",
     [
         pytest.param((b"data: " + b"x" * 100 + b"\n") * 500 + b"\n", id="long_run"),

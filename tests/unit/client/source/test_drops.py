@@ -14,6 +14,7 @@ from ssesync import ConnectFailed, ConnectionLost, ContentTypeError, Event
 from ssesync.testing import CHUNKED, FIN, RST, Answer, FakeSSEServer, RecordedRequest, Steps, head
 from ssesync.wire import encode
 
+from ....cases import each_case
 from .following import GEVENT, Log, data_of, in_turn, source_of
 
 Framing = Literal["chunked", "length", "close", "http/1.0"]
@@ -87,8 +88,8 @@ POINTS: dict[str, tuple[Any, type[Exception]]] = {
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("end", [FIN, RST])
+@each_case("point", POINTS)
+@each_case("end", [FIN, RST])
 def test_where_a_connection_ends_decides_what_the_error_is(
     point: str, end: Any, serve: Callable[..., FakeSSEServer]
 ) -> None:

@@ -17,6 +17,7 @@ import requests
 from ssesync import CancelToken, Event, EventSource, StatusError
 from ssesync.testing import FIN, Answer, FakeClock, FakeSSEServer
 
+from ....cases import each_case
 from .following import Following, Log, connecting_threads, data_of, in_turn, source_of, wait_for
 
 
@@ -89,8 +90,8 @@ def test_what_a_hook_raises_goes_to_the_consumer_and_leaves_nothing_open(hook: s
     server.close()
 
 
-@pytest.mark.parametrize("hook", ["on_open", "on_error", "on_retry", "on_comment"])
-@pytest.mark.parametrize("end", ["close", "restart"])
+@each_case("hook", ["on_open", "on_error", "on_retry", "on_comment"])
+@each_case("end", ["close", "restart"])
 def test_a_hook_may_close_and_restart(hook: str, end: str, serve: Callable[..., FakeSSEServer]) -> None:
     server = serve(in_turn(Answer(503), Answer().keep_alive().event("one").stall(), Answer().event("two")))
     did: list[None] = []

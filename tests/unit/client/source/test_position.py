@@ -132,8 +132,8 @@ IDS = {
 }
 
 
-@pytest.mark.parametrize("given", IDS, ids=lambda value: ascii(value[:12]))
-@pytest.mark.parametrize("comes_from", ["the caller", "the stream"])
+@each_case("given", IDS, ids=lambda value: ascii(value[:12]))
+@each_case("comes_from", ["the caller", "the stream"])
 def test_it_is_sent_as_utf_8(given: str, comes_from: str, serve: Callable[..., FakeSSEServer]) -> None:
     server = serve(in_turn(Answer().raw(f"id: {given}\ndata: one\n\n")))
     source = source_of(server, last_event_id=given if comes_from == "the caller" else "")

@@ -125,8 +125,8 @@ class TestSession:
         sent = server.requests[0].headers["authorization"]
         assert base64.b64decode(sent.removeprefix("Basic ")) == b"me:secret"
 
-    @pytest.mark.parametrize("own", [True, False], ids=["own session", "caller's session"])
-    @pytest.mark.parametrize("how", ["environment", "option"])
+    @each_case("own", [True, False], ids=["own session", "caller's session"])
+    @each_case("how", ["environment", "option"])
     def test_a_proxy_is_used(
         self, how: str, own: bool, serve: Callable[..., FakeSSEServer], monkeypatch: pytest.MonkeyPatch
     ) -> None:

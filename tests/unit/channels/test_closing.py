@@ -17,7 +17,7 @@ from .conftest import Open, got, numbered, published, texts
 from .test_contract import eventually, place
 
 #: The brokers that have it.
-BROKERS = ["memory"]
+BROKERS = ["memory", "redis"]
 
 
 @pytest.fixture(params=BROKERS)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import inspect
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -19,14 +18,14 @@ from redis.retry import Retry
 from ....errors import BrokerError, SettingsError
 from ....text import escape
 from ....validation import check_number
-from ...broker import Broker
-from ...log import Page, merged
-from ...message import CONTROL, Message, compiled
+from ...entry import Entry
+from ...message import CONTROL
 from ...options import LIMITS, Limits, checked_options, take_limits
 from ..listener import Listener
 from ..presence import EXPIRY, Presence
 from . import scripts
 from .link import Link
+from .runs import RedisRuns
 
 __all__ = ["RedisBroker"]
 
@@ -39,7 +38,7 @@ _RESERVED = {"decode_responses", "max_connections", "retry", "retry_on_timeout",
 _OWN: dict[str, Callable[[str], Any]] = {**LIMITS, "prefix": str, "index_size": int}
 
 
-class RedisBroker(Broker):
+class RedisBroker(RedisRuns):
     """``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, with its options and the broker's own.
 
     A process has one connection that listens, however many subscribers it has, and one for all else. While Redis can't
@@ -127,67 +126,14 @@ class RedisBroker(Broker):
         self._has_more = False  # the index may have more entries
         self._unfinished: tuple[int, int, list[str]] | None = None  # after, up to, channels
 
-    def _run(self, script: str, *args: str | bytes | int, link: Link | None = None) -> Any:
-        """Run one of the scripts.
-
-        :raises BrokerError: it could not be run.
-        """
-        return (link or self._link).run(script, f"{self._prefix}:meta", [self._prefix, *args])
-
-    @property
-    def _max_age(self) -> int:
-        return 0 if self.limits.max_age is None else max(1, int(self.limits.max_age * 1_000_000))
-
-    def _append(self, channel: str, body: bytes) -> str:
-        limits = self.limits
-        epoch, seq = self._run(
-            scripts.PUBLISH, secrets.token_hex(4), channel, body, limits.max_events, limits.max_bytes, self._max_age,
-            limits.max_channels, self._index_size,
-        )  # fmt: skip
-        self._warn_of_eviction()
-        return f"{epoch.decode()}-{int(seq)}"
-
-    def _head(self) -> tuple[str, int]:
-        epoch, head, _, _ = self._run(scripts.SINCE, secrets.token_hex(4), -1, 0)
-        return epoch.decode(), int(head)
-
-    def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
-        """See :class:`Broker`."""
-        return self._page(self._link, epoch, after, None, list(channels), list(patterns), limit)
-
-    def _page(
-        self, link: Link, epoch: str, after: int, upto: int | None, channels: list[str], patterns: list[str], limit: int
-    ) -> Page:
-        if patterns:
-            # Channels that are made later have their events after this position: the listener delivers those.
-            _, head, _, names = self._run(scripts.SINCE, secrets.token_hex(4), after, 0, link=link)
-            upto = int(head) if upto is None else upto
-            matching = filter(compiled(*patterns).fullmatch, map(bytes.decode, names))
-            channels = list(dict.fromkeys([*channels, *matching]))
-        count = max(10, limit // max(1, len(channels))) + 1
-        end = "+" if upto is None else f"{upto}-0"
-        answered, head, lost, *found = self._run(
-            scripts.READ, secrets.token_hex(4), epoch, after, end, count, self._max_age, int(bool(patterns)), *channels,
-            link=link,
-        )  # fmt: skip
-        current = answered.decode()
-        if lost:
-            return Page([], True, lost.decode(), current, int(head))
-        # If a channel has more events, the page ends here: later events of other channels may be newer than its next.
-        known = min((_seq(entries[-1]) for entries in found[1::2] if len(entries) == count), default=None)
-        messages = [
-            [Message.make(current, _seq(entry), name.decode(), entry[1][1]) for entry in entries]
-            for name, entries in zip(found[::2], found[1::2], strict=True)
-        ]
-        in_order = heapq.merge(*messages, key=lambda message: message.seq)
-        page = merged(
-            (message for message in in_order if known is None or message.seq <= known), limit, current, int(head)
-        )
-        return page if known is None else page._replace(complete=False)
-
     def _claim(self, name: str, seconds: float) -> bool:
         with self._link.use() as client:
             return bool(client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
+
+    def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
+        appended = super()._append_many(entries, whole=whole)
+        self._warn_of_eviction()
+        return appended
 
     def _warn_of_eviction(self) -> None:
         """Log a warning, once in a process, if the server may evict the broker's keys."""
@@ -326,10 +272,6 @@ class RedisBroker(Broker):
 
     def _count_elsewhere(self, channel: str) -> int:
         return int(self._run(scripts.COUNT, self._process, channel))
-
-
-def _seq(entry: Any) -> int:
-    return int(entry[0].partition(b"-")[0])
 
 
 def _options_of_redis(scheme: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Server-Sent Events for synchronous Python.
 
-Importing this package loads only the standard library; what needs ``requests`` is imported when it
-is first asked for.
+Importing this package loads only the standard library. Names that need ``requests`` are imported at their first use.
 
 .. PYTEST_DONT_REWRITE
 """
@@ -147,7 +146,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """PEP 562: import what lies behind a lazy name the first time it is asked for."""
+    """PEP 562: import the object of a lazy name at its first use."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -6,7 +6,7 @@ import sys
 
 
 def run() -> None:
-    """Run the command line, or print what must be installed for it."""
+    """Run the command line, or print which package is missing."""
     try:
         from .cli import main
     except ModuleNotFoundError as error:

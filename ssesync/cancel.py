@@ -1,7 +1,7 @@
 """CancelToken: a cancel signal that any thread may set, and that every blocking operation accepts.
 
-It connects the parts of this library without imports: a stream sets its token when its client leaves, and a reader that
-was given the token shuts its connection.
+It connects the parts of this library without imports: a stream sets its token when its client leaves, and a reader
+with this token shuts its connection.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class CancelToken:
         Callbacks of a stream's token are called on a helper thread when the library itself ends the stream (its client
         has left or stalled, its lifetime is over, the process stops).
 
-        :param callback: must be quick and must not block. What it raises is logged.
+        :param callback: must be quick and must not block. An exception is logged.
         """
         self._add(callback, own=False)
 
     def remove_callback(self, callback: Callable[[], object]) -> None:
-        """Remove a callback. No error if it is not there, or was called already.
+        """Remove a callback. No error if it is not registered, or was called already.
 
         :param callback: the callback.
         """
@@ -83,8 +83,8 @@ class CancelToken:
     def _add(self, callback: Callable[[], object], *, own: bool) -> None:
         """Add a callback.
 
-        :param own: it is this library's, does not block and calls no user code: so the thread that sets the signal
-            always calls it.
+        :param own: it is this library's, does not block and calls no user code. The thread that sets the signal always
+            calls such a callback itself.
         """
         number = next(self._numbers)
         self._callbacks[number] = callback, own
@@ -99,7 +99,7 @@ class CancelToken:
         """
         if not self._reasons:
             self._reasons.append(reason)
-        # Also if it was set before: that call may have been ended here by an exception of a signal handler.
+        # Also if it was set before: an exception of a signal handler may have ended that call here.
         self._waiters.wake()
         for number in self._callbacks.copy():
             self._call(number, run)

@@ -5,7 +5,7 @@
     SSEError
     ├── EventError (ValueError)        a field that no event stream can carry
     ├── EventTooLarge                  the decoder's limit was passed
-    ├── SettingsError (ValueError)     an option that does not exist or makes no sense
+    ├── SettingsError (ValueError)     an option that does not exist, or a value that can't work
     ├── StreamClosed                   writing to a stream that has ended, with the reason
     ├── BrokerError                    publishing or subscribing failed
     │   ├── ChannelError (ValueError)  a name that no channel can have
@@ -81,9 +81,9 @@ class CloseReason(str, Enum):
     CLIENT_GONE = "client_gone"
     """The client left: its connection is closed or broken."""
     STALLED = "stalled"
-    """The client stopped reading for longer than it may."""
+    """The client did not read for longer than ``send_timeout``."""
     OVERFLOW = "overflow"
-    """A subscriber fell further behind than its buffer holds."""
+    """A subscriber was too slow: its queue was full, or the log has dropped its next events."""
     LIFETIME = "lifetime"
     """The stream reached its longest lifetime; the client is expected to reconnect."""
     REVOKED = "revoked"
@@ -125,7 +125,7 @@ def _rebuild(cls: type[SSEError], args: tuple[Any, ...]) -> SSEError:
 class EventError(SSEError, ValueError):
     """A field's value can't be written to, or read from, an event stream.
 
-    ``field`` is the field's name (``"data"``, ``"id"``, …) and ``value`` what was given.
+    ``field`` is the field's name (``"data"``, ``"id"``, …) and ``value`` the given value.
     """
 
     def __init__(self, field: str, value: object, why: str) -> None:
@@ -137,8 +137,8 @@ class EventError(SSEError, ValueError):
 class EventTooLarge(SSEError):
     """An event is larger than the decoder may hold. ``size`` and ``limit`` are in bytes.
 
-    ``size`` is what had arrived when the limit was passed; the whole event may be larger.
-    ``events`` are those that the same chunk completed before it, so that none of them is lost.
+    ``size`` is the number of bytes that had arrived when the limit was passed; the whole event may be larger.
+    ``events`` are the events that the same chunk completed before it, so that none of them is lost.
     """
 
     def __init__(self, size: int, limit: int, events: list[Event] | None = None) -> None:
@@ -208,7 +208,7 @@ class BrokerBusy(BrokerError):
     """A signal handler, or a destructor, has called a broker while the code that it interrupted is inside a broker.
     Nothing was done.
 
-    Have the handler set a flag or put into a ``queue.SimpleQueue``, and call the broker from the program's own loop, or
+    Let the handler set a flag or put into a ``queue.SimpleQueue``, and call the broker from the program's own loop, or
     from another thread. ``close()``, ``cancel()`` and ``stop()`` never raise it.
     """
 
@@ -248,7 +248,7 @@ class ContentTypeError(ResponseError):
 class ContentEncodingError(ResponseError):
     """The answer's body is encoded in a way that can't be decoded here; the message names the coding and the remedy.
 
-    ``body`` is empty. An answer without an error whose codings mean nothing (``none``, ``UTF-8``) is read as it is.
+    ``body`` is empty. Values of ``Content-Encoding`` that are no codings (``none``, ``UTF-8``) are ignored.
     """
 
 
@@ -265,7 +265,7 @@ class IncompleteStream(ReadError):
 
 
 class ConnectFailed(ReadError, ConnectionError):
-    """No answer came: no such name, connection refused, no proper TLS, silence for too long. The cause is chained."""
+    """No response arrived: no such name, connection refused, invalid TLS, a timeout. The cause is chained."""
 
 
 class StreamEnded(ReadError):

@@ -24,9 +24,9 @@ class Event:
     written, empty. ``data`` is text; ``bytes`` are decoded as UTF-8.
 
     :param data: the payload. Line ends (CR LF, LF, CR) reach the client as LF. Without data no
-        client dispatches an event: such an event only moves ``id`` or ``retry``.
-    :param type: the event type, which browsers call ``addEventListener`` with. Clients see
-        ``"message"`` where it is not set.
+        client dispatches an event: such an event only sets ``id`` or ``retry``.
+    :param type: the event type, for ``addEventListener`` in browsers. Clients see ``"message"``
+        if it is not set.
     :param id: the last event ID, which a client sends back when it reconnects. An ``int`` is
         written in decimal. ``""`` resets the client's ID.
     :param retry: the reconnection time in milliseconds.
@@ -167,12 +167,12 @@ class UncheckedEvent:
     comment: str | None
 
 
-def looks_encoded(text: str, *, whole: bool = True) -> bool:
+def seems_encoded(text: str, *, whole: bool = True) -> bool:
     """Whether text that is given as data seems to be an event that was encoded already.
 
     :param text: the text.
     :param whole: whether it must end with the blank line.
-    :return: whether it does.
+    :return: whether it seems so.
     """
     if whole and not text.endswith(("\n\n", "\r\n\r\n", "\r\r")):
         return False
@@ -192,7 +192,7 @@ def warn_if_encoded(event: Event) -> Event:
     """
     global _warned
     data = event.data
-    if data and data[-1] in "\r\n" and not _warned and looks_encoded(data):
+    if data and data[-1] in "\r\n" and not _warned and seems_encoded(data):
         _warned = True
         logger.warning(
             # Without the data, which may be confidential.

@@ -1,4 +1,4 @@
-"""Threads for calls that may wait, submitted by threads that must not wait."""
+"""Executor: threads for calls that may wait, submitted by threads that must not wait."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _CALLERS = 4
 class Executor:
     """Runs calls in their order on a few daemon threads, which start when they are needed. Any thread may submit calls.
 
-    At the interpreter's exit ``concurrent.futures`` would wait for all pending calls, before the exit functions run:
-    one ``on_close`` that hangs would keep the clients from being sent the end of their streams.
+    ``concurrent.futures`` would wait for all pending calls at the interpreter's exit, before the exit functions run.
+    Because of one ``on_close`` that hangs, no client would be sent the end of its stream.
 
     :param size: threads at most.
     :param name: the prefix of the threads' names.

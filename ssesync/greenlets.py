@@ -13,7 +13,8 @@ __all__ = ["native_select", "threads_are_greenlets", "wait_readable"]
 def threads_are_greenlets() -> bool:
     """Whether gevent or eventlet has replaced threads.
 
-    :return: if so, the event library watches each descriptor of the server, and a greenlet for each stream is cheap.
+    :return: whether it has. Then the event library watches each descriptor of the server, and a greenlet for each
+        stream is cheap.
     """
     for name, what in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
         module = sys.modules.get(name)

@@ -1,8 +1,8 @@
 """Hooks for gunicorn: ``gunicorn -c python:ssesync.gunicorn …``, or ``from ssesync.gunicorn import *`` in a config.
 
 They end streams cleanly when a worker stops (SIGTERM, SIGINT, SIGQUIT, HUP, ``max_requests``, ``--preload`` or not),
-so that it exits at once instead of after ``--graceful-timeout``. And they keep a worker from running out of descriptors
-(``server/accepting.py``), however many clients connect. A config with such hooks of its own calls these from them.
+so that it exits at once instead of after ``--graceful-timeout``. They also prevent that a worker runs out of
+descriptors (``server/accepting.py``), however many clients connect. A config that has such hooks calls these from them.
 
 The environment variable ``SSESYNC_OPEN_FILES`` bounds the descriptors of detached streams: 65536 without it, never more
 than the hard limit of open files; with ``0`` the soft limit.
@@ -21,7 +21,7 @@ __all__ = ["post_worker_init", "when_ready", "worker_exit"]
 
 
 def when_ready(server: Any) -> None:
-    """In the master, before it starts workers: have the kernel keep each connection until its client has sent data, so
+    """In the master, before it starts workers: make the kernel keep each connection until its client has sent data, so
     that an idle connection takes no thread.
 
     :param server: gunicorn's arbiter.
@@ -30,8 +30,8 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker that has loaded the application: have its streams end with the worker, and reserve descriptors for
-    its clients.
+    """In a worker that has loaded the application: prepare the end of its streams, and reserve descriptors for its
+    clients.
 
     :param worker: gunicorn's worker.
     :raises ssesync.SettingsError: ``SSESYNC_OPEN_FILES`` is no number.

@@ -1,7 +1,7 @@
 """Locks that check the laws of ``locks.py``. Loaded only if ``SSESYNC_LOCK_CHECK`` is set.
 
-Violations are appended to the file that the variable names, and nothing is raised: the code under test goes on, in this
-process and in those that it starts. The process that has set the variable reads the file at the end.
+Violations are appended to the file that the variable names, and nothing is raised: the code under test continues, in
+this process and in its child processes. The process that has set the variable reads the file at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ edges: set[tuple[str, str]] = set()
 
 
 def check_foreign(what: str) -> None:
-    """Report a call of foreign code where this thread holds a lock of ours."""
+    """Report a call of foreign code if this thread holds a lock of this library."""
     held = _held.get(threading.get_ident())
     if held:
         _report(f"foreign code under {_names(held)}: {what}")
@@ -80,9 +80,9 @@ class CheckedLock:
         if self not in held:
             # A plain lock may be released by another thread than its owner's.
             held = next((each for each in list(_held.values()) if self in each), [])
-        for place in reversed(range(len(held))):
-            if held[place] is self:
-                del held[place]
+        for index in reversed(range(len(held))):
+            if held[index] is self:
+                del held[index]
                 break
         if not held:
             _held.pop(me, None)
@@ -91,14 +91,14 @@ class CheckedLock:
         for other in held:
             edges.add((other.name, self.name))
             if other.name == self.name and bounded:
-                continue  # before a fork a thread tries to take all of them, and goes on without the others
+                continue  # before a fork a thread tries to take all of them, for a bounded time
             if _RANKS[other.name] >= _RANKS[self.name]:
                 _report(f"{self.name} is taken while {_names(held)} is held, against the order of the locks")
                 return
 
 
 class CheckedRLock(CheckedLock):
-    """A re-entrant one. The methods with an underscore are those that ``threading.Condition`` needs."""
+    """A re-entrant lock that checks its order. ``threading.Condition`` calls the methods with an underscore."""
 
     def _check_order(self, held: list[CheckedLock], *, bounded: bool) -> None:
         if self not in held:
@@ -154,7 +154,8 @@ def _report(what: str) -> None:
 
 
 def _watch_logging() -> None:
-    """A logging handler is foreign code, whichever library logs. This library's records are checked at any level."""
+    """Check calls of logging handlers: they are foreign code, whichever library logs. This library's records are
+    checked at any level."""
     handle: Callable[..., None] = logging.Logger.handle
     is_enabled = logging.Logger.isEnabledFor
 

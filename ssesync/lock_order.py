@@ -31,6 +31,6 @@ ORDER = (
     "server.mailbox",
 )
 
-#: Those that belong to one object and to nothing that outlives it. Garbage is collected in the middle of anything, and
-#: what ends then may take these whatever else is held: no other thread has a way to the object any more.
+#: The locks that belong to one object and to nothing that outlives it. The garbage collector may run at any moment, and
+#: a destructor may take these whichever lock the thread holds: no other thread has a reference to the object any more.
 OF_GARBAGE = frozenset(("client.attempt", "client.body", "server.liveness", "server.mailbox", "testing.stream"))

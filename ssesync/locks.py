@@ -1,4 +1,4 @@
-"""All locks of this library: how they are made, in which order they are taken, and what must not happen under one.
+"""All locks of this library: how they are made, in which order they are taken, and what is forbidden under one.
 
 Three laws (docs/design.md, "Locks", has the table and the reasons):
 
@@ -52,14 +52,14 @@ def make_rlock(name: str) -> threading.RLock:
 
 def make_condition(name: str) -> threading.Condition:
     """Make a condition with a re-entrant lock. A signal handler may notify its waiters, but a thread that it interrupts
-    between its check of the state and its wait misses that. Use :class:`Waiters` where handlers close."""
+    between its check of the state and its wait misses that. Use :class:`Waiters` if a handler may close the object."""
     return threading.Condition(make_rlock(name))
 
 
 def is_owned(lock: Any) -> bool:
-    """Whether this thread holds a re-entrant lock, or a condition's. Then this is called by the code that took it, or
-    by a signal handler or destructor that has interrupted that code."""
-    return bool(lock._is_owned())  # threading.Condition calls this method of every lock that it is given
+    """Whether this thread holds a re-entrant lock, or a condition's. Then the caller is the code that took it, or a
+    signal handler or destructor that has interrupted that code."""
+    return bool(lock._is_owned())  # threading.Condition calls this method of its lock too
 
 
 def foreign(what: str) -> None:
@@ -82,11 +82,11 @@ def _checked(name: str, lock: Any, reentrant: bool) -> Any:
 class Waiters:
     """The threads that wait for a condition.
 
-    Takes the place of ``threading.Condition`` and ``threading.Event`` where a signal handler may wake. A handler on a
-    thread that is inside of ``Event.set()`` or ``Event.wait()`` would hang on the event's own lock, and a wake between
-    a thread's check of the condition and its wait would be missed. Here each thread first adds a lock of its own to the
-    list that :meth:`wake` releases, and then checks; :meth:`wake` is called after the change. So no wake is missed, and
-    nothing here takes a lock that another thread, or an interrupted one, can hold.
+    Used in place of ``threading.Condition`` and ``threading.Event`` if a signal handler may wake. A handler that has
+    interrupted ``Event.set()`` or ``Event.wait()`` would hang on the event's own lock, and a wake between a thread's
+    check of the condition and its wait would be missed. Here each thread first adds a lock of its own to the list that
+    :meth:`wake` releases, and then checks; :meth:`wake` is called after the change. So no wake is missed, and no lock
+    is taken here that another thread, or an interrupted one, can hold.
     """
 
     __slots__ = ("_locks",)
@@ -95,7 +95,7 @@ class Waiters:
         self._locks: list[Any] = []
 
     def wake(self) -> None:
-        """Have all waiting threads check their condition again. Any thread, any signal handler. Never waits."""
+        """Make all waiting threads check their condition again. Any thread, any signal handler. Never waits."""
         for _ in range(len(self._locks)):
             try:
                 lock = self._locks.pop(0)
@@ -134,22 +134,22 @@ class Waiters:
 
 
 class Once:
-    """A step that only the first caller takes. Takes no lock."""
+    """Decides which of several calls is the first. Takes no lock."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_tokens",)
 
     def __init__(self) -> None:
-        self._left = [None]
+        self._tokens = [None]
 
     def __call__(self) -> bool:
         """Whether this call is the first one. Any thread, any signal handler."""
         try:
-            self._left.pop()
+            self._tokens.pop()
         except IndexError:
             return False
         return True
 
     @property
     def done(self) -> bool:
-        """Whether there was a call."""
-        return not self._left
+        """Whether it was called."""
+        return not self._tokens

@@ -1,9 +1,9 @@
-"""How the reactor waits for descriptors: with epoll, kqueue, or the standard library's ``selectors``.
+"""Pollers: the reactor waits for descriptors with epoll, kqueue, or the standard library's ``selectors``.
 
 A poller has three kinds of descriptors. *Added* ones belong to the reactor's thread, which writes to them: they are
-reported for as long as their peer is gone, or can take more. *Read* ones belong to the reactor's thread too, and are
-reported for as long as there is something to be read, an end or an error included. *Watched* ones belong to a WSGI
-server, which reads from them: only the end of the connection is reported, once, and nothing is read.
+reported while their peer is gone, or they are writable. *Read* ones belong to the reactor's thread too, and are
+reported while they are readable, an end or an error included. *Watched* ones belong to a WSGI server, which reads from
+them: only the end of the connection is reported, once, and nothing is read.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["Poller", "Ready", "make_poller"]
 # epoll's events. gevent's patch takes their names from the select module.
 _IN, _OUT, _ERR, _HUP, _RDHUP, _ONESHOT = 0x1, 0x4, 0x8, 0x10, 0x2000, 1 << 30
 _GONE = _RDHUP | _HUP | _ERR
-# Bytes that are read at a time, and dropped, where only a read shows that a client has left.
+# Bytes that are read at a time, and dropped, on systems where only a read shows that a client has left.
 _PIECE = 65536
 
 
 class Ready(NamedTuple):
-    """What is reported of a descriptor."""
+    """A report of a descriptor."""
 
     fd: int
     gone: bool
-    """The peer has closed the connection, or its sending half where that counts."""
+    """The peer has closed the connection, or its sending half if that counts."""
     writable: bool
-    """The peer can take more; or there is something to be read from a descriptor that is read."""
+    """The descriptor is writable; one that is read: it is readable."""
 
 
 class Poller(Protocol):
@@ -45,23 +45,23 @@ class Poller(Protocol):
         """Report when the peer of a descriptor of the reactor's is gone."""
 
     def read(self, fd: int) -> None:
-        """Report when there is something to be read."""
+        """Report when a descriptor is readable."""
 
     def set_writable(self, fd: int, half_close: bool, wanted: bool) -> None:
-        """Report also, or no longer, when the peer of an added descriptor can take more."""
+        """Report also, or no longer, when an added descriptor is writable."""
 
     def watch(self, fd: int, half_close: bool) -> None:
         """Report once when the peer of a server's descriptor is gone.
 
-        :raises OSError: that can't be seen.
+        :raises OSError: the system can't report that.
         """
 
     def is_hung_up(self, fd: int, half_close: bool) -> bool:
-        """Check whether what :meth:`watch` reports holds now."""
+        """Check whether the peer of a watched descriptor is gone now."""
         ...
 
     def remove(self, fd: int) -> None:
-        """Report nothing more of a descriptor of either kind.
+        """End the reports of a descriptor of any kind.
 
         :raises OSError: it is closed, or not known.
         """
@@ -75,8 +75,8 @@ class Poller(Protocol):
 
 
 class EpollPoller:
-    """Linux. The kernel reports a peer that leaves without a read or a write (``EPOLLRDHUP``). ``MSG_PEEK`` would not
-    show it behind one pipelined byte.
+    """Linux. The kernel reports the end of a connection without a read or a write (``EPOLLRDHUP``). ``MSG_PEEK`` would
+    not show it behind one pipelined byte.
 
     Under gevent a greenlet waits on the epoll set's own descriptor. gevent's patched ``poll`` never reports RDHUP, and
     a native ``epoll.poll`` that waits would block the hub with all that runs on it.
@@ -120,7 +120,7 @@ class EpollPoller:
 
 
 class KqueuePoller:
-    """macOS and the BSDs. What a client sends is reported once (``EV_CLEAR``) and not read."""
+    """macOS and the BSDs. Bytes that a client sends are reported once (``EV_CLEAR``) and not read."""
 
     adds_on_any_thread = True
 
@@ -173,8 +173,8 @@ class KqueuePoller:
 
 
 class SelectorPoller:
-    """Other systems. Only a read shows the end of what a client sends. So a server's descriptors can't be watched, and
-    what a client sends to a descriptor of the reactor's is dropped."""
+    """Other systems. Only a read shows that a client has ended its connection. So a server's descriptors can't be
+    watched, and bytes that a client sends to a descriptor of the reactor are dropped."""
 
     adds_on_any_thread = False
 
@@ -196,7 +196,7 @@ class SelectorPoller:
             self._selector.register(fd, selectors.EVENT_WRITE, half_close)
 
     def watch(self, fd: int, half_close: bool) -> None:
-        raise OSError("this system does not report that a client leaves without a read")
+        raise OSError("this system reports the end of a connection only to a read")
 
     def is_hung_up(self, fd: int, half_close: bool) -> bool:
         return False
@@ -237,7 +237,7 @@ class SelectorPoller:
 def make_poller() -> Poller:
     """Make the best poller that this system has.
 
-    :return: a :class:`SelectorPoller` where an event library that has no descriptor to wait on replaces threads.
+    :return: the poller: a :class:`SelectorPoller` if threads are greenlets that can't wait for a descriptor.
     :raises OSError: there are no more descriptors.
     """
     if native_select("epoll") is not None:

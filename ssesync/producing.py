@@ -28,7 +28,7 @@ class Refusal(NamedTuple):
 
 
 class Target(Protocol):
-    """What a :class:`Producing` object needs of a stream's :class:`ssesync.Writer`."""
+    """The part of a stream's :class:`ssesync.Writer` that a :class:`Producing` object uses."""
 
     cancelled: CancelToken
 
@@ -43,27 +43,27 @@ class Tap(Protocol):
     """The connection to an upstream, taken from its HTTP client. For one thread at a time; nothing here waits."""
 
     body: BodyDecoder
-    """Finds the body in what is received."""
+    """Finds the body in the received bytes."""
     held: bytes
-    """What the HTTP client had received of the body. It comes before all that :meth:`receive` gives."""
+    """The bytes of the body that the HTTP client had received. They come before all bytes of :meth:`receive`."""
     idle_timeout: float | None
     """Seconds without a byte after which the upstream counts as broken."""
     max_event_size: int
     """Bytes of an unfinished event that are buffered."""
 
     def fileno(self) -> int:
-        """The descriptor to wait for until there is something to be received."""
+        """The descriptor to wait for until there are bytes to receive."""
         ...
 
     def receive(self) -> bytes | None:
-        """Receive what is there.
+        """Receive bytes without waiting.
 
-        :return: ``None``: nothing now; ``b""``: the connection has ended.
+        :return: the bytes; ``None``: none now; ``b""``: the connection has ended.
         :raises OSError: it broke, or its TLS was truncated.
         """
 
     def is_pending(self) -> bool:
-        """Whether there is something to be received that the descriptor does not show."""
+        """Whether there are bytes to receive although the descriptor is not readable."""
         ...
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Tap(Protocol):
 
 
 class Exchange(Protocol):
-    """A request to an upstream that is still to be made; see ``client/asking.py``."""
+    """A request to an upstream that was not sent yet; see ``client/exchange.py``."""
 
     @property
     def idle_timeout(self) -> float | None:
@@ -80,15 +80,15 @@ class Exchange(Protocol):
     def send(self) -> int:
         """Connect, and send the request. This may wait.
 
-        :return: the descriptor that has something to be received when the answer comes; -1: it is there.
+        :return: the descriptor that is readable when the answer arrives; -1: it has arrived.
         :raises Exception: the upstream can't be reached.
         """
 
     def close(self) -> None:
-        """End what is in progress. Any thread, any number of times."""
+        """End the step in progress. Any thread, any number of times."""
 
     def discard(self) -> None:
-        """Release all, where the answer is not read. No thread is in here any more."""
+        """Release all resources, if the answer is not read. No thread runs a method of this object any more."""
 
 
 class Producing(abc.ABC):
@@ -103,11 +103,11 @@ class Producing(abc.ABC):
 
     @property
     def exchange(self) -> Exchange | None:
-        """The request that is still to be made; ``None``: the upstream has answered."""
+        """The request that was not sent yet; ``None``: the upstream has answered."""
         return None
 
     def answered(self) -> Refusal | None:
-        """Read the upstream's answer, and make the request before if that was not done. This may wait.
+        """Read the upstream's answer; send the request first, if that was not done. This may wait.
 
         :return: :attr:`answer`.
         :raises Exception: the upstream can't be reached, or does not answer.
@@ -116,31 +116,33 @@ class Producing(abc.ABC):
 
     @property
     def can_tap(self) -> bool:
-        """Whether its upstream's connection can be read in place of :meth:`produce`, or perhaps, where it was not asked
-        yet. Nothing is touched."""
+        """Whether the upstream's connection can be read in place of :meth:`produce`; before the request was sent:
+        whether that is possible. Nothing is read."""
         return False
 
     def has_ended(self, timeout: float) -> bool:
-        """Whether the upstream has ended its connection already, broken off perhaps. Only where :attr:`can_tap` is.
+        """Whether the upstream has ended its connection already, cleanly or not. Only if :attr:`can_tap` is true.
 
         :param timeout: seconds to wait for its first bytes.
         """
         return False
 
     def tap(self, duplicate: Callable[[int], int]) -> Tap:
-        """Give the upstream's connection away: :meth:`produce` can't be called any more. Only where :attr:`can_tap` is.
+        """Hand the upstream's connection over: :meth:`produce` can't be called any more. Only if :attr:`can_tap` is
+        true.
 
-        :param duplicate: makes another descriptor of a socket, where the connection can go on with that.
-        :raises OSError: there are no more descriptors; nothing has happened.
+        :param duplicate: makes another descriptor of a socket, for connections that can be read by that.
+        :return: the connection.
+        :raises OSError: there are no more descriptors; nothing has changed.
         """
         raise NotImplementedError
 
-    def detached(self, end: Callable[[], object]) -> None:  # noqa: B027  # most have nothing to note
-        """Note that the reactor serves the client.
+    def detached(self, end: Callable[[], object]) -> None:  # noqa: B027  # most ignore it
+        """Called when the reactor serves the client.
 
         :param end: ends the stream. For :meth:`close`.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Release what it reads from. Any thread, any number of times; the stream calls it when it has ended."""
+        """Close its upstream. Any thread, any number of times; the stream calls it when it has ended."""

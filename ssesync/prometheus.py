@@ -20,8 +20,8 @@ class StreamsCollector(Collector):
     """Reads the process's streams whenever metrics are collected; keeps no state."""
 
     def collect(self) -> Iterator[Metric]:
-        """``ssesync_streams_open`` by tier, ``ssesync_producers`` by stream, ``ssesync_pending_bytes``, and counters
-        of what was opened, refused and closed."""
+        """``ssesync_streams_open`` by tier, ``ssesync_producers`` by stream, ``ssesync_pending_bytes``, and the
+        counters of opened, refused and closed streams."""
         snapshot = streams.snapshot()
         current = snapshot["streams"]
         open_now = GaugeMetricFamily("ssesync_streams_open", "Event streams open now, by tier.", labels=["tier"])
@@ -42,7 +42,7 @@ class StreamsCollector(Collector):
         yield CounterMetricFamily("ssesync_streams_opened", "Event streams opened.", value=snapshot["opened"])
         yield CounterMetricFamily(
             "ssesync_streams_refused",
-            "Requests for event streams that were refused, with 503 or as a browser needs it.",
+            "Requests for event streams that were refused, with 503 or, for browsers, with a reconnection time.",
             value=snapshot["refused"],
         )
         closed = CounterMetricFamily("ssesync_streams_closed", "Event streams closed, by reason.", labels=["reason"])

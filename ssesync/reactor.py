@@ -1,8 +1,8 @@
 """The reactor: one thread per process that waits for descriptors and timers, and runs calls from other threads.
 
-It has two users. ``server/liveness.py`` watches served streams: it is called back when a client leaves whose
+It has two users. ``server/liveness.py`` watches served streams: the reactor calls it back when a client leaves whose
 connection the WSGI server owns. ``detached/connections.py`` serves detached connections and adds their descriptors.
-Nothing that waits may run on this thread: a callback closes a mailbox, or sends what the kernel accepts at once. Users'
+No callback on this thread may wait: it closes a mailbox, or sends as many bytes as the kernel accepts at once. Users'
 code may wait, so it runs on other threads, see :func:`run_foreign`.
 
 Under gevent the thread is a greenlet, see ``pollers.py``.
@@ -47,10 +47,11 @@ class Reactor:
         self._added: dict[int, OnReady] = {}
         self._read: dict[int, Callback] = {}
         self._watched: dict[int, tuple[Callback, bool]] = {}
-        # Of _watched. Re-entrant: a signal handler may end a stream, and so come here, on a thread that is in here.
+        # Protects _watched. Re-entrant: a signal handler that has interrupted a holder may end a stream, which takes
+        # it.
         self._lock = make_rlock("reactor")
         self._calls: deque[Callback] = deque()
-        self._awake = False  # whether it sees new calls without being woken
+        self._awake = False  # whether it makes new calls without being woken
         self._ticks: dict[Tick, None] = {}
         self._timers = Timers(self.every_tick, self._call)
         self._start = _Start(self._run)
@@ -62,8 +63,8 @@ class Reactor:
         self._poller.read(self._pipe[0])
 
     def start(self) -> None:
-        """Start the thread, which also runs the calls that were added before. Any number of times: where no thread can
-        be started now, that may work later."""
+        """Start the thread, which also runs the calls that were added before. Any number of times: if no thread can be
+        started now, a later call tries again."""
         self._start()
 
     def require_thread(self) -> None:
@@ -83,10 +84,10 @@ class Reactor:
             self._wake()
 
     def call_to_add(self, fd: int, call: Callback, *, half_close: bool = True) -> None:
-        """Request a call that will :meth:`add` a descriptor, without waking the thread: a wake-up for each client that
-        is handed over took more processor time than anything else of it. The thread makes the call when it wakes for
-        another reason, which the end of this connection is, or at the next tick. Takes no lock."""
-        # Before the call is queued: until then nobody closes the descriptor, whose number another one could have next.
+        """Request a call that will :meth:`add` a descriptor, without waking the thread: the wake-up took the largest
+        part of a hand-over's processor time. The thread makes the call when it wakes for another reason, such as the
+        end of this connection, or at the next tick. Takes no lock."""
+        # Before the call is queued: until then the descriptor is not closed, so its number can't be another file's.
         is_watched = self._poller.adds_on_any_thread
         if is_watched:
             try:
@@ -99,8 +100,8 @@ class Reactor:
             self._wake()
 
     def call_from_signal(self, call: Callback) -> None:
-        """Do as :meth:`call_soon`, for signal handlers. A handler may interrupt a thread that has set the flag and not
-        written to the pipe yet, and raise, so that the thread never does: here the pipe is written to in any case."""
+        """As :meth:`call_soon`, for signal handlers. A handler may interrupt a thread after it has set the flag and
+        before it writes to the pipe. If the handler raises, that thread never writes: so this always does."""
         self._calls.append(call)
         self._wake()
 
@@ -109,7 +110,7 @@ class Reactor:
         lock."""
         if callback not in self._ticks:
             self._ticks[callback] = None
-            self._wake()  # it may be waiting without a timeout
+            self._wake()  # the thread may wait without a timeout
 
     def call_later(self, seconds: float, call: Callback) -> Timer:
         """Call on the reactor's thread at the first tick after so many seconds.
@@ -122,7 +123,7 @@ class Reactor:
         """Call back once when the peer of a server's descriptor has closed its connection.
 
         :param half_close: also when the peer only stops sending.
-        :return: whether that can be seen.
+        :return: whether the system can report that.
         """
         with self._lock:
             self._watched[fd] = callback, half_close
@@ -157,7 +158,7 @@ class Reactor:
         """Close the reactor's own descriptors: in a forked child, which has none of its parent's threads, or of a
         reactor that was not started."""
         self._closed = True
-        # Not kept: a thread of a forked child may still write to a stream of the parent's, and wake this.
+        # Removed first: a thread of a forked child may still write to a stream of the parent, and so call _wake().
         fds, self._pipe = self._pipe, (-1, -1)
         for fd in fds:
             os.close(fd)
@@ -173,7 +174,7 @@ class Reactor:
         try:
             self._poller.add(fd, half_close)
         except FileExistsError:
-            pass  # by call_to_add()
+            pass  # call_to_add() has added it
         self._added[fd] = on_ready
 
     def set_writable(self, fd: int, wanted: bool, *, half_close: bool = True) -> None:
@@ -192,7 +193,7 @@ class Reactor:
                 pass  # other code has closed it
 
     def read(self, fd: int, callback: Callback) -> None:
-        """Call back while there is something to be read from a descriptor, an end or an error included.
+        """Call back while a descriptor is readable, an end or an error included.
 
         :raises OSError: the system can't do that for one more.
         """
@@ -200,7 +201,7 @@ class Reactor:
         self._read[fd] = callback
 
     def stop_reading(self, fd: int) -> None:
-        """Take :meth:`read` back, before the descriptor is closed. Any number of times."""
+        """Undo :meth:`read`, before the descriptor is closed. Any number of times."""
         if self._read.pop(fd, None) is not None:
             try:
                 self._poller.remove(fd)
@@ -221,7 +222,7 @@ class Reactor:
                 due = None
             elif due is None:
                 due = time.monotonic() + TICK
-            # In this order: a call that is added after this line wakes the reactor, an earlier one is seen below.
+            # In this order: a call that is added after this line wakes the reactor, an earlier one is made below.
             self._awake = False
             timeout = None if due is None else max(0.0, due - time.monotonic())
             try:
@@ -229,7 +230,7 @@ class Reactor:
                 self._awake = True
             except Exception as error:
                 if self._closed:
-                    # A forked child has the parent's greenlet too. threading does not know it, and fails at its end.
+                    # A forked child has the parent's greenlet too. threading has no record of it, and fails at its end.
                     threading.Event().wait()
                 self._fail(error)
                 ready = []
@@ -238,7 +239,7 @@ class Reactor:
                     self._call(callback)
                 else:
                     self._dispatch(fd, gone, writable)
-            # Calls that are added meanwhile wait for the next turn: one busy channel must not block all else.
+            # Calls that are added meanwhile are made in the next turn: one busy channel must not block other streams.
             for _ in range(len(self._calls)):
                 self._call(self._calls.popleft())
             if due is not None and time.monotonic() >= due:
@@ -259,8 +260,8 @@ class Reactor:
     def _hung_up(self, fd: int) -> None:
         with self._lock:
             callback, half_close = self._watched.get(fd, (None, True))
-            # Since the report, the descriptor may have been unwatched, closed, and given to the next connection. That
-            # can't happen under the lock.
+            # Since the report, the descriptor may have been unwatched and closed, and its number be another
+            # connection's. That can't happen under the lock.
             if callback is None or not self._poller.is_hung_up(fd, half_close):
                 return
         self._call(callback)
@@ -273,7 +274,7 @@ class Reactor:
                 self._ticks[callback] = None
 
     def _fail(self, error: Exception) -> None:
-        # Clients that leave are noticed late from now on, by failing writes.
+        # From now on a client's leaving is noticed late, by failing writes.
         callers().submit(
             lambda: logger.error("the ssesync reactor can't wait for its descriptors: %r", error, exc_info=error)
         )
@@ -292,9 +293,9 @@ class Reactor:
 
 
 class _Start:
-    """Starts the reactor's thread once. There is no lock here, as it could be an unpatched one: gunicorn's hooks are
-    imported before gevent's patch. Other greenlets run while a thread starts, and one that waited for an unpatched lock
-    would block all of them."""
+    """Starts the reactor's thread once. It has no lock, as gunicorn's hooks are imported before gevent's patch, so the
+    lock could be an unpatched one. Other greenlets run while a thread starts; a greenlet that waits for an unpatched
+    lock would block all of them."""
 
     def __init__(self, run: Callback) -> None:
         self._run = run
@@ -313,7 +314,7 @@ class _Start:
         except RuntimeError as error:
             if self._warned():
                 logger.warning(
-                    "no thread can be started for the reactor, so clients that leave are noticed late: %s",
+                    "no thread can be started for the reactor, so the end of clients' connections is noticed late: %s",
                     escape(error),
                 )
         finally:
@@ -331,8 +332,8 @@ class _Start:
             raise RuntimeError("no thread can be started for the reactor")
 
     def _run_once(self) -> None:
-        # A worker's timeout, a SystemExit, may have interrupted an attempt after its thread was started: then the next
-        # attempt starts another one.
+        # The SystemExit of a worker's timeout may have interrupted an attempt after its thread was started: then the
+        # next attempt starts another one.
         if self._once():
             self._started = True
             self._ended.wake()
@@ -376,7 +377,7 @@ def run_foreign(call: Callback) -> None:
 
 
 def _after_fork() -> None:
-    # The thread and the set of descriptors are the parent's: the set must not be changed, only closed.
+    # The thread is the parent's, and so is the set of descriptors, which must be closed and not changed.
     if (current := _current.pop(None, None)) is not None:
         current.close()
 

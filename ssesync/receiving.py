@@ -13,7 +13,7 @@ __all__ = ["AGAIN", "PIECE", "Receive", "make_receive"]
 
 logger = logging.getLogger("ssesync")
 
-#: What :func:`make_receive`'s function returns where nothing is there now.
+#: The results of :func:`make_receive`'s function if there is nothing to receive now.
 AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK, -errno.EINTR)
 #: Bytes that are received at a time.
 PIECE = 65536
@@ -23,15 +23,15 @@ Receive = Callable[[int], "bytes | int"]
 
 @functools.cache
 def make_receive() -> Receive:
-    """Make what receives. For one thread at a time: the reactor's.
+    """Make the function that receives. For one thread at a time: the reactor's.
 
-    :return: a function of a descriptor, which returns the next bytes, at most :data:`PIECE`, ``b""`` where the peer has
+    :return: a function of a descriptor, which returns the next bytes, at most :data:`PIECE`, ``b""`` if the peer has
         ended, or ``-errno``.
     """
     try:
         return _make_holding()
     except (ImportError, OSError, AttributeError, TypeError):
-        logger.debug("the C library's recv() is not available: beside busy threads, relays are slower")
+        logger.debug("the C library's recv() is not available: relays are slower while other threads compute")
         return plain_receive
 
 
@@ -55,7 +55,7 @@ def _make_holding() -> Receive:
 
 
 def plain_receive(fd: int) -> bytes | int:
-    """The same where there is no ``ctypes``, for descriptors that don't block."""
+    """The same without ``ctypes``, for descriptors that don't block."""
     try:
         return os.read(fd, PIECE)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Retrying: the waits between attempts (:class:`Backoff`), a client's consecutive failures, a retry loop's log lines.
 
-``Clock`` is the time by which a client waits.
+``Clock`` is the clock of a client's waits.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ logger = logging.getLogger("ssesync")
 # The second reconnection of a series waits also if the first is immediate (initial=0). Otherwise a server that accepts
 # and closes at once would get requests as fast as the machine can send them.
 _STEP = 0.1
-# Seconds; see BackoffState.next_delay. One stream that delivered an event and ended in order may be chance, but not a
-# second one in a row.
+# Seconds; see BackoffState.next_delay. One stream that delivers an event and ends in order may be chance; a second one
+# in a row is not.
 _LEAST_AFTER_END = 1.0
 # 2.0 ** 1024 is not a float any more; max_delay applies long before that.
 _DOUBLINGS = 64
@@ -36,10 +36,10 @@ _DOUBLINGS = 64
 class Backoff:
     """How long an :class:`EventSource` waits between connections, and when it gives up. Immutable, so it can be shared.
 
-    A wait is a floor plus a random part. The floor is the reconnection time that the stream asked for with ``retry:``
-    (or the response with ``Retry-After``), else 0. The random part is between 0 and a window that starts at
-    ``initial`` and doubles with each consecutive failure. So clients that lost their connections together do not come
-    back together, and none comes back earlier than its server asked for.
+    A wait is a floor plus a random part. The floor is the reconnection time that the stream has set with ``retry:`` (or
+    the response with ``Retry-After``), else 0. The random part is between 0 and a window that starts at ``initial`` and
+    doubles with each consecutive failure. So clients that lost their connections together do not reconnect together,
+    and none reconnects earlier than its server has requested.
 
     :param initial: seconds; the first window. 0 makes the first reconnection immediate.
     :param max_delay: seconds; the widest window, and the longest ``retry:`` that is obeyed (a longer one is
@@ -97,7 +97,7 @@ class Backoff:
 
 
 class Signal(Protocol):
-    """What ends a wait early: a ``threading.Event`` or a :class:`ssesync.CancelToken`."""
+    """A signal that ends a wait early: a ``threading.Event`` or a :class:`ssesync.CancelToken`."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the signal, up to ``timeout`` seconds.
@@ -127,7 +127,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The system's clock."""
 
     def monotonic(self) -> float:
         """See :meth:`Clock.monotonic`."""
@@ -161,7 +161,7 @@ class BackoffState:
         self.failures = 0
 
     def record_open(self, seconds: float) -> None:
-        """Record that a stream which delivered something was open for so many seconds."""
+        """Record how many seconds a stream was open that has delivered an event."""
         if seconds >= self._backoff.reset_after:
             self.failures = 0
             self._short = False
@@ -172,8 +172,8 @@ class BackoffState:
         """Count one more failure.
 
         :param error: the failure.
-        :param retry: the reconnection time in milliseconds that the stream asked for with ``retry:``.
-        :param retry_after: the seconds that the response asked for with ``Retry-After``.
+        :param retry: the reconnection time in milliseconds that the stream has set with ``retry:``.
+        :param retry_after: the seconds that the response has set with ``Retry-After``.
         :param progressed: the stream was ended in order, after an event: the count starts again.
         :return: seconds until the next connection.
         :raises RetriesExhausted: there is to be no further connection.
@@ -199,7 +199,7 @@ class BackoffState:
         return delay
 
     def _floor(self, retry: int | None, retry_after: float | None) -> float:
-        """The seconds that the server asked for, limited."""
+        """The seconds that the server has requested, limited."""
         limits = self._backoff
         requested = (
             ("retry:", (retry or 0) / 1000, limits.max_delay),
@@ -209,7 +209,7 @@ class BackoffState:
             if seconds > limit and self._warned.get(name) != seconds:
                 self._warned[name] = seconds
                 logger.warning(
-                    "the server asks for a wait of %.1f s (%s); waiting for %.1f s", seconds, escape(name), limit
+                    "the server requests a wait of %.1f s (%s); waiting for %.1f s", seconds, escape(name), limit
                 )
         return max(min(seconds, limit) for _, seconds, limit in requested)
 
@@ -219,7 +219,7 @@ class FailureLog:
 
     For the one thread that runs the loop.
 
-    :param what: what the log lines call it, ``the feed of 'prices': the source`` for one.
+    :param what: the subject of the log lines, for example ``the feed of 'prices': the source``.
     :param first: seconds; the first wait.
     :param longest: seconds; waits double from the first to this one. Each is shortened by up to a half at random, so
         that processes that failed together do not try again together.
@@ -234,13 +234,13 @@ class FailureLog:
     def failed(self, error: Exception | None, *, then: str = "trying again until it works") -> float:
         """Count a failure, and log it if it is the first since the last success.
 
-        :param error: the failure; ``None`` for something that has ended without one.
-        :param then: what is done about it, for the log line.
+        :param error: the failure; ``None`` for an end without an error.
+        :param then: the next step, for the log line.
         :return: seconds to wait before the next attempt.
         """
         if not self._failures:
             if error is None or isinstance(error, SSEError):
-                # Of a reader's errors the name alone: a message may hold what stands in an address.
+                # Of a reader's errors the name alone: a message may contain a URL with credentials.
                 shown = str(error) if isinstance(error, BrokerError) else type(error).__name__
                 outcome = "ended" if error is None else f"failed ({shown})"
                 logger.warning("%s %s; %s", escape(self._what), escape(outcome), escape(then))

@@ -17,21 +17,21 @@ __all__ = ["DEFAULTS", "Settings"]
 
 # A wait of more seconds than this overflows the operating system's timers.
 _LONGEST = 2**31 - 1
-# As browsers write it (HTML standard, "ASCII serialization of an origin"); nothing else would ever match.
+# As browsers send it (HTML standard, "ASCII serialization of an origin"); no other value would ever match.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
-# Options of one stream that are not settings, for the error message.
-_OF_A_STREAM = ("finished", "on_close", "headers", "dumps", "key", "name")
+# Options of a single stream, which are no settings. For the error message.
+_STREAM_OPTIONS = ("finished", "on_close", "headers", "dumps", "key", "name")
 # The keys of an application's configuration; other keys with this prefix are mistakes.
 _KEYS = ("SSESYNC", "SSESYNC_BROKER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of a served stream. Frozen; :meth:`replace` makes a variation.
+    """The options of a stream. Frozen; :meth:`replace` makes a changed copy.
 
-    :raises SettingsError: a value that can't work. The message names it and what would.
+    :raises SettingsError: a value that can't work. The message names it and the values that can.
     """
 
     keep_alive: float | None = 15.0
@@ -43,8 +43,8 @@ class Settings:
     (browsers: a few seconds)."""
 
     padding: int = 0
-    """Bytes of comment to open with, for a middlebox that holds back an answer's first bytes (2,048 satisfies those
-    that are known)."""
+    """Bytes of a comment to begin with, for proxies that hold back a response's first bytes (2,048 are enough for the
+    known ones)."""
 
     first_event_timeout: float | Literal["auto"] = "auto"
     """Seconds that the view waits for the producer's first event before the answer begins. An exception of the producer
@@ -57,27 +57,27 @@ class Settings:
     """Writes that may wait for a slow client before its producer waits."""
 
     max_pending_bytes: int = 1024 * 1024
-    """Bytes that may wait for a slow client before its producer waits. One write larger than that still goes, alone."""
+    """Bytes that may wait for a slow client before its producer waits. A single write may be larger."""
 
     threaded: bool = True
-    """Run the producer in a thread of its own. ``False`` runs it in the server's thread, one step for each write:
-    without keep-alives while it blocks, and with nothing to wake it when the client leaves. The frameworks' test
-    clients get that in any case, as a test's transaction and thread-locals must be visible to the view."""
+    """Run the producer in a thread of its own. ``False`` runs it in the server's thread, one step for each write: then
+    no keep-alives are sent while it blocks, and it is not woken when the client leaves. Under the frameworks' test
+    clients it always runs so, as a test's transaction and thread-locals must be visible to the view."""
 
     sense_disconnect: bool = True
-    """Notice that the client has left without writing to it, on servers whose socket can be reached."""
+    """Notice at once, without a write, that the client has left. On servers whose socket can be reached."""
 
     half_close_is_gone: bool = True
     """Whether a client that only stopped sending counts as gone, as for Go's and asyncio's servers."""
 
     send_timeout: float | None = 30.0
     """Seconds that a client may take to accept 64 kB, keep-alives included, before it is cut off as stalled and its
-    thread is free again. Works where the server's socket can be reached. ``None``: a client may stall for ever."""
+    thread is free again. On servers whose socket can be reached. ``None``: a client may stall for ever."""
 
     max_lifetime: float | None = None
-    """Seconds, give or take a tenth by chance, after which a stream ends and its client is expected back.
-    Off by default. For streams that gunicorn's sync worker serves, as they can't be detached, set it below
-    ``--timeout``, which kills the worker otherwise."""
+    """Seconds, plus or minus a tenth at random, after which a stream ends and its client is expected to reconnect.
+    Off by default. For streams that can't be detached from gunicorn's sync worker, set it below ``--timeout``, which
+    kills the worker otherwise."""
 
     max_streams: int | Literal["auto"] | None = "auto"
     """Streams that this process may serve at once, each by a thread; over that clients are refused, see ``refusal``.
@@ -86,13 +86,13 @@ class Settings:
 
     detach: bool | Literal["auto"] = "auto"
     """Detach streams: their sockets leave the server when the headers are out, and one thread of the process serves all
-    of them. A producer goes on in its own thread. ``"auto"``: on gunicorn's ``gthread`` and ``sync`` workers, Werkzeug
-    and Django's ``runserver``; ``True``: on uWSGI, cheroot and wsgiref, too; ``False``: never. Where it can't be done
-    (TLS, HTTP/2, gevent, a middleware that changes the body) a stream is served by a thread of the server's."""
+    of them. A producer continues in its own thread. ``"auto"``: on gunicorn's ``gthread`` and ``sync`` workers,
+    Werkzeug and Django's ``runserver``; ``True``: on uWSGI, cheroot and wsgiref, too; ``False``: never. If that is not
+    possible (TLS, HTTP/2, gevent, a middleware that changes the body) a thread of the server serves the stream."""
 
     max_detached: int | Literal["auto"] | None = "auto"
     """Detached streams that this process may hold at once; over that clients are refused. ``"auto"`` and ``None``: as
-    many as its limit of open files allows beside the server's connections; no number allows more."""
+    many as its limit of open files allows in addition to the server's connections; a higher number has no effect."""
 
     max_producers: int | Literal["auto"] | None = "auto"
     """Producers that may run in this process, each on a thread of its own, until the thread has ended; over that
@@ -102,39 +102,40 @@ class Settings:
     producers use a database at a time: set it to what a pool of connections has."""
 
     max_request_body: int = 16 * 1024 * 1024
-    """Bytes of a request's body that are read before its stream is detached, as its producer may want them: the first
-    megabyte into memory, more into a temporary file. A stream whose request has more, or whose body takes more than a
-    second to arrive, is served by a thread. ``0``: as soon as anything of it was not read."""
+    """Bytes of a request's body that are read before its stream is detached, as its producer may read them later: the
+    first megabyte into memory, more into a temporary file. A stream whose request has more, or whose body takes more
+    than a second to arrive, is served by a thread. ``0``: so is each stream with a body that was not read."""
 
     max_streams_per_key: int | None = None
-    """Streams that one key may hold in this process: what is given as ``key`` (a user), else the client's address."""
+    """Streams that one key may hold in this process. The key is the stream's ``key`` (a user, for example), else the
+    client's address."""
 
     refusal: Literal["auto", "503"] = "auto"
-    """What a client is answered over a limit, or while the broker can't be reached. ``"auto"``: a browser's
+    """The answer to a client over a limit, or while the broker can't be reached. ``"auto"``: a browser's
     ``EventSource`` (a GET whose ``Accept`` is ``text/event-stream`` alone), which gives up for good on any other
-    status, gets 200 with nothing but a reconnection time, 3 to 120 seconds, the longer the more are refused; everybody
-    else gets 503 with ``Retry-After``. ``"503"``: everybody gets 503."""
+    status, gets 200 with only a reconnection time, 3 to 120 seconds, the longer the more clients are refused; other
+    clients get 503 with ``Retry-After``. ``"503"``: all get 503."""
 
     resumable: bool | Literal["auto"] = "auto"
-    """Whether a client comes back for what it has missed, so that a stream which its producer did not end (shutdown,
-    lifetime, cancel, error) may end in good order all the same. If not, the client gets an error event and an answer
-    that is incomplete by HTTP's rules. ``"auto"``: the answer to a GET whose events have ids, a channel's among them;
-    and, unless its producer failed, that to a GET with exactly ``Accept: text/event-stream``, as EventSource sends."""
+    """Whether a client can reconnect and resume. Then a stream that its producer did not end (shutdown, lifetime,
+    cancel, error) may still end as a complete one. If not, the client gets an error event and an answer that is
+    incomplete by HTTP's rules. ``"auto"``: true for a GET whose events have ids, as those of channels; and, unless the
+    producer failed, for a GET with exactly ``Accept: text/event-stream``, as EventSource sends it."""
 
     error_event: Event | Callable[[BaseException], Event] | None = None
-    """The event that reports an error to the client: an :class:`Event`, or a function that returns one. It is given the
-    producer's exception, or a :class:`StreamClosed` with the ``reason`` why the stream ends. ``None``: type ``error``
-    and JSON on which the SDKs of OpenAI and Anthropic raise. Do not put an exception's text into it: that may be
-    secret."""
+    """The event that reports an error to the client: an :class:`Event`, or a function that returns one. The function is
+    called with the producer's exception, or with a :class:`StreamClosed` that has the ``reason`` why the stream ends.
+    ``None``: type ``error`` and JSON on which the SDKs of OpenAI and Anthropic raise. Do not put an exception's text
+    into it: that may be secret."""
 
     drain: Literal["auto", "end", "finish"] = "auto"
-    """What a stream does when its process stops: ``"end"``, end at once; ``"finish"``, go on to its own end for up to
-    ``drain_timeout``. ``"auto"``: those whose client would miss the rest (see ``resumable``) finish, unless SIGINT or
+    """Streams when the process stops: ``"end"``: they end at once; ``"finish"``: they continue to their own end for up
+    to ``drain_timeout``. ``"auto"``: those whose client can't resume (see ``resumable``) finish, unless SIGINT or
     SIGQUIT stop the process, and the others end."""
 
     drain_timeout: float = 20.0
-    """Seconds that streams get to finish, counted from the moment at which the process is told to stop. Under gunicorn
-    they end two seconds before its ``--graceful-timeout`` (30) at the latest, as it then kills the worker."""
+    """Seconds that streams have to finish, counted from the signal that stops the process. Under gunicorn they end two
+    seconds before its ``--graceful-timeout`` (30) at the latest, as it then kills the worker."""
 
     same_origin_only: bool = False
     """Answer 403 to pages of other origins, except ``cors_origins``. Without it another site's page can open streams
@@ -146,7 +147,7 @@ class Settings:
     answers carry the headers too. Empty: no CORS headers, which leaves them to flask-cors or django-cors-headers."""
 
     cors_credentials: bool = False
-    """Let the pages of ``cors_origins`` have the streams opened with cookies (``withCredentials``)."""
+    """Allow the pages of ``cors_origins`` to open streams with cookies (``withCredentials``)."""
 
     release_db: Literal["step", "start"] | None = "step"
     """When the integrations release database connections that no atomic block holds (Django's, Flask-SQLAlchemy's
@@ -216,11 +217,11 @@ class Settings:
 
     @classmethod
     def check_keys(cls, keys: Iterable[str]) -> None:
-        """Find keys in an application's configuration that have the prefix of this library and no meaning, such as
-        ``SSESYNC_KEEP_ALIVE``. Only ``SSESYNC`` and ``SSESYNC_BROKER`` have a meaning; others without the prefix
-        ``SSESYNC_`` are not checked.
+        """Check the keys of an application's configuration: no key but ``SSESYNC`` and ``SSESYNC_BROKER`` may have this
+        library's prefix ``SSESYNC_``. ``SSESYNC_KEEP_ALIVE`` is such a mistake.
 
-        :raises SettingsError: there is one; the message names the nearest key.
+        :param keys: the keys.
+        :raises SettingsError: there is such a key; the message names the nearest valid one.
         """
         for key in sorted(key for key in keys if isinstance(key, str) and key.startswith("SSESYNC_")):
             if key in _KEYS:
@@ -238,9 +239,9 @@ class Settings:
         changes = {}
         for name, value in options.items():
             if name.lower() not in known:
-                if name in _OF_A_STREAM:
+                if name in _STREAM_OPTIONS:
                     raise SettingsError(f"{name} is no setting: give it to a view, a response or an EventStream")
-                raise SettingsError(f"unknown option {name!r}: {suggest(name.lower(), known, _OF_A_STREAM)}")
+                raise SettingsError(f"unknown option {name!r}: {suggest(name.lower(), known, _STREAM_OPTIONS)}")
             changes[name.lower()] = value
         return dataclasses.replace(self, **changes)
 

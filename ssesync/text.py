@@ -9,7 +9,7 @@ __all__ = ["UNSAFE", "escape", "redact"]
 #: Characters that control a terminal (C0, DEL, C1), that reorder or end lines (bidirectional controls, U+2028,
 #: U+2029), and that can't be encoded (surrogates). A tab is harmless.
 UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# The password before a URL's host (RFC 3986, section 3.2.1), and values that a query calls by such a name.
+# The password before a URL's host (RFC 3986, section 3.2.1), and the values of a query's parameters with such a name.
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s/?#]*@")
 _SECRET = re.compile(r"([?&;][^=&;\s#]*(?:password|passwd|secret|token|credential|api_?key)[^=&;\s#]*=)[^&;\s#]*", re.I)
 

@@ -1,4 +1,4 @@
-"""Timers of the reactor: calls that are still to be made."""
+"""Timers of the reactor: calls to be made later."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Timer:
 class Timers:
     """The timers of a reactor, in the order in which they are due. They are added on any thread, without a lock.
 
-    :param every_tick: has a function called twice a second, for as long as it returns True.
-    :param run: calls on the reactor's thread, and logs what is raised.
+    :param every_tick: registers a function that is called twice a second, for as long as it returns True.
+    :param run: makes a call on the reactor's thread, and logs its exception.
     """
 
     def __init__(self, every_tick: Callable[[Callable[[], bool]], object], run: Callable[[Callback], object]) -> None:

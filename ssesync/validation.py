@@ -15,7 +15,7 @@ __all__ = ["check_choice", "check_number", "nearest", "suggest"]
 def check_choice(name: str, value: object, *choices: str | bool | None) -> None:
     """Refuse a value that is none of the choices. 1 and 0 are not True and False.
 
-    :param name: what the message calls the value.
+    :param name: the value's name in the message.
     :param value: the value to check.
     :param choices: the values allowed, two or more.
     :raises SettingsError: the value is refused.
@@ -37,7 +37,7 @@ def check_number(
 ) -> None:
     """Refuse a value that is no number, or is out of bounds.
 
-    :param name: what the message calls the value.
+    :param name: the value's name in the message.
     :param value: the value to check.
     :param above: the number that the value must exceed; takes the place of ``least``.
     :param least: the smallest number allowed.
@@ -67,8 +67,8 @@ def suggest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
     """A hint for a name that does not exist.
 
     :param name: the unknown name.
-    :param known: the names that exist; all are listed where none is near.
-    :param others: more names that may have been meant, and are not listed.
+    :param known: the names that exist; all are listed if none is similar.
+    :param others: more names that may be suggested, and are not listed.
     :return: ``did you mean 'retry'?``, or ``there are keep_alive, retry, …``.
     """
     known = list(known)
@@ -82,6 +82,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     :param name: the unknown name.
     :param known: the names that exist.
     :param cutoff: the least similarity, from 0 to 1.
-    :return: one of ``known``, or ``None`` where none is similar enough.
+    :return: one of ``known``, or ``None`` if none is similar enough.
     """
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ..errors import EventTooLarge
-from ..event import Event, looks_encoded
+from ..event import Event, seems_encoded
 from ..wire.decoder import BOM, Decoder
 
 __all__ = ["LARGEST_EVENT", "Burst", "LineScan", "Scan"]
@@ -203,8 +203,8 @@ def _is_encoded(data: str) -> bool:
             text = json.loads(data)
         except ValueError:
             return False
-        return isinstance(text, str) and looks_encoded(text)
-    return data.startswith(_ENCODED) and looks_encoded(data, whole=False)
+        return isinstance(text, str) and seems_encoded(text)
+    return data.startswith(_ENCODED) and seems_encoded(data, whole=False)
 
 
 _ENCODED = ("data:", "event:", "id:", "retry:", ":")

@@ -1,1 +1,1 @@
-"""A stream that lives well under WSGI."""
+"""Event streams under WSGI: made, limited, watched, and ended."""

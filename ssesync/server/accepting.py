@@ -1,5 +1,5 @@
-"""Keeps gunicorn, which accepts clients before any code of the library runs, from taking the descriptors of detached
-streams, and from crashing when there are none left.
+"""Limits for gunicorn, which accepts clients before any code of the library runs: it must not use the descriptors of
+detached streams, and must not crash without descriptors.
 
 gthread accepts up to ``worker_connections`` clients (1,000) before it runs a view for one of them. When there is no
 descriptor for the next one (EMFILE), gthread and sync end their process, with all its streams. Three measures prevent
@@ -8,9 +8,9 @@ that in workers of these two classes (read in gunicorn 22.0, 23.0, 24.1, 25.0, 2
 - ``worker_connections`` is lowered to the number of descriptors below the floor of detached sockets. Further clients
   wait in the kernel's queue. gunicorn before 24 does not poll its connections while it has so many, not even for
   clients that leave: there :class:`GuardedAccept` leaves the further clients in the queue.
-- ``accept()`` of the listening sockets is replaced, on their instances. If there is no descriptor, because the
-  application has taken them all, a spare one is closed for a moment, and the client is accepted and refused. A client
-  that gets one of the last descriptors is refused, too.
+- ``accept()`` of the listening sockets is replaced, on their instances. If the application uses all descriptors, a
+  spare one is closed for a moment, and the client is accepted and refused. A client that gets one of the last
+  descriptors is refused, too.
 - A client that has not sent a byte is not accepted (``TCP_DEFER_ACCEPT``, Linux). An idle connection would take one of
   gthread's threads for five seconds, in gunicorn 24 and 25 for as long as it lasts, and sync's only one. This must be
   set before the first client connects, so only the hooks do it.
@@ -48,7 +48,7 @@ _REQUEST = 0.01
 _LONGEST_REQUEST = 65536
 # Seconds between two log lines of the same kind.
 _BETWEEN_LINES = 10.0
-# Seconds for which the kernel does not report a client that sends nothing; 129, as seen on Linux 6.18.
+# Seconds for which the kernel does not report a client that sends no bytes; 129, as seen on Linux 6.18.
 _SILENT = 120
 
 Refuse = Callable[[bool], float]
@@ -58,9 +58,9 @@ _prepared = False
 def prepare(worker: Any, refuse: Refuse) -> None:
     """Divide this process's descriptors between its server and detached streams. Only the first call has an effect.
 
-    :param worker: gunicorn's worker, where it is known.
-    :param refuse: called for each refused client, with whether it is a browser; it returns the seconds after which the
-        client is to reconnect.
+    :param worker: gunicorn's worker, if it is known.
+    :param refuse: called for each refused client, with whether it is a browser; returns the client's reconnection time
+        in seconds.
     """
     global _prepared
     if _prepared:
@@ -83,10 +83,10 @@ def prepare(worker: Any, refuse: Refuse) -> None:
 def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callable[[], bool] | None:
     """Limit the connections of a gthread worker to its descriptors.
 
-    :return: a function that returns whether the worker is full; ``None`` where the worker stops accepting by itself.
+    :return: a function that returns whether the worker is full; ``None`` if the worker stops accepting by itself.
     """
     fits, configured = division.connections, worker.worker_connections
-    # With the usual 1,000 connections and 1,024 descriptors, little is lost.
+    # With the default 1,000 connections and 1,024 descriptors, only few connections are lost.
     level = logging.INFO if fits > configured // 2 else logging.WARNING
     logger.log(
         level,
@@ -97,7 +97,7 @@ def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callabl
         descriptors.reach(),
     )
     worker.max_keepalived = max(0, fits - threads)
-    # Since gunicorn 24 a full worker stops listening and goes on polling its connections; before, it does neither.
+    # Since gunicorn 24 a full worker stops listening and still polls its connections; before, it does neither.
     if callable(getattr(worker, "set_accept_enabled", None)):
         worker.worker_connections = fits
         return None
@@ -107,7 +107,7 @@ def _clamp(worker: Any, threads: int, division: descriptors.Division) -> Callabl
 class GuardedAccept:
     """``accept()`` of a listening socket, for one thread.
 
-    :raises BlockingIOError: no client is to be accepted now. gunicorn tries again.
+    :raises BlockingIOError: no client can be accepted now. gunicorn tries again.
     """
 
     def __init__(self, listener: socket.socket, tls: bool, is_full: Callable[[], bool] | None, refuse: Refuse) -> None:
@@ -122,7 +122,7 @@ class GuardedAccept:
         """Accept a client, or raise ``BlockingIOError``."""
         if self._is_full is not None and self._is_full():
             time.sleep(_REST)
-            raise BlockingIOError(errno.EAGAIN, "there is no room for another connection")
+            raise BlockingIOError(errno.EAGAIN, "the worker has as many connections as it may")
         try:
             accepted = self._listener.accept()
         except OSError as error:
@@ -136,7 +136,7 @@ class GuardedAccept:
             raise BlockingIOError(errno.EAGAIN, "a client was refused") from None
         if descriptors.are_free(_FOR_A_REQUEST, self._listener.fileno()):
             return accepted
-        self._send_away(accepted[0])
+        self._refuse_client(accepted[0])
         self._log(os.strerror(errno.EMFILE))
         raise BlockingIOError(errno.EAGAIN, "a client was refused")
 
@@ -150,10 +150,10 @@ class GuardedAccept:
         except OSError:
             time.sleep(_REST)  # another thread has taken the descriptor
         else:
-            self._send_away(client)
+            self._refuse_client(client)
         self._spare = _open_spare()
 
-    def _send_away(self, client: socket.socket) -> None:
+    def _refuse_client(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             if not self._tls:
                 self._answer(client)
@@ -191,7 +191,7 @@ class GuardedAccept:
 
 
 def _is_browsers(request: bytes) -> bool:
-    """Whether a request, of which this is the beginning, is that of an ``EventSource``."""
+    """Whether a request is that of an ``EventSource``, by its first bytes."""
     first, *lines = request.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     accepts = [value for name, _, value in (line.partition(":") for line in lines) if name.lower() == "accept"]
     return len(accepts) == 1 and is_event_source({"REQUEST_METHOD": first.partition(" ")[0], "HTTP_ACCEPT": accepts[0]})
@@ -205,9 +205,10 @@ def _open_spare() -> int:
 
 
 def defer_accept(listeners: Iterable[Any], worker_class: type) -> None:
-    """Have the kernel report connections only when the client has sent data, where system and socket can.
+    """Set the option by which the kernel reports connections only when the client has sent data, if there is one.
 
     :param listeners: gunicorn's.
+    :param worker_class: gunicorn's.
     """
     if sys.platform != "linux" or not kind_of(worker_class):
         return

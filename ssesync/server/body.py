@@ -1,23 +1,22 @@
-"""Request bodies before a hand-over: what is missing of one is read before its producer starts.
+"""Request bodies before a hand-over: the rest of a body is read before its producer starts.
 
 A producer may read the body of its request when the client's connection has left the server. The server's descriptor
-then leads into a socket pair, where a read finds an end: of 100 bytes that came late a producer got none, without an
-error. So the rest of the body is read first, for a bounded time and up to a bounded size (``max_request_body``), and
-put where the server's own reader finds it. Otherwise the stream stays served.
+then is one end of a socket pair, where a read finds an end of file: of 100 bytes that arrived late a producer got none,
+without an error. So the rest of the body is read first, for a bounded time and up to a bounded size
+(``max_request_body``), and the server's own reader is changed to return it. Otherwise the stream stays served.
 
-The law of this file: a body is the same as on a served stream, or :func:`secure_body` returns ``False`` and nothing of
+The law of this file: a body is the same as on a served stream, or :func:`secure_body` returns ``False`` and no byte of
 the body is lost.
 
-- gunicorn's reader reads from an ``Unreader``, and that from the socket. What was read ahead takes the place of the
-  socket there, *below* all that the application has wrapped round ``wsgi.input`` and all that was read already. A body
-  with a length or in chunks is read ahead as it is on the wire: only its end must be found, and gunicorn decodes it
-  (read in 22.0, 23.0, 24.1, 25.1, 26.2 and 27.0).
-- The file of Werkzeug, ``runserver`` and wsgiref is closed by these servers when the response has ended. So a body has
-  to be given to what the framework reads from: Werkzeug's ``LimitedStream``, which Flask's request has, or Django's.
-  It is taken from the file only when the kernel has all of it, as nothing can be put back into the file: so only small
-  bodies.
-- Others (uWSGI, cheroot) have no place for it: a body must have been read. On uWSGI a request's environ is its own
-  only with an option; without, no producer may outlive the response.
+- gunicorn's reader reads from an ``Unreader``, and that from the socket. There the read-ahead replaces the socket,
+  *below* all wrappers that the application has put around ``wsgi.input``, and below all bytes that were read already. A
+  body with a length or in chunks is read ahead as it is on the wire: only its end must be found, and gunicorn decodes
+  it (read in 22.0, 23.0, 24.1, 25.1, 26.2 and 27.0).
+- Werkzeug, ``runserver`` and wsgiref close their file when the response has ended. So the body must be put below the
+  framework's reader: Werkzeug's ``LimitedStream``, which Flask's request has, or Django's. It is read from the file
+  only when the kernel has all of it, as no byte can be returned to the file: so only small bodies.
+- The readers of others (uWSGI, cheroot) can't be changed: the body must have been read. On uWSGI each request has an
+  environ of its own only with an option; without it, no producer may outlive the response.
 """
 
 from __future__ import annotations
@@ -52,21 +51,22 @@ DJANGO_STREAM = "ssesync.django_stream"
 _WAIT = 1.0
 # Bytes of a body that are kept in memory; more are kept in a temporary file.
 _IN_MEMORY = 1024 * 1024
-# Bytes for which the kernel has room without a program that reads them.
+# Bytes that the kernel buffers while no program reads them.
 _IN_KERNEL = 32 * 1024
 _PIECE = 65536
 _POLL = 0.005
-# Bytes of the line in front of a chunk, and of a trailer.
-_LONGEST_LINE = 16 * 1024
+# Bytes of the line before a chunk, and of a trailer.
+_MAX_LINE = 16 * 1024
 
 
 def secure_body(environ: MutableMapping[str, Any], settings: Settings, wait: float = _WAIT) -> bool:
-    """Read what is missing of a request's body, so that its connection may leave the server.
+    """Read the rest of a request's body, so that its connection may leave the server. On the server's thread, in the
+    call of the application.
 
-    :param environ: the WSGI environ of the request. On the server's thread, in the call of the application.
+    :param environ: the WSGI environ of the request.
     :param settings: the stream's.
     :param wait: seconds to wait for the body at most.
-    :return: whether the whole body is there. If not, the stream must stay served.
+    :return: whether the whole body was read. If not, the stream must stay served.
     """
     if "uwsgi.version" in environ and not _keeps_environ():
         return False
@@ -115,12 +115,12 @@ def _secure_in_gunicorn(reader: Any, most: int, deadline: float) -> bool:
     try:
         return ahead.fetch(framing, most, deadline)
     finally:
-        # In any case: what was read of an incomplete body is read from there, and then from the connection.
+        # Always: the bytes of an incomplete body are read from it, and the rest from the connection.
         unreader.sock = ahead
 
 
 class ReadAhead:
-    """Has the place of a server's socket: gives what was read ahead, then what the socket gives.
+    """Replaces a server's socket: returns the bytes that were read ahead, then the socket's.
 
     :param connection: the server's socket.
     """
@@ -128,16 +128,16 @@ class ReadAhead:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._file: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  # it is closed when it was read
-        self._rest = b""  # what there was no room for in the file
+        self._rest = b""  # bytes that could not be written to the file
         #: Whether all of the body was read ahead.
         self.is_complete = False
 
     def fetch(self, framing: _Length | _Chunks, most: int, deadline: float) -> bool:
         """Read ahead.
 
-        :param framing: says what is still missing.
+        :param framing: finds the end of the body.
         :param most: bytes to read at most.
-        :param deadline: until then, on the monotonic clock.
+        :param deadline: the end of the wait, on the monotonic clock.
         :return: whether the body is complete. If not, it is too large or malformed, or has not arrived.
         """
         readable = select.poll()
@@ -165,7 +165,7 @@ class ReadAhead:
         end = self._file.tell()
         try:
             self._file.write(piece)
-        except OSError:  # no room, or no descriptor
+        except OSError:  # the disk is full, or there is no descriptor
             self._file.seek(end)
             with contextlib.suppress(OSError):
                 self._file.truncate()
@@ -175,7 +175,7 @@ class ReadAhead:
         """Receive, as from a socket.
 
         :param size: bytes at most.
-        :return: what there is; ``b""`` at the end.
+        :return: the bytes; ``b""`` at the end.
         """
         if self._file is not None:
             if piece := self._file.read(size):
@@ -196,19 +196,19 @@ class ReadAhead:
 
 
 class _Length:
-    """What is missing of a body of a known length."""
+    """Finds the end of a body of a known length."""
 
     def __init__(self, length: int) -> None:
-        #: Bytes that are missing at least.
+        #: The least number of bytes that are missing.
         self.least = length
 
     @property
     def step(self) -> int:
-        """Bytes to read at most: none of the next request."""
+        """The most bytes to read: none of the next request."""
         return min(_PIECE, self.least)
 
     def feed(self, data: bytes) -> bool:
-        """Take note of what was read; whether the body is complete."""
+        """Count bytes that were read. The result: whether the body is complete."""
         self.least -= len(data)
         return self.least <= 0
 
@@ -221,12 +221,12 @@ class _Chunks:
 
     def __init__(self) -> None:
         self._line = b""
-        self._skip = 0  # bytes of a chunk that are to come, and of its line end
+        self._skip = 0  # bytes of a chunk and its line end that were not read yet
         self._is_last = False
         self._complete = False
 
     def feed(self, data: bytes) -> bool:
-        """Take note of what was read.
+        """Parse bytes that were read.
 
         :return: whether the body is complete.
         :raises ValueError: it is malformed.
@@ -242,7 +242,7 @@ class _Chunks:
             stop = len(data) if end < 0 else end + 1
             self._line += data[at:stop]
             at = stop
-            if len(self._line) > _LONGEST_LINE:
+            if len(self._line) > _MAX_LINE:
                 raise ValueError("a line of the chunked coding is too long")
             if end >= 0:
                 self._take_line()
@@ -264,19 +264,19 @@ class _Chunks:
 
 
 def _keeps_environ() -> bool:
-    """Whether uWSGI leaves a request's environ to whoever has it (``--wsgi-env-behaviour holy``). By default it clears
-    the environ when the response has ended, and uses it again: a producer would read another client's headers."""
+    """Whether uWSGI makes an environ for each request (``--wsgi-env-behaviour holy``). By default it clears the environ
+    when the response has ended, and uses it again: a producer would read another client's headers."""
     options = sys.modules["uwsgi"].opt
     return b"holy" in (options.get("wsgi-env-behaviour"), options.get("wsgi-env-behavior"))
 
 
 class _Wrapper(NamedTuple):
-    """What a framework reads a body from."""
+    """The object that a framework reads a body from."""
 
     taken: int
-    """Bytes that were read by it."""
+    """Bytes that were read from it."""
     replace: Callable[[io.BytesIO], object]
-    """Has it read from something else."""
+    """Makes it read from another file."""
 
 
 def _secure_elsewhere(environ: MutableMapping[str, Any], body: Any, length: str, most: int, deadline: float) -> bool:
@@ -299,14 +299,14 @@ def _secure_elsewhere(environ: MutableMapping[str, Any], body: Any, length: str,
         return False
     if not _is_there(file, missing, deadline):
         return False
-    rest = io.BytesIO(body.read(missing))  # by runserver's own, which reads what is left at the response's end
+    rest = io.BytesIO(body.read(missing))  # by runserver's own stream, which reads the rest at the response's end
     wrapper.replace(rest)
     environ["wsgi.input"] = rest
     return True
 
 
 def _wrapper_of_werkzeug(environ: MutableMapping[str, Any], body: Any) -> _Wrapper | None:
-    """Find what the request object of Flask, or Werkzeug, reads from."""
+    """Find the object that the request of Flask, or Werkzeug, reads from."""
     request = environ.get("werkzeug.request")
     if request is None:
         return None
@@ -314,7 +314,7 @@ def _wrapper_of_werkzeug(environ: MutableMapping[str, Any], body: Any) -> _Wrapp
     if "_cached_data" in known:  # get_data() has read all
         return _Wrapper(sys.maxsize, lambda rest: None)
     stream = known.get("stream")
-    if stream is None:  # nothing was read: it will be made of the environ
+    if stream is None:  # no byte was read: the request will make the stream from the environ
         return _Wrapper(0, lambda rest: None)
     if _is_a(stream, "werkzeug.wsgi", "LimitedStream") and stream._stream is body:
         return _Wrapper(stream._pos, lambda rest: setattr(stream, "_stream", rest))
@@ -322,7 +322,7 @@ def _wrapper_of_werkzeug(environ: MutableMapping[str, Any], body: Any) -> _Wrapp
 
 
 def _wrapper_of_django(environ: MutableMapping[str, Any], body: Any) -> _Wrapper | None:
-    """Find what Django's request reads from."""
+    """Find the object that Django's request reads from."""
     stream: Any = environ.get(DJANGO_STREAM)
     if not _is_a(stream, "django.core.handlers.wsgi", "LimitedStream") or stream._read.__self__ is not body:
         return None
@@ -334,12 +334,12 @@ def _wrapper_of_django(environ: MutableMapping[str, Any], body: Any) -> _Wrapper
 
 
 def _is_a(thing: Any, module: str, name: str) -> bool:
-    """Whether an object is of exactly that class."""
+    """Whether an object is of exactly this class."""
     return module in sys.modules and type(thing) is sys.modules[module].__dict__.get(name)
 
 
 def _is_there(file: io.BufferedReader, size: int, deadline: float) -> bool:
-    """Wait until so many bytes can be read from a connection's file without waiting. None of them is read."""
+    """Wait until so many bytes can be read from a connection's file at once. No byte is read."""
     fd = file.fileno()
     blocking = os.get_blocking(fd)
     os.set_blocking(fd, False)

@@ -1,4 +1,4 @@
-"""Checks of a stream's source and callbacks: functions must be synchronous, and an iterable must give events."""
+"""Checks of a stream's source and callbacks: functions must be synchronous, and an iterable must be one of events."""
 
 from __future__ import annotations
 
@@ -50,4 +50,4 @@ def check_iterable(items: Any) -> None:
             items.close()  # else Python would warn that it was never awaited
         raise TypeError(f"an event stream needs a synchronous producer, got {kind}: use def instead of async def")
     if isinstance(items, (str, bytes, Mapping, Event)) or not iterates:
-        raise TypeError(f"an event stream needs something that gives events, got {kind}: yield them, or give a list")
+        raise TypeError(f"an event stream needs an iterable of events, got {kind}: yield them, or pass a list")

@@ -1,4 +1,4 @@
-"""How a stream ends: by its server, by cancel() or stop(), by the reactor, or because it is garbage."""
+"""The end of a stream: by its server, by cancel() or stop(), by the reactor, or by the garbage collector."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["Closable"]
 
 logger = logging.getLogger("ssesync")
 
-# Seconds after which a stream whose first bytes were not taken is abandoned. A server takes them at once, unless an
-# error has replaced the response and something keeps a reference to it, such as a debugger's page.
+# Seconds after which a stream counts as abandoned if its first bytes were not taken. A server takes them at once,
+# unless an error has replaced the response and, for example, a debugger's page keeps a reference to it.
 _ABANDONED = 30
 
 
@@ -39,8 +39,8 @@ class Closable(StreamStatus):
     _context: contextvars.Context
 
     def _enter(self) -> bool:
-        """The server's thread is inside from now on. If another thread, or a signal handler that interrupts this one,
-        closes the stream, the work is left to this thread.
+        """Note that the server's thread is inside the stream. If another thread, or a signal handler that interrupts
+        this one, closes the stream, this thread does the work when it leaves.
 
         :return: whether it was inside before.
         """
@@ -48,16 +48,16 @@ class Closable(StreamStatus):
         return outer
 
     def _leave(self, outer: bool) -> None:
-        """Undo :meth:`_enter`, and close the stream if that was left to this thread.
+        """Undo :meth:`_enter`, and close the stream if that was requested meanwhile.
 
-        :param outer: what :meth:`_enter` returned.
+        :param outer: the result of :meth:`_enter`.
         """
         self._lifecycle.inside = outer
         if self._lifecycle.closing and not outer:
             self._close()
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End the stream at once, from any thread: what waits is dropped, its producer gets ``StreamClosed``.
+        """End the stream at once, from any thread: pending writes are dropped, its producer gets ``StreamClosed``.
 
         :param reason: why, for ``on_close`` and the log.
         """
@@ -67,7 +67,7 @@ class Closable(StreamStatus):
             self._detached.cancel(reason)
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End the stream, from any thread: what waits is sent, then ``last``. The producer gets ``StreamClosed``.
+        """End the stream, from any thread: pending writes are sent, then ``last``. The producer gets ``StreamClosed``.
 
         A client that can resume (``Settings.resumable``) gets a reconnection time: between the stream's and twice that,
         at random, so that the clients of many streams that end together don't reconnect together. Any other client gets
@@ -78,7 +78,7 @@ class Closable(StreamStatus):
         """
         if not self._lifecycle.is_over:
             reason = CloseReason(reason)
-            self._lifecycle.ask(reason, last)  # before the source is read: _end_early() has the other order
+            self._lifecycle.request_end(reason, last)  # before the source is read: _end_early() has the other order
             if self._source is not None:
                 self._source.stop(reason, last)
             self.cancelled._set(reason, run_foreign)
@@ -86,8 +86,8 @@ class Closable(StreamStatus):
             self._detached.stop(reason, last)
 
     def defer(self, call: Callable[[], object]) -> bool:
-        """Have a function called at the stream's end, if the stream goes on although the server's response is over, and
-        its producer may need what the response would release. For the integrations.
+        """Call a function at the stream's end, if the stream continues after the end of the server's response, and its
+        producer may need resources that the response would release. For the integrations.
 
         :param call: the function. It is called on a helper thread, after ``on_close``.
         :return: whether it will be called.
@@ -115,23 +115,23 @@ class Closable(StreamStatus):
 
     def _close_abandoned(self) -> None:
         logger.warning(
-            "the event stream %s was opened %d s ago and the server has taken nothing of it, so it is closed: an error "
-            "page or another response was sent instead, and something keeps a reference to this one",
+            "the event stream %s was opened %d s ago and the server has taken no bytes of it, so it is closed: an "
+            "error page or another response was sent instead, and a reference keeps this one alive",
             escape(self._spec.name),
             _ABANDONED,
         )
         self.close()
 
     def close(self) -> None:
-        """Release the stream. Every server calls this when it is done with the answer, early if the client has left.
-        Any number of times.
+        """Release the stream. Every server calls this at the end of the answer, or when the client has left. Any number
+        of times.
 
         If the server's thread is inside the stream, a call from another thread acts as :meth:`cancel`, and the server's
         thread ends the stream when it leaves. In all other cases the stream has ended, and ``on_close`` was called,
         when this returns.
         """
         # This writes `closing` and then reads `inside`; _leave() writes `inside` and then reads `closing`. So at least
-        # one of them sees what the other has written.
+        # one of them sees the other's write.
         self._lifecycle.closing = True
         if not self._lifecycle.inside:
             self._close()
@@ -178,7 +178,7 @@ class Closable(StreamStatus):
         dropped = self._output.drop_rest()
         if dropped:
             self._ending.torn = True
-        self._lifecycle.ask(reason, None)  # before the source is read, as in stop()
+        self._lifecycle.request_end(reason, None)  # before the source is read, as in stop()
         if self._source is not None:
             self._source.cancel(reason, dropped=dropped)
         self.cancelled._set(reason, run_foreign)

@@ -1,9 +1,9 @@
-"""What a producer's exception says of a database that has too few connections, or too many that write.
+"""Advice on an exception of a producer whose database has too few connections, or too many that write.
 
-The server's threads also bound how much of an application used its database at a time. Detached producers are many
-more. Where one of them fails as there is no connection for it, a warning names the ``max_producers`` that refuses
-clients in place of that. SQLite has no limit of connections, but lets one write at a time: its warning names what makes
-the others wait for less, or for longer.
+The number of the server's threads also bounds an application's use of its database. There may be many more detached
+producers. If one of them fails as it gets no connection, a warning names the ``max_producers`` with which clients are
+refused before. SQLite has no limit of connections, but only one can write at a time: its warning names the options for
+shorter or longer waits.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ __all__ = ["advice_on", "warn_of_database"]
 
 logger = logging.getLogger("ssesync")
 
-# SQLAlchemy's, of a pool: nobody has given a connection back in time.
+# SQLAlchemy's: no connection was returned to the pool in time.
 _POOL = re.compile(r"Pool limit of size (\d+) overflow (\d+) reached")
 # PostgreSQL's, MySQL's and psycopg's pool's.
 _SERVER = re.compile(
     r"too many clients already|too many connections|remaining connection slots|couldn't get a connection after", re.I
 )
-# SQLite's: others have written for longer than this connection waits.
+# SQLite's: other connections have written for longer than this one waits.
 _LOCKED = re.compile(r"database (?:table |schema )?is locked")
 _NONE_LEFT = (
-    "got no connection to its database, as others have all of them: set {}, so that clients are refused before that, "
+    "got no connection to its database, as all are in use: set {}, so that clients are refused before that, "
     "or allow more connections"
 )
 _NO_TURN = (
-    "found its SQLite database locked, as others were writing to it: use the journal mode WAL and short transactions, "
+    "found its SQLite database locked by other connections that write: use the journal mode WAL and short transactions, "
     "let connections wait longer for the lock (the timeout of sqlite3), or set max_producers to fewer"
 )
-# Exceptions behind one that are looked at.
+# The most causes of an exception that are examined.
 _DEPTH = 10
 
 _warned: set[str] = set()
 
 
 def advice_on(error: BaseException) -> str | None:
-    """Find whether an exception, or one behind it, means that a producer had no use of its database.
+    """Check whether an exception, or a cause of it, means that a producer could not use its database.
 
-    :return: what has happened, and what to do; ``None``: it means something else.
+    :param error: the exception.
+    :return: the event and the remedy, for a log line; ``None`` if it has another meaning.
     """
     found: BaseException | None = error
     for _ in range(_DEPTH):
@@ -51,9 +52,11 @@ def advice_on(error: BaseException) -> str | None:
         text = str(found)
         if (pool := _POOL.search(text)) is not None:
             most = int(pool[1]) + int(pool[2])
-            return _NONE_LEFT.format(f"max_producers={most}, which is what SQLAlchemy's pool has")
+            return _NONE_LEFT.format(f"max_producers={most}, the size of SQLAlchemy's pool")
         if _SERVER.search(text):
-            return _NONE_LEFT.format("max_producers to what the database allows, divided by the processes that serve")
+            return _NONE_LEFT.format(
+                "max_producers to the database's limit of connections, divided by the processes that serve"
+            )
         if _LOCKED.search(text):
             return _NO_TURN
         found = found.__cause__ or found.__context__
@@ -61,10 +64,10 @@ def advice_on(error: BaseException) -> str | None:
 
 
 def warn_of_database(name: str, error: BaseException) -> None:
-    """Warn, once in a process for each cause, if a producer failed since others were using its database.
+    """Log a warning, once in a process for each cause, if a producer has failed because its database was in use.
 
     :param name: its stream's.
-    :param error: what it raised.
+    :param error: its exception.
     """
     advice = advice_on(error)
     if advice is not None and advice not in _warned:

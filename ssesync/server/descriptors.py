@@ -6,8 +6,8 @@ accept clients, the application can open files, and code that uses ``select()`` 
 many streams there are.
 
 **The soft limit of open files is no limit for detached sockets.** A process may raise its soft limit up to the hard
-one; services and shells usually begin with 1,024 of some 500,000. But all programs that the application starts inherit
-a raised limit, some of them use ``select()`` or close every number up to the limit, and :mod:`subprocess` runs no
+one; services and shells usually begin with 1,024 of some 500,000. But all child processes of the application inherit a
+raised limit, some of them use ``select()`` or close every number up to the limit, and :mod:`subprocess` runs no
 at-fork hook that could lower it. The kernel checks the limit only when it chooses a number. So the limit is raised for
 the single call that duplicates a detached socket, and lowered some microseconds later. The interpreter's lock is held
 for all of that (``ctypes.PyDLL``, and ``map`` over functions that are written in C). So no other thread runs Python
@@ -31,7 +31,7 @@ from ..errors import SettingsError, excerpt
 
 __all__ = ["REACH", "VARIABLE", "Division", "are_free", "capacity", "divide", "division", "duplicate", "reach"]
 
-#: Detached sockets take no number from here on by default, whatever the hard limit. A client takes some 10 kB, most of
+#: The default limit of the numbers of detached sockets, whatever the hard limit is. A client takes some 10 kB, most of
 #: it the kernel's, so other limits of a process are reached before.
 REACH = 65536
 #: The environment variable that overrides ``REACH``. ``0`` keeps to the soft limit.
@@ -41,19 +41,19 @@ VARIABLE = "SSESYNC_OPEN_FILES"
 _UNLIMITED = 1024 * 1024
 # Descriptors of the application's own: files, databases, upstreams.
 _RESERVE = 64
-# Descriptors that a thread takes for a moment while it hands a connection over or waits for a request.
+# Descriptors that a thread uses for a moment while it hands a connection over or waits for a request.
 _PER_THREAD = 4
-# Open descriptors of a process where they can't be counted.
+# Open descriptors of a process if they can't be counted.
 _IN_USE = 32
 
 
 class Division(NamedTuple):
-    """How the descriptors of this process are divided."""
+    """The division of this process's descriptors."""
 
     floor: int
     """The lowest number that a detached socket may have."""
     connections: int
-    """How many connections fit below it, beside the open descriptors and the application's reserve."""
+    """How many connections fit below it, in addition to the open descriptors and the application's reserve."""
 
 
 _division: Division | None = None
@@ -73,13 +73,13 @@ def divide(threads: int = 1, connections: int = 1) -> Division:
 def _divided(threads: int, connections: int) -> Division:
     soft, total = _soft(), reach()
     rest = _in_use() + _PER_THREAD * threads + _RESERVE
-    # At most a quarter is reserved for others than detached streams, or 128 if that is more, but never more than half.
+    # At most a quarter is reserved for other files than detached streams, or 128 if that is more, but at most a half.
     floor = min(rest + connections, max(min(128, total // 2), total // 4), soft)
     return Division(floor, max(threads, floor - rest))
 
 
 def division() -> Division:
-    """Get the division of this process's descriptors. Before :func:`divide`, it is that for an unknown server.
+    """Get the division of this process's descriptors. Before :func:`divide` it is the one for an unknown server.
 
     :return: the division.
     """
@@ -89,7 +89,7 @@ def division() -> Division:
 def capacity() -> int | None:
     """Count the numbers for detached sockets.
 
-    :return: their count; ``None`` where a process has no such limit (Windows).
+    :return: their count; ``None`` if a process has no such limit (Windows).
     """
     limits = _limits()
     return None if limits is None else max(1, _reach(limits) - division().floor)
@@ -113,10 +113,11 @@ def _reach(limits: tuple[int, int]) -> int:
 
 
 def duplicate(fd: int) -> int:
-    """Make another descriptor of the same socket, above the floor. Programs that are started don't inherit it.
+    """Make another descriptor of the same socket, above the floor. Child processes don't inherit it.
 
-    :return: its number.
-    :raises OSError: there is no number left there.
+    :param fd: the socket's descriptor.
+    :return: the new one.
+    :raises OSError: there is no free number above the floor.
     """
     try:
         import fcntl
@@ -129,7 +130,7 @@ def duplicate(fd: int) -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
     limit, call, get_errno = resource.RLIMIT_NOFILE, native.fcntl, native.get_errno
     call_each: Callable[[Any], Any] = functools.partial.__call__
-    steps: tuple[Callable[[], Any], ...] = (  # to be called in C alone
+    steps: tuple[Callable[[], Any], ...] = (  # called by map(), in C alone
         functools.partial(resource.setrlimit, limit, (most, hard)),
         functools.partial(call, fd, fcntl.F_DUPFD_CLOEXEC, floor),
         functools.partial(get_errno),
@@ -145,8 +146,8 @@ def duplicate(fd: int) -> int:
 
 
 def are_free(count: int, fd: int) -> bool:
-    """Check whether so many descriptors are free. That takes some microseconds. The interpreter's lock is held, as a
-    thread would have to wait for it eight times beside threads that compute.
+    """Check whether so many descriptors are free. That takes some microseconds. The interpreter's lock is kept, as the
+    thread would have to wait for it eight times while other threads compute.
 
     :param count: how many.
     :param fd: an open descriptor.
@@ -210,7 +211,7 @@ class _Native(NamedTuple):
 def _native() -> _Native | None:
     """Load the calls.
 
-    :return: the calls; ``None`` where they are missing, or don't report errors.
+    :return: the calls; ``None`` if they are missing, or don't report errors.
     """
     try:
         import ctypes

@@ -1,8 +1,8 @@
 """The contract by which a stream leaves the WSGI server.
 
-A stream whose source needs no thread may go on without the server's thread, once the head of its response is sent. A
-:class:`Detacher` takes the client's connection from the server. It is not part of ``server``: the package registers it
-when it is imported. Without a detacher, each stream is served by its server.
+Once the head of its response is sent, a stream may continue without the server's thread. A :class:`Detacher` takes the
+client's connection from the server. It is not part of ``server``: the package registers it when it is imported. Without
+a detacher, the server serves each stream.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ __all__ = [
 
 
 class Head(NamedTuple):
-    """What a server has written, as it is sent to the client."""
+    """The beginning of a response, as it is sent to the client."""
 
     wire: bytes
-    """Head and opening, with ``Connection: close``, whatever the server wrote."""
+    """Head and opening as the server wrote them, but with ``Connection: close``."""
     chunked: bool
     """Whether the body has the chunked transfer coding."""
 
 
 @dataclass(slots=True)
 class Handover:
-    """All that is needed to serve a client after its server: plain values, without a reference to the stream."""
+    """A client that leaves its server: plain values, without a reference to the stream."""
 
     fd: int
-    """The client's socket, owned by the object that has this."""
+    """The client's socket. The owner of this object owns it."""
     chunked: bool
     """Whether the response has the chunked transfer coding (RFC 9112, section 7.1), or ends with the connection."""
     head: bytes = field(repr=False)  # it has cookies
-    """What is sent first: status line, headers, opening."""
+    """The bytes to be sent first: status line, headers, opening."""
     name: str
     """The stream's name in log lines."""
     settings: Settings
@@ -84,7 +84,7 @@ class Served(Protocol):
 
     @property
     def finishes(self) -> bool:
-        """Whether it goes on to its own end, for a while, when the process stops."""
+        """Whether it continues to its own end, for a limited time, when the process stops."""
         ...
 
     @property
@@ -93,10 +93,10 @@ class Served(Protocol):
         ...
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
-        """End after what waits."""
+        """End after all pending writes."""
 
     def describe(self) -> dict[str, Any]:
-        """What ``streams.snapshot()`` shows of it."""
+        """Its part of ``streams.snapshot()``."""
         ...
 
 
@@ -104,8 +104,9 @@ class Detached(Served, Protocol):
     """A stream that has left its server. Any thread may use it."""
 
     def at_end(self, call: Callable[[], object]) -> bool:
-        """Have a function called at the stream's end, if a producer goes on that may need what belongs to its request.
+        """Call a function at the stream's end, if a producer still runs that may need objects of its request.
 
+        :param call: the function.
         :return: whether it will be called.
         """
         ...
@@ -116,58 +117,60 @@ class Detached(Served, Protocol):
         ...
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End at once: what waits is dropped."""
+        """End at once: pending bytes are dropped."""
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End after what waits, then ``last``, then a reconnection time, or an error event if it can't resume."""
+        """End after all pending bytes, then ``last``, then a reconnection time, or an error event if the client can't
+        resume."""
 
 
 class Record(Protocol):
     """The process's record of a detached stream."""
 
     def began(self, connection: Detached) -> object:
-        """The connection is about to be served. Called on the server's thread."""
+        """Called before the reactor serves the connection, on the server's thread."""
 
     def at_end(self, call: Callable[[], object]) -> None:
-        """Have a function called when the stream has ended and its ``on_close`` has returned; at once, if that is so.
-        Any thread."""
+        """Call a function when the stream has ended and its ``on_close`` has returned; at once, if that is over. Any
+        thread."""
 
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> object:
-        """The connection has ended. Called on the reactor's thread: this must not wait."""
+        """Called when the connection has ended, on the reactor's thread: this must not wait."""
 
 
 class Takeover(Protocol):
     """Takes one connection from its server. All but :meth:`tick` on the server's thread: :meth:`begin`, then
-    :meth:`complete` or :meth:`undo`, then :meth:`close` in any case."""
+    :meth:`complete` or :meth:`undo`, and always :meth:`close`."""
 
     why: str
-    """Why the connection could not be taken, for the log. If this is set before :meth:`begin`, nothing is tried."""
+    """Why the connection could not be taken, for the log. If this is set before :meth:`begin`, that returns false."""
     is_short: bool
     """Whether the cause is that the process has no descriptor left."""
 
     def begin(self) -> bool:
-        """Collect what the server writes from now on.
+        """From now on capture the bytes that the server writes.
 
-        :return: whether it is collected.
+        :return: whether that is possible.
         """
         ...
 
     def complete(self, give: Callable[[int, Head], object]) -> bool:
         """Take the connection from the server.
 
-        :param give: called with the client's descriptor, which it then owns, and with what is sent to the client first.
-        :return: ``False``: that was not possible, and the connection is the server's again.
+        :param give: called with the client's descriptor, which it then owns, and with the head to be sent first.
+        :return: whether that was possible. If not, the connection is the server's again.
         """
         ...
 
     def undo(self) -> None:
-        """Give the connection back to the server, and send the client what the server has written."""
+        """Return the connection to the server, and send the client the captured bytes."""
 
     def close(self) -> None:
-        """The server is done with the response. Any number of times."""
+        """Release all, at the end of the server's response. Any number of times."""
 
     def tick(self, now: float) -> None:
-        """Make room for a server that waits to write, and cut an abandoned connection. On the reactor's thread."""
+        """Read captured bytes, so that the server can continue to write, and cut an abandoned connection. On the
+        reactor's thread."""
 
 
 class Detacher(Protocol):
@@ -190,7 +193,7 @@ _detachers: list[Detacher] = []
 
 
 def register_detacher(detacher: Detacher) -> None:
-    """Register the detacher of this process, in place of the one before."""
+    """Register the detacher of this process, in place of the previous one."""
     _detachers[:] = [detacher]
 
 
@@ -199,8 +202,8 @@ def takeover_of(environ: Mapping[str, Any], settings: Settings, opening: bytes) 
 
     :param environ: the WSGI environ of the request.
     :param settings: the stream's.
-    :param opening: what the stream sends first.
-    :return: the object; ``None`` where that is not possible or not wanted.
+    :param opening: the stream's first bytes.
+    :return: the object; ``None`` if that is not possible or not wanted.
     """
     return _detachers[0].takeover_of(environ, settings, opening) if _detachers else None
 
@@ -211,19 +214,21 @@ def last_answer_of(environ: Mapping[str, Any], settings: Settings, body: bytes) 
     :param environ: the WSGI environ of the request.
     :param settings: the stream's.
     :param body: the answer's.
-    :return: the object; ``None`` where that is not possible or not wanted.
+    :return: the object; ``None`` if that is not possible or not wanted.
     """
     return _detachers[0].last_answer_of(environ, settings, body) if _detachers else None
 
 
 def feed(source: Source, handover: Handover, record: Record, ending: Ending) -> Detached:
-    """Have a client served without a thread of the server's from now on, with what its own source gives.
+    """From now on serve a client without a thread of the server, from a source of its own.
 
-    :param source: the stream's, which is open. It is pulled, and closed at the stream's end.
-    :param ending: how the stream ends.
-    :return: what has the client now.
-    :raises OSError: there are no more descriptors. Then nothing has happened.
-    :raises RuntimeError: there can't be another thread, or nothing takes streams away from their servers.
+    :param source: the stream's, which is open. The reactor pulls it, and closes it at the stream's end.
+    :param handover: the client.
+    :param record: the account of the stream.
+    :param ending: makes the last bytes.
+    :return: the connection that serves the client now.
+    :raises OSError: there are no more descriptors. Then nothing has changed.
+    :raises RuntimeError: no more threads can be started, or no detacher is registered.
     """
     if not _detachers:
         raise RuntimeError("there is no detacher")

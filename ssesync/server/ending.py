@@ -1,7 +1,7 @@
-"""How a stream ends if its producer did not end it.
+"""The last bytes of a stream that its producer did not end.
 
-A client that reconnects with a last event ID misses nothing. It is sent a reconnection time (``retry:``), and its
-answer ends as any other. A client that can't resume would take an orderly end for a complete answer: OpenAI's SDK
+A client that reconnects with a last event ID misses no event. It is sent a reconnection time (``retry:``), and its
+answer ends as a complete one. A client that can't resume would accept an orderly end as a complete answer: OpenAI's SDK
 returned 46 of 202 chunks without an error when the server was stopped. Such a client is sent an error event, and its
 answer is *incomplete* by HTTP's rules, see ``incomplete.py``.
 """
@@ -31,7 +31,7 @@ __all__ = ["Ending", "encode_error", "finishes"]
 
 logger = logging.getLogger("ssesync")
 
-#: Nothing can be sent: the client has left, or does not read.
+#: No more can be sent: the client has left, or does not read.
 ABSENT = (CloseReason.CLIENT_GONE, CloseReason.STALLED)
 
 # For these reasons many streams end together. Their clients get the trailer, so that they don't reconnect together.
@@ -65,7 +65,7 @@ def encode_error(
 
     :param settings: the stream's.
     :param reason: why the stream ends.
-    :param error: what the producer raised; ``None``: the function is given a :class:`StreamClosed` with the reason.
+    :param error: the producer's exception; ``None``: the function is called with a :class:`StreamClosed`.
     :param name: the stream's, for the log.
     :param call: whether a function may be called; if not, the default event is used.
     :return: the encoded event.
@@ -87,36 +87,39 @@ def encode_error(
 
 
 def finishes(settings: Settings, orderly: bool) -> bool:
-    """Whether a stream goes on to its own end when the process stops.
+    """Whether a stream continues to its own end when the process stops.
 
     :param settings: the stream's.
     :param orderly: whether its client can resume.
+    :return: whether it does.
     """
     return settings.drain == "finish" or (settings.drain == "auto" and not orderly)
 
 
 class Ending:
-    """How one stream ends. :meth:`is_orderly` and :meth:`finishes` are for any thread, the rest is for the one that
-    serves it.
+    """The end of one stream. :meth:`is_orderly` and :meth:`finishes` are for any thread, the other methods are for the
+    thread that serves it.
 
-    :param context: what the application's ``error_event`` is called in.
+    :param settings: the stream's.
+    :param name: the stream's, for the log.
+    :param context: the application's ``error_event`` is called in it.
     """
 
     __slots__ = ("_context", "_ended", "_get", "_is_event_source", "_name", "_remains", "_settings", "torn")
 
     def __init__(self, settings: Settings, name: str, context: contextvars.Context) -> None:
         self._settings = settings
-        # Only where it is needed: a context refers to the request and all that the request refers to.
+        # Only if it is needed: a context refers to the request and all that the request refers to.
         self._context = context if callable(settings.error_event) else None
         self._name = name
         self._get, self._is_event_source = True, False
         self._ended = False
         self._remains: Remains | None = None
-        #: Whether the client was sent only a part of an event: then nothing can follow.
+        #: Whether the client was sent only a part of an event: then no error event can follow.
         self.torn = False
 
     def set_request(self, environ: Mapping[str, Any]) -> None:
-        """Note what a request shows of its client.
+        """Note the properties of the request by which a client counts as able to resume.
 
         :param environ: the WSGI environ, ``{}`` without a request. It is not kept.
         """
@@ -125,10 +128,11 @@ class Ending:
         self._is_event_source = is_event_source(environ)
 
     def is_orderly(self, has_ids: bool, reason: CloseReason | None = None) -> bool:
-        """Whether the answer may end as a complete one, since its client resumes.
+        """Whether the answer may end as a complete one, since its client can resume.
 
         :param has_ids: whether the client was sent an event ID to resume from.
         :param reason: why the stream ends; ``None``: for another reason than a failure.
+        :return: whether it may.
         """
         if self._settings.resumable != "auto":
             return self._settings.resumable
@@ -136,14 +140,14 @@ class Ending:
         return (self._get and has_ids) or (self._is_event_source and not failed)
 
     def finishes(self, source: Source | None) -> bool:
-        """Whether the stream goes on to its own end, for a while, when the process stops."""
+        """Whether the stream continues to its own end, for a limited time, when the process stops."""
         return finishes(self._settings, self.is_orderly(source is not None and source.resumable))
 
     def last_bytes(self, source: Source) -> bytes:
         """Make the last bytes of the stream, after all pending writes.
 
         :param source: the stream's, which has ended.
-        :return: for a client that can resume, a reconnection time if many streams end together, and nothing otherwise
+        :return: for a client that can resume, a reconnection time if many streams end together, and no bytes otherwise
             (revoked, too slow); for others the error event. ``b""`` from the second call on.
         """
         reason = source.reason or CloseReason.DONE
@@ -156,11 +160,11 @@ class Ending:
         return run() if self._context is None else self._context.run(run)
 
     def end_answer(self, source: Source, environ: Mapping[str, Any]) -> BaseException | None:
-        """End the server's answer, by the source's reason. Nothing else may use the client's socket after this.
+        """End the server's answer, by the source's reason. No other code may use the client's socket after this.
 
         :param source: the stream's, which has ended.
         :param environ: the WSGI environ of the request.
-        :return: an exception that the iterable is to raise instead of ``StopIteration``, if that is the only method.
+        :return: an exception that the iterable must raise instead of ``StopIteration``, if that is the only method.
         """
         reason = source.reason or CloseReason.DONE
         if reason is CloseReason.DONE or self.is_orderly(source.resumable, reason):
@@ -172,7 +176,7 @@ class Ending:
         return None
 
     def close(self) -> None:
-        """Release the descriptors that ended the answer, when the server is done with it. Any number of times."""
+        """Release the descriptors that ended the answer, when the server has closed it. Any number of times."""
         remains, self._remains = self._remains, None
         if remains is not None:
             remains.close()

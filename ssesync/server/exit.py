@@ -1,18 +1,18 @@
 """The end of a gunicorn worker: it waits for the streams and runs that finish, before it exits.
 
-``drain`` says which streams finish (:class:`ssesync.Settings`). The wait is in gunicorn's hook ``worker_exit``, which
-is set on the worker's own configuration, so that it needs no ``-c python:ssesync.gunicorn``. It is not in ``atexit``:
-there ``concurrent.futures`` and asyncio's resolver refuse work ("cannot schedule new futures after shutdown"), and from
-Python 3.12 on no thread starts, so a producer that needs either would fail in the middle of its answer. In
-``worker_exit`` a producer can do all that it could before.
+The setting ``drain`` decides which streams finish (:class:`ssesync.Settings`). The wait is in gunicorn's hook
+``worker_exit``, which is set on the worker's own configuration, so that it needs no ``-c python:ssesync.gunicorn``. It
+is not in ``atexit``: there ``concurrent.futures`` and asyncio's resolver refuse work ("cannot schedule new futures
+after shutdown"), and from Python 3.12 on no thread starts, so a producer that needs either would fail in the middle of
+its answer. In ``worker_exit`` a producer can still use both.
 
-- The wait counts from the moment at which the process was told to stop, so no later SIGTERM makes it shorter or longer.
-- SIGQUIT, SIGINT and a worker's timeout (SIGABRT) are not waited for: gunicorn's hooks for them are set as well.
-- gunicorn kills a worker that is silent for ``--timeout`` seconds. The arbiter closes the worker's file for that before
-  it calls ``worker_exit``, so a duplicate of its descriptor is made before (20 of 20 answers of workers that ended by
-  ``max_requests`` with ``--timeout 3`` finished; without it none).
-- A worker that ends by ``max_requests`` still counts as one, so gunicorn starts no other one while it waits. Where no
-  other worker accepts, it asks the arbiter for one more (SIGTTIN), and takes that back (SIGTTOU) when it exits.
+- The wait counts from the first request to stop, so no later SIGTERM makes it shorter or longer.
+- There is no wait after SIGQUIT, SIGINT and a worker's timeout (SIGABRT): gunicorn's hooks for them are set as well.
+- gunicorn kills a worker that sends no heartbeat for ``--timeout`` seconds. The arbiter closes the heartbeat's file
+  before it calls ``worker_exit``, so a duplicate of its descriptor is made before (20 of 20 answers of workers that
+  ended by ``max_requests`` with ``--timeout 3`` finished; without it none).
+- A worker that ends by ``max_requests`` still counts as one, so gunicorn starts no other worker while it waits. If no
+  other worker accepts, it requests one more from the arbiter (SIGTTIN), and one less (SIGTTOU) when it exits.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ __all__ = ["finish", "prepare"]
 
 logger = logging.getLogger("ssesync")
 
-# Seconds between two looks at the streams that finish, and between two heartbeats.
+# Seconds between two checks of the streams that finish, and between two heartbeats.
 _POLL = 0.1
-# Seconds that the streams whose time is over get to be ended by the reactor's tick.
+# Seconds within which the reactor's tick ends the streams whose time is over.
 _TO_END = 2 * TICK
 
 
 class _Worker:
-    """What is kept of this process's worker."""
+    """The gunicorn worker of this process, its hooks and its heartbeat."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
-        #: Set where the worker is to exit at once.
+        #: Whether the worker exits at once.
         self.quickly = False
         try:
             self._heartbeat = os.dup(worker.tmp.fileno())
@@ -55,7 +55,7 @@ class _Worker:
             self._heartbeat = -1
 
     def install(self) -> None:
-        """Set the hooks, in front of those that the configuration has."""
+        """Set the hooks, which then call those of the configuration."""
         cfg = self._worker.cfg
         at_exit, at_int, at_abort = cfg.worker_exit, cfg.worker_int, cfg.worker_abort
 
@@ -66,11 +66,11 @@ class _Worker:
                 at_exit(server, worker)
 
         def worker_int(worker: Any) -> None:
-            self._hurry()
+            self._stop_quickly()
             at_int(worker)
 
         def worker_abort(worker: Any) -> None:
-            self._hurry()
+            self._stop_quickly()
             at_abort(worker)
 
         cfg.set("worker_exit", worker_exit)
@@ -80,19 +80,19 @@ class _Worker:
             streams.on_tick = self._tick
 
     def _tick(self) -> None:
-        # A worker that has requests to answer, or keeps connections for a while, calls worker_exit only after these.
+        # A worker calls worker_exit only after all its requests and idle connections.
         if not self._worker.alive and not streams.stopping:
             drain()
 
-    def _hurry(self) -> None:
-        """SIGQUIT, SIGINT or SIGABRT has come. In a signal handler."""
+    def _stop_quickly(self) -> None:
+        """End the streams after SIGQUIT, SIGINT or SIGABRT. In a signal handler."""
         self.quickly = True
         streams.stopping = True
         if (current := reactor_if_any()) is not None:
             current.call_from_signal(drain_quickly)
 
     def send_heartbeat(self) -> None:
-        """Tell the arbiter that the worker lives, as ``WorkerTmp.notify()`` does."""
+        """Send the arbiter a heartbeat, as ``WorkerTmp.notify()`` does."""
         now = time.monotonic()
         with contextlib.suppress(OSError):
             os.utime(self._heartbeat, (now, now))
@@ -107,10 +107,10 @@ _current: dict[None, _Worker] = {}
 
 
 def prepare(worker: Any = None) -> None:
-    """Have this process's gunicorn worker wait for the streams that finish. Does nothing elsewhere, and nothing from
-    the second call on.
+    """Make this process's gunicorn worker wait for the streams that finish. Only the first call has an effect, and only
+    under gunicorn.
 
-    :param worker: gunicorn's, where it is known.
+    :param worker: gunicorn's, if it is known.
     """
     worker = worker or gunicorn_worker()
     if worker is None or None in _current:
@@ -124,13 +124,13 @@ def prepare(worker: Any = None) -> None:
 
 
 def finish(server: Any, worker: Any) -> None:
-    """End the streams of a worker that exits, but for those that finish: wait for these. Any number of times.
+    """End the streams of a worker that exits, and wait for those that finish. Any number of times.
 
     :param server: gunicorn's arbiter.
     :param worker: gunicorn's worker.
     """
     if worker.pid != os.getpid():
-        return  # the arbiter calls the hook for a worker that it does not find, too
+        return  # the arbiter also calls the hook for a worker that does not run any more
     prepare(worker)
     current = _current[None]
     if current.quickly:
@@ -148,7 +148,7 @@ def finish(server: Any, worker: Any) -> None:
         with contextlib.suppress(OSError):
             listener.close()  # a client that this worker will not accept must not wait for it
     substitute = _Substitute(server, worker)
-    substitute.ask()
+    substitute.request()
     try:
         while time.monotonic() < deadline and (seconds_to_finish() or substitute.must_wait()):
             current.send_heartbeat()
@@ -158,11 +158,11 @@ def finish(server: Any, worker: Any) -> None:
 
 
 class _Substitute:
-    """One more worker, for as long as this one waits and no other one accepts.
+    """One more worker, while this one waits and no other one accepts.
 
-    SIGTTOU has the arbiter end its *oldest* worker. That is to be this one, so it asks only where all workers that are
-    older wait as well, and leaves after these. Of the workers that were there when this one was started, those are
-    known to wait that were too many by the configuration: the oldest of them.
+    On SIGTTOU the arbiter ends its *oldest* worker. That must be this one, so it requests a worker only if all older
+    workers wait as well, and exits after these. Among the workers that ran when this one was started, the oldest are
+    known to wait: as many as exceed the configured number.
     """
 
     def __init__(self, server: Any, worker: Any) -> None:
@@ -175,18 +175,18 @@ class _Substitute:
         self._is_wanted = worker.nr >= worker.max_requests and not any(map(self._is_there, others))
         self._handler: _TermHandler | None = None
 
-    def ask(self) -> None:
-        """Ask the arbiter for it, if it is wanted."""
+    def request(self) -> None:
+        """Request it from the arbiter, if it is needed."""
         if self._is_wanted and self._send(signal.SIGTTIN):
             self._handler = _TermHandler()
 
     def must_wait(self) -> bool:
-        """Whether an older worker has to leave first."""
+        """Whether an older worker has to exit first."""
         return self._handler is not None and any(map(self._is_there, self._older))
 
     def release(self) -> None:
-        """Take it back. Not after a reload, by which the arbiter has its number of workers from the configuration
-        again: it then sends this worker SIGTERM."""
+        """Request one worker less. Not after a reload: it resets the arbiter's number of workers to the configured one,
+        and the arbiter sends this worker SIGTERM."""
         if self._handler is not None:
             self._handler.remove()
             if not self._handler.called:
@@ -211,7 +211,7 @@ class _Substitute:
         except OSError as error:
             logger.warning(
                 "no client is accepted until the streams of this worker have finished, as gunicorn's arbiter can't be "
-                "asked for another worker: %s; it may run as another user",
+                "sent a request for another worker: %s; it may run as another user",
                 escape(error),
             )
             return False
@@ -219,7 +219,7 @@ class _Substitute:
 
 
 class _TermHandler:
-    """Notes SIGTERM, and hands on to the handler that was there before. Made on the main thread."""
+    """Notes SIGTERM, and calls the previous handler. Made on the main thread."""
 
     def __init__(self) -> None:
         self._handler: Any = signal.getsignal(signal.SIGTERM)
@@ -234,7 +234,7 @@ class _TermHandler:
             self._handler(signum, frame)
 
     def remove(self) -> None:
-        """Set the former handler."""
+        """Restore the previous handler."""
         signal.signal(signal.SIGTERM, self._handler)
 
 

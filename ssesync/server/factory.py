@@ -1,4 +1,4 @@
-"""How a source is made of what a user gives to an ``EventStream``. Only this module distinguishes the kinds."""
+"""Factories: each makes a source of one kind of object that a user passes to an ``EventStream``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..producing import Producing, Refusal
 from ..wire.http import get_last_event_id
 from .checks import check_function, check_iterable
 from .producer import InlineProducer, ThreadProducer, close_iterator
-from .producers import Place, producers
+from .producers import Slot, producers
 from .source import Detachable, Followable, Overload, Source, Streamable
 from .starts import View, view_of
 from .upstream import InlineUpstream, UpstreamProducer
@@ -30,13 +30,13 @@ __all__ = ["SourceFactory", "WriterFunction", "factory_of"]
 class SourceFactory(abc.ABC):
     """Makes the source of a stream.
 
-    :param name: what log lines call a stream that was given no name.
-    :param user_object: what makes the events.
+    :param name: the default name of the stream.
+    :param user_object: the object that makes the events.
     """
 
-    #: Whether each request gets a source of its own.
+    #: Whether it makes a source for each request.
     repeatable = False
-    #: Whether threads may write to the stream, and wait, although it was never opened.
+    #: Whether threads may write to the stream, and wait, before it is opened.
     is_live = False
     #: Whether it may run code that reads the body of the request after the client has left the server.
     may_read_body = False
@@ -59,36 +59,37 @@ class SourceFactory(abc.ABC):
         return False
 
     def view(self) -> View:
-        """Identify what makes the events.
+        """Identify the view, by the object that makes the events.
 
         :return: the same for each request of a view.
         """
         return view_of(self._user_object)
 
-    def reserve(self, spec: StreamSpec) -> Place | None:
-        """Take the place of a source among those of this process, which must be released.
+    def reserve(self, spec: StreamSpec) -> Slot | None:
+        """Reserve a slot for the producer, which must be released.
 
-        :param spec: what the stream is made of.
-        :return: ``None``: there is none.
+        :param spec: the stream's options.
+        :return: the slot; ``None`` if all are taken.
         """
-        return Place(spec.name)
+        return Slot(spec.name)
 
     @abc.abstractmethod
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], slot: Slot) -> Source:
         """Make the source. It is not open yet.
 
-        :param spec: what the stream is made of.
-        :param place: what :meth:`reserve` has given. The source releases it.
+        :param spec: the stream's options.
         :param cancelled: the stream's token.
         :param environ: the WSGI environ of the request.
+        :param slot: the result of :meth:`reserve`. The source releases it.
+        :return: the source.
         """
 
     @abc.abstractmethod
     def discard(self) -> None:
-        """Release what the user gave: no source will be made of it."""
+        """Release the user's object: no source will be made of it."""
 
 
-class Given(SourceFactory):
+class ExistingSource(SourceFactory):
     """An existing source: of a Writer, or of a subscription."""
 
     is_live = True
@@ -104,7 +105,7 @@ class Given(SourceFactory):
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], slot: Slot) -> Source:
         return self._source
 
     def discard(self) -> None:
@@ -112,22 +113,22 @@ class Given(SourceFactory):
 
 
 class Followed(SourceFactory):
-    """An object that gives each client a source of its own: a run."""
+    """An object that makes a source for each client: a run."""
 
     repeatable = True
 
-    def __init__(self, given: Followable) -> None:
-        super().__init__(type(given).__name__, given)
-        self._given = given
+    def __init__(self, followable: Followable) -> None:
+        super().__init__(type(followable).__name__, followable)
+        self._followable = followable
 
     def is_detachable(self, settings: Settings) -> bool:
         return True
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
-        return self._given.follow(get_last_event_id(environ) or None).as_source()
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], slot: Slot) -> Source:
+        return self._followable.follow(get_last_event_id(environ) or None).as_source()
 
     def discard(self) -> None:
-        """Release nothing: no source was made."""
+        """Do nothing: no source was made."""
 
 
 class Producer(SourceFactory):
@@ -139,13 +140,13 @@ class Producer(SourceFactory):
     def run(self, writer: Writer) -> Iterator[Any] | None:
         """Run it.
 
-        :return: an iterator over the items that are to be written; ``None``: all was written.
+        :return: an iterator over the items to write; ``None``: it has written all.
         """
 
     def release(self) -> None:
-        """Close what it reads from. The stream has ended; :meth:`run` was called."""
+        """Close its upstream, if it has one. The stream has ended; :meth:`run` was called."""
 
-    def reserve(self, spec: StreamSpec) -> Place | None:
+    def reserve(self, spec: StreamSpec) -> Slot | None:
         if not spec.settings.threaded:
             return super().reserve(spec)
         return producers.reserve(self.view(), spec.name, spec.settings, spec.max_of_view)
@@ -153,13 +154,13 @@ class Producer(SourceFactory):
     def is_detachable(self, settings: Settings) -> bool:
         return settings.threaded
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], slot: Slot) -> Source:
         if not spec.settings.threaded:
             return InlineProducer(self, spec, cancelled, get_last_event_id(environ))
-        return ThreadProducer(self, spec, cancelled, get_last_event_id(environ), place)
+        return ThreadProducer(self, spec, cancelled, get_last_event_id(environ), slot)
 
     def discard(self) -> None:
-        """Release what it reads from: :meth:`run` will not be called."""
+        """Close its upstream, if it has one: :meth:`run` will not be called."""
 
 
 class Items(Producer):
@@ -194,9 +195,9 @@ class ItemsFunction(Producer):
 
 
 class WriterFunction(Producer):
-    """A function that is given a writer.
+    """A function that is called with a writer.
 
-    Its result has no meaning, except a generator or coroutine: then nothing of it was run.
+    Its result is ignored; a generator or coroutine is an error, as its code has not run.
 
     :raises TypeError: it is no function, a coroutine function or a generator function.
     """
@@ -205,13 +206,13 @@ class WriterFunction(Producer):
 
     def __init__(self, function: Callable[[Writer], object]) -> None:
         if not callable(function):
-            raise TypeError(f"from_writer takes a function that is given a Writer, got {type(function).__name__}")
+            raise TypeError(f"from_writer takes a function of a Writer, got {type(function).__name__}")
         check_function(function)
         name = _name_of(function)
         if inspect.isgeneratorfunction(function):
             raise TypeError(
-                f"{name}() yields, but it is given a writer: let it write to that, w.write(…), or stream what "
-                "it yields, with event_stream or EventStream(function)"
+                f"{name}() yields, but it is called with a writer: let it call w.write(…), or stream the items that it "
+                "yields with event_stream or EventStream(function)"
             )
         super().__init__(name, function)
         self._function = function
@@ -222,73 +223,74 @@ class WriterFunction(Producer):
         if inspect.isgenerator(result) or inspect.iscoroutine(result):
             result.close()
             kind = "yields" if inspect.isgenerator(result) else "is asynchronous"
-            raise TypeError(f"{self._function!r} {kind}, but a function that is given a writer writes to it")
+            raise TypeError(f"{self._function!r} {kind}, but a function that is called with a writer must write to it")
 
 
 class Upstream(Producer):
-    """An object of another room that writes a whole stream: a relay."""
+    """An object of the client's that writes a whole stream: a relay."""
 
-    def __init__(self, given: Producing) -> None:
-        super().__init__(type(given).__name__, given)
-        self.answer = given.answer
-        self._given = given
-        # A relay's thread reads no body of the request: that is gone to the upstream.
-        self.may_read_body = not given.can_tap
+    def __init__(self, relay: Producing) -> None:
+        super().__init__(type(relay).__name__, relay)
+        self.answer = relay.answer
+        self._relay = relay
+        # A relay's thread does not read the body of the request: that was sent to the upstream.
+        self.may_read_body = not relay.can_tap
 
     def is_detachable(self, settings: Settings) -> bool:
-        return settings.threaded and (self._given.can_tap or super().is_detachable(settings))
+        return settings.threaded and (self._relay.can_tap or super().is_detachable(settings))
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], slot: Slot) -> Source:
         last_event_id = get_last_event_id(environ)
         if not spec.settings.threaded:
-            return InlineUpstream(self._given, self, spec, cancelled, last_event_id)
-        return UpstreamProducer(self._given, self, spec, cancelled, last_event_id, place)
+            return InlineUpstream(self._relay, self, spec, cancelled, last_event_id)
+        return UpstreamProducer(self._relay, self, spec, cancelled, last_event_id, slot)
 
     def run(self, writer: Writer) -> None:
-        self._given.produce(writer)
+        self._relay.produce(writer)
 
     def release(self) -> None:
-        self._given.close()
+        self._relay.close()
 
     discard = release
 
 
-class Instead(SourceFactory):
+class NoStream(SourceFactory):
     """An answer in place of a stream."""
 
     def __init__(self, answer: Refusal | Overload) -> None:
         super().__init__("refusal")
         self.answer = answer
 
-    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], place: Place) -> Source:
-        """There is none."""
+    def make(self, spec: StreamSpec, cancelled: CancelToken, environ: Mapping[str, Any], slot: Slot) -> Source:
+        """Never called."""
         raise AssertionError("there is an answer in place of the stream")
 
     def discard(self) -> None:
-        """There is nothing to release."""
+        """Do nothing."""
 
 
-def factory_of(given: object) -> SourceFactory:
-    """How a source is made of what a user gave.
+def factory_of(source: object) -> SourceFactory:
+    """Make the factory for a user's object. Only this function distinguishes the kinds of objects.
 
-    :return: the factory, for one stream or, where it is ``repeatable``, for any number.
-    :raises TypeError: it is nothing that gives events, or asynchronous.
+    :param source: the user's object.
+    :return: the factory, for one stream or, if it is ``repeatable``, for any number.
+    :raises TypeError: the object can't be streamed, or is asynchronous.
     """
-    if isinstance(given, SourceFactory):
-        return given
-    if isinstance(given, Followable):
-        return Followed(given)
-    if isinstance(given, Streamable):
-        return Given(given.as_source(), type(given).__name__)
-    if isinstance(given, Source):
-        return Given(given, type(given).__name__)
-    if isinstance(given, Producing):
-        return Upstream(given)
-    if isinstance(given, (Refusal, Overload)):
-        return Instead(given)
-    if callable(given):
-        return ItemsFunction(cast(Any, given))
-    return Items(cast(Any, given))  # it is checked
+    if isinstance(source, SourceFactory):
+        return source
+    if isinstance(source, Followable):
+        return Followed(source)
+    if isinstance(source, Streamable):
+        return ExistingSource(source.as_source(), type(source).__name__)
+    if isinstance(source, Source):
+        return ExistingSource(source, type(source).__name__)
+    if isinstance(source, Producing):
+        return Upstream(source)
+    if isinstance(source, (Refusal, Overload)):
+        return NoStream(source)
+    if callable(source):
+        return ItemsFunction(cast(Any, source))
+    return Items(cast(Any, source))  # it is checked
 
 
 def _name_of(function: Callable[..., object]) -> str:

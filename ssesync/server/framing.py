@@ -18,7 +18,7 @@ def make_preamble(settings: Settings, *, reset_retry: bool = False) -> bytes:
     """Make the first chunk. The headers are sent with it, so it can't wait for an event. No blank line: see KEEP_ALIVE.
 
     :param settings: the stream's.
-    :param reset_retry: this client may have got a long reconnection time when it was refused: set a usual one.
+    :param reset_retry: this client may have been sent a long reconnection time when it was refused: set a usual one.
     :return: lines of an event stream.
     """
     retry = _USUAL_RETRY if settings.retry is None and reset_retry else settings.retry

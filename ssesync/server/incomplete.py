@@ -1,4 +1,4 @@
-"""Making an answer incomplete, so that no client takes a part of it for the whole.
+"""Making an answer incomplete, so that no client accepts a part of it as the whole.
 
 A chunked answer is incomplete without its last chunk. An answer that ends with its connection is complete however that
 is closed (RFC 9112, section 8). So the first kind ends with a FIN in place of the last chunk, and the second with a
@@ -36,15 +36,15 @@ except ImportError:  # Windows
 
 __all__ = ["Remains", "cut", "drop_rest", "unacknowledged"]
 
-#: A socket to be closed when the server is done with the answer.
+#: A socket to be closed when the server has closed the answer.
 Remains = socket.socket
 
 # Seconds that a server's thread waits for the client's system to acknowledge more data: more than any round trip, and
 # less than the rest of gunicorn's graceful timeout when streams are ended for it.
 _STALL_TIMEOUT = 1.0
 # Seconds that it waits in all.
-_LONGEST_WAIT = 5.0
-# Seconds to wait where the kernel does not say how much is unacknowledged.
+_MAX_WAIT = 5.0
+# Seconds to wait if the kernel does not report how much is unacknowledged.
 _BLIND_WAIT = 0.1
 _POLL = 0.004
 _PIECE = 65536
@@ -56,12 +56,12 @@ _CHUNKING = ("gunicorn", "gunicorn_pywsgi", "werkzeug", "waitress", "cheroot")
 def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseException | None:
     """Make a served response incomplete for its client.
 
-    Called on the server's thread, by the iterable's last ``next()``, when nothing else touches the client's socket.
+    Called on the server's thread, by the iterable's last ``next()``, when no other code uses the client's socket.
 
     :param environ: the WSGI environ of the request.
-    :param at_once: don't wait until the client's system has acknowledged what was sent.
-    :return: a socket to close when the server calls ``close()``; or an exception that the iterable is to raise, where
-        that is the only method; or ``None``, where nothing is left to do.
+    :param at_once: don't wait until the client's system has acknowledged all sent data.
+    :return: a socket to close when the server calls ``close()``; or an exception that the iterable must raise, if that
+        is the only method; or ``None``.
     """
     found = find_socket(environ)
     if found is None:
@@ -81,7 +81,7 @@ def cut(environ: Mapping[str, Any], *, at_once: bool = False) -> Remains | BaseE
 def unacknowledged(fd: int) -> int | None:
     """Count the sent bytes that the peer's system has not acknowledged.
 
-    :return: their count; ``None`` where the kernel does not report it.
+    :return: their count; ``None`` if the kernel does not report it.
     """
     if fcntl is None or termios is None or sys.platform != "linux":
         return None
@@ -90,7 +90,7 @@ def unacknowledged(fd: int) -> int | None:
 
 
 def drop_rest(handle: socket.socket) -> None:
-    """Read and drop what the client has sent: with unread bytes the kernel would reset the connection on its close."""
+    """Read and drop the client's bytes: with unread bytes the kernel would reset the connection on its close."""
     for _ in range(16):
         if not handle.recv(_PIECE, socket.MSG_DONTWAIT):
             break
@@ -102,7 +102,7 @@ def _is_chunked(found: ClientSocket, environ: Mapping[str, Any]) -> bool:
         return False
     if found.server == "werkzeug":
         return bool(environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess"))
-    # cheroot's own version, where it is configured to be older than the client's.
+    # cheroot's own version, which may be configured to be older than the client's.
     return str(environ.get("ACTUAL_SERVER_PROTOCOL", "HTTP/1.1")) == "HTTP/1.1"
 
 
@@ -126,7 +126,7 @@ def _exception(environ: Mapping[str, Any]) -> BaseException | None:
 
 
 def _end_instead(found: ClientSocket, chunked: bool, at_once: bool) -> Remains:
-    """Give the server another descriptor to end its answer on, and end the connection."""
+    """Replace the server's descriptor, on which it then ends its answer, and end the connection."""
     blocking, inheritable = os.get_blocking(found.fd), os.get_inheritable(found.fd)
     ours, dead = socket.socketpair()
     try:
@@ -143,7 +143,7 @@ def _end_instead(found: ClientSocket, chunked: bool, at_once: bool) -> Remains:
 
 
 def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
-    """End the connection under the server's descriptor, where that can't be exchanged: gevent's hub knows it.
+    """End the connection below the server's descriptor, which can't be replaced: gevent's hub has registered it.
 
     The last chunk then fails with a broken pipe, which gunicorn and gevent handle as a client that has left.
     """
@@ -155,7 +155,7 @@ def _end_below(found: ClientSocket, chunked: bool, at_once: bool) -> None:
 
 
 def _finish(real: socket.socket, chunked: bool, at_once: bool, *, owned: bool) -> None:
-    """:param owned: whether the server has no descriptor of the connection any more."""
+    """:param owned: whether the server no longer has a descriptor of the connection."""
     try:
         if chunked:
             real.shutdown(socket.SHUT_WR)
@@ -169,7 +169,7 @@ def _finish(real: socket.socket, chunked: bool, at_once: bool, *, owned: bool) -
             # Else the server would wait for another request of an HTTP/1.0 client that keeps its connection.
             real.shutdown(socket.SHUT_RD)
     except OSError:
-        pass  # the client has left already, or there is nothing to drop
+        pass  # the client has left already, or has sent no more bytes
 
 
 def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once: bool) -> BaseException:
@@ -177,13 +177,13 @@ def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once:
     channel = environ["waitress.client_disconnected"].__self__
     if not _is_chunked(found, environ):
 
-        def left() -> int | None:
+        def unsent() -> int | None:
             return getattr(channel, "total_outbufs_len", 0) or unacknowledged(found.fd)
 
         try:
             found.reset_on_close()
             if not at_once:
-                _wait_until_none(left)
+                _wait_until_none(unsent)
         except OSError:
             pass  # the client has left already
     # Logged as one line at level INFO; any other exception with a traceback.
@@ -191,13 +191,13 @@ def _leave_to_waitress(environ: Mapping[str, Any], found: ClientSocket, at_once:
     return kind()
 
 
-def _wait_until_none(left: Callable[[], int | None]) -> None:
-    """Wait until nothing is left, as long as it becomes less, for a bounded time."""
+def _wait_until_none(unsent: Callable[[], int | None]) -> None:
+    """Wait until no bytes are unsent, as long as they become fewer, for a bounded time."""
     now = time.monotonic()
-    last, since, end = left(), now, now + _LONGEST_WAIT
+    last, since, end = unsent(), now, now + _MAX_WAIT
     while last and now < end and now - since < _STALL_TIMEOUT:
         time.sleep(_POLL)
-        size, now = left(), time.monotonic()
+        size, now = unsent(), time.monotonic()
         if size != last:
             last, since = size, now
     if last is None:

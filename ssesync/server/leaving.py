@@ -1,4 +1,4 @@
-"""How a stream leaves its server's thread: it is detached, where that can be done, and stays served where it can't."""
+"""Detaching a stream from its server's thread; if that is not possible, the server's thread serves it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Leaving"]
 
-# Bytes that no server's thread has to wait for, whatever its client does.
+# Bytes that a server's thread can send without waiting, whatever the client does.
 _REST = 4096
 
 
 class Leaving(Closable):
-    """The ways of an :class:`EventStream` from its server to the reactor, and back to the server."""
+    """The hand-over of an :class:`EventStream` from its server to the reactor, or back to the server."""
 
     _detached: Detached | None
     _environ: WSGIEnvironment | None
 
     def stay_served(self, why: str) -> None:
-        """Do not detach this stream, since something has to see all of its chunks. Before the first is taken.
+        """Do not detach this stream, since a middleware has to see all of its chunks. Called before the first is taken.
 
-        :param why: for the log.
+        :param why: the reason, for the log.
         """
         if self._takeover is not None:
             self._takeover.why = why
@@ -42,7 +42,7 @@ class Leaving(Closable):
         self._liveness = Liveness(self, self._environ or {}, self.settings)
 
     def _begin_to_leave(self, takeover: Takeover) -> None:
-        """Have the server write the head where it can be taken from, unless the stream is to stay served."""
+        """Capture the head that the server writes, unless the stream stays served."""
         if self._is_over_soon():
             self._takeover = None
             takeover.close()
@@ -50,20 +50,20 @@ class Leaving(Closable):
             self._stay(takeover)
 
     def _is_over_soon(self) -> bool:
-        """Whether the producer has ended and the rest fits into any socket: then nothing is won by detaching, and the
-        client may use its connection again."""
+        """Whether the producer has ended and the rest fits into any socket: then detaching has no use, and the client
+        may use its connection again."""
         source = self._source
         if source is None or source.reason is None or isinstance(source, Detachable):
             return False
         return source.pending[1] <= _REST and streams.keep_served(self)
 
-    def _left_to(self, connection: Detached) -> None:
+    def _set_detached(self, connection: Detached) -> None:
         self._detached = connection
 
     def _detach(self, takeover: Takeover) -> bool:
-        """Leave the client to the reactor.
+        """Hand the client over to the reactor.
 
-        :return: whether that was possible. Then the server's answer is over, and the stream is not.
+        :return: whether that was possible. Then the server's answer is over, and the stream continues.
         """
         source = cast(Source, self._source)
 
@@ -81,20 +81,20 @@ class Leaving(Closable):
 
         if takeover.complete(give):
             self._lifecycle.advance(State.DETACHED)
-            views.left(self._spec.factory.view)
+            views.detached(self._spec.factory.view)
             return True
         self._stay(takeover)
         return False
 
     def _stay(self, takeover: Takeover) -> None:
-        """Be served as any other, since the connection could not be taken over; or end, where there is no room."""
+        """Stay served, since the connection could not be taken over; end if a limit forbids that."""
         self._takeover = None
         takeover.close()
         if isinstance(self._source, Tappable):
             views.stayed(self._spec.factory.view())
-        there_is_room = streams.keep_served(self) and not takeover.is_short
+        is_served = streams.keep_served(self) and not takeover.is_short
         if self.reason is None:
-            streams.log_not_detached(self.name, takeover.why, served=there_is_room)
+            streams.log_not_detached(self.name, takeover.why, served=is_served)
         self._watch_over()
-        if not there_is_room:
+        if not is_served:
             self.stop(CloseReason.CANCELLED)

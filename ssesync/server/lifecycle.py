@@ -15,18 +15,18 @@ class State(enum.Enum):
     """The state of a stream."""
 
     CREATED = "created"
-    """Nothing runs yet."""
+    """It is not opened yet, and runs no producer."""
     OPEN = "open"
     """It has a source. The server has not taken its first byte."""
     SENDING = "sending"
     """The server sends it."""
     DETACHED = "detached"
-    """Its client has left the server. A connection of the reactor's goes on with the stream."""
+    """The server's answer is over. The reactor sends the rest of the stream."""
     ENDED = "ended"
-    """It has ended, or another answer was given in its place."""
+    """It has ended, or another answer was sent in its place."""
 
 
-# Where each state may lead to.
+# The states that may follow each state.
 _TRANSITIONS = {
     State.CREATED: {State.OPEN, State.ENDED},
     State.OPEN: {State.SENDING, State.ENDED},
@@ -37,18 +37,18 @@ _TRANSITIONS = {
 
 
 class EndRequest(NamedTuple):
-    """How a stream was asked to end, perhaps before it was opened."""
+    """A request to end a stream, perhaps before it was opened."""
 
     reason: CloseReason
     last: bytes | None
-    """What it is to send last; ``None``: nothing, and what waits is dropped."""
+    """The bytes to send last; ``None``: none, and pending writes are dropped."""
 
 
 class Lifecycle:
     """The state of one stream.
 
     The server's thread advances it. Any thread and any signal handler may end it, and only the first end counts. If the
-    server's thread is inside the stream, :meth:`EventStream.close` on another thread leaves the end to it.
+    server's thread is inside the stream, :meth:`EventStream.close` on another thread leaves the work to it.
     """
 
     __slots__ = ("_ended", "_requests", "_state", "closing", "inside")
@@ -69,11 +69,11 @@ class Lifecycle:
 
     @property
     def is_over(self) -> bool:
-        """Whether the server is to send nothing more of the stream."""
+        """Whether the server's part of the stream is over."""
         return self._ended.done or self._state is State.DETACHED
 
     def advance(self, state: State) -> None:
-        """Go on to a state that is not the end. On the server's thread, inside the stream."""
+        """Change to a state that is not the end. On the server's thread, inside the stream."""
         assert state in _TRANSITIONS[self._state], f"{self._state} does not lead to {state}"
         self._state = state
 
@@ -86,10 +86,10 @@ class Lifecycle:
 
     @property
     def request(self) -> EndRequest | None:
-        """How the stream was first asked to end, ``None`` if it was not."""
+        """The first request to end the stream, ``None`` if there is none."""
         return self._requests[0] if self._requests else None
 
-    def ask(self, reason: CloseReason, last: bytes | None) -> None:
-        """Note how the stream is asked to end. The first request counts."""
+    def request_end(self, reason: CloseReason, last: bytes | None) -> None:
+        """Note a request to end the stream. The first one counts."""
         if not self._requests:
             self._requests.append(EndRequest(reason, last))

@@ -1,4 +1,4 @@
-"""Admission: how many streams a process holds, how many one key holds, and when refused clients reconnect."""
+"""Admission: the limits of a process's streams and of one key's, and the reconnection times of refused clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from ..settings import Settings
 from ..text import escape
 from . import descriptors
-from .refusal import ReturnTimes
+from .refusal import ReconnectionTimes
 from .wsgi_server import thread_limit
 
 __all__ = ["Admission", "detached_limit", "log_full", "served_limit"]
@@ -21,14 +21,14 @@ class Admission:
 
     def __init__(self) -> None:
         self._keys: Counter[str] = Counter()
-        self._return_times = ReturnTimes()
+        self._reconnection_times = ReconnectionTimes()
         #: Clients that were refused since the process started.
         self.refused = 0
 
     def admit(self, key: str, settings: Settings, *, is_full: bool) -> bool:
         """Count one more stream of a key, or one more refused client.
 
-        :param key: whose stream it is.
+        :param key: the stream's key.
         :param settings: the stream's.
         :param is_full: whether the process holds as many streams as it may.
         :return: whether the stream is admitted.
@@ -50,38 +50,38 @@ class Admission:
     def refuse(self, *, browser: bool, least: float, counted: bool) -> float:
         """See :meth:`ssesync.server.registry.Streams.refuse`."""
         self.refused += not counted
-        seconds = self._return_times.give(least)
+        seconds = self._reconnection_times.give(least)
         if browser:
-            self._return_times.promise(seconds)
+            self._reconnection_times.record_sent(seconds)
         return seconds
 
     @property
     def refused_lately(self) -> bool:
-        """Whether a browser that connects now may have got a long reconnection time when it was refused."""
-        return self._return_times.are_kept()
+        """Whether a browser that connects now may have a long reconnection time from a refusal."""
+        return self._reconnection_times.may_be_kept()
 
 
 def served_limit(settings: Settings) -> int | None:
-    """How many streams may be served by threads at once; ``None``: any number."""
+    """The limit of streams that threads serve; ``None``: no limit."""
     return thread_limit() if settings.max_streams == "auto" else settings.max_streams
 
 
 def detached_limit(settings: Settings) -> int | None:
-    """How many streams may be detached at once; ``None``: any number."""
+    """The limit of detached streams; ``None``: no limit."""
     most, wanted = descriptors.capacity(), settings.max_detached
     return most if wanted == "auto" or wanted is None else wanted if most is None else min(most, wanted)
 
 
 def log_full(settings: Settings, held: int) -> None:
-    """Warn that clients are refused since this process holds as many detached streams as it may.
+    """Log a warning that clients are refused, as this process holds as many detached streams as it may.
 
     :param settings: the refused stream's.
     :param held: detached streams now.
     """
     advice = ""
     if settings.max_detached != detached_limit(settings):
-        room = f", and there are descriptors for {descriptors.capacity()}"
-        advice = f"{room}: raise the hard limit of open files (LimitNOFILE=, ulimit -n)"
+        capacity = f", and there are descriptors for {descriptors.capacity()}"
+        advice = f"{capacity}: raise the hard limit of open files (LimitNOFILE=, ulimit -n)"
     logger.warning(
         "this process holds %d detached event streams and refuses more; max_detached=%r%s",
         held,

@@ -34,8 +34,13 @@ class Liveness:
     """Watches one stream from its opening to its end.
 
     The descriptor is the server's, and may be another connection's as soon as the stream has ended. So it is only used
-    under the lock that :meth:`end` takes; every server calls ``close()`` before it closes the socket. The stream is
-    held weakly, since the reactor refers to this object, and a stream that is not served any more must be collected.
+    under the lock that :meth:`end` takes; every server calls ``close()`` before it closes the socket. The reference to
+    the stream is weak, since the reactor refers to this object, and a stream that its server has dropped must be
+    collected.
+
+    :param stream: the stream.
+    :param environ: the WSGI environ of the request.
+    :param settings: the stream's.
     """
 
     def __init__(self, stream: Watched, environ: Mapping[str, Any], settings: Settings) -> None:
@@ -57,11 +62,11 @@ class Liveness:
                 self.senses = reactor().watch(self._socket.fd, self._gone, half_close=settings.half_close_is_gone)
 
     def sending(self, now: float) -> None:
-        """The server has bytes to send from now on."""
+        """Note that the server has bytes to send."""
         self._sending_since = now
 
     def sent(self) -> None:
-        """The server has sent them."""
+        """Note that the server has sent them."""
         self._sending_since = None
 
     def tick(self, now: float) -> None:
@@ -75,15 +80,15 @@ class Liveness:
         if given_up or (timeout is not None and now - since > timeout):
             if self._ended or self._sending_since != since:
                 return
-            # Not under the lock, as this calls back. And before the shutdown: the server closes the stream as soon as
-            # its send fails, with the reason that the client has left.
+            # Not under the lock, as this calls foreign code. And before the shutdown: the server closes the stream as
+            # soon as its send fails, with the reason that the client has left.
             self._cancel(CloseReason.STALLED)
             with self._lock:
                 if not self._ended:
                     self._socket.shut()
 
     def end(self) -> None:
-        """The stream has ended: do not use the descriptor any more. Any number of times."""
+        """End: the descriptor is not used any more. Called when the stream has ended, any number of times."""
         with self._lock:
             self._ended = True
         if self._lifetime is not None:

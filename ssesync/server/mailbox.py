@@ -1,9 +1,9 @@
 """Mailbox: the bounded queue between the threads that write a stream and its consumer.
 
 A lock protects the pending writes. It is held for a few steps and never while a thread waits. It does not protect the
-end, as a signal handler may close the mailbox on a thread that holds the lock. So one operation that nothing interrupts
-sets the reason, and the waiting threads are woken after it. A producer that waits for room and a consumer check the
-reason each time.
+end, as a signal handler may close the mailbox on a thread that holds the lock. So one uninterruptible operation sets
+the reason, and the waiting threads are woken after it. A producer that waits until the mailbox is not full, and a
+consumer, check the reason each time.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Mailbox:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._lock = make_rlock("server.mailbox")  # re-entrant: a signal handler may read what is pending
-        self._room = Waiters()
+        self._not_full = Waiters()
         self._items: list[bytes] = []
         self._size = 0
         # Each is a reason to close and a last write; the first one counts.
         self._closings: list[tuple[CloseReason, bytes]] = []
         self._last_pulled = False
         self._discards: list[CloseReason] = []  # the reasons for which pending writes are dropped
-        self._dropped = False  # something was: a write, or a part of what was pulled
-        #: How many events were put in so far.
+        self._dropped = False  # whether a write was, or a part of the pulled bytes
+        #: How many events were added so far.
         self.events = 0
         #: See :class:`ssesync.server.source.Source`.
         self.on_ready: Callable[[], object] | None = None
@@ -65,24 +65,25 @@ class Mailbox:
             return len(self._items) + bool(last), self._size + len(last)
 
     def put(self, data: bytes, *, events: int = 1) -> None:
-        """Add a write, waiting for room without end.
+        """Add a write, waiting without a limit while the mailbox is full.
 
         :param data: the write.
         :param events: how many events it holds.
-        :raises StreamClosed: the mailbox is closed, or is being closed while this waits.
-        :raises RuntimeError: there is no room, and this is a signal handler that has interrupted a thread in here.
+        :raises StreamClosed: the mailbox is closed, or is closed while this waits.
+        :raises RuntimeError: the mailbox is full, and the caller is a signal handler that has interrupted a method of
+            it.
         """
         while not self.offer(data, events=events):
             if is_owned(self._lock):
                 raise RuntimeError("a signal handler can't wait until the client has read more: write in a thread")
-            self._room.wait(lambda: bool(self._closings) or not self._full(data))
+            self._not_full.wait(lambda: bool(self._closings) or not self._full(data))
 
     def offer(self, data: bytes, *, events: int = 1) -> bool:
-        """Add a write if there is room for it. Never waits.
+        """Add a write unless the mailbox is full. Never waits.
 
         :param data: the write.
         :param events: how many events it holds.
-        :return: whether there was room.
+        :return: whether it was added.
         :raises StreamClosed: the mailbox is closed.
         """
         with self._lock:
@@ -102,7 +103,7 @@ class Mailbox:
 
     def pull(self, most: int) -> Pulled:
         """See :meth:`ssesync.server.source.Source.pull`."""
-        # In this order: what is put before the end is pulled before it.
+        # In this order: a write before the end is pulled before it.
         closed = bool(self._closings)
         with self._lock:
             items = self._items
@@ -117,15 +118,15 @@ class Mailbox:
                 self._dropped = self._dropped or bool(items)
                 items = []
         if items:
-            self._room.wake()
+            self._not_full.wake()
             return items[0] if len(items) == 1 else b"".join(items)
         return END if closed else PENDING
 
     def wait(self, timeout: float) -> bool:
-        """Wait until there is something to pull, or the mailbox is closed. For one thread, before the consumer pulls.
+        """Wait until there is a write to pull, or the mailbox is closed. For one thread, before the consumer pulls.
 
         :param timeout: in seconds.
-        :return: whether there is.
+        :return: whether there is a write, or the mailbox is closed.
         """
         consumers, waiters = self.on_ready, Waiters()
 
@@ -141,13 +142,13 @@ class Mailbox:
             self.on_ready = consumers
 
     def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False, dropped: bool = False) -> bool:
-        """Accept no more writes and wake all that wait. Takes no lock.
+        """Accept no more writes and wake all waiting threads. Takes no lock.
 
         :param reason: why.
-        :param last: a write that comes after those that wait, whether there is room or not.
-        :param discard: drop what waits. If something waits, this reason replaces ``DONE``.
-        :param dropped: with ``discard``: the consumer drops some of what it has pulled, which counts as well.
-        :return: whether this call closed it, and none before.
+        :param last: a write after the pending ones, even if the mailbox is full.
+        :param discard: drop the pending writes. If there are any, this reason replaces ``DONE``.
+        :param dropped: with ``discard``: the consumer drops some of the bytes that it has pulled, which counts as well.
+        :return: whether this call was the first one.
         """
         closing = reason, last
         if not self._closings:
@@ -160,7 +161,7 @@ class Mailbox:
         ready = self.on_ready
         if ready is not None:
             ready()
-        self._room.wake()
+        self._not_full.wake()
         return self._closings[0] is closing
 
     def _first(self, most: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The bytes that a served stream has given to its server, and the rest of the last write."""
+"""The bytes that a served stream has passed to its server, and the rest of the last write."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Output:
         self.preamble = b""
         #: The rest of the last write, which the server does not have yet.
         self.rest: bytes | memoryview = b""
-        #: How many bytes the server was given.
+        #: How many bytes the server has.
         self.bytes = 0
         #: How many keep-alives among them the stream itself has made.
         self.keep_alives = 0
-        #: When the stream was made, and when the server was last given bytes. On the monotonic clock.
+        #: When the stream was made, and when the server last got bytes. On the monotonic clock.
         self.created = time.monotonic()
         self.last_write: float | None = None
 

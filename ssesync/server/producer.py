@@ -1,9 +1,9 @@
-"""Sources that run user code and keep what it writes until the consumer pulls it.
+"""Sources that run user code, and queue its writes until the consumer pulls them.
 
 :class:`ThreadProducer` runs it on a thread of its own, so that the server's thread is free at once when the client
-leaves or the process stops, although the code may sit in a slow call until its next step. :class:`InlineProducer` runs
-it on the consumer's thread, step by step. Both close a generator on the thread that ran it. Both carry exceptions over:
-into the view before the first event, into the log and an ``error`` event after it.
+leaves or the process stops, although the code may still wait in a slow call. :class:`InlineProducer` runs it on the
+consumer's thread, step by step. Both close a generator on the thread that ran it. The view raises an exception of the
+code before the first event; a later one is logged, and the client is sent an ``error`` event.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..locks import Once
 from ..text import escape
 from .databases import warn_of_database
 from .mailbox import Mailbox
-from .producers import Place, producers
+from .producers import Slot, producers
 from .source import Overload, Pending, Pulled, Refusal
 from .starts import views
 from .writer import Writer, WriterSource
@@ -36,16 +36,16 @@ __all__ = ["InlineProducer", "ThreadProducer", "close_iterator"]
 
 logger = logging.getLogger("ssesync")
 
-#: Entered on the producer's thread round all that it does (framework contexts, database connections).
+#: Entered on the producer's thread before it runs, and left after (framework contexts, database connections).
 Scope = Callable[[], AbstractContextManager[Any]]
 
 
 class ProducerWriter(Writer):
     """The writer of a producer that the stream runs.
 
-    :param source: what it writes to.
-    :param spec: the stream's.
-    :param last_event_id: what the client sent.
+    :param source: the source that it writes to.
+    :param spec: the stream's options.
+    :param last_event_id: the client's.
     """
 
     def __init__(self, source: ProducerSource, spec: StreamSpec, last_event_id: str) -> None:
@@ -62,11 +62,11 @@ class ProducerSource(WriterSource):
     """A source that runs a producer. The writer refers to this, and this not to the writer: they are no cycle for the
     garbage collector.
 
-    :param mailbox: where its writes wait.
+    :param mailbox: the queue of its writes.
     :param producer: the user's code.
-    :param spec: what the stream is made of.
+    :param spec: the stream's options.
     :param cancelled: the stream's token.
-    :param last_event_id: what the client sent.
+    :param last_event_id: the client's.
     """
 
     def __init__(
@@ -86,24 +86,24 @@ class ProducerSource(WriterSource):
         return ProducerWriter(self, self._spec, self._last_event_id)
 
     def _is_own_end(self, error: BaseException) -> bool:
-        """Whether this is only how a producer learns that its own stream is over."""
+        """Whether an exception only reports to the producer that its own stream is over."""
         return isinstance(error, StreamClosed) and self.reason is not None
 
 
 class ThreadProducer(ProducerSource):
-    """Runs a producer on a thread, with a copy of the context it was made in."""
+    """Runs a producer on a thread, with a copy of the context in which it was made."""
 
     def __init__(
-        self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str, place: Place
+        self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str, slot: Slot
     ) -> None:
         settings = spec.settings
-        self._place = place
+        self._slot = slot
         mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
         super().__init__(mailbox, producer, spec, cancelled, last_event_id)
-        # Taken by the view when the answer begins, or by a producer that failed before: then the view raises.
+        # Called by the view when the answer begins, and by a producer that fails: if that is first, the view raises.
         self._begun = Once()
         self._failure: BaseException | None = None
-        # A daemon, so that a producer stuck in a slow call can't hold up the interpreter's exit.
+        # A daemon, so that a producer in a slow call can't delay the interpreter's exit.
         self._thread = threading.Thread(
             target=contextvars.copy_context().run, args=(self._run,), name=f"ssesync-{escape(spec.name)}", daemon=True
         )
@@ -113,7 +113,7 @@ class ThreadProducer(ProducerSource):
         try:
             self._thread.start()
         except RuntimeError as error:
-            self._place.release()
+            self._slot.release()
             producers.warn_of_threads(error)
             return Overload("too many event streams")
         if wait:
@@ -124,9 +124,9 @@ class ThreadProducer(ProducerSource):
         return None
 
     def close(self) -> None:
-        """Release what the producer reads from. Its thread ends by itself: the end of the stream wakes it."""
-        self.error = None  # its traceback holds the frames of the producer
-        self._place.left()
+        """Release the producer. Its thread ends by itself: the end of the stream wakes it."""
+        self.error = None  # its traceback refers to the frames of the producer
+        self._slot.end_stream()
         self._producer.release()
 
     def join(self, timeout: float) -> bool:
@@ -148,7 +148,7 @@ class ThreadProducer(ProducerSource):
                 self._fail(error)
         finally:
             self.mailbox.close(CloseReason.DONE)
-            self._place.release()
+            self._slot.release()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
@@ -163,15 +163,15 @@ class ThreadProducer(ProducerSource):
 
 
 class InlineProducer(ProducerSource):
-    """Runs a producer on the thread that pulls, in a copy of the context it was made in.
+    """Runs a producer on the thread that pulls, in a copy of the context in which it was made.
 
-    A generator makes a step for each pull. A function runs to its end first, and what it wrote is kept: so it may write
-    no more than ``LIMIT`` times.
+    A generator makes a step for each pull. A function runs to its end at the first pull, and its writes are queued: so
+    it may write no more than ``LIMIT`` times.
     """
 
-    # The mailbox has none to call: nothing waits for this source, as its pull() gives something or the end.
+    # Never called: no consumer waits for this source, as each pull() returns bytes or the end.
     on_ready: Callable[[], object] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
-    #: An imperative view that is run in a test without a thread can't wait for its client, which is the same thread.
+    #: A function with a writer, run in a test without a thread, can't wait for its client: that is the same thread.
     LIMIT = 10_000
 
     def __init__(self, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str) -> None:
@@ -181,7 +181,7 @@ class InlineProducer(ProducerSource):
         self._begun = self._stepping = self._closing = False
 
     def open(self, wait: float) -> Refusal | None:
-        """Run to the first write, unless ``wait`` is 0; nothing can bound the time that takes. See :class:`Source`."""
+        """Run to the first write, unless ``wait`` is 0; the time can't be bounded. See :class:`Source`."""
         if wait:
             while not (self.mailbox.pending[0] or self.reason):
                 self._step()
@@ -189,7 +189,7 @@ class InlineProducer(ProducerSource):
         return None
 
     def pull(self, most: int) -> Pulled:
-        """Step until there is something to pull; see :class:`Source`."""
+        """Step until there are bytes to pull; see :class:`Source`."""
         if self.mailbox.is_idle:
             self._step()  # the usual case: it saves a pull for each event
         while isinstance(pulled := self.mailbox.pull(most), Pending):
@@ -199,12 +199,12 @@ class InlineProducer(ProducerSource):
     def put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
         """Add a write; see :class:`WriterSource`.
 
-        :raises RuntimeError: there is no room, and none will be while this thread runs the producer.
+        :raises RuntimeError: the queue is full, and can't be emptied while this thread runs the producer.
         """
         if not self.mailbox.offer(data, events=events):
             raise RuntimeError(
-                f"the view wrote {self.LIMIT:,} times without a thread of its own, where all of it is kept until "
-                "it returns (this is so under the frameworks' test clients); run it under a live server instead"
+                f"the view wrote {self.LIMIT:,} times without a thread of its own, and its writes are queued until it "
+                "returns (so it is under the frameworks' test clients); run it under a live server instead"
             )
         if resumable is not None:
             self._resumable = resumable
@@ -213,7 +213,7 @@ class InlineProducer(ProducerSource):
         """Close the generator, on the thread that ran it: the one that serves the client."""
         self._closing = True
         if self._stepping:
-            return  # a signal handler has interrupted the step, at whose end this is done
+            return  # a signal handler has interrupted the step, which closes the generator at its end
         steps, self._steps, self.error = self._steps, None, None
         try:
             if steps is not None:
@@ -263,12 +263,12 @@ class InlineProducer(ProducerSource):
 
 
 def log_failure(name: str, error: BaseException) -> None:
-    """Log what a producer raised when it was too late for an error response."""
+    """Log an exception of a producer that came too late for an error response."""
     logger.error("the producer of the event stream %s failed", escape(name), exc_info=error)
 
 
 def close_iterator(items: object) -> None:
-    """Close a generator, or what else has a ``close()`` as generators have."""
+    """Close a generator, or another iterator that has a ``close()``."""
     close = getattr(items, "close", None)
     if close is not None:
         close()

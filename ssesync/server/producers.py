@@ -1,8 +1,9 @@
-"""The producers of this process: threads that run users' code for streams, and how many there may be.
+"""The producers of this process: threads that run users' code for streams, and their limit.
 
-A stream that has left its server takes none of the server's threads. Those bounded how much of an application ran at a
-time, its use of databases and upstreams included: now the threads of producers are counted, each until it *ends*. It
-may outlive its stream: a call that waits for an upstream does not see that the client has left.
+A detached stream takes none of the server's threads. So the number of these threads no longer bounds how much of an
+application runs at a time, its use of databases and upstreams included: a limit of producers does. Each counts until
+its thread *ends*, which may be after its stream: a call that waits for an upstream does not notice that the client has
+left.
 """
 
 from __future__ import annotations
@@ -26,43 +27,44 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Place", "Producers", "producers"]
+__all__ = ["Producers", "Slot", "producers"]
 
 logger = logging.getLogger("ssesync")
 
-# Threads of producers at most, unless a setting says otherwise: at some 40 kB each. Beside them the interpreter has
-# other things to do.
+# The default limit of producers' threads, at some 40 kB each.
 _MOST = 1200
-# The part of the threads that the system allows which producers may have, and the least that is of use.
+# The share of the threads that the system allows, and the smallest automatic limit.
 _PART, _LEAST = 0.75, 8
 
 
-class Place:
-    """The place of one producer among those of its process.
+class Slot:
+    """The slot of one running producer.
 
     :param name: its stream's, for the snapshot.
+    :param others: the tables that this slot is in while it is taken.
     """
 
-    __slots__ = ("_left", "_others", "name")
+    __slots__ = ("_others", "_stream_ended", "name")
 
-    def __init__(self, name: str, *others: dict[Place, None]) -> None:
+    def __init__(self, name: str, *others: dict[Slot, None]) -> None:
         self.name = name
-        self._left: float | None = None
+        self._stream_ended: float | None = None
         self._others = others
 
-    def left(self) -> None:
+    def end_stream(self) -> None:
         """Note that the stream has ended, although the thread may still run."""
-        self._left = time.monotonic()
+        self._stream_ended = time.monotonic()
 
     def release(self) -> None:
-        """The thread has ended, or was not started. Any thread, any number of times; takes no lock."""
+        """Release the slot: the thread has ended, or was not started. Any thread, any number of times; takes no
+        lock."""
         for others in self._others:
             others.pop(self, None)
 
     @property
-    def left_since(self) -> float | None:
+    def stream_ended_for(self) -> float | None:
         """Seconds since the stream has ended, ``None`` while it has not."""
-        return None if self._left is None else time.monotonic() - self._left
+        return None if self._stream_ended is None else time.monotonic() - self._stream_ended
 
 
 class Producers:
@@ -73,28 +75,28 @@ class Producers:
 
     def _reset(self) -> None:
         self._lock = make_lock("server.producers")
-        self._running: dict[Place, None] = {}
-        self._views: dict[View, dict[Place, None]] = {}  # as many as the application has functions
+        self._running: dict[Slot, None] = {}
+        self._views: dict[View, dict[Slot, None]] = {}  # as many as the application has functions
         self._most: int | None = None
         self._automatic: int | None = None
         self._warned = False
 
-    def reserve(self, view: View, name: str, settings: Settings, of_view: int | None) -> Place | None:
-        """Take a place for a producer, which must be released.
+    def reserve(self, view: View, name: str, settings: Settings, of_view: int | None) -> Slot | None:
+        """Reserve a slot for a producer, which must be released.
 
-        :param view: what the producer runs.
+        :param view: the producer's view.
         :param name: its stream's.
-        :param settings: its stream's, whose ``max_producers`` counts the producers of the process.
-        :param of_view: how many of the view there may be; ``None``: any number.
-        :return: ``None``: there is none.
+        :param settings: its stream's; ``max_producers`` limits the producers of the process.
+        :param of_view: the limit of the view; ``None``: no limit.
+        :return: the slot; ``None`` if all are taken.
         """
         most = self._most = self._limit(settings)
         with self._lock:
             same = self._views.setdefault(view, {})
             full = (most is not None and len(self._running) >= most) or (of_view is not None and len(same) >= of_view)
-            place = None if full else Place(name, self._running, same)
-            if place is not None:
-                self._running[place] = same[place] = None
+            slot = None if full else Slot(name, self._running, same)
+            if slot is not None:
+                self._running[slot] = same[slot] = None
             warn, self._warned = full and not self._warned, self._warned or full
         if warn:
             allowed = most if of_view is None else of_view
@@ -103,23 +105,24 @@ class Producers:
                 "max_producers=%r allows no more%s",
                 len(self._running), len(same), escape(name), allowed, escape(self._advice()),
             )  # fmt: skip
-        return place
+        return slot
 
     def warn_of_threads(self, error: RuntimeError) -> None:
         """Log that no thread can be started for a producer."""
         logger.warning(
-            "no thread can be started for the producer of an event stream, beside %d others, so its client is refused: "
-            "%s; allow the service more tasks (TasksMax=, --pids-limit, ulimit -u), or set max_producers",
+            "no thread can be started for the producer of an event stream while %d others run, so its client is "
+            "refused: %s; allow the service more tasks (TasksMax=, --pids-limit, ulimit -u), or set max_producers",
             len(self._running), escape(error),
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Describe the producers for ``streams.snapshot()``.
 
-        :return: how many run, how many may, and of those whose stream has ended the names and how long ago that was.
+        :return: the number of running ones, their limit, and, of those whose stream has ended, the name and the seconds
+            since then.
         """
         running = list(self._running)
-        ended = [(each.name, seconds) for each in running if (seconds := each.left_since) is not None]
+        ended = [(each.name, seconds) for each in running if (seconds := each.stream_ended_for) is not None]
         return {
             "running": len(running),
             "limit": self._most,
@@ -148,7 +151,7 @@ def _automatic_limit() -> int:
 
 
 def _limits_of_cgroups(root: Path = Path("/sys/fs/cgroup"), listing: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """How many tasks the control groups of this process may have, in both versions of them."""
+    """The task limits of this process's control groups, in both versions of them."""
     found = []
     try:
         lines = listing.read_text().splitlines()
@@ -159,7 +162,7 @@ def _limits_of_cgroups(root: Path = Path("/sys/fs/cgroup"), listing: Path = Path
         if controllers and "pids" not in controllers.split(","):
             continue
         base = root / "pids" if controllers else root
-        # Each group is bounded by those above it. In a container the path may be that of the host, and not be there.
+        # Each group is bounded by those above it. In a container the path may be the host's, and not exist.
         here = Path(path.lstrip("/"))
         for group in (here, *here.parents):
             with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
@@ -168,7 +171,7 @@ def _limits_of_cgroups(root: Path = Path("/sys/fs/cgroup"), listing: Path = Path
 
 
 def _limit_of_user() -> int | None:
-    """How many processes and threads this user may have; root is not held to it."""
+    """The limit of this user's processes and threads; root has none."""
     if resource is None or not hasattr(os, "geteuid") or not os.geteuid():
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)

@@ -1,4 +1,4 @@
-"""The record of a detached stream: it is counted, and its ``on_close`` called."""
+"""The record of a detached stream: counts it, and calls its ``on_close``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger("ssesync")
 
 
 class Detaching(Served, Protocol):
-    """What is needed of a stream that is about to be detached."""
+    """The part of a stream that is used here, before it is detached."""
 
     cancelled: CancelToken
 
-    def _left_to(self, connection: Detached) -> None:
+    def _set_detached(self, connection: Detached) -> None:
         """The client has this connection of the reactor's from now on."""
 
 
@@ -56,18 +56,18 @@ class DetachedRecord:
         """Count the stream as detached."""
         stream = self._stream()
         assert stream is not None
-        stream._left_to(connection)  # before the client may leave, and ``on_close`` look at the stream
+        stream._set_detached(connection)  # before the client may leave, and ``on_close`` read the stream's properties
         streams.detached(stream, self._key, connection)
 
     def at_end(self, call: Callable[[], object]) -> None:
         """See :class:`ssesync.server.detaching.Record`."""
-        self._calls.append(call)  # in this order, and in ended() in the other: one of the two sees it
+        self._calls.append(call)  # in this order, and in ended() in the other: one of the two makes the call
         if self._has_ended:
             self._release()
 
     def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> None:
         """Count the stream as closed; on the executor's threads, log its line, set its token and call ``on_close``, and
-        then what :meth:`at_end` was given."""
+        then the functions of :meth:`at_end`."""
         self._has_ended = True
         run = callers().submit
         streams.leave(connection, self._key, reason, run)
@@ -94,7 +94,7 @@ class DetachedRecord:
 def call_on_close(
     name: str, on_close: Callable[[CloseReason, StreamStats], object], reason: CloseReason, stats: StreamStats
 ) -> None:
-    """Call ``on_close`` of a stream, and log what it raises.
+    """Call ``on_close`` of a stream, and log its exception.
 
     :param name: the stream's, for the log.
     :param on_close: the user's function.

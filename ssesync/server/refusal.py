@@ -1,4 +1,4 @@
-"""The parts of an answer to a client that can't be served now: a limit is reached, or the broker is not reachable.
+"""The parts of an answer to a client that can't be served now: over a limit, or while the broker can't be reached.
 
 A browser's ``EventSource`` gives up for good on every status but 200 (HTML standard, "Server-sent events", section
 "Processing model"), and its page gets no more events until it is reloaded. After a 200 that ends it reconnects by
@@ -16,18 +16,18 @@ from typing import Any
 
 from ..wire import MEDIA_TYPE
 
-__all__ = ["ReturnTimes", "is_event_source", "retry_field", "unavailable_headers"]
+__all__ = ["ReconnectionTimes", "is_event_source", "retry_field", "unavailable_headers"]
 
 
-class ReturnTimes:
+class ReconnectionTimes:
     """The times at which refused clients reconnect: at most :attr:`rate` clients a second, 3 to 60 seconds from now,
     and at random up to twice as late.
 
-    Each client gets the next free time. So the first clients of a crowd reconnect soon, the last ones late, and when no
-    more are refused the times are short again. The methods are called under the lock of the streams.
+    Each client gets the next free time. So of many refused clients the first ones reconnect soon and the last ones
+    late, and when no more are refused the times are short again. The methods are called under the lock of the streams.
     """
 
-    #: Clients that reconnect in a second; more where that would take over 60 seconds.
+    #: Clients that reconnect in a second; more if that would take over 60 seconds.
     rate = 100.0
     #: The least and the most seconds until a client reconnects, before the random part.
     least, most = 3.0, 60.0
@@ -38,9 +38,9 @@ class ReturnTimes:
         self._next = self._until = -math.inf
 
     def give(self, least: float = 0.0) -> float:
-        """Choose when one more client is to reconnect.
+        """Choose the reconnection time of one more client.
 
-        :param least: seconds from now, at least.
+        :param least: the shortest one, in seconds.
         :return: seconds from now.
         """
         now = time.monotonic()
@@ -48,16 +48,16 @@ class ReturnTimes:
         self._next = min(self._next, now + self.most)
         return max(self._next - now, least) * random.uniform(1, 2)
 
-    def promise(self, seconds: float) -> None:
-        """Record that a browser gets this reconnection time, which it keeps for later connections until it gets
+    def record_sent(self, seconds: float) -> None:
+        """Record that a browser is sent this reconnection time, which it keeps for later connections until it is sent
         another.
 
-        :param seconds: what :meth:`give` returned.
+        :param seconds: the result of :meth:`give`.
         """
         self._until = max(self._until, time.monotonic() + seconds + self._late)
 
-    def are_kept(self) -> bool:
-        """Whether there may be browsers that have not reconnected since :meth:`promise`."""
+    def may_be_kept(self) -> bool:
+        """Whether there may be browsers that have not reconnected since :meth:`record_sent`."""
         return time.monotonic() < self._until
 
 

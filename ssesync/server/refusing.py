@@ -25,7 +25,7 @@ def refuse(
     :param headers: those of the stream.
     :param why: the text of a 503.
     :param counted: whether it is counted as refused already.
-    :return: the answer, and an object that ends the connection after it, or ``None`` where that is not possible.
+    :return: the answer, and an object that ends the connection after it, or ``None`` if that is not possible.
     """
     if streams.stopping and is_event_source(environ):
         # The next process will serve a browser, which would give up for good on any other status. For any other client

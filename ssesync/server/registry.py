@@ -1,8 +1,8 @@
-"""The streams of this process: which are open, and counters of those that were closed.
+"""The registry of this process's streams: the open ones, and counters of the closed ones.
 
-One place counts: so each stream that was opened is open or was closed for a reason, the limits (``limits``) hold, and a
-process that stops finds all its streams. The counters outlive the streams. A served stream is held weakly: one that its
-server has dropped is not kept alive here.
+All streams are counted here: so each stream that was opened is open or was closed for a reason, the limits
+(``limits.py``) hold, and a process that stops finds all its streams. The counters outlive the streams. References to
+served streams are weak: the registry does not keep a stream alive that its server has dropped.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Streams:
         self._lock = make_rlock("server.streams")
         self._later: deque[Callable[[], object]] = deque()
         self._open: dict[int, tuple[weakref.ref[Served], weakref.WeakMethod[Tick]]] = {}
-        self._leaving: set[int] = set()  # the open ones that are about to be detached
-        self._detached: dict[Detached, str] = {}  # each with its key
+        self._leaving: set[int] = set()  # the open streams that are about to be detached
+        self._detached: dict[Detached, str] = {}  # the key of each
         self._admission = Admission()
         self._opened = 0
         self._closed: Counter[str] = Counter()
@@ -81,19 +81,19 @@ class Streams:
     def admit(self, stream: Served, key: str, tick: Tick, *, detached: bool = False) -> bool:
         """Admit a stream, if the limits allow it.
 
-        :param stream: the stream, which is held weakly.
-        :param key: whose stream it is.
+        :param stream: the stream. The reference to it is weak.
+        :param key: its key, for ``max_streams_per_key``.
         :param tick: a method of the stream, called twice a second with the time on the monotonic clock.
-        :param detached: whether it is to be detached, so that it takes no thread.
+        :param detached: whether it will be detached, so that it takes no thread.
         :return: whether it is admitted.
         """
         settings = stream.settings
-        ticking = reactor()  # before anything is counted: there may be no descriptors for one
+        ticking = reactor()  # before the stream is counted: there may be no descriptors for the reactor
         if detached:
             self.prepare()
         limit = detached_limit(settings) if detached else served_limit(settings)
         try:
-            with self._lock:  # as _locked(), without its cost for each client that comes
+            with self._lock:  # as _locked(), without its cost for each new client
                 held = len(self._detached) + len(self._leaving) if detached else len(self._open) - len(self._leaving)
                 full = limit is not None and held >= limit
                 admitted = self._admission.admit(key, settings, is_full=full or self.stopping)
@@ -109,7 +109,7 @@ class Streams:
             self._call_later()
         if admitted:
             ticking.every_tick(self._tick)
-        if warn:  # not with the lock held: a handler of the log may wait
+        if warn:  # after the lock was released: a logging handler may wait
             log_full(settings, held)
         return admitted
 
@@ -117,9 +117,9 @@ class Streams:
         """Refuse a client.
 
         :param browser: whether it is an ``EventSource``, which keeps the time for its later connections.
-        :param least: seconds after which it is to reconnect, at least.
+        :param least: the shortest reconnection time, in seconds.
         :param counted: whether :meth:`admit` has counted this client as refused.
-        :return: seconds after which it is to reconnect.
+        :return: the client's reconnection time, in seconds.
         """
         with self._locked():
             return self._admission.refuse(browser=browser, least=least, counted=counted)
@@ -127,13 +127,13 @@ class Streams:
     def prepare(self, worker: Any = None) -> None:
         """Divide the descriptors between detached streams and the server. Any number of times.
 
-        :param worker: the gunicorn worker of this process, where it is known.
+        :param worker: the gunicorn worker of this process, if it is known.
         """
         prepare(worker, lambda browser: self.refuse(browser=browser))
 
     @property
     def refused_lately(self) -> bool:
-        """Whether a browser that connects now may have got a long reconnection time when it was refused."""
+        """Whether a browser that connects now may have a long reconnection time from a refusal."""
         return self._admission.refused_lately
 
     def detached(self, stream: Served, key: str, connection: Detached) -> None:
@@ -144,7 +144,7 @@ class Streams:
         :param connection: the connection that serves its client.
         """
         try:
-            with self._lock:  # as _locked(), without its cost for each client that comes
+            with self._lock:  # as _locked(), without its cost for each new client
                 self._leaving.discard(id(stream))
                 del self._open[id(stream)]
                 self._detached[connection] = key
@@ -152,7 +152,7 @@ class Streams:
             self._call_later()
 
     def keep_served(self, stream: Served) -> bool:
-        """Count a stream that was to be detached, and can't be, as served.
+        """Count a stream as served that can't be detached.
 
         :return: whether the limit allows it.
         """
@@ -230,14 +230,14 @@ class Streams:
         return [*(stream for reference, _ in served if (stream := reference()) is not None), *detached]
 
     def snapshot(self) -> dict[str, Any]:
-        """The open streams of this process, and its counters, as plain values.
+        """The open streams of this process, and its counters. No data of events.
 
-        ``streams`` lists the open ones: ``id``, ``name`` (the path, in the skins), ``age`` in seconds, ``events``,
-        ``bytes``, ``pending_events`` and ``pending_bytes`` that wait for the client, ``last_write`` in seconds ago,
-        ``tier``, ``senses_disconnect``. ``producers`` has how many are ``running``, their ``limit``, and with name and
-        age those whose stream has ``ended`` while a call of theirs has not. ``opened``, ``refused``, ``closed`` by
-        reason, and the totals ``events``, ``bytes``, ``keep_alives`` of the closed ones count from the process's start.
-        Events' data is in none of it.
+        :return: plain values. ``streams`` lists the open streams: ``id``, ``name`` (the path, in the integrations),
+            ``age`` in seconds, ``events``, ``bytes``, ``pending_events`` and ``pending_bytes`` that wait for the
+            client, ``last_write`` in seconds ago, ``tier``, ``senses_disconnect``. ``producers`` has the number of
+            ``running`` ones, their ``limit``, and the name and age of those whose stream has ``ended`` and whose thread
+            has not. ``opened``, ``refused``, ``closed`` by reason, and the totals ``events``, ``bytes``,
+            ``keep_alives`` of the closed streams count from the process's start.
         """
         with self._locked():
             counters = {
@@ -265,13 +265,13 @@ class Streams:
             self._call_later()
 
     def _call_later(self) -> None:
-        """Make the calls that were left to this thread, as it held the lock."""
+        """Make the calls that were queued while this thread held the lock."""
         while self._later and not is_owned(self._lock):
-            with contextlib.suppress(IndexError):  # another thread does it
+            with contextlib.suppress(IndexError):  # another thread makes it
                 self._later.popleft()()
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:
-        """Warn, once in a process, of a server that can't serve streams well.
+        """Log a warning, once in a process, if the server can't serve streams well.
 
         :param environ: the WSGI environ of a request.
         """

@@ -30,7 +30,7 @@ logger = logging.getLogger("ssesync")
 
 _QUICK = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)]
 _USUAL = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
-# Seconds for which a process that a signal is to end waits for its streams to send their last bytes.
+# Seconds that a process waits after a signal for its streams to send their last bytes.
 _LAST_BYTES_SECONDS = 5.0
 # Seconds of gunicorn's graceful timeout that are left to send the last bytes, and to exit.
 _RESERVE = 2.0
@@ -40,9 +40,9 @@ def drain(farewell: Event | None = None) -> None:
     """End all streams of this process, and admit no more.
 
     Each client is sent the last event, if one is given, a reconnection time with jitter, and the last chunk. Streams
-    that are to finish (``Settings.drain``) go on to their own end within their time limit. A stream that is still
-    running then is named in the log, and its client is sent the last event, an error event and an incomplete answer,
-    unless it can resume. Returns at once. May be called again.
+    that finish (``Settings.drain``) continue to their own end within their time limit. A stream that still runs then is
+    named in the log, and its client is sent the last event, an error event and an incomplete answer, unless it can
+    resume. Returns at once. May be called again.
 
     :param farewell: the last event.
     """
@@ -53,7 +53,7 @@ def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
     """:param quickly: end also the streams with ``drain="auto"`` at once."""
     streams.stopping = True
     last = b"" if last_event is None else encode(last_event)
-    # Since the first request to stop: another signal makes the time to finish neither longer nor shorter.
+    # From the first request to stop: another signal makes the time to finish neither longer nor shorter.
     started = streams.stopping_since or time.monotonic()
 
     def end_those_due() -> bool:
@@ -80,12 +80,12 @@ def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
 
 
 def drain_quickly() -> None:
-    """End all streams but those with ``drain="finish"``: the process is to stop at once."""
+    """End all streams but those with ``drain="finish"``: the process stops at once."""
     _drain(None, quickly=True)
 
 
 def time_to_finish(settings: Settings) -> float:
-    """How long a stream that finishes may go on. gunicorn kills the worker after its graceful timeout.
+    """The time limit of a stream that finishes. gunicorn kills the worker after its graceful timeout.
 
     :param settings: the stream's.
     :return: seconds.
@@ -152,7 +152,7 @@ def drain_on_signal(*signals: int, farewell: Event | None = None) -> bool:
 
 
 class _Handler:
-    """Drains, then calls the previous handler."""
+    """A signal handler that drains, then calls the previous handler."""
 
     def __init__(self, signum: int, last_event: Event | None) -> None:
         self.previous = signal.getsignal(signum)
@@ -170,7 +170,7 @@ class _Handler:
             self.previous(signum, frame)
         elif self.previous == signal.SIG_DFL:
             if current is None or self._draining:
-                # Nothing is open, or this is the second signal: take the default action.
+                # No stream was opened, or this is the second signal: take the default action.
                 signal.signal(signum, signal.SIG_DFL)
                 os.kill(os.getpid(), signum)
             else:

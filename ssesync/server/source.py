@@ -1,11 +1,11 @@
-"""The contract between what makes a stream's bytes and what sends them.
+"""The contract between the source of a stream's bytes and their consumer.
 
-A :class:`Source` makes them: a producer's thread, a producer that runs step by step, a caller's ``Writer``, a
+A :class:`Source` makes the bytes: a producer's thread, a producer that runs step by step, a caller's ``Writer``, a
 subscription to channels. A *consumer* sends them: the WSGI server's thread, or the reactor of this process for a
 detached client. A test may be a consumer, too. The consumer pulls and never waits in the source; the source calls
-``on_ready`` when there may be something to pull again. So both serving modes send the same bytes.
+``on_ready`` when there may be bytes to pull again. So both serving modes send the same bytes.
 
-Users hold a :class:`Streamable`, which gives its source.
+Users have a :class:`Streamable`, which has a source.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Overload(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """There is nothing to send now."""
+    """There are no bytes to send now."""
 
     again: float | None = None
     """Seconds after which to pull again without a call of ``on_ready``; ``None``: only after that call."""
@@ -58,13 +58,13 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The source has ended, for its ``reason``, and all was pulled."""
+    """The source has ended, for its ``reason``, and all its bytes were pulled."""
 
 
 PENDING: Final = Pending()
 END: Final = End()
 
-#: What :meth:`Source.pull` returns.
+#: The result of :meth:`Source.pull`.
 Pulled = bytes | Pending | End
 
 
@@ -73,7 +73,7 @@ class Source(abc.ABC):
     may cancel it, stop it, and read its properties.
     """
 
-    #: Called when :meth:`pull` may give more than before: from any thread and any signal handler, while no lock is
+    #: Called when :meth:`pull` may return more than before: from any thread and any signal handler, while no lock is
     #: held. It must not wait and must not pull. The consumer sets it before it opens the source.
     on_ready: Callable[[], object] | None = None
     #: The failure to be reported to the client, if any; ``reason`` is ``ERROR`` then.
@@ -84,7 +84,7 @@ class Source(abc.ABC):
 
         :param wait: seconds.
         :return: an answer in place of the stream; ``None``: there is a stream.
-        :raises Exception: to be raised by the view.
+        :raises Exception: the view has to raise it.
         """
         return None
 
@@ -133,12 +133,12 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def events(self) -> int:
-        """How many events the source has made; a subscription: has given to this client."""
+        """How many events the source has made; a subscription: has passed to this client."""
 
     @property
     @abc.abstractmethod
     def resumable(self) -> bool:
-        """Whether the client was given an event ID to resume from."""
+        """Whether the client was sent an event ID to resume from."""
 
 
 class Detachable(Source):
@@ -146,11 +146,13 @@ class Detachable(Source):
 
     @abc.abstractmethod
     def detach(self, handover: Handover, record: Record) -> Detached:
-        """Have the reactor serve the client from now on. Nothing is pulled from this source any more; what cancels or
-        stops it ends the connection.
+        """Hand the client over to the reactor. The consumer does not pull any more; a call that cancels or stops the
+        source ends the connection.
 
-        :return: the connection that has the client now.
-        :raises Exception: it can't be done, and nothing has happened: the consumer goes on.
+        :param handover: the client.
+        :param record: the account of the stream.
+        :return: the connection that serves the client now.
+        :raises Exception: it is not possible, and nothing has changed: the consumer continues.
         """
 
 
@@ -159,13 +161,13 @@ class Tappable(Source):
 
     @abc.abstractmethod
     def postpone(self) -> None:
-        """The client is about to be detached: :meth:`open` starts no thread, as far as that can be left out, and the
-        first :meth:`pull` does. To be called before :meth:`open`."""
+        """Start no thread in :meth:`open`, if that is not necessary, but in the first :meth:`pull`: the client is about
+        to be detached. Called before :meth:`open`."""
 
     @property
     @abc.abstractmethod
     def relay(self) -> Producing:
-        """What it runs."""
+        """The relay that it runs."""
 
     @property
     @abc.abstractmethod
@@ -174,15 +176,15 @@ class Tappable(Source):
 
     @abc.abstractmethod
     def tap(self) -> Tap | None:
-        """Give the upstream's connection to the reactor. Nothing is pulled from this source any more.
+        """Hand the upstream's connection over to the reactor. The consumer does not pull any more.
 
-        :return: ``None``: a thread reads it already, and fills this source.
-        :raises OSError: there are no more descriptors; nothing has happened.
+        :return: the connection; ``None``: a thread reads it already, and fills this source.
+        :raises OSError: there are no more descriptors; nothing has changed.
         """
 
 
 class Streamable(abc.ABC):
-    """An object that users hold and give to an ``EventStream``, and that leads to a source."""
+    """An object that users pass to an ``EventStream``, and that has a source."""
 
     @abc.abstractmethod
     def as_source(self) -> Source:
@@ -193,13 +195,13 @@ class Streamable(abc.ABC):
 
 
 class Followable(Streamable):
-    """A streamable object that gives each client a source of its own, which begins where that client wants it to."""
+    """A streamable object that makes a source for each client, which begins after the client's last event ID."""
 
     @abc.abstractmethod
     def follow(self, last_event_id: str | None = None) -> Streamable:
-        """Make what is sent to one client.
+        """Make the stream of one client.
 
-        :param last_event_id: what the client sent; ``None``: nothing.
+        :param last_event_id: the client's; ``None``: it has none.
         :return: an object whose source is opened once.
         """
 
@@ -209,7 +211,7 @@ class Followable(Streamable):
 
 
 class BlockingPull:
-    """The consumer for a thread that may wait: the one that serves the client.
+    """The consumer for a thread that may wait: the server's.
 
     :param source: its ``on_ready`` is set here.
     """
@@ -219,18 +221,18 @@ class BlockingPull:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._signal = _Signal()
-        source.on_ready = self._signal.give
+        source.on_ready = self._signal.set
 
     def pull(self, most: int, timeout: float | None) -> Pulled:
-        """Pull, and wait while there is nothing to send.
+        """Pull, and wait while there are no bytes to send.
 
         :param most: see :meth:`Source.pull`.
         :param timeout: seconds to wait at most; ``None``: without end.
-        :return: what was pulled; :class:`Pending`: the time is over.
+        :return: the result of the last pull; :class:`Pending` after the timeout.
         """
         signal, deadline = self._signal, None
         while True:
-            signal.given = False  # before the pull: a call of on_ready after it sets this again
+            signal.is_set = False  # before the pull: a call of on_ready after it sets this again
             pulled = self._source.pull(most)
             if not isinstance(pulled, Pending):
                 return pulled
@@ -245,20 +247,21 @@ class BlockingPull:
 
 
 class _Signal:
-    """Has no reference to the source, so that the two are not a cycle for the garbage collector."""
+    """Set by the source's ``on_ready``. It has no reference to the source, so that the two are not a cycle for the
+    garbage collector."""
 
-    __slots__ = ("_waiters", "given")
+    __slots__ = ("_waiters", "is_set")
 
     def __init__(self) -> None:
         self._waiters = Waiters()
-        self.given = False
+        self.is_set = False
 
-    def give(self) -> None:
-        self.given = True
+    def set(self) -> None:
+        self.is_set = True
         self._waiters.wake()
 
     def wait(self, timeout: float | None) -> None:
-        self._waiters.wait(self._is_given, timeout)
+        self._waiters.wait(self._check, timeout)
 
-    def _is_given(self) -> bool:
-        return self.given
+    def _check(self) -> bool:
+        return self.is_set

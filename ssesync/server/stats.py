@@ -13,9 +13,9 @@ class StreamStats:
     """The figures of one stream, given to ``on_close``."""
 
     events: int
-    """Events that the producer wrote; for a channel, those that this client was given."""
+    """Events that the producer wrote; of a subscription, those that were sent to this client."""
     bytes: int
-    """Bytes given to the server or sent to the connection, without the transfer coding."""
+    """Bytes passed to the server or sent on the connection, without the transfer coding."""
     keep_alives: int
     """Keep-alives among them that the stream itself has made."""
     seconds: float

@@ -54,7 +54,8 @@ class StreamStatus:
 
     @property
     def finishes(self) -> bool:
-        """Whether the stream goes on to its own end, for a while, when the process stops (``Settings.drain``)."""
+        """Whether the stream continues to its own end, for a limited time, when the process stops
+        (``Settings.drain``)."""
         return self._ending.finishes(self._source) if self._detached is None else self._detached.finishes
 
     @property

@@ -26,7 +26,7 @@ from .lifecycle import Lifecycle, State
 from .liveness import Liveness
 from .output import PIECE, Output
 from .producer import Scope
-from .producers import Place
+from .producers import Slot
 from .refusing import refuse
 from .registry import streams
 from .source import BlockingPull, Overload, Pending, Refusal, Source, Streamable, Tappable
@@ -54,28 +54,29 @@ class EventStream(Leaving):
     The server calls ``next()`` and ``close()`` on one thread. :meth:`cancel`, :meth:`stop` and :meth:`close` may be
     called from any, and from signal handlers.
 
-    :param source: what is to be sent: an iterable of events, a function without arguments that returns one
-        (a generator function, say, which is called on the producer's thread), a :class:`Writer` that threads of your
-        own write to, a :class:`Relay` or a :class:`Subscription`. See :meth:`from_writer` for a function that is given
-        a writer. With a function, the object can be served many times, each time with a new stream:
+    :param source: an iterable of events; a function without arguments that returns one (for example a generator
+        function, which is called on the producer's thread); a :class:`Writer` that threads of your own write to; a
+        :class:`Relay` or a :class:`Subscription`. See :meth:`from_writer` for a function that is called with a writer.
+        With a function, the object can be served many times, each time as a new stream:
         ``application = EventStream(ticks)``.
-    :param environ: the WSGI environ, where the stream is returned to the server without being called with it.
+    :param environ: the WSGI environ, if the server iterates over the stream without calling it as an application.
     :param headers: more response headers, or others instead of the default ones of the same name.
-    :param finished: asked with the last event ID whether this client has all it will ever get. If so the answer is
-        204, on which a browser stops coming back (HTML standard, "Server-sent events", section "Processing model").
+    :param finished: called with the last event ID; true if the client has all events that it will ever get. Then the
+        answer is 204, on which a browser stops reconnecting (HTML standard, "Server-sent events", section "Processing
+        model").
     :param on_close: called once with the :class:`CloseReason` and the :class:`StreamStats` when a stream that was
-        begun has ended: on the server's thread, or on one that the library keeps for it if the stream was detached. The
-        producer may still be busy with its last step. What it raises is logged.
+        begun has ended: on the server's thread, or on one of the library's if the stream was detached. The producer may
+        still run its last step. An exception is logged.
     :param settings: the options; single ones may also be given by name (``keep_alive=5``).
     :param dumps: the JSON encoder for items that are neither :class:`Event` nor text.
-    :param scope: a function whose context manager is entered on the producer's thread round all that it does.
-    :param on_start: called on the server's thread before the first byte is handed to it.
+    :param scope: a function that returns a context manager, in which the producer runs, on its thread.
+    :param on_start: called on the server's thread before the first byte is passed to the server.
     :param after_step: called on the producer's thread after each of its writes.
-    :param key: whose stream this is, for ``max_streams_per_key``; a function of the environ, or the key itself. The
-        client's address (``REMOTE_ADDR``) without it, and where the function gives none.
-    :param name: what log lines and the producer's thread call this stream.
+    :param key: the key for ``max_streams_per_key``, for example a user's name; or a function of the environ that
+        returns it. Without a key, it is the client's address (``REMOTE_ADDR``).
+    :param name: the stream's name in log lines and of the producer's thread.
     :raises SettingsError: an unknown option or a value that can't work.
-    :raises TypeError: ``source`` is nothing that gives events, or it or a callback is asynchronous.
+    :raises TypeError: ``source`` can't be streamed, or it or a callback is asynchronous.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class EventStream(Leaving):
         self._liveness: Liveness | None = None
         self._takeover: Takeover | None = None
         self._detached: Detached | None = None
-        # The key that it was admitted by, and when, until the server has asked for the first byte.
+        # The key that it was admitted by; and when it was opened, until the server has taken the first byte.
         self._admitted: str | None = None
         self._opened: float | None = None
 
@@ -135,33 +136,39 @@ class EventStream(Leaving):
 
         :param function: the function.
         :param options: those of the class.
+        :return: the stream.
         """
         return cls(cast(Any, WriterFunction(function)), **options)
 
     @classmethod
     def refused(cls, why: str, **options: Any) -> EventStream:
-        """A stream that is counted as refused, and only answers so (see the setting ``refusal``).
+        """A refusal in place of a stream, which is counted as refused (see the setting ``refusal``).
 
-        :param why: the text of the answer where that is a 503.
+        :param why: the text of the answer if that is a 503.
         :param options: those of the class.
+        :return: an object that answers so.
         """
         return cls(cast(Any, Overload(why)), **options)
 
     @classmethod
     def answering(cls, status: str, why: str, headers: Iterable[tuple[str, str]] = (), **options: Any) -> EventStream:
-        """A stream that is never sent: the client gets another answer, with the CORS headers of the stream.
+        """Another answer in place of a stream, with the CORS headers of the stream.
 
         :param status: the status line without the protocol: ``"404 Not Found"``.
         :param why: the text of the answer.
-        :param headers: its headers, beside the type of the text.
+        :param headers: its headers, in addition to the type of the text.
         :param options: those of the class.
+        :return: an object that answers so.
         """
         return cls(Refusal(status, [("Content-Type", _TEXT), *headers], f"{why}\n".encode()), **options)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333). HEAD gets the headers alone and runs no producer.
 
-        :raises Exception: what the producer raises before its first event.
+        :param environ: the WSGI environ.
+        :param start_response: the server's function.
+        :return: the body.
+        :raises Exception: an exception of the producer before its first event.
         """
         stream = self._copy() if self._spec.factory.repeatable else self
         start_response(stream.open(environ), stream.headers)
@@ -175,29 +182,30 @@ class EventStream(Leaving):
         return stream
 
     def open(self, environ: WSGIEnvironment | None = None) -> str:
-        """Start the producer and give it ``first_event_timeout`` seconds for its first event.
+        """Start the producer, and wait up to ``first_event_timeout`` seconds for its first event. Called once, and only
+        if the stream is not called as an application.
 
-        The result is the status line to answer; ``headers`` are those of that answer, and what is to be sent comes
-        from iterating in any case. It is ``403 Forbidden`` for other origins where ``same_origin_only`` says so,
-        ``204 No Content`` where ``finished`` says so, ``503 Service Unavailable`` or 200 where a limit is reached (see
-        ``refusal``), the status of another answer that the source gives, else ``200 OK``. A producer was started only
-        on 200, not on HEAD, not where a limit is reached and not while the process is stopping. Needed only where the
-        stream is not called as an application. Once only.
+        ``headers`` are then those of the answer, and to iterate gives its body. The status is ``403 Forbidden`` for
+        other origins with ``same_origin_only``, ``204 No Content`` if ``finished`` returns true, ``503 Service
+        Unavailable`` or 200 over a limit (see ``refusal``), the status of another answer that the source has, else
+        ``200 OK``. A producer was started only on 200; not on HEAD, not over a limit and not while the process stops.
 
-        :raises Exception: what the producer raised before its first event.
+        :param environ: the WSGI environ, if the constructor was called without one.
+        :return: the status line, without the protocol.
+        :raises Exception: an exception of the producer before its first event.
         :raises RuntimeError: the stream was opened before.
         """
         if self._lifecycle.state is not State.CREATED:
             raise RuntimeError(
-                f"the event stream {self.name} was served already; give EventStream a function that makes the "
-                "iterable, then it can be served again"
+                f"the event stream {self.name} was served already; an EventStream of a function that returns the "
+                "iterable can be served again"
             )
         self._environ = environ = environ or self._environ or {}
         settings = self.settings
         self._ending.set_request(environ)
         outer = self._enter()
         try:
-            # A signal handler may have closed it since the state was read.
+            # A signal handler may have closed the stream since the state was read.
             status = "200 OK" if self._lifecycle.is_over else self._decide(environ)
         finally:
             self._leave(outer)
@@ -230,22 +238,22 @@ class EventStream(Leaving):
             self._takeover = takeover_of(environ, settings, self._output.preamble)
             if self._takeover is not None and spec.factory.may_read_body and not secure_body(environ, settings):
                 self._takeover = None
-        place = spec.factory.reserve(spec)
-        if place is None:
+        slot = spec.factory.reserve(spec)
+        if slot is None:
             return self._refuse("too many event streams", counted=False)
         admitted = False
         try:
             admitted = streams.admit(self, key, self._tick, detached=self._takeover is not None)
         finally:
             if not admitted:
-                place.release()
+                slot.release()
         if not admitted:
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
-        if streams.stopping:  # since a signal handler interrupted admit(), which did not find this stream
+        if streams.stopping:  # a signal handler has interrupted admit(), and did not find this stream
             self.stop(CloseReason.SHUTDOWN)
         try:
-            answer = self._start(environ, place)
+            answer = self._start(environ, slot)
         except BaseException:
             self._end(CloseReason.ERROR)
             raise
@@ -259,7 +267,7 @@ class EventStream(Leaving):
         return "200 OK"
 
     def _refuse(self, why: str, *, counted: bool) -> str:
-        """Answer that this client can't be served now, and end its connection where that can be done."""
+        """Answer that this client can't be served now, and end its connection if possible."""
         answer, self._takeover = refuse(self._environ or {}, self.settings, self.headers, why, counted=counted)
         return self._answer(answer)
 
@@ -270,8 +278,8 @@ class EventStream(Leaving):
         self._end(CloseReason.DONE)
         return answer.status
 
-    def _start(self, environ: WSGIEnvironment, place: Place) -> Refusal | Overload | None:
-        source = self._spec.factory.make(self._spec, self.cancelled, environ, place)
+    def _start(self, environ: WSGIEnvironment, slot: Slot) -> Refusal | Overload | None:
+        source = self._spec.factory.make(self._spec, self.cancelled, environ, slot)
         self._pull = BlockingPull(source)
         self._source = source
         self._lifecycle.advance(State.OPEN)
@@ -330,7 +338,7 @@ class EventStream(Leaving):
         return preamble
 
     def _send_last(self, source: Source) -> bytes:
-        """Send what comes after all events, and then end."""
+        """Send the last bytes, after all events, and then end."""
         if last := self._ending.last_bytes(source):
             return self._send(last)
         if self._liveness is not None:

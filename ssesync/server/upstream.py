@@ -1,4 +1,5 @@
-"""The source of a relay: a thread that passes its upstream on, or in its place the reactor reads both sockets."""
+"""The source of a relay: a thread passes its upstream on, unless the reactor reads the upstream's socket in its
+place."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from ..errors import CloseReason
 from ..producing import Producing, Tap
 from .descriptors import duplicate
 from .producer import InlineProducer, ThreadProducer
-from .producers import Place
+from .producers import Slot
 from .source import Overload, Pulled, Refusal, Tappable
 from .starts import USUAL, views
 
@@ -23,48 +24,48 @@ __all__ = ["InlineUpstream", "UpstreamProducer"]
 class InlineUpstream(InlineProducer):
     """Runs a relay step by step.
 
-    :param given: the relay.
+    :param relay: the relay.
     """
 
     def __init__(
-        self, given: Producing, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str
+        self, relay: Producing, producer: Producer, spec: StreamSpec, cancelled: CancelToken, last_event_id: str
     ) -> None:
         super().__init__(producer, spec, cancelled, last_event_id)
-        self._given = given
+        self._relay = relay
 
     def open(self, wait: float) -> Refusal | None:
-        """See :class:`Source`. An upstream that was not asked yet is asked now."""
-        answer = self._given.answered() if self._given.exchange is not None else None
+        """See :class:`Source`. If the request was not sent to the upstream yet, it is sent now."""
+        answer = self._relay.answered() if self._relay.exchange is not None else None
         return answer if answer is not None else super().open(wait)
 
 
 class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncompatibleVariableOverride]  # on_ready
     """Runs a relay on a thread, unless its upstream is tapped before that was started.
 
-    :param given: the relay.
+    :param relay: the relay.
     """
 
     def __init__(
         self,
-        given: Producing,
+        relay: Producing,
         producer: Producer,
         spec: StreamSpec,
         cancelled: CancelToken,
         last_event_id: str,
-        place: Place,
+        slot: Slot,
     ) -> None:
-        super().__init__(producer, spec, cancelled, last_event_id, place)
-        self._given = given
+        super().__init__(producer, spec, cancelled, last_event_id, slot)
+        self._relay = relay
         self._postponed = False
 
     def postpone(self) -> None:
         """See :class:`Tappable`."""
-        self._postponed = self._given.can_tap
+        self._postponed = self._relay.can_tap
 
     @property
     def relay(self) -> Producing:
         """See :class:`Tappable`."""
-        return self._given
+        return self._relay
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -74,28 +75,28 @@ class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncom
     def open(self, wait: float) -> Refusal | Overload | None:
         """Start the thread, unless that is postponed; see :class:`Source`.
 
-        An upstream that has ended by now is read by the thread in any case: there is nothing to wait for, and what it
-        has broken off with before its first event is raised. Whether it is about to end is waited for only where
-        ``first_event_timeout`` was set: most upstreams take longer for their first event than a view can wait.
+        The thread always reads an upstream that has ended by now: it does not have to wait, and the view raises an
+        error before the first event. The view waits for an early end only if ``first_event_timeout`` was set: most
+        upstreams take longer for their first event than a view can wait.
 
-        An upstream that was not asked yet is asked now if the stream stays served, which is assumed if the view's last
-        one has: a refusal has its status only as long as no head was sent.
+        A request that was not sent yet is sent now if the stream stays served, which is assumed if the view's last one
+        has: a refusal can have its status only before the head is sent.
         """
-        if self._given.exchange is not None and (not self._postponed or views.stays(self._producer.view)):
+        if self._relay.exchange is not None and (not self._postponed or views.stays(self._producer.view)):
             try:
-                answer = self._given.answered()
+                answer = self._relay.answered()
             except BaseException:
-                self._place.release()
+                self._slot.release()
                 raise
             if answer is not None:
-                self._place.release()
+                self._slot.release()
                 return answer
-            self._postponed = self._postponed and self._given.can_tap
-        if self._postponed and self._given.exchange is not None:
-            self._place.release()  # while the upstream is asked no thread is taken
+            self._postponed = self._postponed and self._relay.can_tap
+        if self._postponed and self._relay.exchange is not None:
+            self._slot.release()  # no thread of a producer runs while the reactor waits for the upstream's answer
         elif self._postponed:
             setting = self._spec.settings.first_event_timeout
-            self._postponed = not self._given.has_ended(0 if setting == "auto" else setting)
+            self._postponed = not self._relay.has_ended(0 if setting == "auto" else setting)
             wait = max(wait, USUAL) if setting == "auto" else wait
         return None if self._postponed else super().open(wait)
 
@@ -103,7 +104,7 @@ class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncom
         """See :class:`Source`."""
         if self._postponed and self.reason is None:
             self._postponed = False
-            self._begun()  # the answer has: a failure is told to the client
+            self._begun()  # the answer has begun: an error event reports a failure to the client
             if super().open(0) is not None:
                 self.mailbox.close(CloseReason.CANCELLED)
         return super().pull(most)
@@ -111,14 +112,14 @@ class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncom
     def close(self) -> None:
         """See :class:`Source`."""
         if self._postponed:
-            self._place.release()  # its thread was not started, and will not be
+            self._slot.release()  # its thread was not started, and will not be
         super().close()
 
     def tap(self) -> Tap | None:
         """See :class:`Tappable`."""
-        if not (self._postponed and self._given.can_tap):
+        if not (self._postponed and self._relay.can_tap):
             return None
-        tap = self._given.tap(duplicate)
+        tap = self._relay.tap(duplicate)
         self._postponed = False
-        self._place.release()
+        self._slot.release()
         return tap

@@ -21,7 +21,7 @@ __all__ = ["Writer", "WriterSource"]
 
 
 class WriterSource(Source):
-    """The source of a stream that is written to: the writes in a mailbox.
+    """The source of a stream with a writer: its writes wait in a mailbox.
 
     :param mailbox: the mailbox.
     :param cancelled: set with the reason when the source is cancelled or stopped.
@@ -33,11 +33,11 @@ class WriterSource(Source):
         self._resumable = False
 
     def put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
-        """Add a write, waiting for room.
+        """Add a write, waiting while the mailbox is full.
 
         :param data: whole blocks of an event stream.
         :param events: how many events they hold.
-        :param resumable: whether the client now has an event ID to come back with; ``None``: no change.
+        :param resumable: whether the client now has an event ID to resume from; ``None``: no change.
         :raises StreamClosed: the stream is over.
         """
         self.mailbox.put(data, events=events)
@@ -96,7 +96,7 @@ class WriterSource(Source):
 
 
 class _Batch(threading.local):
-    """What a thread has written in ``with writer.batch():``."""
+    """The writes of a thread in ``with writer.batch():``."""
 
     pieces: list[bytes] | None = None
     size = 0
@@ -107,15 +107,15 @@ class _Batch(threading.local):
 class Writer(Streamable):
     """Writes events into a stream; its methods wait while the client is slow.
 
-    A view that is run with a writer gets one made for it. To write from threads of your own, make one and give it to
-    the stream: ``writer = Writer()``, ``EventStream(writer)``.
+    For a view with a writer, the stream makes the writer. To write from threads of your own, make a writer and pass it
+    to the stream: ``writer = Writer()``, ``EventStream(writer)``.
 
     Every method may be called from several threads at once; each write reaches the client whole. A signal handler may
-    call :meth:`close`, :meth:`cancel` and :meth:`stop`; it can't wait for room as a write does.
+    call :meth:`close`, :meth:`cancel` and :meth:`stop`; it can't wait as a write does.
 
-    :param settings: bounds of what may wait for a slow client.
+    :param settings: the limits of the writes that may wait for a slow client.
     :param dumps: the JSON encoder for values that are neither :class:`Event` nor text.
-    :param last_event_id: what the client sent as its last event ID; ``None``: none.
+    :param last_event_id: the client's last event ID; ``None``: none.
     """
 
     # Of a producer that the stream runs: called after each write of its thread that is not part of a batch.
@@ -141,8 +141,8 @@ class Writer(Streamable):
     ) -> None:
         #: The last event ID that the client sent when it (re)connected, ``""`` if none: where to resume.
         self.last_event_id = last_event_id or ""
-        #: Set as soon as the stream is over for another reason than :meth:`close`; ``cancelled.wait(seconds)`` is a
-        #: sleep that ends when the client leaves.
+        #: Set when the stream ends for another reason than :meth:`close`; ``cancelled.wait(seconds)`` is a sleep that
+        #: ends when the client leaves.
         self.cancelled = source.cancelled
         self._dumps = dumps or dump_json
         self._source = source
@@ -173,11 +173,16 @@ class Writer(Streamable):
         retry: int | None = None,
         comment: str | None = None,
     ) -> None:
-        """Write one event. ``data`` is text, or anything that JSON can hold; the rest is as for :class:`Event`.
+        """Write one event.
 
-        :raises StreamClosed: the stream is over; ``reason`` says why.
-        :raises EventError: a field's value can't be written. Nothing was.
-        :raises TypeError: a field is of a wrong type. Nothing was written.
+        :param data: text, or a value that JSON can hold.
+        :param type: see :class:`Event`, as the other fields.
+        :param id: the last event ID.
+        :param retry: the reconnection time in milliseconds.
+        :param comment: text that clients ignore.
+        :raises StreamClosed: the stream is over, for its ``reason``.
+        :raises EventError: a field's value can't be written; nothing was.
+        :raises TypeError: a field is of a wrong type; nothing was written.
         """
         if data is not None and not isinstance(data, (str, bytes, bytearray)):
             data = _to_json(data, self._dumps)
@@ -185,17 +190,19 @@ class Writer(Streamable):
         self.write(warn_if_encoded(event))
 
     def write(self, item: Any) -> None:
-        """Write an :class:`Event`, or what a generator view may yield: text, UTF-8 bytes, JSON values.
+        """Write an :class:`Event`, or another item that a generator view may yield: text, UTF-8 bytes, JSON values.
 
+        :param item: the item.
         :raises StreamClosed: the stream is over.
-        :raises TypeError: the item is nothing that can be sent; its type is named.
+        :raises TypeError: an item of this type can't be sent.
         """
         event = to_event(item, self._dumps)
         self._put(encode(event), int(event.data is not None), None if event.id is None else event.id != "")
 
     def write_raw(self, data: bytes, *, events: int) -> None:
-        """Write bytes as they are: whole blocks of an event stream, which nothing here checks. For relays.
+        """Write bytes as they are: whole blocks of an event stream, which are not checked. For relays.
 
+        :param data: the blocks.
         :param events: how many events they hold, for the statistics.
         :raises StreamClosed: the stream is over.
         """
@@ -204,6 +211,7 @@ class Writer(Streamable):
     def write_comment(self, text: str) -> None:
         """Write a comment, which clients ignore.
 
+        :param text: the comment, of any number of lines.
         :raises StreamClosed: the stream is over.
         """
         self._put(encode_comment(text), 0)
@@ -217,15 +225,15 @@ class Writer(Streamable):
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """``with writer.batch():`` collects what this thread writes and sends it as one write at the end.
+        """``with writer.batch():`` collects the writes of this thread, and sends them as one at the end.
 
-        A batch that outgrows ``max_pending_bytes`` goes out in several. What was written before an exception is sent.
+        A batch larger than ``max_pending_bytes`` is sent in several writes. Writes before an exception are sent.
 
         :raises StreamClosed: the stream is over.
         """
         batch = self._batch
         if batch.pieces is not None:
-            yield  # a batch within a batch goes out with the outer one
+            yield  # a batch within a batch is sent with the outer one
             return
         batch.pieces = []
         batch.size = batch.events = 0
@@ -240,27 +248,31 @@ class Writer(Streamable):
     def finish(self, data: Any = "", *, type: str = "done", id: str | int | None = None) -> None:
         """Send a last event and end the stream.
 
-        A browser comes back nonetheless: answer it 204 then (``finished=`` of the stream), or have the page close its
+        A browser still reconnects: answer it with 204 then (``finished=`` of the stream), or close the page's
         ``EventSource`` on this event.
 
+        :param data: see :meth:`write_event`, as the other fields.
+        :param type: the event type.
+        :param id: the last event ID.
         :raises StreamClosed: the stream is over already.
         """
         self.write_event(data, type=type, id=id)
         self.close()
 
     def close(self) -> None:
-        """End the stream after what is written. Does nothing if it is over."""
+        """End the stream after all writes. Does nothing if it is over."""
         self._source.mailbox.close(CloseReason.DONE)
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End the stream at once: nothing that waits is sent, and a thread that writes gets :class:`StreamClosed`.
+        """End the stream at once: pending writes are dropped, and a thread that writes gets :class:`StreamClosed`.
 
         :param reason: why, for ``on_close`` and the log.
         """
         self._source.cancel(reason)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:
-        """End the stream cleanly: what waits is sent, then ``last``. A thread that writes gets :class:`StreamClosed`.
+        """End the stream cleanly: pending writes are sent, then ``last``. A thread that writes gets
+        :class:`StreamClosed`.
 
         :param reason: why, for ``on_close`` and the log.
         :param last: whole blocks of an event stream.
@@ -277,10 +289,10 @@ class Writer(Streamable):
         return self._source
 
     def _end_step(self) -> None:
-        """There are no steps: the caller's own threads write."""
+        """Do nothing: the caller's own threads write, not steps of a producer."""
 
     def _put(self, data: bytes, events: int, resumable: bool | None = None) -> None:
-        """:param resumable: whether the client now has an event ID to come back with; ``None``: no change."""
+        """:param resumable: whether the client now has an event ID to resume from; ``None``: no change."""
         batch = self._batch
         if batch.pieces is None:
             self._source.put(data, events, resumable)
@@ -301,7 +313,8 @@ class Writer(Streamable):
 
 
 def to_event(item: Any, dumps: Callable[[Any], str | bytes]) -> Event:
-    """What a view yields, as an event: an :class:`Event` as it is, text and bytes as data, the rest as JSON."""
+    """Convert an item that a view yields to an event: an :class:`Event` as it is, text and bytes as data, others as
+    JSON."""
     if isinstance(item, Event):
         return item
     if isinstance(item, (str, bytes, bytearray)):
@@ -318,6 +331,6 @@ def _to_json(item: Any, dumps: Callable[[Any], str | bytes]) -> str | bytes:
             why = error
     kind = type(item).__name__
     raise TypeError(
-        f"an event stream can't send {kind!r}{f' ({why})' if why else ''}: give it an Event, str, bytes or "
-        "something that JSON can hold"
+        f"an event stream can't send {kind!r}{f' ({why})' if why else ''}: use an Event, str, bytes or a value that "
+        "JSON can hold"
     ) from why

@@ -1,4 +1,4 @@
-"""Finds out about the WSGI server of this process."""
+"""The WSGI server of this process: its kind, its threads, and warnings about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def gunicorn_worker() -> Any:
 
 
 def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
-    """Find out of which kind a gunicorn worker is. Only these two accept by their listening sockets' ``accept()``.
+    """Find the kind of a gunicorn worker. Only these two call their listening sockets' ``accept()``.
 
     :param worker_class: its class.
     :return: the class that it is or is derived from; ``""`` for all others.
@@ -45,7 +45,7 @@ def kind_of(worker_class: type) -> Literal["gthread", "sync", ""]:
 def thread_limit() -> int | None:
     """Count the threads that streams may take, so that one stays free for other requests.
 
-    :return: their count; ``None`` where it is not known.
+    :return: their count; ``None`` if it is not known.
     """
     worker = gunicorn_worker()
     if worker is None or not type(worker).__module__.endswith("gthread"):
@@ -78,8 +78,8 @@ def advice(environ: Mapping[str, Any]) -> str | None:
         )
     if (bridge := bridge_of(environ)) is not None:
         return (
-            f"this WSGI application runs inside an ASGI server, by {bridge}, which does not say when a client leaves: "
-            "each stream goes on, with its thread, until its producer ends; run it under a WSGI server (gunicorn -k "
-            "gthread), Django under its own ASGI handler, or set max_lifetime"
+            f"this WSGI application runs inside an ASGI server, by {bridge}, which does not report that a client has "
+            "left: each stream continues, with its thread, until its producer ends; run it under a WSGI server "
+            "(gunicorn -k gthread), Django under its own ASGI handler, or set max_lifetime"
         )
     return None

@@ -1,7 +1,7 @@
-"""The client's socket, from what a WSGI server puts into the environ.
+"""The client's socket, found through the objects that a WSGI server puts into the environ.
 
-The law of this file: nothing here may fail. Where a server's attribute is missing or has changed there is no socket,
-and a client that leaves is noticed by failing writes. Where each server keeps its socket was read in its source and
+The law of this file: no function here may fail. If a server's attribute is missing or has changed, there is no socket,
+and the end of a client's connection is noticed by failing writes. The attributes were read in each server's source, and
 tried; see docs/design.md.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 __all__ = ["ClientSocket", "expect_loss", "find_socket", "reset_on_close"]
 
-# Milliseconds that the kernel takes for a timeout at most.
+# The kernel's longest timeout, in milliseconds.
 _LONGEST = 2**31 - 1
 
 
@@ -42,7 +42,7 @@ class ClientSocket:
             pass  # it is shut down already
 
     def reset_on_close(self) -> None:
-        """Have the connection end with a reset when the server closes it.
+        """Set the option by which the connection ends with a reset when the server closes it.
 
         :raises OSError: it has ended already.
         """
@@ -50,16 +50,18 @@ class ClientSocket:
             reset_on_close(handle)
 
     def expect_loss(self, seconds: float | None) -> None:
-        """Have the kernel give up a peer that acknowledges nothing (RFC 5482), where it has the option.
+        """Set the time after which the kernel gives up a peer that acknowledges no data (RFC 5482), if it has the
+        option.
 
-        :param seconds: after which it does; ``None``: the system's own.
+        :param seconds: the time; ``None``: the system's default.
         """
         with contextlib.suppress(OSError), _duplicate(self.fd) as handle:
             expect_loss(handle, seconds)
 
 
 def reset_on_close(handle: socket.socket) -> None:
-    """Have the kernel send a reset when the last descriptor of a connection is closed. Unix sockets know none."""
+    """Set the option by which the kernel sends a reset when the last descriptor of a connection is closed. It has no
+    effect on unix sockets."""
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -70,13 +72,14 @@ def expect_loss(handle: socket.socket, seconds: float | None) -> None:
         if seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(seconds * 1000), _LONGEST))
     except OSError:
-        pass  # a unix socket, or a system without the option: writes fail in the end
+        pass  # a unix socket, or a system without the option: a write fails later
 
 
 def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
     """Find the client's socket.
 
-    :return: ``None`` where the server is unknown, hides the socket, or shares it between streams (HTTP/2).
+    :param environ: the WSGI environ of the request.
+    :return: the socket; ``None`` if the server is unknown, hides the socket, or shares it between streams (HTTP/2).
     """
     if environ.get("HTTP_VERSION") == "2":
         return None
@@ -90,10 +93,10 @@ def find_socket(environ: Mapping[str, Any]) -> ClientSocket | None:
     return None
 
 
-# Where each server keeps the socket. What fails here is another server's environ, or a release that has changed.
+# Finds each server's socket. An exception means another server's environ, or a release that has changed.
 _FINDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "gunicorn": lambda environ: environ["gunicorn.socket"].fileno(),
-    # The gevent_pywsgi worker names the key otherwise.
+    # The gevent_pywsgi worker has another name for the key.
     "gunicorn_pywsgi": lambda environ: environ["gunicorn.sock"].fileno(),
     "werkzeug": lambda environ: environ["werkzeug.socket"].fileno(),
     # The key has a method of the connection's channel. It fails behind one pipelined byte, so the socket is used.
@@ -106,8 +109,8 @@ _FINDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "runserver": lambda environ: environ["wsgi.input"]._read.__self__.fileno(),
     "wsgiref": lambda environ: environ["wsgi.input"].fileno(),
 }
-# These give the socket itself. The others give wsgi.input, which may be a file: under CGI, in a test, behind a
-# middleware that buffers the request.
+# These put the socket itself into the environ. For the others it is found through wsgi.input, which may be a file:
+# under CGI, in a test, behind a middleware that buffers the request.
 _SOCKETS = ("gunicorn", "gunicorn_pywsgi", "werkzeug", "waitress")
 
 
@@ -122,7 +125,7 @@ def _duplicate(fd: int) -> socket.socket:
 
 def _is_socket(fd: int, *, known: bool) -> bool:
     # known: if it is a socket, it is a client's. Each system call releases the interpreter's lock, which is expensive
-    # beside threads that compute.
+    # while other threads compute.
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
         if known or not is_socket:

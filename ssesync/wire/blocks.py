@@ -1,4 +1,4 @@
-"""The blocks of an event stream that is passed on as it is: where anything may be inserted, and whose IDs."""
+"""The blocks of an event stream that a relay passes on unchanged: where keep-alives may be inserted, and event IDs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ID = re.compile(rb"(?:^|[\r\n])id:([^\r\n]*)")
 
 
 def sets_id(data: bytes) -> bool | None:
-    """Whether a client that was sent these blocks has a last event ID to come back with.
+    """Whether a client that was sent these blocks has a last event ID to resume from.
 
     :param data: whole blocks.
-    :return: ``None``: they don't change that.
+    :return: whether it has; ``None``: they set no ID.
     """
     ids = _ID.findall(data) if b"id:" in data else None
     return ids[-1].removeprefix(b" ") != b"" if ids else None
@@ -31,7 +31,7 @@ def sets_id(data: bytes) -> bool | None:
 class Blocks:
     """Finds the offsets in a stream where a keep-alive may be inserted: after a blank line, and after a comment there.
 
-    The bytes of an unfinished block are buffered, and joined once, however many pieces it comes in.
+    The bytes of an unfinished block are buffered, and joined once, however many pieces they arrive in.
     """
 
     __slots__ = ("_alone", "_buffered", "_has_lf", "_started", "size")
@@ -40,7 +40,7 @@ class Blocks:
         #: The number of bytes that are buffered.
         self.size = 0
         self._buffered: list[bytes] = []
-        self._alone = False  # what is buffered may become a line that is complete by itself
+        self._alone = False  # the buffered bytes may become a line that is complete by itself
         self._started = False
         self._has_lf = False
 

@@ -10,12 +10,12 @@ __all__ = ["BodyDecoder", "ClosedBody", "SizedBody"]
 
 
 class BodyDecoder(Protocol):
-    """Finds a body in the bytes of a connection, however they are cut. That of chunks is in ``chunked.py``."""
+    """Finds a body in the bytes of a connection, however they are cut. The decoder of chunks is in ``chunked.py``."""
 
     done: bool
     """Whether the body's end was read."""
     error: ReadError | None
-    """Why nothing more can be decoded. What was decoded before it is good."""
+    """Why no more can be decoded. All bytes that were decoded before are valid."""
 
     def decode(self, data: bytes) -> list[bytes]:
         """Decode the next bytes.
@@ -25,35 +25,35 @@ class BodyDecoder(Protocol):
         ...
 
     def end(self) -> ReadError | None:
-        """The connection has ended.
+        """Note that the connection has ended.
 
-        :return: what is wrong with that, ``None`` at the end of the body.
+        :return: the error if the body is incomplete; ``None`` at its end.
         """
 
 
 class SizedBody:
     """A body with a ``Content-Length``.
 
-    :param size: how many bytes of it are still to come.
+    :param size: how many bytes of it were not received yet.
     """
 
-    __slots__ = ("_left", "done", "error")
+    __slots__ = ("_missing", "done", "error")
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self._missing = size
         self.done = not size
         self.error: ReadError | None = None
 
     def decode(self, data: bytes) -> list[bytes]:
-        """See :class:`BodyDecoder`. What comes after the body is dropped."""
-        data = data[: self._left]
-        self._left -= len(data)
-        self.done = not self._left
+        """See :class:`BodyDecoder`. Bytes after the body are dropped."""
+        data = data[: self._missing]
+        self._missing -= len(data)
+        self.done = not self._missing
         return [data] if data else []
 
     def end(self) -> ReadError | None:
         """See :class:`BodyDecoder`."""
-        return None if self.done else ConnectionLost(f"the connection ended {self._left:,} bytes before the body")
+        return None if self.done else ConnectionLost(f"the connection ended {self._missing:,} bytes before the body")
 
 
 class ClosedBody:

@@ -10,8 +10,8 @@ __all__ = ["LAST_CHUNK", "ChunkDecoder", "is_complete", "to_chunk"]
 LAST_CHUNK = b"0\r\n\r\n"
 
 # Bytes of a chunk-size line with its extensions; urllib3 allows as many.
-_LONGEST_LINE = 65536
-# int() accepts signs, "0x" and underscores besides.
+_MAX_LINE = 65536
+# int() would also accept signs, "0x" and underscores.
 _HEX = b"0123456789abcdefABCDEF"
 
 
@@ -45,10 +45,10 @@ class ChunkDecoder:
         self.rest = b""
         #: Whether the end of the body, trailers included, was read.
         self.done = False
-        #: Why nothing more can be decoded. What was decoded before it is good.
+        #: Why no more can be decoded. All bytes that were decoded before are valid.
         self.error: ReadError | None = None
-        self._left = 0  # bytes of the chunk's data that are still to come
-        self._line_end = 0  # bytes of the CR LF after a chunk's data that are still to come
+        self._left = 0  # bytes of the chunk's data that were not received yet
+        self._line_end = 0  # bytes of the CR LF after a chunk's data that were not received yet
         self._last = False  # the last chunk was read: trailer lines follow
         #: Whether the next byte is the first one of a chunk.
         self.is_between = True
@@ -83,7 +83,7 @@ class ChunkDecoder:
                     stop = data.find(b"\r\n", at)
                     if stop < 0:
                         self.rest = data[at:]
-                        if len(self.rest) > _LONGEST_LINE:
+                        if len(self.rest) > _MAX_LINE:
                             raise ReadError("a chunk-size line of the body is too long")
                         return pieces
                     if self._last:
@@ -109,11 +109,11 @@ class ChunkDecoder:
         return pieces
 
     def whole(self, data: bytes) -> int:
-        """Check for the most frequent case: the bytes are one chunk, from its size to its end. To be called where
-        ``is_between`` is set; the decoder is as it was then.
+        """Check for the most frequent case: the bytes are one chunk, from its size to its end. Called if ``is_between``
+        is set; the decoder does not change.
 
         :param data: the bytes.
-        :return: the offset of the chunk's data; 0 where it is anything else.
+        :return: the offset of the chunk's data; 0 if they are anything else.
         """
         stop = data.find(b"\r\n", 0, 10)
         if stop < 1 or data[:stop].translate(None, _HEX):
@@ -122,20 +122,20 @@ class ChunkDecoder:
         return stop + 2 if size and size + stop + 4 == len(data) and data.endswith(b"\r\n") else 0
 
     def end(self) -> ReadError | None:
-        """The connection has ended.
+        """Note that the connection has ended.
 
-        :return: what is wrong with that, ``None`` at the end of the body.
+        :return: the error if the body is incomplete; ``None`` at its end.
         """
         return None if self.done else ConnectionLost("the connection ended before the last chunk of the body")
 
 
 def _decode_bulk(data: bytes) -> tuple[list[bytes], int] | None:
-    """Decode many small chunks with one split: 0.2 us a chunk, where one by one it is 1 us.
+    """Decode many small chunks with one split: 0.2 us a chunk; one by one it is 1 us.
 
     Cut at every CR LF, sizes and data alternate, unless some data holds a CR LF: then a size does not match the
-    length of what follows it.
+    length of the next part.
 
-    :return: the chunks' data, and how many bytes at the end are no whole chunk; ``None`` where the sizes do not match.
+    :return: the chunks' data, and how many bytes at the end are no whole chunk; ``None`` if the sizes do not match.
     """
     parts = data.split(b"\r\n")
     whole = (len(parts) - 1) & ~1

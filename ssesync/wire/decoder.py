@@ -2,12 +2,12 @@
 
 The law of this file: a result never depends on where the chunks were cut, and time is linear in the input.
 
-How: line ends are made LF as they come in. Everything up to the last blank line is processed at once: a run of blocks
-of one data line by one regular expression, the rest by another, which divides it into whole blocks of the usual shapes
-and single lines. What follows the last blank line is processed line by line, and its size is counted. The unfinished
-last line is buffered as a list of fragments that is joined once. UTF-8 can be decoded in pieces because a piece always
-ends at a line end, and that byte is no part of any longer sequence. For the expressions the bytes are read as Latin-1,
-so that only the pieces that are not ASCII cost a decoding.
+The method: line ends of new bytes are made LF. Everything up to the last blank line is processed at once: a run of
+blocks of one data line by one regular expression, the rest by another, which divides it into whole blocks of the usual
+shapes and single lines. The lines after the last blank line are processed one by one, and their size is counted. The
+unfinished last line is buffered as a list of fragments that is joined once. UTF-8 can be decoded in pieces because a
+piece always ends at a line end, and that byte is no part of any longer sequence. For the expressions the bytes are read
+as Latin-1, so that only the pieces that are not ASCII cost a decoding.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ _KNOWN = (*_BUFFERED, b"retry")
 # The name of a line that is not buffered: an unknown field, or a comment that is not returned or too long.
 _SKIPPED = b"?"
 # A line without a colon within six bytes is no field: the longest names have five.
-_NAME_ROOM = 6
+_NAME_SIZE = 6
 # int() refuses more than 4,300 digits; a delay of 10**18 ms is longer than every limit.
 _RETRY_DIGITS = 18
-# Blocks of one data line, and then, as one more that seems empty, everything that follows if it is no such block. So
-# nothing is searched twice: an expression without the rest would search every line for the next such block.
+# Blocks of one data line, and then, as one more that seems empty, all the rest if it is no such block. So no text is
+# searched twice: an expression without the rest would search every line for the next such block.
 _SINGLES = re.compile(r"data: (.*)\n\n|(?s:.+)").findall
-_SINGLE_FRAME = len("data: \n\n")
+_SINGLE_OVERHEAD = len("data: \n\n")
 # A run of data lines after an id and a type, each optional. The line rules process an empty id, since "" differs from
 # none there, and an id with NUL, which must not hide one before it. 64 lines of data bound the stack that the
 # repetition needs.
 _RUN = r"(?:(?:id: ?([^ \n\0][^\n\0]*)|event: ?([^ \n].*))\n){0,2}data: ?(.*(?:\ndata: .*){0,63})\n"
-# With the blank line if it comes next: the expression never backtracks over what was matched, a character at a time.
+# With the blank line if it is next: the expression never backtracks over matched text, a character at a time.
 _BLOCK = re.compile(_RUN + r"(\n?)").match
-# A run with the blank line if it comes next, or else one line of any kind. So every text that ends in a blank line is
+# A run with the blank line if it is next, or else one line of any kind. So every text that ends in a blank line is
 # divided without a gap and without backtracking: a run that no blank line ends stays pending.
 _BLOCKS = re.compile(_RUN + r"(\n?)|(.*\n)").findall
 # Regular expressions, split and count step character by character (20 to 55 us for 64 kB), find of one byte does
-# not (0.7 us): where no line ends between these two offsets, lines are found one by one.
+# not (0.7 us): if no line ends between these two offsets, lines are found one by one.
 _SAMPLE_FROM, _SAMPLE_TO = 256, 1024
 
 
 class Decoder:
-    """An incremental decoder: feed it bytes, it returns events.
+    """An incremental decoder of bytes to events.
 
-    A decoded event has ``type`` (``"message"`` where the stream names none), ``data``, and as ``id`` the last event ID
-    in force, ``None`` until the stream has set one.
+    A decoded event has ``type`` (``"message"`` if the stream names none), ``data``, and as ``id`` the last event ID in
+    force, ``None`` until the stream has set one.
 
     :param last_event_id: the ID that a resumed stream starts with.
     :param max_event_size: the bytes that one unfinished event may hold: its ``data``, ``id`` and ``event`` lines and
@@ -75,7 +75,7 @@ class Decoder:
         retry_on_events: bool = False,
     ) -> None:
         self.max_event_size = max_event_size
-        #: The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did.
+        #: The reconnection time in milliseconds that the stream has set last, ``None`` if it has set none.
         self.retry: int | None = None
         #: The reconnection times that the newest bytes set: each with the number of the events before it, among those
         #: that :meth:`feed` has returned for these bytes (or :class:`ssesync.EventTooLarge` carries), and milliseconds.
@@ -172,8 +172,8 @@ class Decoder:
         text = chunk.decode("latin-1")
         singles = _SINGLES(text)
         if not singles[-1]:
-            singles.pop()  # all that follows, or empty data: _decode_rest finds out
-        done = sum(map(len, singles)) + len(singles) * _SINGLE_FRAME
+            singles.pop()  # the rest, or empty data: _decode_rest decides
+        done = sum(map(len, singles)) + len(singles) * _SINGLE_OVERHEAD
         if not text.isascii():
             singles = [data if data.isascii() else _utf8(data) for data in singles]
         event_id = self._committed_id = self._id
@@ -267,11 +267,11 @@ class Decoder:
                 out.append(Event(comment=value))
 
     def _process_counted(self, line: bytes, out: list[Event]) -> None:
-        """Process one line, and check what is buffered against the limit."""
+        """Process one line, and check the size of the buffered lines against the limit."""
         if not line:
             self._buffered = 0
         else:
-            name = line[:_NAME_ROOM].partition(b":")[0]
+            name = line[:_NAME_SIZE].partition(b":")[0]
             if name in _KNOWN:
                 self._check(self._buffered + len(line), out)
                 if name in _BUFFERED:
@@ -287,9 +287,9 @@ class Decoder:
         line.pieces.append(piece)
         line.size += len(piece)
         if not line.name:
-            head = b"".join(line.pieces[:_NAME_ROOM])[:_NAME_ROOM]
+            head = b"".join(line.pieces[:_NAME_SIZE])[:_NAME_SIZE]
             name, colon, _ = head.partition(b":")
-            if not colon and len(head) < _NAME_ROOM:
+            if not colon and len(head) < _NAME_SIZE:
                 return
             line.name = name if name in _KNOWN else b":" if not name and self.comments else _SKIPPED
         if line.name in _KNOWN:
@@ -298,8 +298,10 @@ class Decoder:
             line.clear(_SKIPPED)
 
     def _finish_line(self, chunk: bytes, out: list[Event]) -> bytes:
-        """End the unfinished line with the chunk's first line. Returns what follows it. Both may be long, so only the
-        line is joined."""
+        """End the unfinished line with the chunk's first line. Both may be long, so only the line is joined.
+
+        :return: the rest of the chunk.
+        """
         end = chunk.find(b"\n") + 1
         if not end:
             self._buffer_partial(chunk, out)
@@ -328,7 +330,7 @@ class Decoder:
         return head.removeprefix(BOM)
 
     def _with_lf(self, chunk: bytes) -> bytes:
-        """CR LF and CR become LF. A CR at the end counts at once and swallows an LF that comes next."""
+        """CR LF and CR become LF. A CR at the end counts at once; an LF right after it is ignored."""
         if not chunk:
             return chunk
         if self._after_cr and chunk.startswith(b"\n"):
@@ -341,7 +343,7 @@ class Decoder:
 
 
 class _PartialLine:
-    """The unfinished line at the end of what was fed."""
+    """The unfinished line at the end of the input."""
 
     __slots__ = ("name", "pieces", "size")
 
@@ -376,5 +378,5 @@ def _event(data: str, type: str, id: str | None) -> Event:
 
 
 def _utf8(text: str) -> str:
-    """Decode as UTF-8 what was read as Latin-1."""
+    """Decode as UTF-8 text that was read as Latin-1."""
     return text if text.isascii() else text.encode("latin-1").decode("utf-8", "replace")

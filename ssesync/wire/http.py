@@ -38,8 +38,8 @@ HOP_BY_HOP = frozenset((
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers",
     "transfer-encoding", "upgrade",
 ))  # fmt: skip
-#: Servers accept header lines of 8 kB; no honest client has an ID of half of that.
-_LONGEST_ID = 4096
+#: Servers accept header lines of 8 kB; real IDs are much shorter than half of that.
+_MAX_ID_LENGTH = 4096
 
 
 def response_headers(
@@ -67,10 +67,10 @@ def response_headers(
 def is_event_stream(content_type: str | None) -> bool:
     """Whether a ``Content-Type`` value is an event stream's. Case and parameters do not matter.
 
-    Where there are several values, in several header lines (joined by commas) or in one, the last one that is a media
-    type counts (Fetch standard, "extract a MIME type").
+    Of several values, in several header lines (joined by commas) or in one, the last one that is a media type counts
+    (Fetch standard, "extract a MIME type").
 
-    :param content_type: the value; ``None`` where there is no such header.
+    :param content_type: the value; ``None`` if there is no such header.
     :return: whether it is.
     """
     for value in reversed(_values(content_type or "")):
@@ -101,7 +101,7 @@ def _values(header: str) -> list[str]:
 def get_last_event_id(request: Any) -> str:
     """The last event ID that a client sends when it reconnects.
 
-    The header is read as UTF-8. Polyfills that can't set it send ``?lastEventId=``, which is read where the header is
+    The header is read as UTF-8. Polyfills that can't set it send ``?lastEventId=``, which is read if the header is
     missing. The value is not trusted: one with a control character or of more than 4,096 characters counts as none.
 
     :param request: a WSGI environ, a Flask or Django request, or a ``requests`` one. A header of ``None`` is none.
@@ -111,13 +111,13 @@ def get_last_event_id(request: Any) -> str:
     value = _utf8(headers.get(name) or "")
     if not value and name == "HTTP_LAST_EVENT_ID":
         value = parse_qs(headers.get("QUERY_STRING") or "").get("lastEventId", [""])[0]
-    if len(value) > _LONGEST_ID or any(ord(c) < 32 or c == "\x7f" for c in value):
+    if len(value) > _MAX_ID_LENGTH or any(ord(c) < 32 or c == "\x7f" for c in value):
         return ""
     return value
 
 
 def set_last_event_id(request: Any, last_event_id: str | None) -> None:
-    """Set ``Last-Event-ID`` in a request that is to be sent.
+    """Set ``Last-Event-ID`` in a request before it is sent.
 
     Header values are sent as Latin-1, the ID as UTF-8 (HTML standard): so the value is the ID's UTF-8 bytes, each as
     one character.

@@ -1,4 +1,4 @@
-"""Which pages may read a stream: the origin of a request, and CORS (Fetch standard, section "CORS protocol").
+"""The origin of a request, and CORS headers for pages that may read a stream (Fetch standard, "CORS protocol").
 
 A browser sends its user's cookies with the request for an event stream that another site's page opens, and without a
 preflight. It hides the response from that page unless CORS headers allow it; the server opens the stream all the same.
@@ -18,8 +18,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def is_same_origin(environ: Mapping[str, Any]) -> bool:
     """Whether a request comes from a page of the same origin, from no page at all, or from no browser.
 
-    ``Sec-Fetch-Site`` decides where it is sent, as pages can't forge it; else the host in ``Origin`` is compared to
-    that of the request. The scheme is not: behind a proxy that terminates TLS it is another one.
+    If ``Sec-Fetch-Site`` is sent, it decides, as pages can't forge it; else the host in ``Origin`` is compared to that
+    of the request. The scheme is not compared: behind a proxy that terminates TLS it is another one.
 
     :param environ: the request's WSGI environ.
     :return: whether it does.
@@ -38,7 +38,7 @@ def is_same_origin(environ: Mapping[str, Any]) -> bool:
 def with_cors(
     headers: list[tuple[str, str]], environ: Mapping[str, Any], origins: Collection[str], *, credentials: bool
 ) -> list[tuple[str, str]]:
-    """Add the headers that let pages of some origins read a response.
+    """Add the headers that allow pages of some origins to read a response.
 
     ``Origin`` is compared as a whole. ``Vary`` is added for every origin, or a cache would serve the response for one
     origin to another.

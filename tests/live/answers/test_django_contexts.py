@@ -117,8 +117,8 @@ def test_more_queries_than_connections_are_named_and_with_a_limit_none_fails(lea
             if limit is not None:
                 assert [response.status for response in responses].count(503) == MANY - limit
             if limit is None:
-                assert leader.server.logs("got no connection to its database, as others have all of them: set")
-                assert "set max_producers to what the database allows" in leader.server.log()
+                assert leader.server.logs("got no connection to its database, as all are in use: set")
+                assert "set max_producers to the database's limit of connections" in leader.server.log()
             leader.server.fetch("/django/go")
             ends = []
             for response in served:

@@ -181,7 +181,7 @@ def test_a_pool_that_is_used_up_is_named_with_the_right_limit(start: Start) -> N
     with asked(server, "/holds", 20) as responses:
         for response in responses:
             response.expect(b":ok\n")
-        assert server.logs("set max_producers=15, which is what SQLAlchemy's pool has")
+        assert server.logs("set max_producers=15, the size of SQLAlchemy's pool")
         server.fetch("/go")
 
 

@@ -33,5 +33,5 @@ def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_w
                 assert response.find(b"data: second\n\n").replace(b":keep-alive\n", b"") == b""
                 producer.end()
                 assert response.read().replace(b":keep-alive\n", b"") == b""
-        warning = f"runs inside an ASGI server, by {BRIDGES[bridge]}, which does not say when a client leaves"
+        warning = f"runs inside an ASGI server, by {BRIDGES[bridge]}, which does not report that a client has left"
         assert server.log().count(warning) == 1

@@ -24,7 +24,7 @@ from django.urls import path
 from rest_framework.views import APIView
 
 from ssesync import BrokerUnavailable, ChannelError, Event, EventError, SettingsError, Subscription, streams
-from ssesync.server.refusal import ReturnTimes
+from ssesync.server.refusal import ReconnectionTimes
 from ssesync.wire import Decoder
 from ssesync_django import ChannelView, get_broker, publish, revoke, subscribe
 
@@ -520,7 +520,7 @@ def test_a_browser_comes_back_by_itself_while_the_broker_can_not_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], status: int
 ) -> None:
     monkeypatch.setattr(
-        streams._admission, "_return_times", ReturnTimes()
+        streams._admission, "_reconnection_times", ReconnectionTimes()
     )  # what a browser is told shows in later openings
     given = request()
     given.META["HTTP_ACCEPT"] = "text/event-stream"

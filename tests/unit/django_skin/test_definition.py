@@ -62,7 +62,7 @@ def test_functions_that_can_t_work_are_refused_by_the_decorator() -> None:
         for view in (asynchronous, yields):
             with pytest.raises(TypeError, match="use def instead of async def"):
                 decorate(view)
-    with pytest.raises(TypeError, match=r"generator\(\) yields, but it is given a writer"):
+    with pytest.raises(TypeError, match=r"generator\(\) yields, but it is called with a writer"):
         event_writer(generator)
     with pytest.raises(TypeError, match="finished"):
         event_stream(finished=asynchronous)

@@ -29,7 +29,7 @@ from ssesync import (
     open_broker,
     streams,
 )
-from ssesync.server.refusal import ReturnTimes
+from ssesync.server.refusal import ReconnectionTimes
 from ssesync.wire import Decoder
 from ssesync_flask import SSE, EventStreamResponse, Ticket
 
@@ -498,7 +498,7 @@ def test_a_browser_comes_back_by_itself_while_the_broker_can_t_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        streams._admission, "_return_times", ReturnTimes()
+        streams._admission, "_reconnection_times", ReconnectionTimes()
     )  # what a browser is told shows in later openings
     browser = {"Accept": "text/event-stream"}
     handled = []

@@ -77,7 +77,7 @@ def test_a_generator_with_a_writer_is_refused_by_the_decorator() -> None:
         yield "x"
 
     for decorate in (event_writer, event_writer(retry=5)):
-        with pytest.raises(TypeError, match=r"job\(\) yields, but it is given a writer"):
+        with pytest.raises(TypeError, match=r"job\(\) yields, but it is called with a writer"):
             decorate(job)
 
 

@@ -45,7 +45,7 @@ def test_a_pool_that_is_used_up_is_named_once_with_what_it_has(caplog: pytest.Lo
     (record,) = [each for each in caplog.records if "database" in each.getMessage()]
     assert record.levelno == logging.WARNING
     assert "/rows got no connection" in record.getMessage()
-    assert "set max_producers=3, which is what SQLAlchemy's pool has" in record.getMessage()
+    assert "set max_producers=3, the size of SQLAlchemy's pool" in record.getMessage()
 
 
 @pytest.mark.parametrize(

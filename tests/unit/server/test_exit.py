@@ -157,7 +157,7 @@ def ask(worker: Worker, server: Any) -> None:
     worker.ppid = os.getpid()  # the siblings are this process's children
     made = exiting._Substitute(server, worker)
     made._arbiter = os.getppid()
-    made.ask()
+    made.request()
     made.release()
 
 
@@ -217,7 +217,7 @@ def test_after_a_sigterm_it_does_not_take_the_other_one_back(
         worker.nr = worker.max_requests = 10
         worker.ppid = os.getppid()
         made = exiting._Substitute(arbiter(), worker)
-        made.ask()
+        made.request()
         signal.raise_signal(signal.SIGTERM)
         made.release()
         assert signal.getsignal(signal.SIGTERM) is handler

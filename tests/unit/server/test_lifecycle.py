@@ -57,6 +57,6 @@ def test_a_detached_stream_is_over_for_its_server() -> None:
 
 def test_the_first_request_to_end_counts() -> None:
     lifecycle = Lifecycle()
-    lifecycle.ask(CloseReason.SHUTDOWN, b"last")
-    lifecycle.ask(CloseReason.CANCELLED, None)
+    lifecycle.request_end(CloseReason.SHUTDOWN, b"last")
+    lifecycle.request_end(CloseReason.CANCELLED, None)
     assert lifecycle.request == (CloseReason.SHUTDOWN, b"last")

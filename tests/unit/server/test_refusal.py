@@ -10,7 +10,7 @@ import pytest
 
 from ssesync import EventStream, SettingsError, Writer
 from ssesync.detached.last_answer import closing
-from ssesync.server.refusal import ReturnTimes, is_event_source
+from ssesync.server.refusal import ReconnectionTimes, is_event_source
 from ssesync.server.registry import Streams
 from tests.unit.server.test_stream import environ
 
@@ -57,7 +57,7 @@ def refused(**more: Any) -> tuple[str, dict[str, str], bytes]:
 def test_of_a_crowd_no_more_than_a_hundred_come_back_in_a_second_and_none_before_three_or_after_120(
     clock: Clock,
 ) -> None:
-    times = ReturnTimes()
+    times = ReconnectionTimes()
     waits = sorted(times.give() for _ in range(2000))
     assert waits[0] >= 3
     assert waits[-1] <= 2 * (3 + 2000 / 100)
@@ -67,7 +67,7 @@ def test_of_a_crowd_no_more_than_a_hundred_come_back_in_a_second_and_none_before
 
 
 def test_when_the_crowd_has_gone_the_times_are_short_again(clock: Clock) -> None:
-    times = ReturnTimes()
+    times = ReconnectionTimes()
     for _ in range(5000):
         times.give()
     assert times.give() > 40
@@ -79,7 +79,7 @@ def test_when_the_crowd_has_gone_the_times_are_short_again(clock: Clock) -> None
 
 
 def test_a_few_clients_that_come_back_again_and_again_wait_no_longer_each_time(clock: Clock) -> None:
-    times = ReturnTimes()
+    times = ReconnectionTimes()
     for _ in range(200):
         clock.now += 0.5
         assert 3 <= times.give() <= 6.1

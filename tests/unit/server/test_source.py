@@ -166,10 +166,10 @@ def generator() -> Iterator[str]:
         (["x"], "Items", False),
         (generator(), "Items", False),
         (generator, "ItemsFunction", True),
-        (Writer(), "Given", False),
-        (Scripted(), "Given", False),
+        (Writer(), "ExistingSource", False),
+        (Scripted(), "ExistingSource", False),
         (Talk(), "Upstream", False),
-        (Refusal("404 Not Found", []), "Instead", False),
+        (Refusal("404 Not Found", []), "NoStream", False),
     ],
 )
 def test_each_kind_is_recognised(given: Any, kind: str, repeatable: bool) -> None:
@@ -180,7 +180,7 @@ def test_each_kind_is_recognised(given: Any, kind: str, repeatable: bool) -> Non
 def test_a_subscription_is_a_source_that_can_be_detached() -> None:
     with open_broker("memory://") as broker, broker.subscribe("a") as subscription:
         factory = factory_of(subscription)
-        assert type(factory).__name__ == "Given"
+        assert type(factory).__name__ == "ExistingSource"
         assert factory.is_detachable(DEFAULTS)
 
 

@@ -59,9 +59,9 @@ def test_a_view_is_remembered_while_its_last_stream_has_stayed_served() -> None:
     views.stayed(("a", 1))
     assert views.stays(lambda: ("a", 1))
     assert not views.stays(lambda: ("a", 2))
-    views.left(lambda: ("a", 2))
+    views.detached(lambda: ("a", 2))
     assert views.stays(lambda: ("a", 1))
-    views.left(lambda: ("a", 1))
+    views.detached(lambda: ("a", 1))
     assert not views.stays(lambda: ("a", 1))
 
 

@@ -564,7 +564,7 @@ def test_a_writer_function_that_yields_is_refused_instead_of_silently_doing_noth
     def confused(writer: Writer) -> Iterator[str]:
         yield "x"
 
-    with pytest.raises(TypeError, match=r"confused\(\) yields, but it is given a writer: .* event_stream"):
+    with pytest.raises(TypeError, match=r"confused\(\) yields, but it is called with a writer: .* event_stream"):
         EventStream.from_writer(confused)
     with pytest.raises(TypeError, match="yields"):
         call(EventStream.from_writer(lambda writer: confused(writer), first_event_timeout=30))

@@ -94,7 +94,7 @@ def test_a_retry_after_that_is_shortened_is_told(server: FakeSSEServer, caplog: 
     with caplog.at_level(logging.WARNING, "ssesync"):
         data_of(source_of(server, clock=clock))
     assert [record.getMessage() for record in caplog.records] == [
-        "the server asks for a wait of 7200.0 s (Retry-After); waiting for 3600.0 s"
+        "the server requests a wait of 7200.0 s (Retry-After); waiting for 3600.0 s"
     ]
 
 

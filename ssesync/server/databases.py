@@ -72,4 +72,4 @@ def warn_of_database(name: str, error: BaseException) -> None:
     advice = advice_on(error)
     if advice is not None and advice not in _warned:
         _warned.add(advice)
-        logger.warning("the producer of the event stream %s %s", escape(name), advice)
+        logger.warning("the producer of the event stream %s %s", escape(name), escape(advice))

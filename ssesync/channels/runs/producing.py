@@ -16,7 +16,7 @@ from ...server.checks import check_function, check_iterable
 from ...server.databases import warn_of_database
 from ...server.factory import Items, Producer, Upstream, WriterFunction
 from ...server.producer import close_iterator
-from ...server.producers import Place, producers
+from ...server.producers import Slot, producers
 from ...server.writer import Writer
 from ...text import escape
 from .ending import Ending
@@ -107,7 +107,7 @@ class RunUpstream(Upstream):
 
     def run(self, writer: Writer) -> None:
         """See :class:`Producer`. An upstream that answers with something else than a stream is a failure."""
-        _run_upstream(self._given, writer)
+        _run_upstream(self._relay, writer)
 
 
 def _with_writer(function: Callable[..., Any], args: tuple[Any, ...], writer: Writer) -> object:
@@ -145,14 +145,14 @@ class ProducerThread:
 
     :param run: the run.
     :param producer: the producer.
-    :param place: its place among the producers of this process.
+    :param slot: its slot among the producers of this process.
     """
 
-    def __init__(self, run: ProducedRun, producer: Producer, place: Place) -> None:
+    def __init__(self, run: ProducedRun, producer: Producer, slot: Slot) -> None:
         self._run = run
         self._producer = producer
-        self._place = place
-        self._thread = threading.Thread(target=self._work, name=f"ssesync-run-{escape(place.name)}", daemon=True)
+        self._slot = slot
+        self._thread = threading.Thread(target=self._work, name=f"ssesync-run-{escape(slot.name)}", daemon=True)
 
     def start(self) -> None:
         """Start it.
@@ -162,9 +162,9 @@ class ProducerThread:
         try:
             self._thread.start()
         except RuntimeError as error:
-            self._place.release()
+            self._slot.release()
             producers.warn_of_threads(error)
-            raise RunRefused(f"no thread can be started for the run {excerpt(self._place.name)}") from error
+            raise RunRefused(f"no thread can be started for the run {excerpt(self._slot.name)}") from error
 
     def _work(self) -> None:
         run, producer = self._run, self._producer
@@ -181,12 +181,12 @@ class ProducerThread:
                 self._fail(error)
         finally:
             run.end(Ending(RunState.STOPPED if run.cancelled.is_set() else RunState.DONE))
-            self._place.release()
+            self._slot.release()
             with contextlib.suppress(Exception):
                 producer.release()
 
     def _fail(self, error: BaseException) -> None:
-        name = self._place.name
+        name = self._slot.name
         warn_of_database(name, error)
         logger.error("the producer of the run %s failed", escape(name), exc_info=error)
         self._run.fail(error)

@@ -76,19 +76,19 @@ class Runs:
 
         :return: the run, and whether the producer runs.
         """
-        place = producers.reserve(made.view(), request.name, options.settings, None)
-        if place is None:
+        slot = producers.reserve(made.view(), request.name, options.settings, None)
+        if slot is None:
             raise RunRefused("no more producers may run in this process: see max_producers")
         production: Production | None = None
         try:
             run, production = self._begin(request, options)
         finally:
             if production is None:
-                place.release()
+                slot.release()
         if production is None:
             return run, False
         try:
-            ProducerThread(production, made, place).start()
+            ProducerThread(production, made, slot).start()
         except RunRefused as error:
             production.fail(error)
             raise

@@ -30,8 +30,8 @@ _NONE_LEFT = (
     "or allow more connections"
 )
 _NO_TURN = (
-    "found its SQLite database locked by other connections that write: use the journal mode WAL and short transactions, "
-    "let connections wait longer for the lock (the timeout of sqlite3), or set max_producers to fewer"
+    "found its SQLite database locked by other connections that write: use the journal mode WAL and short "
+    "transactions, let connections wait longer for the lock (the timeout of sqlite3), or set max_producers to fewer"
 )
 # The most causes of an exception that are examined.
 _DEPTH = 10

@@ -29,7 +29,8 @@ class Backend:
     limits: Limits
     #: Whether other processes may publish to it and subscribe.
     reaches_processes = False
-    #: Whether requests of other processes must arrive soon even without subscribers here: this process owns runs.
+    #: Whether requests of other processes must arrive soon even without subscribers here: this process owns runs. After
+    #: it is set, the listener has to run, and ``_attached`` has to be called.
     expects_requests = False
 
     def _reset(self) -> None:

@@ -35,7 +35,7 @@ class Message(Numbered):
     _event: Event | None
 
     @classmethod
-    def make(cls, epoch: str, seq: int, channel: str, body: bytes, final: bool = False) -> Message:
+    def make(cls, epoch: str, seq: int, channel: str, body: bytes, final: object = False) -> Message:
         """Make the message of an encoded event.
 
         :param epoch: of the log.

@@ -16,14 +16,6 @@ from ssesync.channels.log import Page
 from .conftest import Open, got, numbered, published, texts
 from .test_contract import eventually, place
 
-#: The brokers that have it.
-BROKERS = ["memory", "redis"]
-
-
-@pytest.fixture(params=BROKERS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
 
 def page(broker: Broker, event_id: str, *channels: str, patterns: tuple[str, ...] = (), limit: int = 100) -> Page:
     """The events after an id."""

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,13 +15,16 @@ from urllib.parse import unquote, urlsplit
 from ....errors import BrokerError, SettingsError
 from ....validation import check_number
 from ...broker import Broker
+from ...entry import Entry, Start
 from ...log import Page
 from ...message import CONTROL, Message
 from ...options import LIMITS, Limits, checked_options, shown_url, take_limits
+from ...runs.record import RunRecord
 from ..listener import Listener
 from ..presence import EXPIRY, Presence
-from . import log
+from . import log, runs
 from .file import Handle
+from .owners import OwnerLocks
 
 __all__ = ["SQLiteBroker"]
 
@@ -86,6 +89,7 @@ class SQLiteBroker(Broker):
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._version: object = None
         self._is_idle = True  # without subscribers: the listener polls less often
+        self._owners = OwnerLocks(self._path)
         self._presence = Presence(self.dispatcher, self._send_presence)
 
     def _before_fork(self) -> list[Callable[[], str]]:
@@ -98,6 +102,13 @@ class SQLiteBroker(Broker):
         self._listener.wake()
         return f"{epoch}-{seq}"
 
+    def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
+        with self._write.transaction(write=True) as connection:
+            numbers = log.append_many(connection, self.limits, entries, time.time(), whole=whole)
+            epoch, _ = log.head_of(connection)
+        self._listener.wake()
+        return epoch, numbers
+
     def _head(self) -> tuple[str, int]:
         with self._read.transaction() as connection:
             return log.head_of(connection)
@@ -106,6 +117,51 @@ class SQLiteBroker(Broker):
         """See :class:`Broker`."""
         with self._read.transaction() as connection:
             return log.page_of(connection, self.limits, epoch, after, channels, patterns, limit, time.time())
+
+    def start_of(self, channels: Iterable[str], patterns: Iterable[str], last: int | None) -> Start:
+        """See :class:`Broker`."""
+        with self._read.transaction() as connection:
+            return log.start_of(connection, self.limits, channels, patterns, last, time.time())
+
+    def find(self, epoch: str, seq: int) -> Message | None:
+        """See :class:`Broker`."""
+        with self._read.transaction() as connection:
+            return log.message_of(connection, epoch, seq)
+
+    def _has_channel(self, name: str) -> bool:
+        with self._read.transaction() as connection:
+            return log.has_channel(connection, self.limits, name, time.time())
+
+    # Runs.
+
+    def _begin_run(self, record: RunRecord, most: int | None, restart: bool) -> tuple[bool, RunRecord | None]:
+        if not restart:  # most calls join a run, and need no lock that writers wait for
+            present = self._find_run(record.name)
+            if present is not None:
+                return False, present
+        with self._write.transaction(write=True) as connection:
+            return runs.add_run(connection, record, most, restart, time.time())
+
+    def _own_run(self, name: str, owner: str) -> bool:
+        with self._write.transaction(write=True) as connection:
+            return runs.own_run(connection, name, owner)
+
+    def _find_run(self, name: str) -> RunRecord | None:
+        with self._read.transaction() as connection:
+            return runs.find_run(connection, name, time.time())
+
+    def _renew_owner(self, owner: str, lease: float) -> bool:
+        return self._owners.renew(self._write, owner, lease)
+
+    def _abandoned(self) -> list[RunRecord]:
+        with self._read.transaction() as connection:
+            gone = self._owners.gone(runs.owners(connection))
+            if not gone:
+                return runs.abandoned(connection, time.time())
+        with self._write.transaction(write=True) as connection:
+            for owner in gone:
+                runs.remove_owner(connection, owner)
+            return runs.abandoned(connection, time.time())
 
     def _claim(self, name: str, seconds: float) -> bool:
         now = time.time()
@@ -131,6 +187,8 @@ class SQLiteBroker(Broker):
         if self._presence.known:
             with contextlib.suppress(BrokerError), self._write.transaction(write=True) as connection:
                 connection.execute("DELETE FROM ssesync_presence WHERE process = ?", (self._process,))
+        if self._closed:
+            self._owners.release()
         for handle in self._handles:
             handle.close()
 
@@ -139,7 +197,7 @@ class SQLiteBroker(Broker):
     def _step(self, listener: Listener) -> None:
         # In this order: for a subscriber that is registered after the second line, _attached() wakes this thread.
         self._is_idle = True
-        self._is_idle = not len(self.dispatcher)
+        self._is_idle = not len(self.dispatcher) and not self.expects_requests
         woken = listener.wait(_IDLE if self._is_idle else self._poll)
         if listener.stopping:
             return
@@ -164,12 +222,12 @@ class SQLiteBroker(Broker):
             dispatcher.restarted(epoch, head)
             self._requests_lost()
             return False
-        wanted = set(dispatcher.advance({channel for _, channel, _ in rows}, end))
+        wanted = set(dispatcher.advance({row[1] for row in rows}, end))
         if lost is None or lost:
             dispatcher.missed(lost)
         if lost is None or CONTROL in lost:
             self._requests_lost()
-        dispatcher.deliver(Message.make(epoch, seq, channel, body) for seq, channel, body in rows if channel in wanted)
+        dispatcher.deliver(Message.make(epoch, *row) for row in rows if row[1] in wanted)
         return len(rows) == _BATCH
 
     def _send_presence(self, counts: dict[str, int], alive: bool) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import secrets
 import sqlite3
 import threading
 import time
@@ -20,31 +19,12 @@ from typing import TypeVar
 from ....errors import BrokerDamaged, BrokerError, BrokerUnavailable
 from ....locks import is_owned
 from ..connection import ExclusiveConnection
+from .schema import is_current, make_tables
 
-__all__ = ["SCHEMA", "Handle"]
+__all__ = ["Handle"]
 
 T = TypeVar("T")
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS ssesync_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ssesync_channel (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    trimmed INTEGER NOT NULL, tail INTEGER NOT NULL, at REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS ssesync_channel_tail ON ssesync_channel (tail);
-CREATE TABLE IF NOT EXISTS ssesync_event (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS ssesync_event_channel ON ssesync_event (channel, seq);
-CREATE TABLE IF NOT EXISTS ssesync_presence (
-    channel TEXT NOT NULL, process TEXT NOT NULL, subscribers INTEGER NOT NULL, seen REAL NOT NULL,
-    PRIMARY KEY (channel, process)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ssesync_claim (name TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
-"""
-# After a crash of the machine the last transactions may be lost, and their numbers must not be used again: the next
-# number is higher by so much.
-_LEAP = 10**9
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -206,23 +186,10 @@ class Handle(ExclusiveConnection):
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else None
-        query = "SELECT value FROM ssesync_meta WHERE name = 'boot'"
-        with contextlib.suppress(sqlite3.OperationalError):
-            if connection.execute(query).fetchone() == (boot,):
-                return
+        if is_current(connection, boot):
+            return
         self.retry_while_busy(lambda: connection.execute("BEGIN IMMEDIATE"))
-        for statement in SCHEMA.split(";\n"):
-            connection.execute(statement)
-        before = connection.execute(query).fetchone()
-        put = "INSERT OR REPLACE INTO ssesync_meta VALUES (?, ?)"
-        if before is None:
-            connection.executemany(put, [("epoch", secrets.token_hex(4)), ("base", 0), ("lost", 0), ("leapt", 0)])
-            connection.execute("INSERT INTO sqlite_sequence VALUES ('ssesync_event', 0)")
-        elif before != (boot,):
-            (head,) = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ssesync_event'").fetchone()
-            connection.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'ssesync_event'", (_LEAP,))
-            connection.executemany(put, [("lost", head), ("leapt", head + _LEAP)])
-        connection.execute(put, ("boot", boot))
+        make_tables(connection, boot)
         connection.execute("COMMIT")
 
     def retry_while_busy(self, action: Callable[[], T], since: float | None = None) -> T:

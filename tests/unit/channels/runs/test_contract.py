@@ -17,15 +17,10 @@ from ssesync.channels.entry import CLOSED, DUPLICATE, Entry, Outcome
 from ssesync.channels.runs.record import RunRecord, RunState
 
 from ..conftest import Open, published, texts
-from ..test_closing import BROKERS, begin, data, page
+from ..test_closing import begin, data, page
 from ..test_contract import eventually, place
 
 ROOT = Path(__file__).parents[4]
-
-
-@pytest.fixture(params=BROKERS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def record(name: str = "r", owner: str = "me", **fields: Any) -> RunRecord:

@@ -51,17 +51,25 @@ class Kind:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+def place_of(app: str) -> str:
+    """Return where a server finds an application.
+
+    :param app: the name of its module in ``tests/apps``, or ``MODULE:NAME``.
+    """
+    return app if ":" in app else f"tests.apps.{app}:application"
+
+
 def gunicorn(*options: str, app: str, config: str = SETTINGS) -> Command:
     """A gunicorn with one worker, unless the options say otherwise."""
     return lambda descriptor, port: [
         sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"fd://{descriptor}", "--workers", "1",
-        *options, app,
+        *options, place_of(app),
     ]  # fmt: skip
 
 
 def launch(name: str, app: str) -> Command:
     """One of the servers of ``tests/launch.py``."""
-    return lambda descriptor, port: [sys.executable, "-m", "tests.launch", name, str(descriptor), app]
+    return lambda descriptor, port: [sys.executable, "-m", "tests.launch", name, str(descriptor), place_of(app)]
 
 
 def runserver(*options: str) -> Command:
@@ -73,13 +81,13 @@ def runserver(*options: str) -> Command:
 
 def flask_run(app: str) -> Command:
     """Flask's own server."""
-    return lambda descriptor, port: [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port)]
+    return lambda descriptor, port: [sys.executable, "-m", "flask", "--app", place_of(app), "run", "--port", str(port)]
 
 
 def uvicorn(app: str) -> Command:
     """An ASGI server."""
     return lambda descriptor, port: [
-        sys.executable, "-m", "uvicorn", "--fd", str(descriptor), "--lifespan", "off", app
+        sys.executable, "-m", "uvicorn", "--fd", str(descriptor), "--lifespan", "off", place_of(app)
     ]  # fmt: skip
 
 
@@ -91,7 +99,7 @@ def uwsgi(app: str, *options: str) -> Command:
         assert program is not None
         return [
             program, "--http-socket", f"127.0.0.1:{port}", "--master", "--threads", "4", "--die-on-term", "--need-app",
-            "--virtualenv", sys.prefix, "--module", app, *options,
+            "--virtualenv", sys.prefix, "--module", place_of(app), *options,
         ]  # fmt: skip
 
     return command
@@ -165,7 +173,7 @@ class Server:
     #: An ordinary request that is answered once the server is ready, and with what; ``None`` is anything.
     ready: tuple[str, str | None] = ("/plain", "plain")
     #: For Django, where the kind's environment does not say it.
-    django_settings = "tests.live.streams.django_settings"
+    django_settings = "tests.apps.django_project.settings.streams"
 
     def __init__(self, kind: Kind, folder: Path, tls: ssl.SSLContext | None = None, **sockopts: int) -> None:
         self.kind = kind

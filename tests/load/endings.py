@@ -87,7 +87,7 @@ def by_signal(signum: signal.Signals) -> Callable[[Interrupted], None]:
         # Each end is told: in a line of ours, and to the application.
         count = len(interrupted.crowd.clients)
         assert log.count("event stream closed: stream=/events reason=shutdown") == count
-        assert log.count("told of: shutdown") == count
+        assert log.count("on_close: shutdown") == count
         server.start_again()
 
     return end

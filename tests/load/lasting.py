@@ -23,7 +23,7 @@ from .crowd import Address, Crowd
 #: What gunicorn would wait for streams that don't end. No test here may take half as long.
 GRACE = 40
 HOOKS_AS_DOCUMENTED = "python:ssesync.gunicorn"
-APP = "tests.load.app:application"
+APP = "flask_app.events"
 
 
 def with_gunicorn(
@@ -59,7 +59,7 @@ AT_ONCE = {"runserver": 6}
 class Lasting(Server):
     """A server that can be started again where it was."""
 
-    django_settings = "tests.load.django_settings"
+    django_settings = "tests.apps.django_project.settings.events"
 
     def __init__(self, kind: Kind, folder: Path, broker: str, **sockopts: int) -> None:
         self._place = (kind, folder, sockopts)

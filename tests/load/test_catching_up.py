@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ssesync import open_broker
-from tests.live.apps.line import Line
+from tests.apps.line import Line
 from tests.live.channels.processes import Publisher
 from tests.live.frameworks.switchboard import Switchboard
 from tests.servers import Kind

@@ -11,10 +11,10 @@ import pytest
 
 from tests.servers import Kind, eventually
 
+from ..apps.texts import echo, event_data
 from .clients import Came, Client, Leaving
 from .crowd import Crowd, Requests
 from .lasting import ALL, Lasting, check_detached
-from .texts import echo, event_data
 
 STAYING = 20
 #: Those who leave, and how many of them are there at once.

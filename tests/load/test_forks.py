@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.apps.line import Line
+from tests.apps.line import Line
 from tests.live.frameworks.switchboard import Switchboard
 from tests.servers import Kind
 

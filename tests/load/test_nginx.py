@@ -11,10 +11,10 @@ import pytest
 from tests.live.channels.processes import Publisher
 from tests.live.streams.nginx import nginx_with
 
+from ..apps.texts import echo
 from .crowd import Crowd
 from .endings import Interrupted, by_reload, check_clean_ends
 from .lasting import SYNC, Lasting, check_detached, with_gunicorn
-from .texts import echo
 
 HTTP = """
     upstream kept {{ server unix:{upstream}; keepalive 8; }}

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
+from ..apps.texts import KINDS_OF_EVENTS, event_data, number_of
 from .clients import Came, Client
 from .crowd import Crowd
 from .lasting import GTHREAD_KIND, SYNC_KIND, Lasting, check_detached
-from .texts import KINDS_OF_EVENTS, event_data, number_of
 
 #: An event's bytes, so that a few hundred of them are more than all buffers take.
 SIZE = 2_000

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.apps.line import Line
+from tests.apps.line import Line
 from tests.live.frameworks.switchboard import Switchboard
 from tests.servers import Kind, eventually
 
+from ..apps.texts import echo, event_data
 from .crowd import Crowd
 from .lasting import ALL, Lasting
-from .texts import echo, event_data
 
 #: Where the server's thread waits while the client leaves. The head goes out with the first chunk, the socket is taken
 #: when the second is asked for.

@@ -15,11 +15,11 @@ import pytest
 
 from tests.servers import HOOKS, Kind, Server, eventually, gunicorn, running
 
-from .app import SECRET
+from ..apps.flask_app.sdk import SECRET
 
 PATIENCE = 90.0
 KIND = Kind(
-    "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", app="tests.sdk.app:application", config=HOOKS)
+    "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", app="flask_app.sdk", config=HOOKS)
 )  # fmt: skip
 MESSAGES: Any = [{"role": "user", "content": "Say something."}]
 #: Goes on for longer than any test, at 20 ms a word.

@@ -19,7 +19,7 @@ from .leading import SERVERS, Leader
 
 __all__ = ["KINDS", "Start", "asked"]
 
-APP = "tests.live.answers.app:app"
+APP = "flask_app.answers"
 KINDS = {
     "gthread": Kind("gthread", gunicorn(*GTHREAD, app=APP)),
     "sync": Kind("sync", gunicorn(*SYNC, app=APP)),
@@ -80,4 +80,4 @@ def lead(
     yield give
     switchboard.close()
     for server in used:
-        assert eventually(lambda: server.state()["producers"] == 0)  # noqa: B023
+        assert eventually(lambda: server.state()["producers"]["running"] == 0)  # noqa: B023

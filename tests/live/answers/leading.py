@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.apps.line import Line
 from tests.http_client import Response
-from tests.live.apps.line import Line
 from tests.live.frameworks.switchboard import Switchboard
 from tests.servers import GTHREAD, SYNC, Kind, Server, eventually, gunicorn, launch, runserver
 
 __all__ = ["SERVERS", "WRAPPED", "Leader", "Led"]
 
-APP = "tests.live.answers.contexts:application"
-_DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.live.answers.django_settings"}
+APP = "contexts"
+_DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.apps.django_project.settings.contexts"}
 _WRAPPERS = {**_DJANGO, "WRAPPERS": "opentelemetry sentry"}
 SERVERS = {
     kind.name: kind

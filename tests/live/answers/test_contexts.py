@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.apps.processes import PROCESSES
 from tests.http_client import Response
 from tests.servers import eventually
 
 from .leading import Leader
-from .processes import PROCESSES
 
 Lead = Callable[[str], Leader]
 ON_EACH = pytest.mark.parametrize("name", ["gthread", "sync", "werkzeug", "runserver"])

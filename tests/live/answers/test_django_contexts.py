@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.apps.django_project.few.base import MOST
 from tests.http_client import Response
 
 from .conftest import asked
-from .few.base import MOST
 from .leading import Leader
 
 Lead = Callable[[str], Leader]

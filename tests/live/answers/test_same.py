@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ssesync.wire.encoder import KEEP_ALIVE
-from tests.live.apps.line import Line
+from tests.apps.line import Line
 
 from .leading import Leader
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from tests.redis_server import lasting_port
-from tests.servers import HOOKS, ROOT
+from tests.servers import HOOKS, ROOT, place_of
 
 #: Seconds until what should happen makes the test fail.
 PATIENCE = 90.0
@@ -69,7 +69,7 @@ class Gunicorn:
                 bind = f"fd://{listener.fileno()}"
             log = stack.enter_context((self.folder / "log").open("ab"))
             self.process = subprocess.Popen(
-                [*command, "--bind", bind, "tests.live.channels.app:app"],
+                [*command, "--bind", bind, place_of("flask_app.events")],
                 cwd=ROOT,
                 env=os.environ
                 | {
@@ -77,6 +77,8 @@ class Gunicorn:
                     "PYTHONUNBUFFERED": "1",
                     "TESTS_BROKER": self.broker,
                     "TESTS_REFUSED": str(self.refused),
+                    # Clients come back as soon as they may.
+                    "OPTIONS": json.dumps({"retry": 100, "patience": 1.0}),
                     **self._environment,
                 },
                 stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from ssesync import Reader
+from tests.servers import place_of
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 90.0
@@ -37,15 +38,16 @@ class Server:
         self.folder = folder
         self._stack = contextlib.ExitStack()
         listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
-        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/channels/"
         log = self._stack.enter_context((folder / "log").open("wb"))
         self.process = subprocess.Popen(
             [sys.executable, "-m", *(word.format(listener.fileno()) for word in command)],
             cwd=ROOT,
             env={
-                **{name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
+                **os.environ,
+                "DJANGO_SETTINGS_MODULE": "tests.apps.django_project.settings.channels",
                 "PYTHONPATH": str(ROOT),
-                "TESTS_FOLDER": str(folder),
+                "TESTS_DATABASE": str(folder / "db.sqlite3"),
             },
             stdout=log,
             stderr=log,
@@ -102,7 +104,7 @@ class Server:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = [
         "gunicorn", "--config", "tests/gunicorn_hooks.py", "--workers", "2", "--worker-class", "gthread",
-        "--threads", "40", "--preload", "--bind", "fd://{}", "tests.live.channels_django.app:wsgi",
+        "--threads", "40", "--preload", "--bind", "fd://{}", place_of("channels"),
     ]  # fmt: skip
     server = Server(tmp_path_factory.mktemp("gunicorn"), command)
     yield server
@@ -154,11 +156,11 @@ def test_a_subscription_of_an_asynchronous_view_is_detached_and_one_with_somethi
     tiers: dict[str, str] = {}
 
     def both_are_known() -> bool:
-        answer = gunicorn.ask("look")
-        names = {"/awaited"} if answer.headers["X-Worker"] == worker else set()
-        names |= {"/changed"} if answer.headers["X-Worker"] == other else set()
+        answer = gunicorn.ask("state")
+        names = {"/channels/awaited"} if answer.headers["X-Worker"] == worker else set()
+        names |= {"/channels/changed"} if answer.headers["X-Worker"] == other else set()
         tiers.update({name: tier for name, tier in answer.json()["tiers"].items() if name in names})
-        return tiers == {"/awaited": "detached", "/changed": "served"}
+        return tiers == {"/channels/awaited": "detached", "/channels/changed": "served"}
 
     await_that(both_are_known)
     gunicorn.ask("act", "POST", publish="x")
@@ -166,7 +168,7 @@ def test_a_subscription_of_an_asynchronous_view_is_detached_and_one_with_somethi
 
 
 def test_a_ticket_is_good_once_whatever_process_is_asked(gunicorn: Server) -> None:
-    ticket = gunicorn.ask("look").json()["ticket"]
+    ticket = gunicorn.ask("state").json()["ticket"]
     statuses = [gunicorn.ask("ticketed", ticket=ticket).status_code for _ in range(12)]
     assert statuses == [200, *[401] * 11]
     assert ticket not in (gunicorn.folder / "log").read_text()
@@ -174,7 +176,7 @@ def test_a_ticket_is_good_once_whatever_process_is_asked(gunicorn: Server) -> No
 
 @pytest.fixture
 def uvicorn(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path, ["uvicorn", "--fd", "{}", "--lifespan", "off", "tests.live.channels_django.app:asgi"])
+    server = Server(tmp_path, ["uvicorn", "--fd", "{}", "--lifespan", "off", "tests.apps.channels:asgi"])
     yield server
     server.close()
 
@@ -189,7 +191,7 @@ def test_it_works_under_asgi(uvicorn: Server) -> None:
     reader = uvicorn.open("awaited")[0]
     uvicorn.ask("act", "POST", publish="y")
     assert next_data(reader) == "y"
-    assert uvicorn.ask("look").json()["subscribers"] == 1
+    assert uvicorn.ask("state").json()["subscribers"] == 1
     reader.close()
     uvicorn.close_streams()
-    await_that(lambda: uvicorn.ask("look").json()["subscribers"] == 0)
+    await_that(lambda: uvicorn.ask("state").json()["subscribers"] == 0)

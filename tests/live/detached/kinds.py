@@ -12,14 +12,14 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests import servers
+from tests.apps import control
 from tests.servers import GTHREAD, HOOKS, SETTINGS, SYNC, Command, eventually, flask_run, runserver, uwsgi
 
-from . import control
 from .strict import Answer, Strict
 
 OPENING = b":ok\n"
 PLACES = ("flask", "django")
-APP = "tests.live.detached.app:application"
+APP = "detached"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ KINDS = {
         Kind("werkzeug", launch("werkzeug"), **THREADED),
         Kind("werkzeug_alone", launch("werkzeug_alone"), **ALONE),
         Kind("werkzeug_unix", launch("werkzeug"), transport="unix", **THREADED),
-        Kind("flask_run", flask_run("tests.live.detached.app:flask_app"), inherits=False, **THREADED),
+        Kind("flask_run", flask_run("tests.apps.detached:flask_app"), inherits=False, **THREADED),
         Kind("runserver", runserver(), inherits=False, framing=RAW, version=NEW, reusable=True),
         Kind("runserver_alone", runserver("--nothreading"), inherits=False, framing=RAW, version=NEW, concurrent=False),
         Kind("wsgiref", launch("wsgiref"), tier="served", **ALONE),
@@ -98,7 +98,7 @@ class Server(servers.Server):
     """A running server, and what it holds when nobody is there."""
 
     kind: Kind
-    django_settings = "tests.live.detached.django_settings"
+    django_settings = "tests.apps.django_project.settings.detached"
     #: What it held before the test.
     base: dict[str, Any]
 

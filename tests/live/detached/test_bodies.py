@@ -21,7 +21,7 @@ from tests.http_client import Response
 from tests.logs import show_if_failed
 from tests.servers import GTHREAD, SYNC, Kind, Server, runserver, uwsgi
 
-APP = "tests.live.detached.bodies:application"
+APP = "bodies"
 SIZES = (0, 1, 100, 65_536, 1_000_000, 5_000_000)
 #: Seconds, well within those that a body may take.
 PAUSE = 0.1
@@ -39,7 +39,7 @@ class Bodies(Kind):
     detach: str = "auto"
     environment: dict[str, str] = field(
         default_factory=lambda: {
-            "DJANGO_SETTINGS_MODULE": "tests.live.detached.bodies",
+            "DJANGO_SETTINGS_MODULE": "tests.apps.django_project.settings.bodies",
         }
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ class Running(Server):
     """A running server."""
 
     kind: Bodies
-    django_settings = "tests.live.detached.bodies"
+    django_settings = "tests.apps.django_project.settings.bodies"
     ready = ("/plain", None)
 
     def ask(self, place: str, body: bytes, send: Callable[[servers.Wire, bytes], None], *, chunked: bool = False,
@@ -78,7 +78,7 @@ class Running(Server):
         :return: what the producer says.
         """
         query = {"name": uuid.uuid4().hex, "detach": self.kind.detach, **query}
-        target = f"/{place}?{'&'.join(f'{name}={value}' for name, value in query.items())}"
+        target = f"/{place}/body?{'&'.join(f'{name}={value}' for name, value in query.items())}"
         framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
         head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{headers}{framing}\r\n\r\n"
         with self.connect() as wire:

@@ -15,15 +15,14 @@ import pytest
 from gunicorn.config import KNOWN_SETTINGS
 
 from tests import servers
+from tests.apps.wsgi.finishing import EVENTS, WAYS
 from tests.http_client import Response
 from tests.logs import show_if_failed
 from tests.servers import GTHREAD, SYNC, Kind, Server, eventually, launch, runserver
 
-from .finishing import EVENTS, WAYS
-
 ANSWERS = 50
 GRACE = 40
-APP = "tests.live.detached.finishing:application"
+APP = "wsgi.finishing"
 HOOKS = "python:ssesync.gunicorn"
 REST = [*map(str, range(EVENTS)), "done"]
 KINDS = {"gthread": GTHREAD, "sync": SYNC}
@@ -278,7 +277,7 @@ def test_a_worker_that_hangs_waits_for_no_answer(start: Callable[..., Answering]
 
 @pytest.mark.parametrize("name", ["werkzeug", "runserver"])
 def test_an_interrupt_ends_a_development_server_at_once(run: Callable[[Kind], Answering], name: str) -> None:
-    django = {"DJANGO_SETTINGS_MODULE": "tests.live.detached.finishing"}
+    django = {"DJANGO_SETTINGS_MODULE": "tests.apps.django_project.settings.finishing"}
     kinds = {
         "werkzeug": Kind("werkzeug", launch("werkzeug", APP)),
         "runserver": Kind("runserver", runserver(), inherits=False, environment=django),
@@ -336,4 +335,6 @@ def assert_ended(answer: Response) -> None:
 
 def assert_no_error(server: Server) -> None:
     assert "Traceback" not in server.log()
-    assert "ERROR" not in server.log()
+    # TTOU ends the oldest worker, which has waited: perhaps when Python no longer handles signals, as it exits by itself.
+    expected = "was sent SIGTERM!"
+    assert [line for line in server.log().splitlines() if "ERROR" in line and expected not in line] == []

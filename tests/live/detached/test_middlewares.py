@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.apps.middlewares import LENGTH, THROUGH, Undo
 from tests.servers import eventually
 
 from .kinds import KINDS, OPENING, Server, event
-from .middlewares import LENGTH, THROUGH, Undo
 
 SILENT = {"keep_alive": 60}
 #: One of each way to write an answer.

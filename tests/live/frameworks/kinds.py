@@ -14,8 +14,8 @@ from tests.http_client import PATIENCE, Connection
 from tests.servers import GTHREAD, SYNC, gunicorn, launch, runserver, uvicorn
 
 APPS = ("bare", "flask", "django")
-APP = "tests.live.apps.together:application"
-SETTINGS = "tests.live.apps.django_project.settings"
+APP = "frameworks"
+SETTINGS = "tests.apps.django_project.settings.frameworks"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ KINDS = {
         Kind("wsgiref", launch("wsgiref", APP), chunked=False, reusable=False, pool=1, concurrent=False),
         # It closes after every chunked answer, sends the last chunk after HEAD too, and keeps 16 MB for a slow client.
         Kind("waitress", launch("waitress", APP), reusable=False, after_head=b"0\r\n\r\n", pool=4, keeps=16 << 20),
-        Kind("uvicorn", uvicorn("tests.live.apps.django_project.asgi:application"), apps=("django",)),
+        Kind("uvicorn", uvicorn("django_project.asgi"), apps=("django",)),
     )
 }
 WSGI_KINDS = [kind for kind in KINDS.values() if kind.name != "uvicorn"]

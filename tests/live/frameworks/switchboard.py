@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from tests.live.apps.line import PATIENCE, Line
+from tests.apps.line import PATIENCE, Line
 
 
 class Switchboard:

@@ -20,7 +20,7 @@ if importlib.util.find_spec("starlette.middleware.wsgi"):  # deprecated there, i
 def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_with_their_client(
     tmp_path: Path, switchboard: Switchboard, bridge: str
 ) -> None:
-    kind = Kind("bridged", uvicorn("tests.live.frameworks.bridged:asgi"), environment={"TESTS_BRIDGE": bridge})
+    kind = Kind("bridged", uvicorn("flask_app.bridged"), environment={"TESTS_BRIDGE": bridge})
     with running(kind, tmp_path) as server:
         for _ in range(2):
             wire, response = server.open(f"/events?line={switchboard.port}")

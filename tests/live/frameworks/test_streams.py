@@ -11,8 +11,8 @@ import pytest
 
 from ssesync import Event
 from ssesync.wire import Decoder, encode
+from tests.apps import producers
 from tests.http_client import Response
-from tests.live.apps import producers
 
 from .kinds import Target
 from .switchboard import Switchboard

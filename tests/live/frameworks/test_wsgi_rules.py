@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ssesync.wire import encode
-from tests.live.apps import producers
+from tests.apps import producers
 
 from .kinds import APPS, Target
 from .switchboard import Switchboard

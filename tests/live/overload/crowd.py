@@ -20,7 +20,7 @@ from tests.servers import HOOKS, Command, Kind, flask_run, uwsgi
 
 #: Seconds without any progress after which a crowd is given up.
 CROWDS_PATIENCE = 40.0
-APP = "tests.live.overload.app:app"
+APP = "flask_app.overload"
 BROWSERS = "text/event-stream"
 #: What a stream begins with: by itself, and while refused clients are still to come back.
 OPENINGS = (b":ok\n", b"retry: 3000\n")

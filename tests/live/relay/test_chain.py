@@ -16,11 +16,11 @@ import requests
 
 from ssesync import ConnectionLost, Reader
 from ssesync.wire.encoder import KEEP_ALIVE, encode
+from tests.apps.wsgi.relays import many
 from tests.http_client import PATIENCE, Connection
 from tests.live.frameworks.kinds import Kind, Server
 from tests.servers import gunicorn
 
-from . import chain_app
 from .conftest import OPENING
 
 WORKERS = {"gthread": ["--worker-class", "gthread", "--threads", "8"], "gevent": ["--worker-class", "gevent"]}
@@ -46,7 +46,7 @@ class Chain:
         variables = {"CHAIN_ROLE": role, "CHAIN_UPSTREAM": upstream, "CHAIN_KEEP_ALIVE": self._keep_alive}
 
         given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-        command = gunicorn(*WORKERS[self._worker], *given, app="tests.live.relay.chain_app:make()")
+        command = gunicorn(*WORKERS[self._worker], *given, app="chain")
         folder = self._folder / f"{len(self.levels)}-{role}"
         folder.mkdir()
         self.levels.append(Server(Kind(role, command, apps=("chain",)), folder))
@@ -130,7 +130,7 @@ def test_the_browser_s_leaving_ends_the_origin_with_nothing_having_been_written(
 def test_bytes_pass_three_gateways_as_they_are(chain: Chain) -> None:
     connection, response = chain.open("/many")
     with connection:
-        assert response.read() == OPENING * len(chain.levels) + b"".join(map(encode, chain_app.many()))
+        assert response.read() == OPENING * len(chain.levels) + b"".join(map(encode, many()))
 
 
 def test_an_error_of_the_origin_reaches_the_browser_as_such(chain: Chain) -> None:

@@ -24,7 +24,7 @@ EVENT = b"9\r\ndata: x\n\n\r\n"
 def gateway(upstream: str, *worker: str, **more: str) -> Kind:
     given = {"CHAIN_ROLE": "flask", "CHAIN_UPSTREAM": upstream.rstrip("/"), **more}
     variables = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
-    return Kind("gateway", gunicorn(*worker, *variables, app="tests.live.relay.chain_app:make()"), apps=("chain",))
+    return Kind("gateway", gunicorn(*worker, *variables, app="chain"), apps=("chain",))
 
 
 def begun(server: Server, path: str = "/many") -> tuple[Connection, Response]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from tests import servers
 from tests.servers import GTHREAD, SETTINGS, SYNC, Command, Kind, runserver, uwsgi
 
-APP = "tests.live.streams.app:application"
+APP = "streams"
 #: What every stream begins with.
 OPENING = b":ok\n"
 FIRST = b"data: first\n\n"

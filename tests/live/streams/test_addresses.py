@@ -16,7 +16,8 @@ from .nginx import nginx_with
 
 KIND = Kind(
     "addressed",
-    gunicorn("--worker-class", "gthread", "--threads", "20", app="tests.live.streams.addressed:application"),
+    gunicorn("--worker-class", "gthread", "--threads", "20", app="limited"),
+    environment={"DJANGO_SETTINGS_MODULE": "tests.apps.django_project.settings.limited"},
 )
 WARNING = "which sends X-Forwarded-For"
 
@@ -69,14 +70,14 @@ def test_all_are_one_behind_a_proxy_which_is_warned_of_until_the_address_is_set_
     with contextlib.ExitStack() as stack:
         for address in ("127.0.0.2", "127.0.0.3"):
             wire = stack.enter_context(front.connect(address))
-            response = wire.get(f"/{app}_mended/events")
+            response = wire.get(f"/{app}_mended/limited")
             assert response.status == 200
             response.expect(OPENING)
-            assert stack.enter_context(front.connect(address)).get(f"/{app}_mended/events").status == 503
+            assert stack.enter_context(front.connect(address)).get(f"/{app}_mended/limited").status == 503
         assert WARNING not in front.server.log()
     with contextlib.ExitStack() as stack:
-        assert stack.enter_context(front.connect("127.0.0.2")).get(f"/{app}/events").status == 200
+        assert stack.enter_context(front.connect("127.0.0.2")).get(f"/{app}/limited").status == 200
         for _ in range(2):
-            assert stack.enter_context(front.connect("127.0.0.3")).get(f"/{app}/events").status == 503
+            assert stack.enter_context(front.connect("127.0.0.3")).get(f"/{app}/limited").status == 503
         assert front.server.logs(WARNING)
         assert front.server.log().count(WARNING) == 1

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.apps.line import Line
 from tests.http_client import Response
-from tests.live.apps.line import Line
 from tests.live.frameworks.switchboard import Switchboard
 from tests.servers import Kind, Server, eventually
 
@@ -18,8 +18,7 @@ from .kinds import OPENING, gunicorn, path
 
 DJANGO = Kind(
     "django",
-    gunicorn("--worker-class", "gthread", "--threads", "24", app="tests.live.streams.django_app:application"),
-    environment={"TESTS_DJANGO": "1"},
+    gunicorn("--worker-class", "gthread", "--threads", "24", app="django_project.wsgi"),
 )
 EVENT = b"data: 42\n\n"
 
@@ -59,7 +58,7 @@ def streams(server: Server, switchboard: Switchboard, count: int, **query: str) 
 def comes_to_hold(server: Server, *counts: int) -> bool:
     """Whether the process comes to hold one of these numbers of connections, by Django's book and by the kernel's."""
     expected = [{"connections": count, "files": count} for count in counts]
-    return eventually(lambda: json.loads(server.fetch("/count")) in expected)
+    return eventually(lambda: json.loads(server.fetch("/connections")) in expected)
 
 
 def test_twenty_streams_that_query_at_each_step_hold_no_connection_between_steps(

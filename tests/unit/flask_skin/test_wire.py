@@ -11,7 +11,7 @@ from ssesync.wire import Decoder
 from tests.servers import Kind, Server, eventually, gunicorn, running
 
 OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--preload")
-KIND = Kind("extended", gunicorn(*OPTIONS, app="tests.unit.flask_skin.extended_app:app"))
+KIND = Kind("extended", gunicorn(*OPTIONS, app="flask_app.compressed"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The project in Django: views and settings by subject."""

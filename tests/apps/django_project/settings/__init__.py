@@ -1,0 +1,1 @@
+"""The settings, by what the views are served for; each takes in ``base``."""

@@ -1,8 +1,0 @@
-"""For ASGI servers."""
-
-import os
-
-from django.core.asgi import get_asgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.live.apps.django_project.settings")
-application = get_asgi_application()

@@ -31,11 +31,16 @@ _Mark = Any
 
 
 class _Threads(threading.local):
-    def __init__(self) -> None:
-        self.mark: _Mark = threading.Lock()
+    # Without __init__: a destructor that runs within it, as it may where garbage is collected, would find no mark.
+    mark: _Mark
 
 
 _threads = _Threads()
+
+
+def _new_mark() -> _Mark:
+    """The mark of a thread that had none. A destructor that runs in here may have made it already."""
+    return _threads.__dict__.setdefault("mark", threading.Lock())
 
 
 def is_inside() -> bool:
@@ -43,7 +48,11 @@ def is_inside() -> bool:
 
     :return: whether it does.
     """
-    return bool(_threads.mark.locked())
+    try:
+        mark = _threads.mark
+    except AttributeError:
+        mark = _new_mark()
+    return bool(mark.locked())
 
 
 def entered() -> _Mark:
@@ -52,7 +61,10 @@ def entered() -> _Mark:
     :return: a context manager that holds the mark.
     :raises BrokerBusy: this thread holds a lock of this package already.
     """
-    mark = _threads.mark
+    try:
+        mark = _threads.mark
+    except AttributeError:
+        mark = _new_mark()
     if mark.locked():
         raise BrokerBusy(
             "this thread is in the middle of an operation of a broker, which a signal handler has interrupted: have "
@@ -67,7 +79,10 @@ def entered_or_inside() -> contextlib.AbstractContextManager[object]:
 
     :return: a context manager that holds the mark, if it is not held already.
     """
-    mark = _threads.mark
+    try:
+        mark = _threads.mark
+    except AttributeError:
+        mark = _new_mark()
     return contextlib.nullcontext() if mark.locked() else mark
 
 

@@ -75,7 +75,7 @@ def stuck(writer: Writer) -> None:
 @blueprint.route("/missing")
 @event_stream
 def missing() -> Iterator[str]:
-    time.sleep(0.06)
+    time.sleep(0.15)  # the first time longer than a stream waits for its first event, the second time not
     abort(404)
     yield "never"
 

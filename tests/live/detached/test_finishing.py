@@ -335,6 +335,6 @@ def assert_ended(answer: Response) -> None:
 
 def assert_no_error(server: Server) -> None:
     assert "Traceback" not in server.log()
-    # TTOU ends the oldest worker, which has waited: perhaps when Python no longer handles signals, as it exits by itself.
+    # TTOU ends the oldest worker, which has waited, perhaps as it exits by itself and Python no longer handles signals.
     expected = "was sent SIGTERM!"
     assert [line for line in server.log().splitlines() if "ERROR" in line and expected not in line] == []

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, BrokerBusy, BrokerClosed, BrokerUnavailable, CloseReason, Event, open_broker
+from ssesync.channels import reentry
 from ssesync.channels.brokers import delivery
 from ssesync.channels.brokers.connection import ExclusiveConnection
 from ssesync.channels.reentry import Wakeup, entered, is_inside
@@ -419,6 +420,46 @@ def test_one_of_many_publishers_is_not_kept_delivering_for_the_others(
     count = memory.snapshot()["published"]
     seqs = [int((event.id or "").partition("-")[2]) for event in got(subscription, count)]
     assert seqs == list(range(1, count + 1))
+
+
+def test_a_destructor_may_run_at_each_step_of_making_the_mark_of_its_thread() -> None:
+    marks: list[tuple[object, object]] = []
+    number, is_over = 0, False
+
+    def interrupted() -> None:
+        nonlocal is_over
+        left = number
+        inner: list[object] = []
+
+        def trace(message: FrameType, event: str, arg: object) -> Any:
+            nonlocal left
+            if message.f_globals is not vars(reentry) or inner:
+                return None
+            message.f_trace_opcodes = True
+            if event == "opcode":
+                left -= 1
+                if left == -1:
+                    inner.append(None)
+                    inner[0] = reentry.entered()
+            return trace
+
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 asks for it before tracing begins
+        sys.settrace(trace)
+        try:
+            outer = reentry.entered()
+        finally:
+            sys.settrace(None)
+        is_over = not inner
+        marks.append((outer, inner[0] if inner else outer))
+
+    while not is_over:
+        thread = threading.Thread(target=interrupted)
+        thread.start()
+        thread.join(20)
+        assert len(marks) == number + 1, "the thread has failed"
+        number += 1
+    assert number > 10
+    assert all(outer is inner for outer, inner in marks)
 
 
 def test_another_thread_may_publish_at_each_step_of_a_delivery(memory: Broker) -> None:

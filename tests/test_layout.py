@@ -104,7 +104,7 @@ THROUGH = {
     # It needs real servers or other packages.
     "client/relay": "../live/relay/test_bytes",
     "client/forwarding": "../live/relay/test_request",
-    "client/asking": "detached/test_asking",
+    "client/exchange": "detached/test_requesting",
     "greenlets": "../live/frameworks/test_gevent_patched",
     "gunicorn": "../live/streams/test_stopping",
     "prometheus": "server/test_admission",

@@ -218,7 +218,7 @@ class Body:
             finally:
                 self._reading.release()
 
-    def give_away(self) -> None:
+    def release_connection(self) -> None:
         """Leave the connection to another reader: nothing more is read here, and a close does nothing. To be called
         before the first read.
 

@@ -22,12 +22,12 @@ from ..text import escape
 from ..wire.blocks import Blocks
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
-from .asking import Exchange
 from .body import Body
 from .coding import unsupported_coding
+from .exchange import Exchange
 from .forwarding import FORWARDED, forwarded, relay_request
 from .reader import excerpt_of
-from .tap import can_tap, has_ended, heed_truncation, tap_of
+from .tap import can_tap, detect_truncation, has_ended, tap_of
 
 __all__ = ["Relay", "relay_request"]
 
@@ -117,7 +117,7 @@ class Relay(Producing):
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
         else:
-            heed_truncation(upstream)
+            detect_truncation(upstream)
 
     @property
     def exchange(self) -> Exchange | None:
@@ -173,7 +173,7 @@ class Relay(Producing):
 
     def tap(self, duplicate: Callable[[int], int]) -> Tap:
         """See :class:`Producing`."""
-        tap = tap_of(self._upstream, duplicate, self._body.give_away)
+        tap = tap_of(self._upstream, duplicate, self._body.release_connection)
         tap.max_event_size = self._max_event_size
         return tap
 

@@ -29,7 +29,7 @@ from ..wire.chunked import ChunkDecoder
 from ..wire.decoder import MAX_EVENT_SIZE
 from .transport import reader_of
 
-__all__ = ["can_tap", "has_ended", "heed_truncation", "tap_of"]
+__all__ = ["can_tap", "detect_truncation", "has_ended", "tap_of"]
 
 # Of epoll and poll: the peer has closed its sending half. gevent's patch takes the name from the select module.
 _RDHUP = 0x2000
@@ -69,7 +69,7 @@ def has_ended(response: Any, timeout: float) -> bool:
     return any(events & ~select.POLLIN for _, events in poll.poll(timeout * 1000))
 
 
-def heed_truncation(response: Any) -> None:
+def detect_truncation(response: Any) -> None:
     """Have a TLS connection that ends without TLS's own end (RFC 8446, section 6.1) count as broken: whoever is on the
     way could have ended it so. ssl takes it for an end otherwise, and so for that of a body without a length."""
     reader = reader_of(getattr(response, "raw", response))
@@ -77,12 +77,12 @@ def heed_truncation(response: Any) -> None:
         sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
 
-def tap_of(response: Any, duplicate: Callable[[int], int], give_away: Callable[[], object]) -> Tap:
+def tap_of(response: Any, duplicate: Callable[[int], int], release_connection: Callable[[], object]) -> Tap:
     """Take a response's connection, and close the response.
 
     :param response: one that can be tapped.
     :param duplicate: see :meth:`ssesync.producing.Producing.tap`.
-    :param give_away: called before the response is closed, to which that is to mean nothing.
+    :param release_connection: called before the response is closed, to which that is to mean nothing.
     :raises OSError: there are no more descriptors; nothing has happened.
     """
     raw: Any = response.raw
@@ -105,7 +105,7 @@ def tap_of(response: Any, duplicate: Callable[[int], int], give_away: Callable[[
     else:
         tap = _PlainTap(fd, body, held, idle_timeout)
     _open.add(tap)
-    give_away()
+    release_connection()
     response.close()
     return tap
 

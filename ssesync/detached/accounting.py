@@ -1,4 +1,4 @@
-"""How much a detached client was sent: counted by its group for all clients in sync, else by the client."""
+"""The figures of detached clients: counted by the group for all clients in sync, else by each client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["NOTHING", "Sent", "Totals"]
 
 
 class Totals(NamedTuple):
-    """How much was sent."""
+    """Figures of a group or a client."""
 
     events: int = 0
     bytes: int = 0
@@ -21,7 +21,7 @@ NOTHING = Totals()
 
 
 class Sent:
-    """How much one client was sent: by itself, and together with its group while it is in sync.
+    """The figures of one client: of its own sends, and of its group's while it is in sync.
 
     Only the reactor's thread writes it. Any thread may read it; while the client leaves the group, the group's part may
     be missing for a moment.
@@ -32,28 +32,28 @@ class Sent:
     def __init__(self, size: int) -> None:
         self._base: Totals | None = None  # the group's totals when the client became in sync
         self.events, self.bytes, self.keep_alives = 0, size, 0
-        #: When it was last sent something apart from its group, at first its head. Monotonic clock.
+        #: When bytes were last sent to it alone, at first its head. Monotonic clock.
         self.last = time.monotonic()
 
     def add(self, events: int, size: int, keep_alives: int, now: float) -> None:
-        """Count what was sent to the client apart from its group."""
+        """Count a send to the client alone."""
         self.events += events
         self.bytes += size
         self.keep_alives += keep_alives
         self.last = now
 
     def join(self, totals: Totals) -> None:
-        """Count what the group is sent from now on.
+        """Count the group's sends from now on.
 
         :param totals: the group's.
         """
         self._base = totals
 
     def leave(self, totals: Totals, last: float) -> None:
-        """Count what the group was sent up to now, and no more.
+        """Count the group's sends up to now, and no later ones.
 
         :param totals: the group's.
-        :param last: when the group was last sent something.
+        :param last: the time of the group's last send.
         """
         base, self._base = self._base or totals, None
         self.add(
@@ -64,7 +64,7 @@ class Sent:
         )
 
     def total(self, totals: Totals) -> Totals:
-        """Add up how much the client was sent.
+        """Add up the client's figures.
 
         :param totals: the group's.
         :return: the client's totals.

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SEND", "BroadcastGroup", "split"]
 
-#: Bytes of one send, about: half of the kernel's buffer for a client (see handover.py), so that one send fits.
+#: About how many bytes one send has: half of the kernel's buffer for a client (see head.py), so that one send fits.
 SEND = 32768
-# Bytes that are read from the log for a client at a time, about.
+# About how many bytes are read from the log for a client at a time.
 _READ = 256 * 1024
 
 
@@ -37,7 +37,7 @@ class BroadcastGroup:
     """See the module. All but :meth:`pending_of` on the reactor's thread.
 
     :param keep_alive: seconds of silence after which a client is sent a keep-alive.
-    :param source: what fills it.
+    :param source: the source of its messages.
     """
 
     def __init__(self, connections: Connections, keep_alive: float | None, source: Source) -> None:
@@ -46,11 +46,11 @@ class BroadcastGroup:
         self._source = source
         #: The last message that was sent to all clients in sync.
         self.position = Position("", -1)
-        #: When something was last sent to all clients in sync.
+        #: The time of the last send to all clients in sync.
         self.last_write = time.monotonic()
-        #: What was sent to all clients in sync. What was sent to some only is counted by each of them.
+        #: The figures of the sends to all clients in sync. A send to some of them is counted by each of these.
         self.totals = NOTHING
-        # These follow from the clients' states, see move().
+        # These depend on the clients' states, see move().
         self._in_sync: dict[int, Connection] = {}
         self._raw: set[int] = set()  # those in sync without the chunked coding (HTTP/1.0): behind nginx's defaults
         self._others: dict[int, Connection] = {}  # all that are registered and not in sync
@@ -78,7 +78,7 @@ class BroadcastGroup:
     # States.
 
     def move(self, connection: Connection, state: State, held: Position | Subscriber | None = None) -> None:
-        """Change the state of a client, and the sets that follow from it. Only this method does that.
+        """Change the state of a client, and the sets that depend on it. Only this method does that.
 
         :param held: with ``AHEAD`` the client's position, with ``LAGGING`` its subscriber.
         :raises RuntimeError: this state can't follow the one that the client is in.
@@ -112,7 +112,7 @@ class BroadcastGroup:
             self._lagging[connection] = held
 
     def place(self, connection: Connection, position: Position) -> None:
-        """Choose the state of a client that was given all messages up to a position. Does nothing if it is ending or
+        """Choose the state of a client that has all messages up to a position. Does nothing if it is ending or
         closed."""
         if connection.state in OVER:
             return
@@ -131,7 +131,7 @@ class BroadcastGroup:
             self._serve(connection)
 
     def read_log(self, connections: Iterable[Connection]) -> None:
-        """Have clients read the log, each from the last message that it was given, as some will not be sent."""
+        """Make clients read the log, each from its last message, as the group will not send all messages."""
         for connection in connections:
             subscriber = self._lagging.get(connection)
             if subscriber is None:
@@ -142,12 +142,13 @@ class BroadcastGroup:
                     self._serve(connection)
 
     def restart(self, position: Position) -> None:
-        """The log was started anew: the next message is that of a position, and announces it."""
+        """Set the position after the log was started anew: the next message has this position, and reports the
+        restart."""
         for subscriber in self._lagging.values():
             subscriber.restarted(*position)
         self.position = position._replace(seq=position.seq - 1)
         for connection, ahead in self._ahead.items():
-            # A client with a position in the new log got the announcement when the log was read for it.
+            # A client with a position in the new log got that message when the log was read for it.
             self._ahead[connection] = ahead if ahead.epoch == position.epoch else Position(position.epoch, -1)
 
     # Sending.
@@ -173,7 +174,7 @@ class BroadcastGroup:
                 self._follow(connection, position, new.get(connection, ()))
 
     def _follow(self, connection: Connection, position: Position, messages: Sequence[Numbered]) -> None:
-        """Send a client that is ahead what comes after its position."""
+        """Send a client that is ahead the messages after its position."""
         if position.epoch == self.position.epoch and (own := [each for each in messages if each.seq > position.seq]):
             connection.give(b"".join(own), len(own))
         self.place(connection, position)
@@ -190,7 +191,7 @@ class BroadcastGroup:
             fds = [fd for fd in fds if fd in self._in_sync]
 
     def _queue(self, connections: Iterable[Connection], messages: Sequence[Numbered], position: Position) -> None:
-        """Queue messages for clients that lag, or that are draining after they were sent all up to a position."""
+        """Queue messages for clients that are lagging, or draining with all messages up to a position."""
         for connection in connections:
             if connection.state is State.DRAINING:
                 self.lag(connection, position, from_log=False)
@@ -203,7 +204,7 @@ class BroadcastGroup:
                 connection.abort(reason)
 
     def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
-        """Send the same to some of the clients in sync. Those that do not accept all of it are draining then.
+        """Send the same bytes to some of the clients in sync. Those that do not accept all of them are draining then.
 
         :param fds: their descriptors.
         :param events: how many events ``data`` holds.
@@ -211,7 +212,7 @@ class BroadcastGroup:
         """
         now = time.monotonic()
         if len(fds) == len(self._in_sync):
-            # Counted once for all, so that ten thousand clients cost no more here than one.
+            # Counted once for all, so that ten thousand clients take no longer here than one.
             totals = self.totals
             self.totals = Totals(totals.events + events, totals.bytes + len(data), totals.keep_alives + keep_alives)
             self.last_write = now
@@ -232,17 +233,17 @@ class BroadcastGroup:
             self.move(connection, State.DRAINING)
             connection.keep(wire, sent)
 
-    # Clients that have taken what was sent, and what their subscribers have queued.
+    # Clients after a send, and their subscribers.
 
     def drained(self, connection: Connection) -> None:
-        """A client has taken all unsent bytes."""
+        """See :class:`ssesync.detached.group.Group`."""
         if connection.state is State.LAGGING:
             self._serve(connection)
         elif connection.state is State.DRAINING:
             self.place(connection, self.position)
 
     def progressed(self, connection: Connection) -> None:
-        """A client has taken some of its unsent bytes."""
+        """See :class:`ssesync.detached.group.Group`."""
         subscriber = self._lagging.get(connection)
         if subscriber is not None:
             subscriber.progressed()
@@ -261,11 +262,11 @@ class BroadcastGroup:
         return b"".join(polled), len(polled)
 
     def left(self, connection: Connection) -> None:
-        """A client is closed."""
+        """See :class:`ssesync.detached.group.Group`."""
         self._source.left(connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Send a client what its subscriber has; when there is no more, the client has caught up."""
+        """Send a client its subscriber's messages; when there are no more, the client has caught up."""
         subscriber = self._lagging.get(connection)
         while subscriber is not None and connection.state is State.LAGGING:
             if connection.unsent is not None or connection in self._reading:
@@ -316,7 +317,7 @@ class BroadcastGroup:
             return
         last = {fd: connection.sent.last for fd, connection in self._in_sync.items()}
         silent = [fd for fd, written in last.items() if written <= limit]
-        # The next client to be due is one of the others, or one of these.
+        # The next keep-alive is due for one of the other clients, or for one of these.
         self._due = min([now, *(written for written in last.values() if written > limit)]) + keep_alive
         if silent:
             self.give(silent, KEEP_ALIVE, 0, 1)
@@ -335,8 +336,8 @@ def split(messages: Sequence[Numbered]) -> tuple[Sequence[Numbered], Sequence[Nu
     :return: the messages of the send, and the others.
     """
     size = len(messages[0])
-    for place, message in enumerate(itertools.islice(messages, 1, None), 1):
+    for index, message in enumerate(itertools.islice(messages, 1, None), 1):
         size += len(message)
         if size > SEND:
-            return messages[:place], messages[place:]
+            return messages[:index], messages[index:]
     return messages, messages[:0]

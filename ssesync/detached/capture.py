@@ -1,9 +1,9 @@
-"""The hand-over of a gunicorn connection: the server's own socket object keeps what is written to it.
+"""The hand-over of a gunicorn connection: the server's own socket object captures the written bytes.
 
 gunicorn writes a response by methods of one :class:`socket.socket`, which it also puts into the environ. While it
-writes the head of a stream that is to be detached, this object is of a subclass whose methods keep the bytes. So the
-descriptor is not touched before all is known, and there is no socket pair to be written to and read from: with those,
-see ``handover.py``, a hand-over took some fifteen system calls more, each of which may cost the interpreter's lock.
+writes the head of a stream that will be detached, this object is of a subclass whose methods keep the bytes. So the
+descriptor is not changed before the head was checked, and no socket pair is needed: with one, see ``handover.py``, a
+hand-over took some fifteen system calls more, each of which may cost the interpreter's lock.
 
 The law of this file is that of ``handover.py``: no byte is lost, sent twice or reordered, whatever happens, and the
 server's descriptor is always one that it can use.
@@ -27,15 +27,15 @@ __all__ = ["SocketCapture", "can_capture"]
 
 
 class _Capturing(socket.socket):
-    """A server's socket object while its takeover keeps what is written. It has no attributes of its own, so an object
-    of the base class can become one of this class, and back."""
+    """A server's socket object while its takeover captures the written bytes. It has no attributes of its own, so an
+    object of the base class can become one of this class, and back."""
 
     __slots__ = ()
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         capture = _captures.get(id(self))
         if capture is None or not capture.keep(bytes(data)):
-            socket.socket.sendall(self, data, flags)  # super() fails where it is of that class again
+            socket.socket.sendall(self, data, flags)  # super() fails if the object is of that class again
 
     def send(self, data: Any, flags: int = 0) -> int:
         self.sendall(data, flags)
@@ -52,14 +52,14 @@ class _Capturing(socket.socket):
 
 # By the id() of the socket object, which each of these refers to.
 _captures: dict[int, SocketCapture] = {}
-# A connection whose other end is closed: what the server finds in place of one that was taken.
+# A connection whose other end is closed: the server's descriptor is one of it after the hand-over.
 _dead: dict[None, socket.socket] = {}
 
 
 def can_capture(server: str, connection: object) -> bool:
-    """Check whether a server's socket object can keep what is written to it.
+    """Check whether a server's socket object can capture the written bytes.
 
-    :param server: the server, as :func:`ssesync.server.wsgi_sockets.find_socket` names it.
+    :param server: the server's name in :func:`ssesync.server.wsgi_sockets.find_socket`.
     :param connection: its socket object.
     :return: whether it can.
     """
@@ -70,8 +70,8 @@ class SocketCapture:
     """Takes one connection from gunicorn, see :class:`ssesync.server.detaching.Takeover`.
 
     :param connection: the server's socket object.
-    :param opening: what the stream sends first.
-    :param send_timeout: seconds after which a client that takes nothing is given up.
+    :param opening: the stream's first bytes.
+    :param send_timeout: seconds after which a client counts as stalled.
     """
 
     def __init__(self, connection: socket.socket, opening: bytes, send_timeout: float | None = None) -> None:
@@ -88,15 +88,15 @@ class SocketCapture:
         self.is_short = False
 
     def begin(self) -> bool:
-        """Keep what the server writes from now on.
+        """From now on keep the bytes that the server writes.
 
-        :return: whether that is so.
+        :return: whether that is possible.
         """
         if self.why:
             return False
         self._end_keep_alive = gunicorn_force_close()
         if self._end_keep_alive is None:
-            self.why = "this worker can't be kept from running what the client sent behind the request"
+            self.why = "this worker can't be prevented from processing further requests of the client"
         elif type(self._connection) is not socket.socket or self._connection.fileno() < 0:
             self.why = "the request's connection is closed"
         else:
@@ -106,9 +106,10 @@ class SocketCapture:
         return False
 
     def keep(self, data: bytes) -> bool:
-        """Keep what the server writes. For its socket object.
+        """Keep bytes that the server writes. Called by its socket object.
 
-        :return: ``False``: nothing is kept any more, and what was is sent.
+        :param data: the bytes.
+        :return: whether they were kept. If not, the earlier ones were sent, and the caller has to send these.
         :raises OSError: the response was abandoned, and the server begins another one on the connection.
         """
         if self._kept and not self._is_taken and data.startswith(b"HTTP/1."):
@@ -126,8 +127,8 @@ class SocketCapture:
     def complete(self, give: Callable[[int, Head], object]) -> bool:
         """Take the connection from the server.
 
-        :param give: called with the client's descriptor, which it owns then, and with what the client is to get first.
-        :return: ``False``: that was not possible, and the connection is the server's again.
+        :param give: called with the client's descriptor, which it then owns, and with the head to be sent first.
+        :return: whether that was possible. If not, the connection is the server's again.
         """
         written = b"".join(self._kept)
         head = sniff(written, self._opening)
@@ -161,8 +162,8 @@ class SocketCapture:
         return True
 
     def undo(self) -> None:
-        """Give the connection back to the server, and to the client what the server has written. Any number of times,
-        and nothing once the connection was taken."""
+        """Return the connection to the server, and send the client the captured bytes. Any number of times; without
+        effect once the connection was taken."""
         if self._is_taken or not self._stop_keeping():
             return
         written = b"".join(self._kept)
@@ -171,21 +172,21 @@ class SocketCapture:
             try:
                 self._connection.sendall(written)
             except OSError:
-                # The client is gone, or takes nothing: what the server writes next would come after a gap.
+                # The client is gone, or has stalled: the server's next bytes would come after a gap.
                 ClientSocket(self._connection.fileno()).shut()
 
     def close(self) -> None:
-        """Drop what the server has written since, as it is done with the response. Any number of times."""
+        """Drop the bytes that the server has written since, at the end of its response. Any number of times."""
         self.undo()
         if self._stop_keeping():
             log_dropped(b"".join(self._kept))
             self._kept.clear()
 
     def tick(self, now: float) -> None:
-        """Nothing is to be done: the server never waits for a reader."""
+        """Do nothing: the server never waits for a reader."""
 
     def _take(self, inheritable: bool) -> int:
-        """Make the client's descriptor, and have the server's lead to a connection that is closed.
+        """Make the client's descriptor, and replace the server's by one of a closed connection.
 
         :raises OSError: there are no descriptors.
         """
@@ -202,7 +203,7 @@ class SocketCapture:
         return fd
 
     def _stop_keeping(self) -> bool:
-        """Make the socket object what it was; whether it was another one."""
+        """Restore the socket object's class. The result: whether it was changed."""
         if _captures.get(id(self._connection)) is not self:
             return False
         self._connection.__class__ = socket.socket

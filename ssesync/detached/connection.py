@@ -1,4 +1,4 @@
-"""One detached client: its socket, its state, and what it was sent."""
+"""One detached client: its socket, its state, and its unsent bytes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ logger = logging.getLogger("ssesync")
 
 
 class Connection:
-    """One client. Any thread may call :meth:`cancel` and :meth:`stop` and read the properties. All else is for the
-    reactor's thread.
+    """One client. Any thread may call :meth:`cancel` and :meth:`stop` and read the properties. All other methods are
+    for the reactor's thread.
 
     There are thousands, so each is small: the common parts are in its group.
     """
@@ -57,8 +57,8 @@ class Connection:
         self.state = State.ARRIVING
         self.sent = Sent(handover.given)
         self._reason: CloseReason | None = None  # why it is ending, or closed
-        self._deferred: Callable[[], object] | None = None  # the first request that came before it was registered
-        #: What the client has still to take before it can be sent more. Set by the connection alone.
+        self._deferred: Callable[[], object] | None = None  # the first request before it was registered
+        #: The bytes that the client must accept before it can be sent more. Set by the connection alone.
         self.unsent: Unsent | None = None
 
     # Any thread.
@@ -70,43 +70,44 @@ class Connection:
 
     @property
     def reason(self) -> CloseReason | None:
-        """Why it has ended, or ends as soon as all that waits is sent; ``None`` otherwise."""
+        """Why it has ended, or ends as soon as all pending bytes are sent; ``None`` otherwise."""
         return self._reason
 
     def cancel(self, reason: CloseReason | str = CloseReason.CANCELLED) -> None:
-        """End at once: what waits is dropped."""
+        """End at once: pending bytes are dropped."""
         why = CloseReason(reason)
         self._connections.call_soon(lambda: self.abort(why))
 
-    #: What the dispatcher calls.
+    #: For the dispatcher.
     close = cancel
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End after what waits, then ``last``, then a reconnection time, or an error event if it can't resume."""
+        """End after all pending bytes, then ``last``, then a reconnection time, or an error event if the client can't
+        resume."""
         why = CloseReason(reason)
         self._connections.call_soon(lambda: self.finish(why, last))
 
     def run_in_executor(self, call: Callable[[], object]) -> None:
-        """Call users' code, which may take its time, on a thread that is there for that."""
+        """Call users' code, which may wait, on a thread of the executor."""
         self._connections.run_in_executor(call)
 
     def at_end(self, call: Callable[[], object]) -> bool:
-        """See :class:`ssesync.server.detaching.Detached`. A subscription needs nothing of its request."""
+        """See :class:`ssesync.server.detaching.Detached`. A subscription does not use its request."""
         return False
 
     @property
     def finishes(self) -> bool:
-        """Whether the stream goes on to its own end, for a while, when the process stops."""
+        """Whether the stream continues to its own end, for a limited time, when the process stops."""
         return finishes(self.settings, self.orderly)
 
     @property
     def stats(self) -> StreamStats:
-        """What the stream came to so far."""
+        """The stream's figures so far."""
         return StreamStats(*self.sent.total(self.group.totals), time.monotonic() - self.began)
 
     @property
     def last_write(self) -> float:
-        """When it was last sent something, on the monotonic clock."""
+        """When bytes were last sent to it, on the monotonic clock."""
         return max(self.sent.last, self.group.last_write) if self.state is State.IN_SYNC else self.sent.last
 
     @property
@@ -128,11 +129,12 @@ class Connection:
 
     @property
     def waits(self) -> bool:
-        """Whether the client must take something before it can be sent more."""
+        """Whether the client must accept unsent bytes before it can be sent more."""
         return self.unsent is not None
 
     def open(self, head: bytes) -> None:
-        """Send the head, or what is left of it, and do what was requested before the connection was registered."""
+        """Send the head, or the rest of it, and carry out a request that was made before the connection was
+        registered."""
         if head:
             self.put(head)
         deferred, self._deferred = self._deferred, None
@@ -140,24 +142,24 @@ class Connection:
             deferred()
 
     def give(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bool:
-        """Send events to this client alone, after what waits.
+        """Send events to this client alone, after its unsent bytes.
 
-        :return: whether the client has taken all of it.
+        :return: whether the client has accepted all of them.
         """
         return self.put(self.counted(data, events, keep_alives))
 
     def counted(self, data: bytes, events: int = 0, keep_alives: int = 0) -> bytes:
         """Count events that are sent to this client alone.
 
-        :return: them, in the transfer coding of the response.
+        :return: the events, in the transfer coding of the response.
         """
         self.sent.add(events, len(data), keep_alives, time.monotonic())
         return to_chunk(data) if self.chunked else data
 
     def put(self, wire: bytes) -> bool:
-        """Send bytes as they are, after what waits, and keep what is not taken.
+        """Send bytes as they are, after the unsent ones, and keep those that the client does not accept.
 
-        :return: whether the client has taken all of it.
+        :return: whether the client has accepted all of them.
         """
         if self.unsent is not None:
             self.unsent.pieces.append(memoryview(wire))
@@ -165,10 +167,11 @@ class Connection:
         return self.keep(wire, self._connections.send(self.fd, wire, len(wire)))
 
     def keep(self, wire: bytes, sent: int) -> bool:
-        """Keep what send() did not take.
+        """Keep the bytes that send() did not accept.
 
-        :param sent: what it returned, see :func:`ssesync.detached.sending.make_send`.
-        :return: whether it took all.
+        :param wire: all bytes.
+        :param sent: its result, see :func:`ssesync.detached.sending.make_send`.
+        :return: whether it accepted all.
         """
         if sent == len(wire):
             return True
@@ -176,11 +179,11 @@ class Connection:
             self.abort(CloseReason.CLIENT_GONE)
             return False
         self.unsent = Unsent(memoryview(wire)[max(0, sent) :], self.settings.send_timeout)
-        self._await_room(True)
+        self._watch_writable(True)
         return False
 
-    def on_room(self) -> None:
-        """The client can take more: send what waits."""
+    def on_writable(self) -> None:
+        """Send the unsent bytes, as the socket is writable."""
         unsent = self.unsent
         while unsent is not None and unsent.pieces:
             piece = bytes(unsent.pieces[0][:PIECE])
@@ -195,15 +198,15 @@ class Connection:
         if unsent is None:
             return
         self.unsent = None
-        self._await_room(False)
+        self._watch_writable(False)
         if self.state is State.ENDING:
             self._close(self._reason or CloseReason.CANCELLED)
         else:
             self.group.drained(self)
 
-    def _await_room(self, wanted: bool) -> None:
+    def _watch_writable(self, wanted: bool) -> None:
         try:
-            self._connections.await_room(self, wanted)
+            self._connections.watch_writable(self, wanted)
         except OSError as error:
             self._log_unwatched(error)
             self.abort(CloseReason.ERROR)
@@ -221,7 +224,7 @@ class Connection:
             self._close(reason)
 
     def finish(self, reason: CloseReason, last: bytes = b"") -> None:
-        """End after what waits, ``last`` and the trailer. Does nothing if it is ending already."""
+        """End after all pending bytes, ``last`` and the trailer. Does nothing if it is ending already."""
         if self.state in OVER or self._defer(lambda: self.finish(reason, last)):
             return
         if self.orderly or not callable(self.settings.error_event):
@@ -240,14 +243,15 @@ class Connection:
         self._close(CloseReason.ERROR)
 
     def _defer(self, request: Callable[[], object]) -> bool:
-        """Keep a request that comes before the connection is registered, unless one is kept already; whether so."""
+        """Keep a request that is made before the connection is registered, unless one is kept already. The result:
+        whether it is too early."""
         if self.state is not State.ARRIVING:
             return False
         self._deferred = self._deferred or request
         return True
 
     def _trailer(self, reason: CloseReason) -> bytes:
-        """What is sent last: a reconnection time, or the error event."""
+        """The last bytes: a reconnection time, or the error event."""
         if self.orderly:
             return make_trailer(self.settings)
         return encode_error(self.settings, reason, None, self.name)
@@ -273,19 +277,20 @@ class Connection:
         """Whether the response may end as a complete one does.
 
         :param reason: why it ends.
+        :return: whether it may.
         """
         return self.orderly
 
     def _final_reason(self, reason: CloseReason) -> CloseReason:
-        """Why the stream has ended, where the connection is closed for this reason."""
+        """The reason of the stream's end, if the connection is closed for this reason."""
         return reason
 
     def _close(self, reason: CloseReason) -> None:
-        # Neither its head nor its trailer is to be ended by anything more.
+        # No bytes may follow an unsent head, or the trailer.
         is_silent = self.state in (State.ARRIVING, State.ENDING)
         self._connections.unwatch(self)
         self._reason = why = self._final_reason(reason)
-        # Before all that may fail: nothing is sent to the descriptor any more.
+        # Before the steps that may fail: no more bytes are sent to the descriptor.
         self.group.move(self, State.CLOSED)
         logged(lambda: self._disconnect(reason, is_silent))
         logged(lambda: self.group.left(self))

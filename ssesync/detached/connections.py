@@ -5,7 +5,7 @@ A detached stream needs no thread of its own. When its head is sent, its socket 
 users' code, and return the result by :attr:`Connections.call_soon`.
 
 The law of this file: a connection belongs to the reactor's thread alone, from :meth:`Connections.register` to its end.
-Other threads only make requests by ``call_soon``, which are served in their order.
+Other threads only make requests by ``call_soon``, which the reactor's thread carries out in their order.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ __all__ = ["Connections", "connections", "connections_if_any"]
 
 logger = logging.getLogger("ssesync")
 
-# Threads that read logs for clients that come back.
+# Threads that read logs for clients that reconnect.
 _READERS = 4
 # Seconds for which a process that exits waits until all clients have been sent the end.
 _DRAIN = 5.0
-# Seconds that a client's system gets to acknowledge what was sent before its connection is reset. It costs nothing.
+# Seconds that a client's system has to acknowledge all data before its connection is reset. The wait takes no thread.
 _UNACKNOWLEDGED = 10.0
 
 Call = Callable[[], object]
@@ -47,7 +47,7 @@ Call = Callable[[], object]
 
 class Connections:
     """See the module; use :func:`connections`. :attr:`call_soon`, :meth:`read`, :meth:`run_in_executor` and
-    :meth:`drain` are for any thread, the rest is for the reactor's."""
+    :meth:`drain` are for any thread, the other methods are for the reactor's."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
@@ -58,7 +58,7 @@ class Connections:
         #: See :func:`ssesync.detached.sending.make_send_to_all`.
         self.send_to_all = make_send_to_all()
         self._callback = self._on_event  # one bound method for all descriptors: each takes 64 bytes
-        self._arriving: dict[int, Connection] = {}  # that admit() was called for, and not yet register()
+        self._arriving: dict[int, Connection] = {}  # after admit() and before register()
         self._open: dict[int, Connection] = {}
         self._groups: dict[Group, None] = {}
         self._shared: dict[Callable[[Connections], Group], Group] = {}  # see shared_group()
@@ -75,10 +75,10 @@ class Connections:
         return len(self._open)
 
     def read(self, read: Callable[[], list[bytes] | None], then: Callable[[list[bytes] | None], object]) -> None:
-        """Read a log on a thread that may wait, and go on with the result on the reactor's.
+        """Read a log on a thread that may wait, and pass the result to a function on the reactor's.
 
         :param read: reads the log. An exception is logged, and the result is empty.
-        :param then: called with the result.
+        :param then: the function.
         """
 
         def call() -> None:
@@ -97,7 +97,7 @@ class Connections:
         :param kind: the group's class.
         :return: the group, which is made for the first client.
         """
-        # Two of them, made at the same time, would do no harm.
+        # If two threads each make one at the same time, the first one counts.
         return self._shared.get(kind) or self._shared.setdefault(kind, kind(self))
 
     def run_in_executor(self, call: Call) -> None:
@@ -107,7 +107,7 @@ class Connections:
     def call_later(self, seconds: float, call: Call) -> Timer:
         """Call on the reactor's thread at the first tick that is so many seconds from now.
 
-        :return: what cancels that.
+        :return: the timer, which can be cancelled.
         """
         return self._reactor.call_later(seconds, call)
 
@@ -118,18 +118,17 @@ class Connections:
         :param last: sent to each client before its trailer.
         """
         deadline = time.monotonic() + _DRAIN
-        # As a worker's timeout, a SystemExit, may have interrupted a thread that was waking the reactor.
+        # Not by call_soon(): the SystemExit of a worker's timeout may have interrupted a thread that woke the reactor.
         self._reactor.call_from_signal(lambda: self._finish_all(last))
         self._empty.wait(_DRAIN)
         self._callers.wait(deadline - time.monotonic())
 
     def admit(self, connection: Connection, head: bytes, admit: Callable[[bytes], object]) -> None:
-        """Send a client its head, and have it admitted soon, as there is nothing more to send to it now. On the
-        server's thread.
+        """Send a client its head, and admit it later, as there is no more to send to it now. On the server's thread.
 
         :param connection: the client's.
         :param head: sent at once.
-        :param admit: called on the reactor's thread with the part of the head that is not sent yet. It is to
+        :param admit: called on the reactor's thread with the part of the head that is not sent yet. It has to
             :meth:`register` the client.
         """
         sent = max(0, self.send(connection.fd, head, len(head)))
@@ -162,50 +161,50 @@ class Connections:
         if self._last is not None:
             connection.finish(CloseReason.SHUTDOWN, self._last)
 
-    def await_room(self, connection: Connection, wanted: bool) -> None:
-        """Call :meth:`Connection.on_room` when the client can take more, or no longer.
+    def watch_writable(self, connection: Connection, wanted: bool) -> None:
+        """Call :meth:`Connection.on_writable` when the socket is writable, or no longer.
 
         :raises OSError: the socket can't be watched.
         """
         self._reactor.set_writable(connection.fd, wanted, half_close=_half_close(connection))
 
     def read_upstream(self, fd: int, callback: Call) -> None:
-        """Call back while there is something to be read from an upstream's descriptor, its end included.
+        """Call back while an upstream's descriptor is readable, its end included.
 
         :raises OSError: the system can't do that for one more.
         """
         self._reactor.read(fd, callback)
 
-    def leave_upstream(self, fd: int) -> None:
-        """Take :meth:`read_upstream` back, before the descriptor is closed. Any number of times."""
+    def stop_reading_upstream(self, fd: int) -> None:
+        """Undo :meth:`read_upstream`, before the descriptor is closed. Any number of times."""
         self._reactor.stop_reading(fd)
 
     def unwatch(self, connection: Connection) -> None:
-        """The connection's descriptor is about to be closed."""
+        """Remove a connection from the reactor, before its descriptor is closed."""
         self._reactor.remove(connection.fd)
         if (timer := self._lifetimes.pop(connection, None)) is not None:
             timer.cancel()
 
     def forget(self, connection: Connection) -> None:
-        """The connection is closed."""
+        """Remove a closed connection."""
         del self._open[connection.fd]
         self._set_if_empty()
 
     def discard(self, group: Group) -> None:
-        """A group has no more clients."""
+        """Remove a group that has no more clients."""
         self._groups.pop(group, None)
 
     def abort_all(self) -> None:
-        """The reactor can't wait for descriptors: end all streams."""
+        """End all streams, as the reactor can't wait for descriptors."""
         for connection in list(self._open.values()):
             logged(functools.partial(connection.abort, CloseReason.ERROR))
 
     def reset_later(self, handle: socket.socket) -> None:
-        """Close a socket, which resets its connection, when the client's system has acknowledged what was sent."""
+        """Close a socket, which resets its connection, when the client's system has acknowledged all data."""
         self._resets.append((time.monotonic() + _UNACKNOWLEDGED, handle))
 
     def release(self) -> None:
-        """Close all descriptors without ending the streams: in a forked child, as its parent goes on serving them."""
+        """Close all descriptors without ending the streams: in a forked child, as its parent still serves them."""
         for fd in [*self._open, *self._arriving]:
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -219,7 +218,7 @@ class Connections:
         if gone:
             connection.abort(CloseReason.CLIENT_GONE)
         elif writable:
-            connection.on_room()
+            connection.on_writable()
 
     def _tick(self) -> bool:
         now = time.monotonic()
@@ -263,12 +262,12 @@ def connections() -> Connections:
     """Get this process's detached connections. A forked child has its own.
 
     :raises OSError: there are no more descriptors.
-    :raises RuntimeError: there can't be another thread.
+    :raises RuntimeError: no more threads can be started.
     """
     running = reactor()
     running.require_thread()
     if None not in _current:
-        # No lock: the first one counts. Another one has nothing that must be closed.
+        # No lock: the first one counts. Another one holds no resources.
         made = Connections(running)
         if _current.setdefault(None, made) is made:
             running.on_failure.append(made.abort_all)

@@ -11,18 +11,18 @@ from ..server.ending import Ending
 from ..server.source import Source, Tappable
 from ..server.wsgi_sockets import find_socket
 from ..settings import Settings
-from .asking import relay
 from .capture import SocketCapture, can_capture
 from .feed import Feed, feed
 from .handover import SocketTakeover
 from .last_answer import LastAnswer
+from .requesting import relay
 
 __all__ = ["SocketDetacher", "takeover_of"]
 
 _ALWAYS = ("gunicorn", "werkzeug", "runserver")
-_ASKED = ("uwsgi", "cheroot", "wsgiref")
+_ON_REQUEST = ("uwsgi", "cheroot", "wsgiref")
 # Bytes of an opening that fit into a socket pair together with any head, on every system.
-_LONGEST_OPENING = 4096
+_MAX_OPENING = 4096
 
 
 class SocketDetacher:
@@ -46,16 +46,18 @@ class SocketDetacher:
 def takeover_of(
     environ: Mapping[str, Any], settings: Settings, opening: bytes, kind: type[SocketTakeover] | None = None
 ) -> Takeover | None:
-    """Find what can take the connection of a request from its server.
+    """Make an object that can take the connection of a request from its server.
 
-    :param opening: what the stream, or the answer, sends first.
-    :param kind: the class to make an object of; without it, the one that suits the server.
-    :return: ``None`` where that is not possible or not wanted.
+    :param environ: the WSGI environ of the request.
+    :param settings: the stream's.
+    :param opening: the first bytes of the stream, or of the answer.
+    :param kind: the object's class; without it, the one for the server.
+    :return: the object; ``None`` if that is not possible or not wanted.
     """
-    if not settings.detach or len(opening) > _LONGEST_OPENING or threads_are_greenlets():
+    if not settings.detach or len(opening) > _MAX_OPENING or threads_are_greenlets():
         return None
     found = find_socket(environ)
-    if found is None or found.server not in (_ALWAYS + _ASKED if settings.detach is True else _ALWAYS):
+    if found is None or found.server not in (_ALWAYS + _ON_REQUEST if settings.detach is True else _ALWAYS):
         return None
     if not _is_suitable(found.server, environ):
         return None
@@ -70,7 +72,7 @@ def _is_suitable(server: str, environ: Mapping[str, Any]) -> bool:
     if server == "gunicorn":
         return not _is_tls(environ["gunicorn.socket"])
     if server == "werkzeug":
-        # Its forking server ends with the request. Others that put this key there are not known.
+        # Its forking server ends with the request. Other servers that set this key are not known.
         return (
             software.startswith("Werkzeug/")
             and not environ.get("wsgi.multiprocess")

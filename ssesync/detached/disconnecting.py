@@ -20,13 +20,13 @@ __all__ = ["disconnect"]
 
 
 def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_silent: bool) -> socket.socket | None:
-    """Close the connection: with a reset if the client has not taken all, or would take a part of the response for a
-    complete one; else cleanly. On the reactor's thread.
+    """Close the connection: with a reset if the client has not accepted all bytes, or would accept a part of the
+    response as a complete one; else cleanly. On the reactor's thread.
 
     :param connection: the client's.
     :param reason: why it ends.
     :param send: see :func:`ssesync.detached.sending.make_send`.
-    :param is_silent: send nothing before the end, as no head was sent, or the trailer was.
+    :param is_silent: send no bytes before the end, as no head was sent, or the trailer was.
     :return: a socket that the caller closes when the client has acknowledged all data, which resets the connection.
     """
     ends_by_fin = connection.chunked or connection.is_orderly(reason)
@@ -54,7 +54,7 @@ def disconnect(connection: Connection, reason: CloseReason, send: Send, *, is_si
             if not connection.waits and reason not in ABSENT and unacknowledged(connection.fd) != 0:
                 return handle
     except OSError:
-        pass  # nothing to be read, or the client is gone already
+        pass  # there are no bytes to read, or the client is gone already
     handle.close()
     return None
 

@@ -1,12 +1,13 @@
 """Feeds: detached clients each of which has a source of its own, such as a producer's thread that fills a mailbox.
 
-The source's threads touch nothing of a client but one flag: ``on_ready`` has the reactor called once, however often it
-is called before the reactor comes to it. The reactor pulls what there is, up to 64 kB, and sends it by one call. While
-the client has still to take some of that nothing more is pulled: so a producer waits for room in its mailbox, and keeps
-the pace of its client, as it does where the server's thread pulls.
+The source's threads use only one flag of a client: ``on_ready`` queues one call on the reactor's thread, however often
+it is called before that call is made. The reactor pulls up to 64 kB, and sends them by one call. It pulls no more until
+the client has accepted all of them: so the producer waits while its mailbox is full, and keeps the pace of its client,
+as it does when the server's thread pulls.
 
-A stream means the same here as where its server serves it: the first end counts, what is sent last comes from the same
-:class:`ssesync.server.ending.Ending`, and the events in its figures are those that the source has made.
+A stream ends in the same way as on its server's thread: the first end counts, the same
+:class:`ssesync.server.ending.Ending` makes the last bytes, and the events in its figures are those that the source has
+made.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class Feed(Connection):
     """One client and its source. Any thread may call what :class:`ssesync.server.detaching.Detached` has, and
     :meth:`wake`; the rest belongs to the reactor's thread.
 
-    Of the states it has ``IN_SYNC`` while the client has taken all that was sent, and ``DRAINING`` while it has not.
+    Its state is ``IN_SYNC`` while the client has accepted all sent bytes, and ``DRAINING`` while it has not.
 
-    :param source: it is open. Nothing else pulls from it.
-    :param ending: how the stream ends.
+    :param source: it is open. No other consumer pulls from it.
+    :param ending: makes the last bytes.
     """
 
     __slots__ = ("_ending", "_has_ended", "_source", "_woken")
@@ -55,13 +56,13 @@ class Feed(Connection):
         super().__init__(connections, handover, group, record, None)
         self._source = source
         self._ending = ending
-        self._woken = False  # the reactor was asked to call flush(), and has not yet
-        self._has_ended = False  # all was pulled
+        self._woken = False  # a call of flush() is queued
+        self._has_ended = False  # all bytes were pulled
 
     # Any thread.
 
     def wake(self) -> None:
-        """Have the reactor's thread pull. The source's ``on_ready``."""
+        """Queue a pull on the reactor's thread. The source's ``on_ready``."""
         if not self._woken:
             self._woken = True
             self._connections.call_soon(self.flush)
@@ -78,11 +79,11 @@ class Feed(Connection):
         self._connections.call_soon(lambda: self.abort(why))
 
     def stop(self, reason: CloseReason | str = CloseReason.SHUTDOWN, last: bytes = b"") -> None:
-        """End after what waits, then ``last``, then what the stream's ``Ending`` says."""
+        """End after all pending writes, then ``last``, then the last bytes of the stream's ``Ending``."""
         self._source.stop(reason, last)
 
     def at_end(self, call: Callable[[], object]) -> bool:
-        """See :class:`ssesync.server.detaching.Detached`. The producer may use what belongs to its request."""
+        """See :class:`ssesync.server.detaching.Detached`. The producer may use objects of its request."""
         self.record.at_end(call)
         return True
 
@@ -99,7 +100,7 @@ class Feed(Connection):
 
     @property
     def last_write(self) -> float:
-        """When it was last sent something, on the monotonic clock."""
+        """When bytes were last sent to it, on the monotonic clock."""
         return self.sent.last
 
     @property
@@ -117,25 +118,25 @@ class Feed(Connection):
             self.flush()
 
     def flush(self) -> None:
-        """Send what the source has, unless the client has still to take something."""
-        self._woken = False  # before the pull: what comes after it calls again
+        """Pull and send, unless the client has unsent bytes."""
+        self._woken = False  # before the pull: a later write calls on_ready again
         if self._has_ended:
             return
         for _ in range(2):
             if self.state is not State.IN_SYNC:
-                return  # drained() goes on
+                return  # drained() continues
             pulled = self._source.pull(PIECE)
             if not isinstance(pulled, bytes):
-                self._take_note(pulled)
+                self._no_bytes(pulled)
                 return
             if not self.give(pulled):
                 if self.state is State.IN_SYNC:
                     self.group.move(self, State.DRAINING)
                 return
-        self.wake()  # there may be more, and others are to have their turn
+        self.wake()  # there may be more, after the turn of other clients
 
-    def _take_note(self, pulled: Pulled) -> None:
-        """There is nothing to send now, or never again."""
+    def _no_bytes(self, pulled: Pulled) -> None:
+        """Pull again later, or end."""
         if not isinstance(pulled, Pending):
             self._end()
         elif pulled.again is not None:
@@ -147,7 +148,7 @@ class Feed(Connection):
             self.group.move(self, State.DRAINING)
 
     def finish(self, reason: CloseReason, last: bytes = b"") -> None:
-        """End after what waits. Does nothing if the source has ended."""
+        """End after all pending writes. Does nothing if the source has ended."""
         self._source.stop(reason, last)
 
     def abort(self, reason: CloseReason) -> None:
@@ -165,7 +166,7 @@ class Feed(Connection):
         return reason is CloseReason.DONE or self._ending.is_orderly(self._source.resumable, reason)
 
     def _end(self) -> None:
-        """All was pulled, and sent: send what comes last."""
+        """Send the last bytes, after all bytes were pulled and sent."""
         self._has_ended = True
         reason = self._source.reason or CloseReason.DONE
         if reason is CloseReason.DONE or not callable(self.settings.error_event):
@@ -190,12 +191,12 @@ class Feed(Connection):
         return source.reason or reason
 
     def release(self) -> None:
-        """Close the source, which may close what a producer reads from: so on a thread that may wait."""
+        """Close the source, on a thread that may wait: it may close an upstream."""
         self.run_in_executor(self._source.close)
 
 
 class Feeds:
-    """The feeds of this process: they have the reactor's ticks in common."""
+    """The feeds of this process, with a common tick."""
 
     totals = NOTHING
     last_write = 0.0
@@ -203,8 +204,8 @@ class Feeds:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._open: dict[Feed, None] = {}
-        self._waiting: dict[Feed, None] = {}  # those that may have something to take
-        self._due = 0.0  # until then, no client has been silent for long enough
+        self._waiting: dict[Feed, None] = {}  # those whose clients may have unsent bytes
+        self._due = 0.0  # no keep-alive is due before
 
     def move(self, connection: Connection, state: State) -> None:
         """See :class:`Group`."""
@@ -231,13 +232,13 @@ class Feeds:
         """See :class:`Group`."""
 
     def drained(self, connection: Connection) -> None:
-        """See :class:`Group`: so pull again."""
+        """See :class:`Group`. Pulls again."""
         if connection.state not in OVER:
             self.move(connection, State.IN_SYNC)
             cast(Feed, connection).flush()
 
     def take_rest(self, connection: Connection) -> tuple[bytes, int]:
-        """See :class:`Group`. Nothing: a feed ends when all was pulled."""
+        """See :class:`Group`. Returns no bytes: a feed ends when all were pulled."""
         return b"", 0
 
     def left(self, connection: Connection) -> None:
@@ -257,7 +258,7 @@ class Feeds:
         for feed in list(self._open):
             if (keep_alive := feed.settings.keep_alive) is None:
                 continue
-            # Not into the middle of what waits: and a client that takes that needs none.
+            # Not between unsent bytes: a client that accepts those needs no keep-alive.
             if feed.sent.last + keep_alive <= now and feed.state is State.IN_SYNC:
                 feed.send_keep_alive()
             due = min(due, max(feed.sent.last, now - keep_alive) + keep_alive)

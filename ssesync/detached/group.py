@@ -1,4 +1,4 @@
-"""The contract between a connection and what gives it its bytes."""
+"""The contract between a connection and its group."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ __all__ = ["Group", "check_transition"]
 
 
 class Group(Protocol):
-    """What gives clients their bytes: one source for all of them (a broadcast group), or one source for each (feeds).
+    """Clients with one common source (a broadcast group), or with a source each (feeds).
 
-    Called on the reactor's thread, but for :meth:`pending_of`; nothing here may wait.
+    Called on the reactor's thread, but for :meth:`pending_of`; no method may wait.
     """
 
     totals: Totals
-    """What all clients in sync were sent together."""
+    """The figures of the sends to all clients in sync."""
     last_write: float
-    """When they were last sent something, on the monotonic clock."""
+    """The time of the last of them, on the monotonic clock."""
 
     def move(self, connection: Connection, state: State) -> None:
-        """Change the state of a client. Nothing else does.
+        """Change the state of a client. No other method does.
 
         :raises RuntimeError: this state can't follow the one that the client is in.
         """
 
     def pending_of(self, connection: Connection) -> tuple[int, int]:
-        """Count what waits for a client, and was not given to its connection yet. Any thread.
+        """Count the events for a client that were not passed to its connection yet. Any thread.
 
         :return: events and bytes.
         """
         ...
 
     def progressed(self, connection: Connection) -> None:
-        """A client has taken some of what waits for it."""
+        """Called when a client has accepted some of its unsent bytes."""
 
     def drained(self, connection: Connection) -> None:
-        """A client has taken all that waited for it."""
+        """Called when a client has accepted all its unsent bytes."""
 
     def take_rest(self, connection: Connection) -> tuple[bytes, int]:
-        """Take what is queued for a client that is about to end.
+        """Take the queued events of a client that is about to end.
 
-        :return: that, and how many events it is.
+        :return: the events, and their number.
         """
         ...
 
     def left(self, connection: Connection) -> None:
-        """A client is closed."""
+        """Called when a client is closed."""
 
     def tick(self, now: float) -> None:
         """Called twice a second: cut off clients that have stalled, send keep-alives."""

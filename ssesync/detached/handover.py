@@ -1,14 +1,14 @@
-"""The hand-over: a client's socket leaves the WSGI server when the headers are out.
+"""The hand-over: a client's socket leaves the WSGI server when the headers are written.
 
-Nothing in WSGI gives a socket away, and headers are the server's and the middleware's to make. So they are *sniffed
-through a dummy*: while the server writes them, and the stream's opening, its descriptor leads into a socket pair of
-ours. What comes out at the other end is what the client would have got. If it is exactly that, head, opening and
-nothing else, the client gets it from the reactor, and the server finds its own connection ended. If it is anything
-else, some middleware changes what the stream gives, and the stream is served as any other: the bytes go to the client,
-and the descriptor leads there again.
+WSGI has no means to take a socket from its server, and the server and the middleware make the headers. So the bytes are
+*sniffed through a dummy*: while the server writes the headers and the stream's opening, its descriptor is one end of a
+socket pair. The other end receives the bytes that the client would have got. If they are exactly the head and the
+opening, the reactor sends them to the client, and the server finds its own connection ended. If they are anything else,
+a middleware changes the stream's bytes, and the stream stays served: the bytes are sent to the client, and the
+descriptor is the client's connection again.
 
-The law of this file: not a byte is lost, doubled or out of order, whatever happens, and the server's descriptor is
-always one that it can use.
+The law of this file: no byte is lost, sent twice or reordered, whatever happens, and the server's descriptor is always
+one that it can use.
 """
 
 from __future__ import annotations
@@ -37,22 +37,26 @@ __all__ = ["SocketTakeover"]
 
 logger = logging.getLogger("ssesync")
 
-# The buffer that the kernel is asked for, so that any head fits. Linux gives some 400 kB of it; of a larger head, ticks
-# read what is there.
+# The size of the kernel's buffer that is requested, so that any head fits. Linux grants some 400 kB of it; ticks read
+# the bytes of a larger head.
 _DUMMY_BUFFER = 1024 * 1024
 _PIECE = 65536
 # Seconds for which a server may wait for the dummy, with a head larger than that.
 _STUCK = 5
-# Seconds after which a response counts as abandoned behind its opening: a server asks for the next chunk at once. A
-# view that takes the opening itself and then fails has its error page written into the dummy.
+# Seconds after which a response counts as abandoned after its opening: a server takes the next chunk at once. If a view
+# takes the opening itself and then fails, its error page is written into the dummy.
 _ABANDONED = 30
 
 
 class SocketTakeover:
-    """Takes one connection from its server, see :class:`ssesync.server.detaching.Takeover`. All but :meth:`tick` on the
-    server's thread: :meth:`begin`, then :meth:`complete` or :meth:`undo`, then :meth:`close` in any case."""
+    """Takes one connection from its server, see :class:`ssesync.server.detaching.Takeover`.
 
-    # Makes the descriptor that the client's socket goes on with.
+    :param found: the connection.
+    :param opening: the stream's first bytes.
+    :param send_timeout: seconds after which a client counts as stalled.
+    """
+
+    # Makes the descriptor that the reactor uses.
     _copy: Callable[[int], int] = staticmethod(duplicate)
 
     def __init__(self, found: ClientSocket, opening: bytes, send_timeout: float | None = None) -> None:
@@ -67,15 +71,15 @@ class SocketTakeover:
         self._dummy: tuple[int, int] | None = None
         self._began = math.inf
         self._end_keep_alive: Callable[[], object] | None = None
-        #: Why it was not possible, for the log. Set before :meth:`begin`, it is not tried.
+        #: See :class:`ssesync.server.detaching.Takeover`.
         self.why = ""
-        #: Whether it was not since the process has no descriptor left.
+        #: See :class:`ssesync.server.detaching.Takeover`.
         self.is_short = False
 
     def begin(self) -> bool:
-        """Let the server write into the dummy from now on.
+        """From now on make the server write into the dummy.
 
-        :return: whether that is so.
+        :return: whether that is possible.
         """
         fd = self._server.fd
         if self.why:
@@ -87,19 +91,19 @@ class SocketTakeover:
             if self._server.server == "gunicorn":
                 self._end_keep_alive = gunicorn_force_close()
                 if self._end_keep_alive is None:
-                    self.why = "this worker can't be kept from running what the client sent behind the request"
+                    self.why = "this worker can't be prevented from processing further requests of the client"
                     return False
             self._real = self._copy(fd)
             ours, dummy = socket.socketpair()
-            # Before it is an attribute: a worker's timeout raises SystemExit anywhere, and :meth:`close`, which reads
-            # it to its end, must not wait.
+            # Before it is an attribute: a worker's timeout may raise SystemExit between any two steps, and
+            # :meth:`close`, which reads it to its end, must not wait.
             ours.setblocking(False)
             self._ours = ours
             with dummy:
-                # As the server has its own; with socket.setdefaulttimeout() a new one would not block.
+                # As the server's own; with socket.setdefaulttimeout() a new one would not block.
                 os.set_blocking(dummy.fileno(), os.get_blocking(fd))
                 dummy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _DUMMY_BUFFER)
-                for side in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # nobody is there to be read from
+                for side in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # no bytes ever arrive on it
                     dummy.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", _STUCK, 0))
                 self._dummy = _identity(dummy.fileno())
                 self._began = time.monotonic()
@@ -117,8 +121,8 @@ class SocketTakeover:
     def complete(self, give: Callable[[int, Head], object]) -> bool:
         """Take the connection from the server.
 
-        :param give: called with the client's descriptor, which it owns then, and with what the client is to get first.
-        :return: ``False``: that was not possible, and the connection is the server's again.
+        :param give: called with the client's descriptor, which it then owns, and with the head to be sent first.
+        :return: whether that was possible. If not, the connection is the server's again.
         """
         written = self._written()
         head = sniff(written, self._opening)
@@ -143,13 +147,13 @@ class SocketTakeover:
         return True
 
     def undo(self) -> None:
-        """Give the connection back to the server, and to the client what the server has written: the response has ended
-        before it was complete."""
+        """Return the connection to the server, and send the client the captured bytes: the response has ended before it
+        was complete."""
         if self._real >= 0:
             self._give_back(self._written())
 
     def close(self) -> None:
-        """Release the dummy, as the server is done with the response. Any number of times."""
+        """Release the dummy, at the end of the server's response. Any number of times."""
         self.undo()
         if self._ours is not None:
             left = self._written()
@@ -157,8 +161,8 @@ class SocketTakeover:
             self._close_dummy()
 
     def tick(self, now: float) -> None:
-        """Take from the dummy what a server writes of a head that is larger than the kernel keeps, so that the server
-        can go on; cut the connection if nothing is asked for behind the opening. On the reactor's thread."""
+        """Read the bytes of a head that is larger than the kernel's buffer, so that the server can continue to write;
+        cut the connection if the server does not take a second chunk. On the reactor's thread."""
         self._fetch(LONGEST_HEAD)
         with self._reading:
             abandoned = self._real >= 0 and now - self._began > _ABANDONED
@@ -185,7 +189,7 @@ class SocketTakeover:
                 self._read.append(piece)
                 size += len(piece)
                 if len(piece) < _PIECE:
-                    break  # there is no more: a call that says so would release the interpreter's lock once more
+                    break  # there are no more: another call would only release the interpreter's lock once more
 
     def _written(self) -> bytes:
         with self._reading:
@@ -204,10 +208,10 @@ class SocketTakeover:
         try:
             _send_all(real, written)
         except OSError:
-            # The client is gone, or takes nothing: what the server writes next would come after a gap.
+            # The client is gone, or has stalled: the server's next bytes would come after a gap.
             ClientSocket(real).shut()
         finally:
-            # Where the response is closed late, the server has closed its descriptor, and another client may have it.
+            # If the response is closed late, the server has closed its descriptor, which may be another client's now.
             with contextlib.suppress(OSError):
                 if self._dummy is not None and _identity(fd) == self._dummy:
                     os.dup2(real, fd, inheritable=os.get_inheritable(fd))
@@ -233,17 +237,17 @@ def _prepare(fd: int, send_timeout: float | None) -> None:
 
 
 def _send_all(fd: int, data: bytes) -> None:
-    """Write all of it, whether the descriptor blocks or not.
+    """Send all bytes, whether the descriptor blocks or not.
 
-    :raises OSError: the client is gone, or does not take it in ``_STUCK`` seconds.
+    :raises OSError: the client is gone, or does not accept them in ``_STUCK`` seconds.
     """
     deadline = time.monotonic() + _STUCK
-    send, room = make_send(), select.poll()
-    room.register(fd, select.POLLOUT)
+    send, writable = make_send(), select.poll()
+    writable.register(fd, select.POLLOUT)
     while data:
         sent = send(fd, data, len(data))
         if sent < 0 and (sent not in AGAIN or time.monotonic() > deadline):
             raise OSError(-sent, os.strerror(-sent))
         data = data[max(0, sent) :]
         if data:
-            room.poll(100)
+            writable.poll(100)

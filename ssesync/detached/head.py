@@ -1,4 +1,4 @@
-"""Checks of what a WSGI server writes for a stream that is to be detached: the head, the opening and nothing else."""
+"""Checks of the bytes that a WSGI server writes before a stream is detached: the head and exactly the opening."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_HEAD = 16 * 1024 * 1024
 
 # The kernel otherwise keeps some 4 MB for a client that does not read.
 _SEND_BUFFER = 65536
-# Seconds more than the send timeout, after which the kernel gives up a peer that acknowledges nothing.
+# Seconds more than the send timeout, after which the kernel gives up a peer that acknowledges no data.
 _LATER = 10
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) 200(?: [^\r\n]*)?")
@@ -29,10 +29,10 @@ _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 
 
 def sniff(data: bytes, opening: bytes) -> Head | None:
-    """Read what a server has written.
+    """Parse the beginning of a response.
 
-    :param data: all that it has written.
-    :param opening: what the stream gave it.
+    :param data: all bytes that the server has written.
+    :param opening: the stream's first bytes.
     :return: the head for the client, if this is the head of an event stream and exactly the opening; else ``None``.
     """
     top, end, body = data.partition(b"\r\n\r\n")
@@ -69,28 +69,30 @@ def sniff(data: bytes, opening: bytes) -> Head | None:
 
 
 def difference(written: bytes, opening: bytes) -> str:
-    """Describe why :func:`sniff` gave ``None``, without quoting the bytes: a head has cookies."""
+    """Describe why :func:`sniff` returned ``None``, without quoting the bytes: a head has cookies."""
     top, end, body = written.partition(b"\r\n\r\n")
     if not end:
-        return f"{len(top)} bytes of a head were written when the stream was asked for more; something reads ahead"
+        return f"{len(top)} bytes of a head were written before the stream's second chunk; a middleware reads ahead"
     if opening in body:
         return "it is not the head of an event stream without length and content coding, or more than that was written"
-    return "what was written is not the stream's opening; something compresses or changes it"
+    return "the written bytes are not the stream's opening; a middleware compresses or changes it"
 
 
 def log_dropped(left: bytes) -> None:
-    """Warn of what a server wrote after the opening, which the client does not get.
+    """Log a warning about bytes that a server wrote after the opening, which the client does not get.
 
-    :param left: that. A last chunk is expected.
+    :param left: the bytes. A last chunk is expected.
     """
     if left not in (b"", LAST_CHUNK):
         logger.warning("%d bytes that the server wrote after a detached stream's opening are dropped", len(left))
 
 
 def prepare(handle: socket.socket, send_timeout: float | None) -> None:
-    """Set the options of a client's socket that leaves its server. A client that is gone is noticed later.
+    """Set the options of a client's socket that leaves its server. Errors are ignored: a client that is gone is noticed
+    later.
 
-    :param send_timeout: seconds after which a client that takes nothing is given up.
+    :param handle: the socket.
+    :param send_timeout: seconds after which a client counts as stalled.
     """
     timeout = None if send_timeout is None else send_timeout + _LATER
     with contextlib.suppress(OSError):

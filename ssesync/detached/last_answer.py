@@ -31,7 +31,7 @@ def closing(written: bytes) -> bytes | None:
     """Make a response the last one on its connection.
 
     :param written: the response as a server has written it.
-    :return: the same with ``Connection: close``; ``None`` where it is not complete.
+    :return: the same with ``Connection: close``; ``None`` if it is not complete.
     """
     top, end, body = written.partition(b"\r\n\r\n")
     status, *lines = top.split(b"\r\n")
@@ -44,7 +44,7 @@ def closing(written: bytes) -> bytes | None:
     elif b"content-length" in values:
         complete = values[b"content-length"] == b"%d" % len(body)
     else:
-        complete = bool(body)  # it ends with the connection, and our responses have a body
+        complete = bool(body)  # it ends with the connection, and this library's responses have a body
     if not complete:
         return None
     kept = [line for name, line in fields if name not in (b"connection", b"keep-alive")]
@@ -52,11 +52,11 @@ def closing(written: bytes) -> bytes | None:
 
 
 class LastAnswer(SocketTakeover):
-    """The last response of one connection: :meth:`begin` before the server writes the head, :meth:`close` when it is
-    done. If it has not written a complete response then, some middleware sends the rest later, and the connection is
-    given back to the server."""
+    """The last response of one connection: :meth:`begin` before the server writes the head, :meth:`close` at its end.
+    If the server has not written a complete response then, a middleware sends the rest later, and the connection is
+    returned to the server."""
 
-    # It is open for a moment only, so it need not be one of the descriptors for detached streams.
+    # It is open for a moment only, so it is none of the descriptors for detached streams.
     _copy: Callable[[int], int] = staticmethod(os.dup)
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class LastAnswer(SocketTakeover):
             if wire is None:
                 self._give_back(written)
             else:
-                self._close_dummy()  # the server's next read of a request finds an end
+                self._close_dummy()  # the server's next read of a request finds an end of file
                 if self._end_keep_alive is not None:
                     self._end_keep_alive()
                 _send_and_close(self._take_real(), wire)
@@ -75,7 +75,7 @@ class LastAnswer(SocketTakeover):
 
 
 def _send_and_close(fd: int, wire: bytes) -> None:
-    """Never waits: a response of some hundred bytes fits into the kernel's buffer, unless the client reads nothing."""
+    """Never waits: a response of some hundred bytes fits into the kernel's buffer, unless the client has stalled."""
     make_send()(fd, wire, len(wire))
     with socket.socket(fileno=fd) as handle, contextlib.suppress(OSError):
         handle.setblocking(False)

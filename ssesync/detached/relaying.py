@@ -1,13 +1,12 @@
-"""Relays: detached clients each of which gets what an upstream sends. The reactor reads one socket, writes the other.
+"""Relays: detached clients, each with an upstream of its own. The reactor reads one socket and writes the other.
 
-An upstream is a :class:`ssesync.producing.Tap`, of which nothing is known here but how to receive from it. Its bytes
-are passed on in whole blocks, as the thread does where the client is served (``client/relay.py``), and whatever ends
-the stream means the same: a relay is a feed whose source is the upstream.
+An upstream is a :class:`ssesync.producing.Tap`. Its bytes are passed on in whole blocks, as the thread does for a
+served client (``client/relay.py``), and the stream ends in the same way: a relay is a feed whose source is the
+upstream.
 
-While the client has still to take something, the upstream is not read, and so its system stops it from sending: that is
-the back-pressure. Its descriptor leaves the reactor meanwhile, as an end that nobody reads would be reported for ever.
-An end of the upstream is noticed when the client has taken what waits, and a client that takes nothing is cut off after
-``send_timeout``.
+While the client has unsent bytes, the upstream is not read, and so its system stops sending: that is the back-pressure.
+Its descriptor is removed from the reactor meanwhile, as an unread end would be reported again and again. The end of the
+upstream is noticed when the client has accepted all bytes, and a stalled client is cut off after ``send_timeout``.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ class _Ended(NamedTuple):
 
 
 class UpstreamSource(Source):
-    """The bytes of an upstream. Any thread may cancel and stop it, and read its properties; the rest belongs to the
-    reactor's thread.
+    """The bytes of an upstream. Any thread may cancel and stop it, and read its properties; the other methods are for
+    the reactor's thread.
 
-    :param tap: what they are received by. It is closed with this.
+    :param tap: the upstream's connection. It is closed with this.
     """
 
     __slots__ = ("_blocks", "_chunks", "_ends", "_events", "_resumable", "_tap", "error", "on_ready")
@@ -65,7 +64,7 @@ class UpstreamSource(Source):
 
     @property
     def pending(self) -> tuple[int, int]:
-        """See :class:`Source`. What was received is given at once, but for the first part of an event."""
+        """See :class:`Source`. Received bytes are passed on at once, but for the first part of an event."""
         return 0, 0
 
     @property
@@ -96,9 +95,9 @@ class UpstreamSource(Source):
     # The reactor's thread.
 
     def receive(self) -> bytes | None:
-        """Receive what is there.
+        """Receive bytes without waiting.
 
-        :return: ``None``: nothing now, or the connection broke, which has ended this.
+        :return: the bytes; ``None``: none now, or the connection broke, which has ended this source.
         """
         try:
             return self._tap.receive()
@@ -111,7 +110,8 @@ class UpstreamSource(Source):
     def whole(self, data: bytes) -> int:
         """Check whether bytes can be passed on as they are: one whole chunk, which ends between two blocks.
 
-        :return: the offset of the chunk's data; 0: no, they are to be taken by :meth:`take`. Else they were taken.
+        :param data: the bytes.
+        :return: the offset of the chunk's data, which was counted; 0: pass the bytes to :meth:`take`.
         """
         chunks = self._chunks
         if chunks is None or not (data.endswith(b"\n\n\r\n") and chunks.is_between and self._blocks.is_between):
@@ -123,7 +123,7 @@ class UpstreamSource(Source):
         return start
 
     def take(self, data: bytes) -> Pulled:
-        """Decode what was received; see :meth:`pull`."""
+        """Decode received bytes; see :meth:`pull`."""
         body, blocks = self._tap.body, self._blocks
         given = b""
         error: ReadError | None
@@ -140,7 +140,7 @@ class UpstreamSource(Source):
         if error is not None:
             self.fail(error)
         elif body.done:
-            # Not an event, as it is incomplete: the client decides what to do with it. Behind a broken connection it
+            # Not an event, as it is incomplete: the client decides what to do with it. After a broken connection it
             # would corrupt the error event.
             given += blocks.rest()
             self._end(CloseReason.DONE)
@@ -163,13 +163,13 @@ class UpstreamSource(Source):
         return self.take(data)
 
     def fail(self, error: ReadError) -> None:
-        """The upstream has broken off."""
+        """End with an error of the upstream."""
         if not self._ends:
             self.error = error
             self._end(CloseReason.ERROR)
 
     def is_pending(self) -> bool:
-        """Whether :meth:`pull` is to be called though the upstream's descriptor does not show it."""
+        """Whether :meth:`pull` must be called although the upstream's descriptor is not readable."""
         return bool(self._ends) or self._tap.is_pending()
 
     def close(self) -> None:
@@ -205,23 +205,23 @@ class Relay(Feed):
         self._upstream: UpstreamSource | None = None
         self._fd = -1
         self._idle_timeout: float | None = None
-        self._is_read = False  # its descriptor is with the reactor
+        self._is_read = False  # the reactor reads its descriptor
         self._last_read = 0.0
         if tap is not None:
             self._use(tap)
 
     def _use(self, tap: Tap) -> None:
-        """Have an upstream as the source from now on."""
+        """Set the upstream as the source."""
         self._source.on_ready = None
         self._source = self._upstream = upstream = UpstreamSource(tap)
         upstream.on_ready = self.wake
         self._fd, self._idle_timeout = tap.fileno(), tap.idle_timeout
 
     def on_readable(self) -> None:
-        """The upstream's descriptor shows something to be received."""
+        """Receive, as the upstream's descriptor is readable."""
         upstream = self._upstream
         if upstream is None or self.state is not State.IN_SYNC or upstream.reason is not None:
-            self._pause()  # a call of flush() is on its way, or of drained()
+            self._pause()  # flush() or drained() will be called
             return
         data = upstream.receive()
         if data is None:
@@ -242,7 +242,7 @@ class Relay(Feed):
             self.wake()
 
     def flush(self) -> None:
-        """Receive, and pass it on, unless the client has still to take something."""
+        """Receive and pass on, unless the client has unsent bytes."""
         if (upstream := self._upstream) is None:
             super().flush()
             return
@@ -268,7 +268,7 @@ class Relay(Feed):
         self._resume()
 
     def _wait(self) -> None:
-        """The client has still to take something, or is closed."""
+        """Stop reading the upstream: the client has unsent bytes, or is closed."""
         if self.state is State.IN_SYNC:
             self.group.move(self, State.DRAINING)
         self._pause()
@@ -287,7 +287,7 @@ class Relay(Feed):
     def _pause(self) -> None:
         if self._is_read:
             self._is_read = False
-            self._connections.leave_upstream(self._fd)
+            self._connections.stop_reading_upstream(self._fd)
 
     def check_idle(self, now: float) -> None:
         """End a stream whose upstream was silent for too long."""
@@ -300,7 +300,7 @@ class Relay(Feed):
 
     def _end(self) -> None:
         if (upstream := self._upstream) is not None:
-            self.release()  # at once, whatever the client has still to take
+            self.release()  # at once, even if the client has unsent bytes
             if (error := upstream.error) is not None:
                 self.run_in_executor(lambda: log_failure(self.name, error))
         super()._end()

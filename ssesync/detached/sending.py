@@ -19,11 +19,11 @@ __all__ = ["AGAIN", "PIECE", "Send", "SendToAll", "Unsent", "make_send", "make_s
 
 logger = logging.getLogger("ssesync")
 
-#: What :func:`make_send`'s function returns where the client takes no more now.
+#: The results of :func:`make_send`'s function if the client accepts no more bytes now.
 AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK, -errno.ENOBUFS, -errno.EINTR)
 
-#: Bytes that are passed to send() at a time of what waits for a client. They are copied for the call; what waits itself
-#: is shared by all clients of a group.
+#: Unsent bytes of a client that are passed to send() at a time. They are copied for the call; the unsent bytes
+#: themselves are shared by all clients of a group.
 PIECE = 65536
 
 Send = Callable[[int, bytes, int], int]
@@ -34,12 +34,12 @@ SendToAll = Callable[[Iterable[int], bytes], list[tuple[int, int]]]
 def make_send() -> Send:
     """Make the function that sends.
 
-    :return: a function of descriptor, bytes and their number, which returns how many of them were taken, or ``-errno``.
+    :return: a function of descriptor, bytes and their number, which returns how many were accepted, or ``-errno``.
     """
     try:
         return _make_holding()
     except (ImportError, OSError, AttributeError, TypeError):
-        logger.debug("the C library's send() is not available: beside busy threads, detached streams are slower")
+        logger.debug("the C library's send() is not available: detached streams are slower while other threads compute")
         return plain_send
 
 
@@ -83,7 +83,7 @@ def make_send_to_all() -> SendToAll:
         text, length = ctypes.c_char_p(data), ctypes.c_size_t(size)
         for fd in fds:
             sent = native(fd, text, length, flags)
-            # Once more, for errno. By now there may be room.
+            # Once more, for errno. By now the socket may be writable.
             if sent != size and (sent >= 0 or (sent := send(fd, data, size)) != size):
                 short.append((fd, sent))
         return short
@@ -92,13 +92,13 @@ def make_send_to_all() -> SendToAll:
 
 
 def plain_send_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
-    """The same where there is no ``ctypes``."""
+    """The same without ``ctypes``."""
     size = len(data)
     return [(fd, sent) for fd in fds if (sent := plain_send(fd, data, size)) != size]
 
 
 def plain_send(fd: int, data: bytes, size: int) -> int:
-    """The same where there is no ``ctypes``, for descriptors that don't block."""
+    """The same without ``ctypes``, for descriptors that don't block."""
     try:
         return os.write(fd, data)
     except OSError as error:
@@ -114,16 +114,16 @@ class Unsent:
     def __init__(self, data: memoryview, timeout: float | None) -> None:
         self.timeout = timeout
         self.pieces = [data]
-        self.since = time.monotonic()  # when it began to wait, or last took another 64 kB
+        self.since = time.monotonic()  # when it began to wait, or the client last accepted another 64 kB
         self.taken = 0  # bytes since then
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
 
     def drop(self, size: int) -> None:
-        """Remove what the client has accepted of the first piece.
+        """Remove bytes of the first piece, which the client has accepted.
 
-        :param size: in bytes.
+        :param size: how many.
         """
         self.taken += size
         if self.taken >= PIECE:

@@ -14,12 +14,12 @@ __all__ = ["Numbered", "Position", "Source", "Subscriber"]
 
 
 class Position(NamedTuple):
-    """A place in a log. Subscribers compare positions by identity, so each position that is set is a new object."""
+    """A position in a log. Subscribers compare positions by identity, so each position that is set is a new object."""
 
     epoch: str
     """Names the log: a log that was started anew has another epoch. ``""``: not known yet."""
     seq: int
-    """The number of the last message before this place."""
+    """The number of the last message before this position."""
 
 
 class Numbered(bytes):
@@ -29,7 +29,7 @@ class Numbered(bytes):
 
 
 class Subscriber(Protocol):
-    """Serves one client that lags. Called on the reactor's thread, but for :meth:`read`; nothing else may wait."""
+    """Serves one lagging client. Called on the reactor's thread, but for :meth:`read`; no other method may wait."""
 
     @property
     def pending(self) -> tuple[int, int]:
@@ -37,27 +37,27 @@ class Subscriber(Protocol):
         ...
 
     def offer(self, messages: Sequence[Any]) -> CloseReason | None:
-        """Queue messages, as far as there is room.
+        """Queue messages, until the queue is full.
 
         :param messages: messages of the source that has made the subscriber.
-        :return: why the client has to be ended, if so: for example, it is too slow.
+        :return: why the client must be ended, for example because it is too slow; ``None``: it must not.
         """
         ...
 
     def missed(self) -> None:
-        """Messages were not offered, and are in the log."""
+        """Note that messages were not offered, which are in the log."""
 
     def restarted(self, epoch: str, position: int) -> None:
-        """The log was started anew, and goes on after this position."""
+        """Note that the log was started anew, and continues after this position."""
 
     def progressed(self) -> None:
-        """The client has taken some bytes, so it is reading."""
+        """Note that the client has accepted some bytes, so it reads."""
 
     def poll(self) -> list[bytes] | Position | CloseReason:
         """Take the queued messages.
 
-        :return: the messages; none if the log has to be read next; the position of the last message that the client
-            was given, if it has all; or why the subscriber has ended.
+        :return: the messages; none if the log has to be read next; the position of the client's last message, if it has
+            all; or why the subscriber has ended.
         """
         ...
 
@@ -74,17 +74,20 @@ class Subscriber(Protocol):
 
 
 class Source(Protocol):
-    """Fills a group. Called on the reactor's thread, so nothing here may wait."""
+    """The source of a group. Called on the reactor's thread, so no method may wait."""
 
     def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
-        """Make the subscriber of a client that lags, from a position on.
+        """Make the subscriber of a lagging client, from a position on.
 
-        :param from_log: whether the log may have more after the position than will be offered.
+        :param connection: the client.
+        :param position: the position.
+        :param from_log: whether the log may have more messages after the position than will be offered.
+        :return: the subscriber.
         """
         ...
 
     def left(self, connection: Connection) -> None:
-        """A client is closed."""
+        """Called when a client is closed."""
 
     def tick(self) -> None:
         """Called twice a second."""

@@ -1,8 +1,8 @@
 """The states of a detached connection.
 
-A connection is in one :class:`State` at a time, and :data:`TRANSITIONS` is the table of what may follow. Only
-:meth:`ssesync.detached.broadcast.BroadcastGroup.move` changes the state, together with the sets of clients that follow
-from it.
+A connection is in one :class:`State` at a time, and :data:`TRANSITIONS` is the table of the states that may follow.
+Only :meth:`ssesync.detached.broadcast.BroadcastGroup.move` changes the state, together with the sets of clients that
+depend on it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class State(enum.Enum):
     OPENING = "opening"
     """Registered: its head is being sent, then its position is compared with the group's."""
     IN_SYNC = "in sync"
-    """It was sent all that its group was sent, and has accepted it. A broadcast is one send."""
+    """It was sent all messages of its group, and has accepted them. A broadcast is one send."""
     DRAINING = "draining"
-    """It has missed nothing, but has not accepted the end of the last send yet."""
+    """It has missed no message, but has not accepted the end of the last send yet."""
     AHEAD = "ahead"
     """Its position is after the group's. It is in sync as soon as the group reaches that position."""
     LAGGING = "lagging"
-    """It has missed messages. A subscriber of its own gives them to it, from a queue or from the log."""
+    """It has missed messages. It gets them from a subscriber of its own, which has a queue and reads the log."""
     ENDING = "ending"
     """It is closed as soon as it has accepted the unsent bytes, the trailer included."""
     CLOSED = "closed"
@@ -36,7 +36,7 @@ class State(enum.Enum):
 
 #: The client gets messages, now or after it has caught up.
 RUNNING = frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD, State.LAGGING))
-#: It gets nothing more except the trailer.
+#: It gets no more bytes except the trailer.
 OVER = frozenset((State.ENDING, State.CLOSED))
 
 #: Which states may follow a state.

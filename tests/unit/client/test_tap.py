@@ -32,7 +32,7 @@ def ask(server: FakeSSEServer, **options: Any) -> requests.Response:
 
 def taken(response: requests.Response) -> Tap:
     body = Body(response)
-    return tap_of(response, os.dup, body.give_away)
+    return tap_of(response, os.dup, body.release_connection)
 
 
 def read(tap: Tap) -> bytes:

@@ -187,7 +187,7 @@ def test_a_closed_connection_and_a_worker_of_another_kind_are_not_captured(
 ):
     monkeypatch.setattr(module, "gunicorn_force_close", lambda: None)
     assert not connection.capture.begin()
-    assert "behind the request" in connection.capture.why
+    assert "further requests" in connection.capture.why
     monkeypatch.setattr(module, "gunicorn_force_close", lambda: lambda: None)
     other = SocketCapture(connection.server, OPENING)
     connection.server.close()

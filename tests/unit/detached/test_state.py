@@ -179,7 +179,7 @@ def test_a_client_that_does_not_take_all_is_draining_then_lagging_then_in_sync(s
     got = b""
     while other.state is State.DRAINING:
         got += read_all(others_client)
-        other.on_room()
+        other.on_writable()
     assert other.state is State.IN_SYNC
     assert not stage.source.made
     small = [message(7), message(8)]
@@ -191,7 +191,7 @@ def test_a_client_that_does_not_take_all_is_draining_then_lagging_then_in_sync(s
     got = b""
     while slow.state is State.LAGGING:
         got += read_all(client)
-        slow.on_room()
+        slow.on_writable()
     assert slow.state is State.IN_SYNC
     assert queue.is_closed
     stage.send(message(9))
@@ -244,7 +244,7 @@ def test_a_client_that_is_ending_gets_what_waits_and_nothing_that_comes(stage: S
     data = b""
     while not slow.closed:
         data += read_all(client)
-        slow.on_room()
+        slow.on_writable()
     data += read_all(client)
     assert data.startswith(message(6, 100_000) + message(7) + b"data: bye\n\nretry: ")
     assert message(8) not in data

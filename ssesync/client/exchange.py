@@ -38,15 +38,15 @@ class Exchange:
     :param asked: the request.
     """
 
-    def __init__(self, asked: Forwarded) -> None:
-        session = asked.session or shared_session()
-        asked.options.setdefault("allow_redirects", False)
+    def __init__(self, forwarded: Forwarded) -> None:
+        session = forwarded.session or shared_session()
+        forwarded.options.setdefault("allow_redirects", False)
         self._session = session
-        self._asked = asked._replace(session=session)
+        self._forwarded = forwarded._replace(session=session)
         # On the view's thread: an address that is none is for the view, and so is what an auth object needs.
-        options = {name: value for name, value in asked.options.items() if name in _OF_REQUEST}
+        options = {name: value for name, value in forwarded.options.items() if name in _OF_REQUEST}
         self._request = session.prepare_request(
-            requests.Request(asked.method.upper(), asked.url, headers=asked.headers, **options)
+            requests.Request(forwarded.method.upper(), forwarded.url, headers=forwarded.headers, **options)
         )
         self._lock = make_lock("client.attempt")
         self._response: requests.Response | None = None
@@ -56,7 +56,7 @@ class Exchange:
         self._handle: socket.socket | None = None
         #: Whether nobody needs the response any more.
         self.closed = False
-        timeout = asked.options.get("timeout")
+        timeout = forwarded.options.get("timeout")
         self._connect_timeout, self._read_timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
 
     @property
@@ -82,7 +82,7 @@ class Exchange:
     def _send(self) -> int:
         if self.closed:
             raise ConnectionLost("nobody waits for the response any more")
-        request, get = self._request, self._asked.options.get
+        request, get = self._request, self._forwarded.options.get
         url = str(request.url)
         settings = self._session.merge_environment_settings(
             url, get("proxies") or {}, get("stream"), get("verify"), get("cert")
@@ -90,7 +90,7 @@ class Exchange:
         adapter = self._session.get_adapter(url)
         by_itself = any(request.hooks.values()) or select_proxy(url, settings["proxies"]) or get("allow_redirects")
         if by_itself or not self._is_known(adapter) or _is_other(get("timeout")):
-            self._response = self._asked.send()
+            self._response = self._forwarded.send()
             return -1
         pool: Any = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
             request, settings["verify"], proxies=settings["proxies"], cert=settings["cert"]
@@ -129,7 +129,7 @@ class Exchange:
         :raises Exception: what requests and urllib3 raise.
         """
         if self._response is None and self._connection is None:
-            self._response = self._asked.send()
+            self._response = self._forwarded.send()
         if self._response is not None:
             return self._response
         pool, connection, self._connection = self._pool, self._connection, None

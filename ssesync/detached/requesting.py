@@ -1,9 +1,9 @@
-"""Relays whose upstream is asked after the client was detached: a helper thread connects and sends the request, the
+"""Relays that send their request after the client was detached: a helper thread connects and sends the request, the
 reactor waits for the head of the upstream's response, and the client's own head is held until then.
 
-So a view that relays returns at once: waiting for an upstream that takes a second to begin, four threads would start
-four relays in a second. An upstream's refusal still reaches the client, with its status: the held head, which the
-server and the middleware have written, is sent with another status and without the stream's own headers.
+So a view that relays returns at once: if its thread waited for an upstream that takes a second to respond, four threads
+would start four relays in a second. An upstream's refusal still reaches the client, with its status: the held head,
+which the server and the middleware have written, is sent with another status and without the stream's own headers.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from .group import Group
 from .relaying import Relay, Relays
 from .state import OVER, State
 
-__all__ = ["AskingRelay", "relay", "rewritten"]
+__all__ = ["RequestingRelay", "relay", "rewritten"]
 
 logger = logging.getLogger("ssesync")
 
-# Threads that connect and send requests. One of them is busy for a round trip or two, and for as long as an upstream
-# that can't be reached lets it wait.
+# Threads that connect and send requests. A request takes one of them for a round trip or two, or until the timeout if
+# the upstream can't be reached.
 _CONNECTORS = 32
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 _connectors: list[Executor] = []
 
 
 def rewritten(head: bytes, answer: Refusal, names: tuple[str, ...]) -> bytes:
-    """Make another response of the head of a stream.
+    """Make another response from the head of a stream.
 
-    :param head: what the server has written: the head, and the stream's opening behind it.
+    :param head: the bytes that the server has written: the head, and the stream's opening after it.
     :param answer: the response.
-    :param names: of the stream's own headers.
+    :param names: the names of the stream's own headers.
     :return: the response. The connection ends with it, as the stream's would.
     """
     status, *lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
@@ -57,20 +57,20 @@ def rewritten(head: bytes, answer: Refusal, names: tuple[str, ...]) -> bytes:
 
 
 class Phase(enum.Enum):
-    """How far the upstream was asked. Each phase leads to the next one, and all lead to the last."""
+    """The phase of the request to the upstream. The next phase or the last one may follow each."""
 
     SENDING = "sending"
     """A helper thread connects and sends the request."""
     AWAITING = "awaiting"
     """The reactor waits for the upstream's answer."""
     RECEIVING = "receiving"
-    """A helper thread reads the head of it."""
+    """A helper thread reads the answer's head."""
     OPEN = "open"
-    """The client has got a head."""
+    """The client was sent a head."""
 
 
-class AskingRelay(Relay):
-    """One client whose upstream was not asked yet.
+class RequestingRelay(Relay):
+    """One client whose request was not sent to the upstream yet.
 
     :param producer: the source of the stream, which was opened and not started.
     :param exchange: the request.
@@ -104,7 +104,7 @@ class AskingRelay(Relay):
             exchange = self._exchange
             assert exchange is not None
             if self._source.reason is None:
-                self._help(lambda: self._send(exchange))
+                self._run_on_helper(lambda: self._send(exchange))
             else:
                 self.flush()
 
@@ -129,14 +129,14 @@ class AskingRelay(Relay):
 
     # The reactor's thread.
 
-    def _help(self, call: Callable[[], object]) -> None:
+    def _run_on_helper(self, call: Callable[[], object]) -> None:
         if not _connectors:
             _connectors.append(Executor(_CONNECTORS, "ssesync-connector"))
         _connectors[0].submit(call)
 
     def _sent(self, exchange: Exchange, fd: int, failure: Exception | None) -> None:
         if self._phase is not Phase.SENDING or self.state in OVER:
-            self._help(exchange.discard)
+            self._run_on_helper(exchange.discard)
         elif failure is not None:
             self._refuse(failure)
         elif fd < 0:
@@ -147,7 +147,7 @@ class AskingRelay(Relay):
             self._resume()
 
     def on_readable(self) -> None:
-        """See :class:`Relay`. Until the upstream has answered, this is its answer."""
+        """See :class:`Relay`. The first bytes are the upstream's answer."""
         if self._phase is Phase.AWAITING:
             self._pause()
             self._begin_to_receive()
@@ -158,7 +158,7 @@ class AskingRelay(Relay):
         producer = self._producer
         assert producer is not None
         self._phase = Phase.RECEIVING
-        self._help(lambda: self._receive(producer))
+        self._run_on_helper(lambda: self._receive(producer))
 
     def _received(self, producer: Tappable, answer: Refusal | None, tap: Tap | None, failure: Exception | None) -> None:
         if self._phase is not Phase.RECEIVING or self.state in OVER:
@@ -177,16 +177,16 @@ class AskingRelay(Relay):
             self._open()
 
     def _open(self) -> None:
-        """Send the stream's head, and what comes after it."""
-        head = self._end_asking()
+        """Send the stream's head, and then the upstream's bytes."""
+        head = self._release_head()
         if not self.put(head):
             self._wait()
         self.flush()
 
-    def _end_asking(self) -> bytes:
-        """The client gets a head now.
+    def _release_head(self) -> bytes:
+        """End the request: the caller sends the client a head now.
 
-        :return: the one that was held.
+        :return: the held head.
         """
         head, self._head = self._head, b""
         self._phase = Phase.OPEN
@@ -194,7 +194,7 @@ class AskingRelay(Relay):
         return head
 
     def _refuse(self, error: Exception) -> None:
-        """The upstream has not answered."""
+        """Answer that the upstream has not answered."""
         status = "504 Gateway Timeout" if isinstance(error, TimeoutError) else "502 Bad Gateway"
         self.run_in_executor(
             lambda: logger.error(
@@ -208,7 +208,7 @@ class AskingRelay(Relay):
         """Send another response in place of the stream."""
         producer = self._producer
         names = () if producer is None else producer.headers
-        wire = rewritten(self._end_asking(), answer, names)
+        wire = rewritten(self._release_head(), answer, names)
         self._is_other_answer = self._has_ended = True
         self.put(wire)
         if not self.closed:
@@ -224,12 +224,12 @@ class AskingRelay(Relay):
             super().flush()
             return
         self._woken = False
-        if self._source.reason is not None and self.state is not State.ARRIVING:  # it was stopped before it began
-            self._leave_upstream()
+        if self._source.reason is not None and self.state is not State.ARRIVING:  # the stream was ended meanwhile
+            self._abandon_upstream()
             self._open()
 
     def send_keep_alive(self) -> None:
-        """See :class:`Feed`. Nothing comes before the head."""
+        """See :class:`Feed`. Not before the head."""
         if self._phase is Phase.OPEN:
             super().send_keep_alive()
 
@@ -238,31 +238,31 @@ class AskingRelay(Relay):
         if self._phase is Phase.OPEN:
             super().check_idle(now)
         elif self._phase is Phase.AWAITING and self._is_idle(now):
-            self._leave_upstream()
+            self._abandon_upstream()
             self._refuse(IdleTimeout("no byte arrived within the read timeout"))
 
     def release(self) -> None:
         """See :class:`Feed`."""
-        self._leave_upstream()
+        self._abandon_upstream()
         super().release()
 
-    def _leave_upstream(self) -> None:
-        """End what is in progress with the upstream. Where a helper thread is at work, it finds that nobody waits."""
+    def _abandon_upstream(self) -> None:
+        """End the request. A helper thread that works on it discards its result."""
         if (exchange := self._exchange) is None:
             return
         self._pause()
         exchange.close()
         if self._phase is Phase.AWAITING:
-            self._help(exchange.discard)
+            self._run_on_helper(exchange.discard)
 
 
 def relay(source: Tappable, handover: Handover, record: Record, ending: Ending) -> Feed:
-    """See :func:`ssesync.server.detaching.feed`, which this is for a source with an upstream."""
-    current = connections()  # before anything is touched
+    """See :func:`ssesync.server.detaching.feed`. For a source with an upstream."""
+    current = connections()  # before the source is used, as it may raise
     group = current.shared_group(Relays)
     client: Feed
     if (exchange := source.relay.exchange) is not None:
-        client = AskingRelay(current, handover, group, record, source, exchange, ending)
+        client = RequestingRelay(current, handover, group, record, source, exchange, ending)
     elif (tap := source.tap()) is not None:
         client = Relay(current, handover, group, record, tap, ending, source)
     else:

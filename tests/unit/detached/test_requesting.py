@@ -16,8 +16,8 @@ from requests.adapters import HTTPAdapter
 
 from ssesync import Event, EventStream, Relay, streams
 from ssesync.client.session import Adapter, shared_session
-from ssesync.detached.asking import AskingRelay, rewritten
 from ssesync.detached.relaying import Relay as DetachedRelay
+from ssesync.detached.requesting import RequestingRelay, rewritten
 from ssesync.producing import Refusal
 from ssesync.server.starts import views
 
@@ -46,10 +46,10 @@ def ask(url: str, ended: Ended | None = None, **options: Any) -> SmallServer:
     return SmallServer(make, chunked=chunked)
 
 
-def waiting(server: SmallServer) -> AskingRelay:
+def waiting(server: SmallServer) -> RequestingRelay:
     assert server.free.wait(PATIENCE)
     assert server.stream is not None
-    assert isinstance(server.stream._detached, AskingRelay), server.stream._detached
+    assert isinstance(server.stream._detached, RequestingRelay), server.stream._detached
     return server.stream._detached
 
 
@@ -208,7 +208,7 @@ def test_what_can_not_be_tapped_goes_by_a_thread() -> None:
     with RawUpstream(lambda: [CHUNKED, chunk(EVENT), LAST]) as upstream:
         server = ask(upstream.url, transform=lambda event: event)
         assert server.read().body == b":ok\n" + EVENT
-        assert not isinstance(server.stream and server.stream._detached, AskingRelay)
+        assert not isinstance(server.stream and server.stream._detached, RequestingRelay)
 
 
 def test_a_redirect_is_answered_and_what_requests_does_besides_is_done_by_a_helper_thread() -> None:

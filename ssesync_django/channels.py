@@ -73,7 +73,7 @@ def publish(
 
     :param channel: the channel.
     :param event: an :class:`ssesync.Event` without an id, text, or a value that ``DjangoJSONEncoder`` encodes.
-    :param type: the event's type, where ``event`` is no :class:`ssesync.Event`.
+    :param type: the event's type, if ``event`` is no :class:`ssesync.Event`.
     :param on_commit: ``False`` publishes at once, even if the transaction is rolled back later.
     :param using: the database whose transaction it is.
     :return: the event's id; ``None`` if it waits for a commit.
@@ -125,10 +125,10 @@ def subscribe(
     :param channels: the channels.
     :param patterns: more channels, also ones that don't exist yet: in ``"room:*"`` the ``*`` stands for any characters.
     :param authorize: called with the request and each of the channels and patterns. If one is refused the response is
-        403 and no channel is read, live or for replay. Give it wherever a part of a name comes from the client; with
-        it, the response to a name that no channel can have is 404.
+        403 and no channel is read, live or for replay. **Pass it if the client chooses any part of a channel's name.**
+        With it, the response to a name that no channel can have is 404.
     :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins; the
-        events that it returns, if any, are sent first: the state, for example, that later events change. Where it was
+        events that it returns, if any, are sent first: the state, for example, that later events change. If it was
         called, ``on_close`` among the options is called once when the stream has ended.
     :param key: the owner of the stream, for :func:`revoke` and ``max_streams_per_key``: a user or text. By default the
         logged-in user, if any.
@@ -171,7 +171,7 @@ def _subscribe(
     key = own_key(request) if key is None else key_of(key)
     if key is not None:
         options.setdefault("key", key)
-    if not is_tested(plain.META):  # the test client's environ claims that there are several processes
+    if not is_tested(plain.META):  # wsgi.multiprocess is set in the test client's environ
         broker.warn_once(plain.META)
 
     def refuse(status: int, error: Exception | None) -> EventStreamResponse:
@@ -211,7 +211,7 @@ def revoke(who: Any, channel: str | None = None) -> None:
 
 @receiver(setting_changed)
 def _close_brokers(*, setting: str, **_: Any) -> None:
-    # Tests change settings: a test must not get events of another one.
+    # Tests change settings: a test must not get events of another test.
     if setting == "SSESYNC_BROKER":
         while _opened:
             _opened.popitem()[1].close()

@@ -61,15 +61,15 @@ def check_broker(**_: Any) -> list[CheckMessage]:
 
 
 def check_broker_for_deployment(**_: Any) -> list[CheckMessage]:
-    """With ``check --deploy``: ``ssesync.W002`` where ``SSESYNC_BROKER`` is ``memory://``, ``ssesync.I001`` where it is
-    not set, which means the same, but does not matter to a project that does not publish."""
+    """With ``check --deploy``: ``ssesync.W002`` if ``SSESYNC_BROKER`` is ``memory://``, ``ssesync.I001`` if it is not
+    set, which means the same, but does not matter to a project that does not publish."""
     if not str(broker_url()).startswith("memory:"):
         return []
     message = "reaches the subscribers of the process that publishes, and not those of other workers or commands"
     hint = "Set it to sqlite:////path on one machine, or to redis://host."
     if hasattr(settings, "SSESYNC_BROKER"):
         return [Warning_(f"SSESYNC_BROKER is memory://, which {message}.", hint=hint, id="ssesync.W002")]
-    return [Info(f"SSESYNC_BROKER is not set: what is published {message}.", hint=hint, id="ssesync.I001")]
+    return [Info(f"SSESYNC_BROKER is not set: an event {message}.", hint=hint, id="ssesync.I001")]
 
 
 def _check_path(path: Path) -> list[CheckMessage]:

@@ -11,7 +11,7 @@ __all__ = ["EventStreamRenderer"]
 
 
 class EventStreamRenderer(JSONRenderer):  # type: ignore[misc]
-    """Lets a view answer ``Accept: text/event-stream``, which REST framework otherwise answers with 406.
+    """For views that answer ``Accept: text/event-stream``, which REST framework otherwise answers with 406.
 
     Put it into the view's ``renderer_classes``. The stream itself needs no rendering; an error response of this
     renderer is JSON, with that content type.

@@ -12,10 +12,10 @@ __all__ = ["end_with_request"]
 
 
 def end_with_request(stream: EventStream, request: HttpRequest) -> None:
-    """Close a stream, if it is still open then, when the response to its request was sent, be it another one.
+    """Close a stream, if it is still open, after the response to its request was sent, even if that is another one.
 
     Django closes the request with the response that it has sent. The traceback of an exception in a middleware may
-    reference the view's response: until garbage is collected, or for good where a debug page keeps it.
+    reference the view's response: until the next garbage collection, or for good if a debug page keeps it.
 
     :param stream: the stream.
     :param request: the request.

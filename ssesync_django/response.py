@@ -52,7 +52,7 @@ class EventStreamResponse(StreamingHttpResponse):
     exception of the producer still gets its status. Until then ``status_code`` is 200.
     """
 
-    #: Set while the response is still to be opened, see above.
+    #: Set while the response is not opened yet, see above.
     render: Callable[[], HttpResponseBase]
     # Django's own.
     _resource_closers: list[Callable[[], object]]
@@ -68,7 +68,7 @@ class EventStreamResponse(StreamingHttpResponse):
         environ = current_environ() if request is None else request.META
         if isinstance(source, EventStream):
             if headers or options:
-                raise TypeError("give headers and options to the EventStream, not to the response that is made of it")
+                raise TypeError("pass headers and options to the EventStream, not to the response that is made of it")
             stream = source
         else:
             stream = make_stream(source, environ, request, headers=headers, **options)
@@ -100,8 +100,8 @@ class EventStreamResponse(StreamingHttpResponse):
         self.render = self._render
 
     def add_post_render_callback(self, callback: Callable[[Any], Any]) -> None:
-        """Have ``callback`` called with the response when ``render()`` is called; at once if it was. Django's
-        decorators that are made of middleware use this.
+        """Call ``callback`` with the response when ``render()`` is called; at once if it was. Django's decorators that
+        are made from middleware use this.
 
         :param callback: the function.
         """
@@ -126,7 +126,7 @@ class EventStreamResponse(StreamingHttpResponse):
     def _open(self, environ: dict[str, Any] | None, request: HttpRequest | None) -> None:
         stream = self.event_stream
         if environ is not None and request is not None:
-            # What the request reads its body from: it is read to its end before the stream leaves the server.
+            # The file of the request's body, which is read to its end before the stream leaves the server.
             django_request = getattr(request, "_request", request)  # Django REST framework wraps it
             environ["ssesync.django_stream"] = getattr(django_request, "_stream", None)
         status = stream.open(environ)
@@ -139,7 +139,7 @@ class EventStreamResponse(StreamingHttpResponse):
         self._answer(int(status[:3]), headers)
 
     def _adopt(self, made: EventStreamResponse) -> None:
-        made._open_now()  # where there is no other thread after all
+        made._open_now()  # if it was made on the thread of an event loop too
         self.event_stream = made.event_stream
         self._answer(made.status_code, dict(made.headers))
 
@@ -173,9 +173,9 @@ class EventStreamResponse(StreamingHttpResponse):
     def close(self) -> None:
         """Close the response and the stream. Django calls this at the response's end.
 
-        If a producer goes on, as the stream was detached, what Django closes with the response is closed at the
-        stream's end: uploaded files, for one. ``request_finished`` is sent now, on the server's thread, whose
-        connections to databases its receivers look after.
+        If a producer still runs, as the stream was detached, the resources that Django closes with the response, such
+        as uploaded files, are closed at the stream's end. ``request_finished`` is sent now, on the server's thread,
+        whose database connections its receivers close.
         """
         stream: EventStream | None = self.__dict__.get("event_stream")
         closers = list(self._resource_closers)
@@ -228,7 +228,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
 
 def _close_all(closers: Iterable[Callable[[], object]]) -> None:
-    """Call what Django calls when it closes a response."""
+    """Call the functions that Django calls when it closes a response."""
     for close in closers:
         with contextlib.suppress(Exception):  # as Django does
             close()
@@ -320,7 +320,7 @@ def _release_and_warn() -> None:
 
 
 class _Scope:
-    """Sets on the producer's thread what Django keeps for each thread, and releases its connections at the end.
+    """Sets Django's thread-local state on the producer's thread, and releases its connections at the end.
 
     The language, time zone, URL configuration and script prefix are in asgiref's ``Local``, which since 3.12 keeps
     them for the thread that has set them, not for a copied context.
@@ -331,7 +331,7 @@ class _Scope:
         self._timezone = timezone.get_current_timezone()
         self._urlconf = get_urlconf()
         self._prefix = get_script_prefix()
-        # Where a test shares its connection with the server's threads, the producer must see that transaction too.
+        # If a test shares its connection with the server's threads, the producer must see that transaction too.
         self._shared = [each for each in connections.all(initialized_only=True) if each.allow_thread_sharing]
 
     @contextlib.contextmanager

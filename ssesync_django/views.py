@@ -1,4 +1,4 @@
-"""View decorators: a generator view, and an imperative one that is given a writer. For functions and for methods."""
+"""View decorators: for a generator view, and for one with a writer. For functions and for methods."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def event_writer(view: View, /) -> View: ...
 @overload
 def event_writer(**options: Any) -> Callable[[View], View]: ...
 def event_writer(view: View | None = None, /, **options: Any) -> Any:
-    """Make a view of a function that is given a :class:`ssesync.Writer` after the request.
+    """Make a view of a function that is called with a :class:`ssesync.Writer` after the request.
 
     ::
 

@@ -1,7 +1,7 @@
 """Ends streams whose response is not sent, because an error response replaced it, with their request.
 
-Where ``after_request`` raises, the response of the view is not sent. The exception's traceback references it: until
-garbage is collected, and for good where a debugger's page keeps the traceback.
+If ``after_request`` raises, the response of the view is not sent. The exception's traceback references it: until the
+next garbage collection, and for good if a debugger's page keeps the traceback.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KEY = "ssesync.made"
 
 
 def end_with_request(environ: WSGIEnvironment, stream: EventStream) -> None:
-    """Have a stream closed when a request fails, unless :func:`mark_sent` was called for it before.
+    """Close a stream when its request fails, unless :func:`mark_sent` was called for it before.
 
     :param environ: the request's WSGI environ.
     :param stream: the stream.

@@ -119,7 +119,7 @@ class SSE:
             name that no channel can have is 404.
         :param on_connect: called with the :class:`ssesync.Subscription`, within the request, when the stream begins.
             The events that it returns, if any, are sent first: the state, for example, that later events change.
-            Where it was called, ``on_close`` among the options is called once when the stream has ended.
+            If it was called, ``on_close`` among the options is called once when the stream has ended.
         :param key: the owner of the stream, for example a user's id as text: for :meth:`revoke` and
             ``max_streams_per_key``.
         :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``):
@@ -167,7 +167,7 @@ class SSE:
 
     def revoke(self, key: str, channel: str | None = None) -> None:
         """End the streams that :meth:`subscribe` made with a key, or those of them that have a channel, in all
-        processes. Their clients reconnect at once, so have ``authorize`` refuse them first.
+        processes. Their clients reconnect at once, so make ``authorize`` refuse them first.
 
         :param key: the key.
         :param channel: end only the streams that read this channel.
@@ -219,7 +219,7 @@ class SSE:
 
 
 def allow_other_origins(settings: Settings) -> None:
-    """Let the pages of ``cors_origins`` read the response to the current request, also an error.
+    """Allow the pages of ``cors_origins`` to read the response to the current request, also an error.
 
     :param settings: the settings.
     """

@@ -43,7 +43,7 @@ class EventStreamResponse(Response):
     ) -> None:
         if isinstance(source, EventStream):
             if headers or options:
-                raise TypeError("give headers and options to the EventStream, not to the response that is made of it")
+                raise TypeError("pass headers and options to the EventStream, not to the response that is made of it")
             stream = source
         else:
             stream = make_stream(source, headers=headers, **options)
@@ -117,15 +117,16 @@ _WITH_CONTEXT = {code for code in stream_with_context.__code__.co_consts if isin
 
 
 def _without_wrapper(source: Any) -> Any:
-    """What ``stream_with_context()`` was given, if the source was made by it.
+    """Return the generator inside one that ``stream_with_context()`` has made, any other source unchanged.
 
-    It pushes the view's own contexts where the generator runs. The producer runs on another thread, and while the view
-    still has them: the view's request then failed with ``ValueError: <Token …> was created in a different Context``.
+    ``stream_with_context()`` pushes the view's own contexts on the thread that runs the generator. The producer runs on
+    another thread, while the view still has them: the view's request then failed with ``ValueError: <Token …> was
+    created in a different Context``.
     """
     if not isinstance(source, GeneratorType) or source.gi_code not in _WITH_CONTEXT:
         return source
     if source.gi_frame is None or source.gi_yieldfrom is not None or "gen" not in source.gi_frame.f_locals:
-        return source  # it has begun, or a later Flask makes it otherwise
+        return source  # it has begun, or a later Flask makes it in another way
     inner = source.gi_frame.f_locals["gen"]
     source.close()  # before its first step, so not the inner one; Flask 3.0 has pushed a context, on this thread
     return inner
@@ -174,8 +175,8 @@ class _Scope:
 
 
 def _after_step(app: Flask, options: Mapping[str, Any]) -> Callable[[], object] | None:
-    """Have Flask-SQLAlchemy's session removed after each write, where the extension is installed. The application's
-    teardown removes it at the end."""
+    """Remove Flask-SQLAlchemy's session after each write, if the extension is installed. The application's teardown
+    removes it at the end."""
     session = getattr(app.extensions.get("sqlalchemy"), "session", None)
     release = options.get("release_db", options["settings"].release_db)
     return session.remove if session is not None and release == "step" else None

@@ -1,4 +1,4 @@
-"""View decorators: a generator view, and an imperative one that is given a writer."""
+"""View decorators: for a generator view, and for a function with a writer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def event_writer(view: View, /) -> View: ...
 @overload
 def event_writer(**options: Any) -> Callable[[View], View]: ...
 def event_writer(view: View | None = None, /, **options: Any) -> Any:
-    """Make a view of a function that is given a :class:`ssesync.Writer` before the route's arguments.
+    """Make a view of a function that is called with a :class:`ssesync.Writer` before the route's arguments.
 
     ::
 
@@ -132,8 +132,8 @@ def _check_order(app: Flask, **_: Any) -> None:
     if made is not None and not any(_wraps_one_of(each, made) for each in app.view_functions.values()):
         name = getattr(view, "__qualname__", repr(view))
         raise TypeError(
-            f"the route of {name} was registered without event_stream or event_writer, which stands above it: put the "
-            f"route's decorator, @app.get(…) say, above the other one"
+            f"the route of {name} was registered without event_stream or event_writer, which is above it: put the "
+            f"route's decorator, for example @app.get(…), above the other one"
         )
 
 

@@ -1,4 +1,4 @@
-"""``python -m ssesync``: follow a stream in the terminal, and find out what is wrong with one."""
+"""``python -m ssesync``: follow a stream in the terminal, and diagnose one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of the stream, and of when its bytes arrived. ``None`` means that a check does not apply."""
+"""The checks of the stream, and of the times of its bytes. ``None`` means that a check does not apply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MANY = 5
 _SMALLEST_BUFFER = 512
 # So many pieces of one size, each cut in an event, are no chance, however soon they follow each other.
 _OFTEN = 3
-# nginx and AWS API Gateway's neighbours give up after 60 s, API Gateway after 29, Heroku after 55.
+# nginx and other AWS services give up after 60 s, API Gateway after 29, Heroku after 55.
 _LONG_SILENCE = 29.0
 _KEEP_ALIVE = 15.0
 # Go's bufio.Scanner, which many readers use, takes lines of 64 kB.
@@ -30,7 +30,7 @@ _NO_BUFFER = (
 
 
 def buffering(seen: Examination) -> Finding:
-    """Whether something collects events that the application wrote one by one."""
+    """Whether a proxy or the server collects events that the application wrote one by one."""
     scan, other = seen.scan, seen.identity
     if seen.encoding and scan is not seen.browser.scan:
         return problem(
@@ -42,11 +42,11 @@ def buffering(seen: Examination) -> Finding:
         signs.insert(0, f"{scan.events} of {other.scan.events} events arrived through {seen.encoding}")
     if signs:
         return problem("; ".join(signs), _NO_BUFFER)
-    crowds = [burst for burst in scan.bursts[1:] if burst.silence >= _PAUSE and burst.events >= _MANY]
-    if len(crowds) > 1:
-        silence = duration_text(statistics.median(burst.silence for burst in crowds))
+    large = [burst for burst in scan.bursts[1:] if burst.silence >= _PAUSE and burst.events >= _MANY]
+    if len(large) > 1:
+        silence = duration_text(statistics.median(burst.silence for burst in large))
         return advice(
-            f"{plural(len(crowds), 'time')} {_MANY} events or more came at once after about {silence}",
+            f"{plural(len(large), 'time')} {_MANY} events or more came at once after about {silence}",
             f"If the application does not write them together, something collects them. {_NO_BUFFER}",
         )
     count = scan.events + scan.comments
@@ -56,11 +56,11 @@ def buffering(seen: Examination) -> Finding:
 
 
 def _signs(scan: Scan, *, ended: bool, watched: float) -> list[str]:
-    """What only a buffer causes."""
+    """Signs that only a buffer causes."""
     signs = []
-    crowded = [burst for burst in scan.bursts if burst.silence >= _PAUSE and _keep_alives(burst) > 1]
-    if crowded:
-        worst = max(crowded, key=_keep_alives)
+    collected = [burst for burst in scan.bursts if burst.silence >= _PAUSE and _keep_alives(burst) > 1]
+    if collected:
+        worst = max(collected, key=_keep_alives)
         signs.append(f"{_keep_alives(worst)} keep-alives came at once after {duration_text(worst.silence)} of silence")
     torn = [
         (burst.size, silence)
@@ -82,12 +82,12 @@ def _signs(scan: Scan, *, ended: bool, watched: float) -> list[str]:
 
 
 def _keep_alives(burst: Burst) -> int:
-    """How often the same comment comes in it."""
+    """How often the most frequent comment is in it."""
     return max(Counter(burst.comments).values(), default=0)
 
 
 def keep_alive(seen: Examination) -> Finding:
-    """Whether something is sent into a silence, before proxies and clients take the connection for dead."""
+    """Whether a keep-alive is sent during silence, before proxies and clients give up the connection."""
     scan, ended = seen.scan, seen.judged.ended_after
     if not scan.bursts:
         return unknown("nothing came")
@@ -117,7 +117,7 @@ def keep_alive(seen: Examination) -> Finding:
 
 
 def blank_line(seen: Examination) -> Finding | None:
-    """Whether some clients make an event of a comment."""
+    """Whether a comment has a blank line, of which some clients make an event."""
     text, blank = plural(seen.scan.comments, "comment"), seen.scan.lines.blank_after_comment
     if not seen.scan.comments:
         return None
@@ -131,7 +131,7 @@ def blank_line(seen: Examination) -> Finding | None:
 
 
 def events(seen: Examination) -> Finding:
-    """How many events of which types came, and how large they are."""
+    """The number of events by type, and the size of the longest."""
     scan, longest = seen.scan, bytes_text(seen.scan.lines.longest_event)
     types = ", ".join(f"{count:,} {escape(name)}" for name, count in scan.types.most_common(4))
     more = len(scan.types) - 4
@@ -165,7 +165,7 @@ def encoded_twice(seen: Examination) -> Finding | None:
 
 
 def ids(seen: Examination) -> Finding:
-    """Whether a client that reconnects can resume where it was."""
+    """Whether a client that reconnects can resume after its last event."""
     scan, resume = seen.scan, seen.resume
     if not scan.events:
         return unknown("no event came")
@@ -200,7 +200,7 @@ def ids(seen: Examination) -> Finding:
 
 
 def retry(seen: Examination) -> Finding:
-    """When clients reconnect."""
+    """The reconnection time."""
     value = seen.scan.retry
     if value is None:
         return advice("none", "Browsers choose the same time for all, 1 to 5 s: send retry: once, such as 3000.")

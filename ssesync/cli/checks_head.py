@@ -1,4 +1,4 @@
-"""The checks of the answer's head. Each is given the examination; ``None`` means that it does not apply."""
+"""The checks of the answer's head. Each takes the examination; ``None`` means that it does not apply."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .text import duration_text, plural
 
 __all__ = ["HEAD_CHECKS"]
 
-# Hop-by-hop headers that no server is to send with a stream.
+# Hop-by-hop headers that no server should send with a stream.
 _UNEXPECTED = (HOP_BY_HOP | {"proxy-connection"}) - {"connection", "proxy-authorization", "transfer-encoding"}
 _COMPRESSION = (
     "What compresses must flush after every event, and many do not. Leave text/event-stream out: in nginx out of "
     "gzip_types, in Django with Content-Encoding: identity on the response (GZipMiddleware), in proxies with "
     "Cache-Control: no-transform."
 )
-# One media type; a comma may stand in a parameter's quotes.
+# One media type; a comma may be in a parameter's quotes.
 _ONE_TYPE = re.compile(r'(?:[^",]|"[^"]*")*')
 _ONCE = ("Cache-Control", "Connection", "Content-Length", "Transfer-Encoding", "X-Accel-Buffering")
 
@@ -75,7 +75,7 @@ def cache_control(seen: Examination) -> Finding:
 
 
 def x_accel_buffering(seen: Examination) -> Finding:
-    """Whether the stream asks an nginx not to buffer. nginx removes the header, so behind one it is not seen."""
+    """Whether the header disables nginx's buffering. nginx removes it, so behind an nginx it is not seen."""
     value = seen.answer.get("X-Accel-Buffering")
     if value.strip().lower() == "no":
         return ok(value)
@@ -85,7 +85,7 @@ def x_accel_buffering(seen: Examination) -> Finding:
 
 
 def compression(seen: Examination) -> Finding:
-    """How the server answers a request that accepts compression, as those of browsers do."""
+    """The answer to a request that accepts compression, as those of browsers do."""
     if isinstance(seen.browser.error, ContentEncodingError):
         return problem(str(seen.browser.error), "Clients that can't decode it get nothing.")
     if seen.unreadable is not None:
@@ -111,7 +111,7 @@ def compression(seen: Examination) -> Finding:
 
 
 def framing(seen: Examination) -> Finding:
-    """How clients find the end of the body."""
+    """The framing of the body, by which clients find its end."""
     answer = seen.answer
     length, coding = answer.get("Content-Length"), answer.get("Transfer-Encoding").lower()
     if length and coding:
@@ -157,7 +157,7 @@ def hop_by_hop(seen: Examination) -> Finding:
 
 
 def first_byte(seen: Examination) -> Finding:
-    """How long a client does not know whether the stream is open."""
+    """The time until a client knows that the stream is open."""
     head, body, browser = seen.browser.answered_after or 0.0, seen.scan.first_byte, seen.browser
     text = f"headers after {duration_text(head)}"
     remedy = (
@@ -213,7 +213,7 @@ def head_request(seen: Examination) -> Finding | None:
 
 
 def connections(seen: Examination) -> Finding | None:
-    """How many streams a browser can open."""
+    """Whether HTTP/2 is offered: without it a browser can open six streams."""
     if seen.http2 is None:
         return None
     if seen.http2:

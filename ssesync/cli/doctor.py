@@ -1,4 +1,4 @@
-"""``doctor URL``: what is wrong with a stream, and what to change."""
+"""``doctor URL``: diagnoses a stream, and names the remedies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["doctor"]
 
 # Seconds within which a second request must be answered.
 _PROMPT = 5.0
-# Seconds for which a resumed stream is watched for its first event.
+# Seconds to wait for the first event of a resumed stream.
 _RESUME = 3.0
 _STYLES: dict[Level, str] = {"ok": "green", "advice": "yellow", "problem": "bold red", "unknown": "dim"}
 
@@ -54,16 +54,16 @@ Exit status:
 @click.option("--head", is_flag=True, help="Send a HEAD request too. Some servers keep a thread busy with it for ever.")
 @click.option("--json", "as_json", is_flag=True, help="Write the findings as one JSON object.")
 def doctor(seconds: float, head: bool, as_json: bool, **options: Any) -> None:
-    """Find out what is wrong with the event stream at URL.
+    """Diagnose the event stream at URL.
 
-    Watches the stream for a while, as a browser asks for it; meanwhile asks once more without compression, and once
-    more to resume after the first event ID. It reads no more than a few megabytes.
+    Requests the stream as a browser does, and watches it for a while; meanwhile requests it once more without
+    compression, and once more to resume after the first event ID. It reads no more than a few megabytes.
     """
     request = Request.from_options(options)
     with exiting_on_signals():
         with _progress(seconds) as show:
             started = time.monotonic()
-            browser = Probe(request, encodings=BROWSER_ENCODINGS, patience=seconds)
+            browser = Probe(request, encodings=BROWSER_ENCODINGS, idle_timeout=seconds)
             examination = _examine(browser, request, seconds, head=head, show=show)
             took = time.monotonic() - started
         findings = _findings(examination or browser, seconds)
@@ -80,7 +80,7 @@ def doctor(seconds: float, head: bool, as_json: bool, **options: Any) -> None:
 def _examine(
     browser: Probe, request: Request, seconds: float, *, head: bool, show: Callable[[Probe], None]
 ) -> Examination | None:
-    """Watch until the time is over or the stream is; ``None`` if there is no event stream."""
+    """Watch until the time is over or the stream has ended; ``None`` if there is no event stream."""
     identity = resume = head_probe = unreadable = None
     resumed_from = ""
     while browser.age < seconds:
@@ -88,28 +88,28 @@ def _examine(
             if unreadable is not None or not isinstance(browser.error, ContentEncodingError):
                 break
             unreadable = browser.error
-            browser, identity = Probe(request, patience=seconds), None
+            browser, identity = Probe(request, idle_timeout=seconds), None
         show(browser)
         browser.wait(min(0.1, seconds - browser.age))
         if browser.answer is None and identity is None and browser.age > min(_PROMPT, seconds / 2):
-            identity = Probe(request, patience=seconds - browser.age)
+            identity = Probe(request, idle_timeout=seconds - browser.age)
         if browser.answer is None or browser.over:
             continue
         if not browser.answer.is_stream:
-            # The beginning of an error's body comes soon or not at all.
+            # The beginning of an error's body arrives soon or never.
             seconds = min(seconds, (browser.answered_after or 0) + 2)
             continue
         left = seconds - browser.age
         if identity is None:
-            identity = Probe(request, patience=left)
+            identity = Probe(request, idle_timeout=left)
         if head and head_probe is None:
-            head_probe = Probe(request, patience=min(_PROMPT, left), method="HEAD")
+            head_probe = Probe(request, idle_timeout=min(_PROMPT, left), method="HEAD")
         if identity.answer is not None and (identity.scan.events or not browser.answer.get("Content-Encoding")):
             identity.stop()
         if resume is None and len(browser.scan.ids) > 1 and not browser.scan.too_large:
             resumed_from = browser.scan.ids[0]
             with contextlib.suppress(ValueError):
-                resume = Probe(request, patience=min(_RESUME, left), last_event_id=resumed_from)
+                resume = Probe(request, idle_timeout=min(_RESUME, left), last_event_id=resumed_from)
         if resume is not None and (resume.scan.ids or resume.age > _RESUME):
             resume.stop()
     held_back = None

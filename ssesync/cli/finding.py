@@ -17,32 +17,32 @@ Level = Literal["ok", "advice", "problem", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict of a check, what was seen, and what to change."""
+    """The level of a finding, the observation, and the remedy."""
 
     level: Level
     seen: str
     remedy: str = ""
 
 
-#: There is nothing to change.
+#: No change is needed.
 ok = partial(Finding, "ok")
 #: The stream works, and could work better.
 advice = partial(Finding, "advice")
 #: The stream does not work, or not for every client.
 problem = partial(Finding, "problem")
-#: The check had too little to decide by; the remedy says how to get more.
+#: The check had too little data to decide; the remedy names the way to get more.
 unknown = partial(Finding, "unknown")
 
 
 @dataclass
 class Examination:
-    """Everything that the probes saw. ``browser`` sent a browser's request, and got an event stream."""
+    """The results of the probes. ``browser`` sent a browser's request, and got an event stream."""
 
     browser: Probe
     answer: Answer
-    #: Asked for no compression, while the first probe was still open.
+    #: A request that accepts no compression, while the first probe was still open.
     identity: Probe | None
-    #: Asked to resume after the first event ID seen, which is ``resumed_from``.
+    #: A request to resume after the first event ID, which is ``resumed_from``.
     resume: Probe | None
     resumed_from: str
     head: Probe | None
@@ -69,10 +69,10 @@ class Examination:
 
     @property
     def encoding(self) -> str:
-        """How the browser's answer was compressed, ``""`` if it was not."""
+        """The content coding of the browser's answer, ``""`` if it was not compressed."""
         encoding = self.answer.get("Content-Encoding").lower()
         return "" if encoding == "identity" else encoding
 
 
-#: A check returns ``None`` where it does not apply.
+#: A check returns ``None`` if it does not apply.
 Check = Callable[[Examination], "Finding | None"]

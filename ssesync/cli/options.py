@@ -1,4 +1,4 @@
-"""The options that both commands have: those of the request."""
+"""The options of the request, which both commands have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, repr=False)
 class Request:
-    """A request as the command line describes it. Its representation has neither address nor headers."""
+    """The request of a command line. Its representation has neither URL nor headers."""
 
     url: str
     method: str
@@ -38,7 +38,7 @@ class Request:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Request:
-        """Take the options of :func:`request_options` out of the options of a command.
+        """Make the request from a command's options.
 
         :param options: the command's options. Those of the request are removed.
         :return: the request.

@@ -25,7 +25,7 @@ from .scan import Scan
 
 __all__ = ["BROWSER_ENCODINGS", "Answer", "Probe", "http2_offered"]
 
-#: As Chrome and Firefox ask.
+#: The value that Chrome and Firefox send.
 BROWSER_ENCODINGS = "gzip, deflate, br, zstd"
 _MOST_BYTES = 8_000_000
 _MOST_REDIRECTS = 10
@@ -43,7 +43,7 @@ class Answer:
     version: str
     headers: list[tuple[str, str]]
     url: str
-    #: The status of each redirect, and where it led.
+    #: The status of each redirect, and its target.
     redirects: list[tuple[int, str]]
 
     def all(self, name: str) -> list[str]:
@@ -69,10 +69,10 @@ class Answer:
 
 
 class Probe:
-    """A request that is being watched. Times are seconds since it was made.
+    """A request and the watch of its answer. Times are seconds since the request.
 
     :param request: the request.
-    :param patience: the longest silence, in seconds.
+    :param idle_timeout: seconds without a byte until it fails.
     :param encodings: the ``Accept-Encoding`` to send.
     :param last_event_id: resume after this ID; by default after that of the request.
     :param method: the method; by default that of the request.
@@ -82,7 +82,7 @@ class Probe:
         self,
         request: Request,
         *,
-        patience: float,
+        idle_timeout: float,
         encodings: str = "identity",
         last_event_id: str = "",
         method: str = "",
@@ -92,13 +92,13 @@ class Probe:
         self.scan = Scan()
         self.excerpt = b""
         self.error: Exception | None = None
-        #: When the stream ended by itself or broke; ``None`` while it lasts.
+        #: When the stream ended by itself or broke; ``None`` while it is open.
         self.ended_after: float | None = None
         #: Whether it had more bytes than are read.
         self.cut = False
         self._request = request
         self._method = method or request.method
-        self._patience = patience
+        self._idle_timeout = idle_timeout
         self._headers = request.headers_to_send(last_event_id)
         self._headers["Accept-Encoding"] = encodings
         self._body: Body | None = None
@@ -118,7 +118,7 @@ class Probe:
         return self.ended_after is not None or self._stopped
 
     def wait(self, seconds: float) -> None:
-        """Wait until something new was seen.
+        """Wait for a change of the answer, the scan or the state.
 
         :param seconds: how long at most.
         """
@@ -127,7 +127,7 @@ class Probe:
                 self._changed.wait(max(0.0, seconds))
 
     def stop(self) -> None:
-        """End the watch. What it saw does not change any more."""
+        """End the watch. Its results do not change any more."""
         with self._changed:
             self._stopped = True
             body = self._body
@@ -162,7 +162,7 @@ class Probe:
                 self.answer = Answer(response.status_code, reason, version, headers, response.url, redirects)
                 self._body = body
                 self._changed.notify_all()
-            # The answer to HEAD may have the headers of a body, which does not come.
+            # The answer to HEAD may have the headers of a body, but has no body.
             while self._method != "HEAD" and (data := body.read()):
                 with self._changed:
                     if self._stopped:
@@ -185,7 +185,7 @@ class Probe:
         while True:
             prepared = session.prepare_request(requests.Request(method, url, headers=headers, data=data))
             settings: Any = session.merge_environment_settings(url, {}, True, self._request.verify, None)
-            timeout = (self._request.connect_timeout, self._patience)
+            timeout = (self._request.connect_timeout, self._idle_timeout)
             response = session.get_adapter(url).send(prepared, timeout=timeout, **settings)
             target = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or not target or len(redirects) == _MOST_REDIRECTS:
@@ -205,17 +205,17 @@ _PRIVATE = ("authorization", "cookie", "proxy-authorization")
 
 
 def http2_offered(url: str, *, timeout: float) -> bool | None:
-    """Ask an https server whether it offers HTTP/2.
+    """Check whether an https server offers HTTP/2.
 
-    :param url: an address of the server.
+    :param url: a URL of the server.
     :param timeout: seconds for connecting.
-    :return: whether it does; ``None`` if that can't be found out, for http and behind a proxy.
+    :return: whether it does; ``None`` if that is not known, for http and behind a proxy.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or requests.utils.get_environ_proxies(url):
         return None
     context = ssl.create_default_context()
-    # Nothing but the handshake is sent or read, and the probe has checked the certificate before.
+    # Only the handshake is sent and read, and the probe has checked the certificate before.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])

@@ -1,4 +1,4 @@
-"""Scan: what the bytes of a stream show, and when they arrived."""
+"""Scan: counts of a stream's bytes, lines and events, and their times."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Burst:
 
 
 class Scan:
-    """What a stream consists of. It is fed the stream's bytes and their times (seconds since the request)."""
+    """Counts the parts of a stream, from its bytes and their times (seconds since the request)."""
 
     def __init__(self) -> None:
-        #: What its bytes and lines show.
+        #: The counts of its bytes and lines.
         self.lines = LineScan()
         self.bursts: list[Burst] = []
         self.events = 0
@@ -100,7 +100,7 @@ class Scan:
 
     def _burst(self, at: float) -> Burst:
         last = self.bursts[-1] if self.bursts else None
-        # With so many bursts, times say nothing more about the server.
+        # After so many bursts, the times of more show no more about the server.
         if last is None or (at - last.end > _TOGETHER and len(self.bursts) < _MAX_BURSTS):
             last = Burst(at, at, at if last is None else at - last.end)
             self.bursts.append(last)
@@ -125,7 +125,7 @@ class Scan:
 
 
 class LineScan:
-    """What a stream's bytes and lines show, whether or not they make events."""
+    """Counts a stream's bytes and lines, whether or not they make events."""
 
     def __init__(self) -> None:
         #: The number of bytes.

@@ -37,7 +37,7 @@ _THEME = Theme(
 
 
 class LiveConsole(Console):
-    """A console that never hides the cursor, so that nothing is to be restored, however the command ends."""
+    """A console that never hides the cursor, so that it need not be restored, however the command ends."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, theme=_THEME, highlight=False, markup=False, emoji=False)
@@ -85,10 +85,10 @@ def exiting_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
-    """Call ``action`` when a signal arrives that ends the command, to end what the main thread waits for.
+    """Call ``action`` when a signal arrives that ends the command, to end the wait of the main thread.
 
-    The signal's handler runs between two steps of the interpreter. Where a signal arrives just before a blocking call
-    begins, it does not interrupt the call, and the handler would run after the server's next bytes only.
+    The signal's handler runs between two steps of the interpreter. If a signal arrives just before a blocking call
+    begins, it does not interrupt the call, and the handler would run only after the server's next bytes.
 
     :param action: called on another thread.
     """
@@ -111,7 +111,7 @@ def waking_on_signals(action: Callable[[], object]) -> Iterator[None]:
 
 
 def on_reader_gone(action: Callable[[], object]) -> None:
-    """Call ``action`` when the reader of the output has gone, although nothing is written: ``… | head -1``.
+    """Call ``action`` when the reader of the output has gone, without a write: ``… | head -1``.
 
     :param action: called on another thread.
     """

@@ -1,4 +1,4 @@
-"""How events are shown: as text, on a terminal or not, and as JSON."""
+"""The formats of events: text, on a terminal or not, and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .text import escape, escape_json, json_lines
 
 __all__ = ["Arrived", "Columns", "json_line"]
 
-# Of the columns before the data: a longer type or id moves the data of its own line only.
+# The columns before the data: a longer type or id moves the data of its own line only.
 _WIDEST = {"type": 16, "id": 12}
 _MARGIN = 4
 # A line of more characters is not laid out, which would take too long.
@@ -67,7 +67,8 @@ def json_line(arrived: Arrived, *, timing: bool) -> str:
 
 
 class Columns:
-    """Lays events out: time, type and id in columns, then the data; beneath them where it has many lines or is long."""
+    """Lays events out: time, type and id in columns, then the data; on lines of its own if it is long or has several
+    lines."""
 
     def __init__(self, *, timing: bool) -> None:
         self._timing = timing

@@ -26,7 +26,8 @@ _STATES = {
 
 
 class Status:
-    """Counts of what has come, and the state of the stream. rich draws it several times a second, on its own thread."""
+    """Counts of events and comments, and the state of the stream. rich draws it several times a second, on its own
+    thread."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -71,7 +72,7 @@ class Status:
         return (self.events - recent[0][1]) / max(span, 1.0)
 
     def summary(self) -> str:
-        """Describe what has come, for the end of the command.
+        """Format the counts, for the end of the command.
 
         :return: the counts.
         """

@@ -42,7 +42,7 @@ Exit status:
 
 @dataclass(frozen=True)
 class _Selection:
-    """Which events are shown, how, and which one ends the command."""
+    """The options that select events, their format, and the end of the command."""
 
     until: str | None
     count: int | None
@@ -147,7 +147,7 @@ class _Tail:
             finally:
                 source.close()
             if source.response is not None and source.response.status_code == 204:
-                self._notice("204: the server says that there is no more", "green")
+                self._notice("204: the server has no more events", "green")
             if self._met or self._reader_gone or (self._selection.until is None and self._selection.count is None):
                 return 0
             missed = "--until" if self._selection.until is not None else "--count"
@@ -179,7 +179,7 @@ class _Tail:
         if event.data is not None:
             self._retry = retry
         if self._selection.as_json and event.retry is not None:
-            shown = event.retry  # for programs also where it is the one that was in force already
+            shown = event.retry  # for programs, even if it was in force already
         arrived = Arrived(event, time.time(), age, age - self._last_at, shown)
         self._last_at = age
         if self._selection.as_json:
@@ -198,7 +198,7 @@ class _Tail:
         sys.stdout.buffer.flush()
 
     def _notice(self, text: str, style: str) -> None:
-        """Print something that is no event: to the error output, above the status line if that is the same terminal."""
+        """Print a text that is no event: to the error output, above the status line if that is the same terminal."""
         text = escape(text)
         if self._on_terminal and sys.stderr.isatty():
             self._console.print(Text(f"— {text}", style))
@@ -208,8 +208,8 @@ class _Tail:
     def _on_open(self, response: requests.Response) -> None:
         if self._waited:
             sent = response.request.headers.get("Last-Event-ID")
-            behind = "" if sent is None else f", resumed behind id {escape(_header_text(sent))}"
-            self._notice(f"open again{behind}", "green")
+            resumed = "" if sent is None else f", resumed after id {escape(_header_text(sent))}"
+            self._notice(f"open again{resumed}", "green")
         self._opened += 1
 
     def _on_retry(self, error: Exception, delay: float, attempt: int) -> None:

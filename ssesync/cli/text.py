@@ -21,10 +21,10 @@ def escape_json(text: str) -> str:
 
 
 def json_lines(text: str, width: int) -> list[str] | None:
-    """Lay out JSON in lines. A value that fits on a line stays on one; others are opened, one level at a time.
+    """Lay out JSON in lines. A value that fits on a line stays on one; others are divided, one level at a time.
 
     :param text: the JSON.
-    :param width: the characters of a line, where that is possible.
+    :param width: the characters of a line, if possible.
     :return: the lines; ``None`` if the text is no object or array, or too long.
     """
     if text.lstrip()[:1] not in ("{", "[") or len(text) > _LONGEST_JSON:
@@ -38,7 +38,7 @@ def json_lines(text: str, width: int) -> list[str] | None:
         return None
 
 
-# More is of no use on a terminal; each level is written out once for each level above it.
+# More is of no use on a terminal; each level is formatted once for each level above it.
 _LONGEST_JSON = 100_000
 
 
@@ -47,20 +47,20 @@ class _Number(str):
 
 
 class _Object(list[tuple[str, Any]]):
-    """An object's pairs in their order; a name may be twice among them."""
+    """An object's pairs in their order; a name may occur twice."""
 
 
 def _lay_out(value: Any, width: int, indent: int, before: str = "", after: str = "") -> list[str]:
-    margin = " " * indent
-    line = f"{margin}{before}{_compact(value)}{after}"
+    spaces = " " * indent
+    line = f"{spaces}{before}{_compact(value)}{after}"
     if len(line) <= width or not isinstance(value, list) or not value:
         return [line]
     opening, closing = "{}" if isinstance(value, _Object) else "[]"
-    lines = [f"{margin}{before}{opening}"]
+    lines = [f"{spaces}{before}{opening}"]
     for at, item in enumerate(value, 1):
         name, each = (f"{_string(item[0])}: ", item[1]) if isinstance(value, _Object) else ("", item)
         lines += _lay_out(each, width, indent + 2, name, "," if at < len(value) else "")
-    return [*lines, f"{margin}{closing}{after}"]
+    return [*lines, f"{spaces}{closing}{after}"]
 
 
 def _compact(value: Any) -> str:
@@ -129,7 +129,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
     :param count: the number.
     :param one: the singular.
-    :param many: the plural, where it is not the singular and an s.
+    :param many: the plural, if it is not the singular and an s.
     :return: the text.
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,6 +1,6 @@
 """Body: the bytes of a response as they arrive, whatever its framing, and a way to cancel from another thread.
 
-The methods of requests wait: ``iter_lines``, ``iter_content(n)`` and ``raw.stream`` return nothing until the end where
+The methods of requests wait: ``iter_lines``, ``iter_content(n)`` and ``raw.stream`` return no bytes until the end if
 the body is close-delimited or a chunk arrives slowly. ``raw.read1`` is prompt on every framing, at 4 to 5 us a chunk;
 decoding the chunks over the connection's own reader is several times faster for small ones. That is done only over a
 reader of a known type (``transport.py``).
@@ -40,10 +40,10 @@ _PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPALIVE": 45, "TCP_KEEPINTVL": 15, "TCP_KE
 
 
 class BodyState(Enum):
-    """Where a body is."""
+    """The state of a body."""
 
     OPEN = auto()
-    #: It was cancelled before its end; the response is still to be closed.
+    #: It was cancelled before its end; the response is not closed yet.
     CANCELLED = auto()
     #: The response is closed: after a cancel, at the end of the body, after an error.
     CLOSED = auto()
@@ -69,8 +69,8 @@ class Body:
 
     :param source: a ``requests`` response got with ``stream=True`` (or a ``urllib3`` one), or any iterable of bytes. An
         iterable can't be woken: cancelling it takes effect at its next piece.
-    :param idle_timeout: seconds without a byte after which :meth:`read` raises ``IdleTimeout``; ``None`` leaves the
-        read timeout that the request was made with.
+    :param idle_timeout: seconds without a byte after which :meth:`read` raises ``IdleTimeout``; ``None``: the read
+        timeout of the request.
     """
 
     def __init__(self, source: Any, *, idle_timeout: float | None = None) -> None:
@@ -78,10 +78,10 @@ class Body:
         #: The state. An attribute, as :class:`Reader` checks it for every event.
         self.state = BodyState.OPEN
         self._process = os.getpid()
-        # A signal handler may cancel while its own thread is in here.
+        # Re-entrant: a signal handler that has interrupted the holder may cancel.
         self._lock = make_rlock("client.body")
-        # Held while a read is in progress, which may last and calls foreign code: so it is none of the locks of
-        # locks.py. Only the next read waits for it, and a close by the caller, which has shut the connection before.
+        # Held during a read, which may take long and calls foreign code: so it is none of the locks of locks.py. Only
+        # the next read waits for it, and a close by the caller, which has shut the connection before.
         self._reading = threading.RLock()
         self._handle: socket.socket | None = None
         self._next = self._open(idle_timeout)
@@ -97,7 +97,7 @@ class Body:
         return self.state is BodyState.COMPLETE
 
     def _enter(self, state: BodyState) -> bool:
-        """Go to a state if that is possible. Returns whether it was."""
+        """Change to a state if that is possible. The result: whether it was."""
         with self._lock:
             possible = state in _TRANSITIONS[self.state]
             if possible:
@@ -105,7 +105,7 @@ class Body:
         return possible
 
     def _open(self, idle_timeout: float | None = None) -> Callable[[], bytes]:
-        """Find out how the source is read. Returns a function that waits for its next bytes."""
+        """Choose how to read the source. Returns a function that waits for its next bytes."""
         source = self._source
         raw = getattr(source, "raw", source)
         if getattr(getattr(raw, "_original_response", None), "_method", None) == "HEAD":
@@ -116,7 +116,7 @@ class Body:
         if getattr(source, "_content_consumed", False):
             return _from_iterable([source.content])
         if getattr(raw, "_body", None):
-            return _from_iterable([raw.data])  # urllib3 reads it at once unless told not to
+            return _from_iterable([raw.data])  # urllib3 reads it at once, unless preload_content is off
         if hasattr(raw, "read_chunked"):
             claim(raw)
             self._handle = handle_of(raw)
@@ -130,11 +130,10 @@ class Body:
         return _from_iterable(source)
 
     def final(self) -> Any:
-        """Wait for the final response where interim ones (status 1xx) come before it.
+        """Wait for the final response, after interim ones (status 1xx).
 
-        :return: the final response; after a cancel, and where the connection can't be read any further, the interim
-            one.
-        :raises ReadError: no final response came, or too many interim ones did. The body is at its end then.
+        :return: the final response; after a cancel, or if the connection can't be read any further, the interim one.
+        :raises ReadError: no final response arrived, or too many interim ones did. Then the body is at its end.
         """
         if not is_interim(self._source) or self.cancelled:
             return self._source
@@ -155,9 +154,9 @@ class Body:
         """Wait for the next bytes.
 
         :return: the bytes, as soon as there are any; ``b""`` at the end and after a cancel.
-        :raises IdleTimeout: no byte came within the read timeout.
-        :raises ConnectionLost: the connection broke, or ended before the framing says so.
-        :raises ReadError: the bytes can't be decompressed or are not proper chunks.
+        :raises IdleTimeout: no byte arrived within the read timeout.
+        :raises ConnectionLost: the connection broke, or ended before the body's end.
+        :raises ReadError: the bytes can't be decompressed or are not valid chunks.
         """
         with self._reading:
             data = b""
@@ -182,7 +181,8 @@ class Body:
             yield data
 
     def probe(self) -> None:
-        """Have the kernel probe a silent peer: the read fails a minute and a half after the peer has disappeared."""
+        """Enable the kernel's probes of a silent peer: the read fails a minute and a half after the peer has
+        disappeared."""
         with self._lock:
             if self._handle is None:
                 return
@@ -195,7 +195,7 @@ class Body:
                 pass  # a unix socket, or gone already
 
     def cancel(self) -> None:
-        """Have a read that is blocked, or the next one, return ``b""`` at once. Never blocks."""
+        """Make a blocked read, or the next one, return ``b""`` at once. Never blocks."""
         with self._lock:
             self._enter(BodyState.CANCELLED)
             # A forked process has the descriptor too, but the connection is the parent's.
@@ -206,8 +206,8 @@ class Body:
                     pass  # the peer has closed it already
 
     def close(self) -> None:
-        """Cancel, and close the response. A thread that is reading closes it as it wakes, also where this is called by
-        a signal handler that has interrupted it."""
+        """Cancel, and close the response. A thread that is reading closes it when it wakes, also if the caller is a
+        signal handler that has interrupted it."""
         self.cancel()
         if not is_owned(self._reading) and self._reading.acquire(blocking=False):
             try:
@@ -219,10 +219,8 @@ class Body:
                 self._reading.release()
 
     def release_connection(self) -> None:
-        """Leave the connection to another reader: nothing more is read here, and a close does nothing. To be called
-        before the first read.
-
-        After this, closing the response does not end anything here.
+        """Release the connection to another reader: this object reads no more bytes, a close does nothing, and closing
+        the response has no effect on it. Called before the first read.
         """
         with self._lock:
             self._ended = True
@@ -246,14 +244,14 @@ class Body:
                     method()
 
     def _closed_by_caller(self) -> None:
-        # From another thread, closing alone would wait for the reader; on this one, the body may be dropped.
+        # On another thread, closing alone would wait for the reader; on this one, the body may be dropped.
         self.cancel()
         # The connection's buffer makes a thread wait while another one reads, but raises on a greenlet.
         with self._reading:
             self._drop_handle()
 
     def _drop_handle(self) -> None:
-        """To be called before the connection returns to its pool: a late cancel would break another request there."""
+        """Drop the handle, before the connection returns to its pool: a later cancel would break another request."""
         with self._lock:
             handle, self._handle = self._handle, None
         if handle is not None:
@@ -268,7 +266,7 @@ def _from_iterable(source: Iterable[bytes]) -> Callable[[], bytes]:
         piece = next((piece for piece in pieces if piece), b"")
         if isinstance(piece, str):
             raise TypeError(
-                f"an event stream is read from bytes, got a piece of text {excerpt(piece)}: give bytes, with the line "
+                f"an event stream is read from bytes, got a piece of text {excerpt(piece)}: pass bytes, with the line "
                 "ends in them (iter_content() without decode_unicode, iter_bytes() of httpx)"
             )
         return piece
@@ -291,7 +289,7 @@ def _from_urllib3(raw: Any) -> Callable[[], bytes]:
 
 
 def _before(raw: Any, name: str, action: Callable[[], None]) -> None:
-    """Have ``action`` called before a method of the response, which urllib3 and the caller call too."""
+    """Call ``action`` before a method of the response, which urllib3 and the caller call too."""
     method = getattr(raw, name)
 
     def call() -> None:
@@ -335,7 +333,7 @@ class _ChunkedReader:
         return b""
 
     def _release(self) -> None:
-        # A connection with bytes after the end is not to be used again: Body closes it.
+        # A connection with bytes after the end must not be used again: Body closes it.
         if not self._decoder.rest and getattr(self._raw, "_original_response", None) is not None:
             self._raw._original_response.close()
             self._raw.release_conn()

@@ -1,4 +1,4 @@
-"""``cancel=``: what it may be given, and how a callback is registered with it."""
+"""Adapters for ``cancel=``: register a callback with a token, a stream or a ``threading.Event``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_SECONDS = 0.1
 
 
 def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
-    """Have a callback called when ``cancel`` is set.
+    """Call a callback when ``cancel`` is set.
 
     :param cancel: a :class:`CancelToken`, an object that has one as ``cancelled``, or a ``threading.Event``.
     :param callback: one of this library's, which never blocks: the thread that sets the signal calls it.
@@ -43,10 +43,10 @@ def link(cancel: Any, callback: Callable[[], object]) -> Callable[[], None]:
 
 
 def signal_of(cancel: Any) -> Any:
-    """The signal to listen to.
+    """The signal of a ``cancel=``.
 
     :param cancel: as for :func:`link`.
-    :return: the token of ``cancel``, or itself where it is like a ``threading.Event``.
+    :return: the token of ``cancel``, or ``cancel`` itself if it is like a ``threading.Event``.
     :raises TypeError: it is neither.
     """
     token = getattr(cancel, "cancelled", cancel)

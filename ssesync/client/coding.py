@@ -1,8 +1,8 @@
 """Content and transfer codings that can't be decoded here: such a body is refused, not read as text.
 
-urllib3 decodes gzip and deflate, and br and zstd where a package for it is installed. It passes on a body in a coding
-it does not know as it is, which is right for values that are no codings (``none``, ``UTF-8``). So only registered
-codings are refused.
+urllib3 decodes gzip and deflate, and br and zstd if a package for it is installed. It passes on a body in an unknown
+coding unchanged, which is right for values that are no codings (``none``, ``UTF-8``). So only registered codings are
+refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CODINGS = frozenset((
     "aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip",
     "zstd",
 ))  # fmt: skip
-# The extra of urllib3 that brings the package.
+# The extra of urllib3 that installs the package.
 _EXTRAS = {"br": "brotli", "zstd": "zstd"}
 
 
@@ -27,7 +27,7 @@ def unsupported_coding(response: Any) -> ContentEncodingError | None:
     """Check whether a response's body can be decoded.
 
     :param response: the response.
-    :return: the error to raise where it can't; ``None`` where it can, has no body or is not read by urllib3.
+    :return: the error to raise; ``None`` if it can be decoded, has no body or is not read by urllib3.
     """
     known = getattr(getattr(response, "raw", response), "CONTENT_DECODERS", None)
     if known is None or status_of(response) == 204:
@@ -38,7 +38,7 @@ def unsupported_coding(response: Any) -> ContentEncodingError | None:
             remedy = f"pip install 'urllib3[{extra}]'" if extra else "no package decodes it for requests"
             return ContentEncodingError(
                 f"the body is encoded with {coding!r} (Content-Encoding), which can't be decoded here: {remedy}; or "
-                "have the server, or the proxy before it, respect Accept-Encoding: identity",
+                "configure the server, or the proxy before it, to respect Accept-Encoding: identity",
                 response,
                 b"",
             )
@@ -46,8 +46,8 @@ def unsupported_coding(response: Any) -> ContentEncodingError | None:
         if coding in _CODINGS:
             return ContentEncodingError(
                 f"the body is encoded with {coding!r} (Transfer-Encoding), which no package decodes for requests and "
-                "which is not to be sent unasked (RFC 9112, section 7.4): have the server, or the proxy before it, "
-                "send chunks alone, and compress by Content-Encoding if at all",
+                "which must not be sent without a request for it (RFC 9112, section 7.4): configure the server, or the "
+                "proxy before it, to send chunks alone, and to compress by Content-Encoding if at all",
                 response,
                 b"",
             )

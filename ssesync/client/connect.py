@@ -1,14 +1,14 @@
 """One request of an :class:`EventSource`: how it is made and cancelled, and how its failure is classified.
 
-**Cancelling.** The wait for a name, for a connection or for a slow server's response can't be woken by another thread.
-So the request is made on a thread of its own, which is left behind when the request is cancelled: it ends by the
-request's own timeouts, and closes the response that it may still get. On a session of this library its connection is
-shut as well, through a duplicate of the descriptor, and so it ends at once.
+**Cancelling.** Another thread can't wake the wait for a name, for a connection or for a slow server's response. So the
+request is made on a thread of its own, which is abandoned when the request is cancelled: it ends by the request's own
+timeouts, and closes the response that it may still get. On a session of this library its connection is shut as well,
+through a duplicate of the descriptor, and so it ends at once.
 
 **Retry classification.**
 
 ==================================  ==========================================================
-204                                 the end; the stream is not to be requested again
+204                                 the end; the stream must not be requested again
 408, 425, 429, 500 to 599           retried, after ``Retry-After`` where it is given
 other statuses, other media types   final
 an unsupported content coding       final: the same server would send it again
@@ -58,7 +58,7 @@ _WHITE_SPACE = " \t\v\f\x1c\x1d\x1e\x1f"
 
 
 class RequestSpec:
-    """What is requested with every connection. ``url``, ``headers`` and ``params`` may be functions.
+    """The request of every connection. ``url``, ``headers`` and ``params`` may be functions.
 
     :param session: sends the requests.
     :param method: the method.
@@ -88,12 +88,12 @@ class RequestSpec:
         self._once = next((name for name in ("data", "files") if _is_read_once(options.get(name))), None)
 
     def check_repeatable(self) -> None:
-        """Refuse a body that can't be sent again. To be called before the request is needed again.
+        """Refuse a body that can't be sent again. Called before the request is needed again.
 
         :raises TypeError: the body can be read only once.
         """
         if self._once:
-            raise TypeError(f"{self._once}= can be read only once, and is sent with every connection: give its bytes")
+            raise TypeError(f"{self._once}= can be read only once, and is sent with every connection: pass its bytes")
 
     def prepare(
         self, last_event_id: str, timeout: tuple[float | None, float | None]
@@ -124,7 +124,7 @@ def get_response(send: Callable[[], requests.Response], accept: str | bytes | No
     """Send a request, on a session that may have a hook which raises for a status (``raise_for_status()``).
 
     :param send: sends the request.
-    :param accept: the request's ``Accept``. An auth object may ask for a token on the same session: an error that the
+    :param accept: the request's ``Accept``. An auth object may request a token on the same session: an error that the
         hook raises for that request, which has another ``Accept``, is raised here too.
     :return: the response, also where the hook has raised for it.
     """
@@ -168,7 +168,7 @@ class Attempt:
         :return: the response; ``None`` as soon as the token is set. An error of the request is raised.
         :raises RuntimeError: no thread can be started.
         """
-        # Also when an exception ends the wait, such as Ctrl-C's, which may come while the thread starts.
+        # Also when an exception ends the wait, such as Ctrl-C's, which may be raised while the thread starts.
         abandon = True
         token._add(self._settled.set, own=True)
         try:
@@ -248,7 +248,7 @@ def _is_read_once(body: Any) -> bool:
 
 
 _TRANSIENT_STATUSES = frozenset((408, 425, 429))
-# Errors of the network, also where a function of the user's or an adapter meets them by other means than requests.
+# Errors of the network, also those of a user's function or an adapter that does not use requests.
 _NETWORK = (requests.RequestException, HTTPError, ConnectionError, TimeoutError)
 # The errors that requests raises for a request that can't be made, however often.
 _INVALID_REQUEST = (
@@ -263,10 +263,10 @@ _DIGITS = 18
 
 
 def translate_error(error: Exception) -> Exception:
-    """The error of an attempt as one of this library's.
+    """Convert the error of an attempt to one of this library's.
 
     :param error: the error that the attempt has raised.
-    :return: a :class:`ConnectFailed` where the network has failed, else the error itself.
+    :return: a :class:`ConnectFailed` if the network has failed, else the error itself.
     """
     if isinstance(error, SSEError) or not isinstance(error, _NETWORK) or isinstance(error, _INVALID_REQUEST):
         return error
@@ -275,7 +275,7 @@ def translate_error(error: Exception) -> Exception:
         and error.response is not None
         and not _is_transient_status(error.response.status_code)
     ):
-        return error  # from raise_for_status(), in a function that asks for a token
+        return error  # from raise_for_status(), in a function that requests a token
     failed = ConnectFailed(f"no answer: {error}")
     failed.__cause__ = error
     return failed
@@ -306,11 +306,11 @@ def is_unauthorized(error: Exception) -> bool:
 
 
 def retry_after(error: Exception, now: float) -> float | None:
-    """The wait that a response asks for, as a number or a date (RFC 9110, section 10.2.3).
+    """The wait that a response requests, as a number or a date (RFC 9110, section 10.2.3).
 
     :param error: the error that has the response.
     :param now: seconds since 1970.
-    :return: seconds; ``None`` where it asks for none.
+    :return: seconds; ``None`` if it requests none.
     """
     if not isinstance(error, ResponseError):
         return None
@@ -339,7 +339,7 @@ def _is_cut_in_headers(error: ContentTypeError) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """List an error and all that led to it; urllib3 also passes causes on as ``reason`` and as arguments.
+    """List an error and its causes; urllib3 also passes causes on as ``reason`` and as arguments.
 
     :param error: the error.
     :return: an iterator over the errors, causes after what they have caused.

@@ -1,9 +1,9 @@
-"""One request to an upstream in three steps, so that no thread waits while the upstream thinks.
+"""One request to an upstream in three steps, so that no thread waits for the upstream's answer.
 
-A thread connects and sends the request; the reactor waits until the connection has something to be received; and a
-thread reads the head. requests does all of that in one call. So its parts are used one by one, where the adapter and
-the connections are those of requests and urllib3 2 and no proxy is in between. Elsewhere the first step is the whole
-call, on a thread of the executor.
+A thread connects and sends the request; the reactor waits until the connection is readable; and a thread reads the
+head. requests does all of that in one call. So its parts are used one by one, if the adapter and the connections are
+those of requests and urllib3 2 and no proxy is in between. Otherwise the first step is the whole call, on a thread of
+the executor.
 
 Redirects are not followed. There are no retries, as with requests.
 """
@@ -28,7 +28,7 @@ from .transport import duplicate, is_urllib3
 
 __all__ = ["Exchange"]
 
-# The options of a request that are its own, and not those of how it is sent.
+# The options that are part of the request; the others are for sending it.
 _OF_REQUEST = ("auth", "cookies", "data", "files", "hooks", "json", "params")
 
 
@@ -43,7 +43,7 @@ class Exchange:
         forwarded.options.setdefault("allow_redirects", False)
         self._session = session
         self._forwarded = forwarded._replace(session=session)
-        # On the view's thread: an address that is none is for the view, and so is what an auth object needs.
+        # On the view's thread: the view raises for an invalid URL, and an auth object may need its request.
         options = {name: value for name, value in forwarded.options.items() if name in _OF_REQUEST}
         self._request = session.prepare_request(
             requests.Request(forwarded.method.upper(), forwarded.url, headers=forwarded.headers, **options)
@@ -54,7 +54,7 @@ class Exchange:
         self._connection: Any = None
         self._adapter: Any = None
         self._handle: socket.socket | None = None
-        #: Whether nobody needs the response any more.
+        #: Whether the response is no longer needed.
         self.closed = False
         timeout = forwarded.options.get("timeout")
         self._connect_timeout, self._read_timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
@@ -68,9 +68,9 @@ class Exchange:
     def send(self) -> int:
         """Connect, and send the request. This may wait.
 
-        :return: the descriptor that has something to be received when the response comes; -1: it is there.
+        :return: the descriptor that is readable when the response arrives; -1: it has arrived.
         :raises TimeoutError: the upstream takes too long.
-        :raises Exception: what requests and urllib3 raise.
+        :raises Exception: errors of requests and urllib3.
         """
         try:
             return self._send()
@@ -81,7 +81,7 @@ class Exchange:
 
     def _send(self) -> int:
         if self.closed:
-            raise ConnectionLost("nobody waits for the response any more")
+            raise ConnectionLost("the response is no longer needed")
         request, get = self._request, self._forwarded.options.get
         url = str(request.url)
         settings = self._session.merge_environment_settings(
@@ -113,7 +113,7 @@ class Exchange:
                 chunked=bool(request.body) and "Content-Length" not in request.headers,
                 preload_content=False, decode_content=False,
             )  # fmt: skip
-            connection.timeout = self._read_timeout  # which getresponse() gives the socket
+            connection.timeout = self._read_timeout  # getresponse() sets it on the socket
         except BaseException:
             self._give_back(pool, connection)
             raise
@@ -123,10 +123,10 @@ class Exchange:
         return int(sock.fileno())
 
     def receive(self) -> requests.Response:
-        """Read the head. This may wait, also for all that was not done yet.
+        """Read the head, after the earlier steps, if they were not done. This may wait.
 
-        :return: the response, with the status that the upstream gave.
-        :raises Exception: what requests and urllib3 raise.
+        :return: the response, with the upstream's status.
+        :raises Exception: errors of requests and urllib3.
         """
         if self._response is None and self._connection is None:
             self._response = self._forwarded.send()
@@ -147,17 +147,17 @@ class Exchange:
         return response
 
     def close(self) -> None:
-        """Have a thread that is in here end as soon as it can; the connection is ended at once."""
+        """End the connection at once, and with it the step of another thread."""
         self.closed = True
         with self._lock:
             if self._handle is not None:
                 try:
                     self._handle.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    pass  # the peer was faster
+                    pass  # the peer has closed it already
 
     def discard(self) -> None:
-        """Release all, as nobody receives. No thread is in here any more."""
+        """Release all resources, if the response is not read. No thread runs a step any more."""
         self.close()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -166,7 +166,7 @@ class Exchange:
             self._response.close()
 
     def _give_back(self, pool: Any, connection: Any) -> None:
-        """Leave the connection's place to its pool, which connects it anew for another request."""
+        """Return the closed connection to its pool, which connects it anew for another request."""
         self._drop_handle()
         connection.close()
         pool._put_conn(connection)
@@ -188,6 +188,6 @@ class Exchange:
 
 
 def _is_other(timeout: Any) -> bool:
-    """Whether a timeout is one of urllib3's objects, which are more than two numbers."""
+    """Whether a timeout is not a number or two, for example an object of urllib3's."""
     parts = timeout if isinstance(timeout, tuple) else (timeout,)
     return len(parts) > 2 or not all(part is None or isinstance(part, (int, float)) for part in parts)

@@ -32,7 +32,7 @@ _MAX_ATTEMPTS, _ATTEMPT_CHECK_SECONDS = 8, 0.05
 
 
 class State(Enum):
-    """Where an event source is."""
+    """The state of an event source."""
 
     CONNECTING = "connecting"
     OPEN = "open"
@@ -58,7 +58,7 @@ class Options:
     """Seconds for connecting, and between two reads."""
     reconnect: bool
     manual: bool
-    """Whether the last event ID moves by ``ack()`` alone."""
+    """Whether only ``ack()`` sets the last event ID."""
     until: str | Callable[[Event], object] | None
     reader: dict[str, Any]
     """The other options of each :class:`Reader`."""
@@ -116,7 +116,7 @@ class Following:
         self._last_event_id = last_event_id
         self._retry: int | None = None
         self._finished = False  # the stream has ended for good
-        self._delivered = False  # this connection has brought an event
+        self._delivered = False  # this connection has delivered an event
         self._refreshed = False  # the connection before this one was refused with 401
         #: Whether comments are returned.
         self.with_comments = False
@@ -125,7 +125,7 @@ class Following:
 
     @property
     def state(self) -> State:
-        """The state. Once cancelled it is closed, whatever the reading thread is doing."""
+        """The state. Once cancelled it is closed, even while the reading thread still runs."""
         return State.CLOSED if self._cancelled else self._state
 
     @property
@@ -135,7 +135,7 @@ class Following:
 
     @property
     def last_event_id(self) -> str:
-        """The ID that the next connection resumes after, ``""`` for none."""
+        """The ID after which the next connection resumes, ``""`` for none."""
         reader = self._reader
         return self._last_event_id if self._options.manual or reader is None else reader.last_event_id
 
@@ -146,13 +146,13 @@ class Following:
         return self._retry if reader is None or reader.retry is None else reader.retry
 
     def acknowledge(self, last_event_id: str) -> None:
-        """Have the next connection resume after this ID.
+        """Set the ID after which the next connection resumes.
 
         :param last_event_id: the ID.
-        :raises RuntimeError: the last event ID moves as events are taken.
+        :raises RuntimeError: the consumer sets the last event ID as it takes events.
         """
         if not self._options.manual:
-            raise RuntimeError("ack() is for commit='manual'; now the last event ID moves as events are taken")
+            raise RuntimeError("ack() is for commit='manual'; without it, taking an event sets the last event ID")
         self._last_event_id = last_event_id
 
     def restart(self) -> None:
@@ -179,7 +179,7 @@ class Following:
         try:
             while (token := self._new_token()) is not None:
                 error = yield from self._connect_and_read(token)
-                # A step that fails after the token was set has failed because of that.
+                # If a step fails after the token was set, the token was the cause.
                 if self._finished or not (token.is_set() or self._wait_to_retry(token, error)):
                     return
         finally:
@@ -193,8 +193,8 @@ class Following:
 
     def _new_token(self) -> CancelToken | None:
         """Make the token of the next connection; ``None`` after :meth:`cancel`."""
-        # cancel() takes these two steps in the other order, so one of the two threads sees the step of the other. A
-        # lock could be held by the same thread whose signal handler cancels.
+        # cancel() takes these two steps in the other order, so one of the two threads sees the step of the other.
+        # Without a lock, as the thread whose signal handler cancels could hold it.
         self._token = CancelToken()
         if self._cancelled:
             return None
@@ -202,7 +202,7 @@ class Following:
         return self._token
 
     def _connect_and_read(self, token: CancelToken) -> Generator[Event, None, Exception]:
-        """Connect once, and yield the events. Returns what has ended the connection."""
+        """Connect once, and yield the events. Returns the error that has ended the connection."""
         # Abandoned attempts on a caller's session end by their own timeouts, and restarts may be faster.
         while len(running := [attempt for attempt in self._attempts if attempt.running]) >= _MAX_ATTEMPTS:
             if token.wait(_ATTEMPT_CHECK_SECONDS):
@@ -257,18 +257,18 @@ class Following:
         return self._finished
 
     def _wait_to_retry(self, token: CancelToken, error: Exception) -> bool:
-        """Wait until the next connection is due. Returns whether there is to be one; a final error is raised."""
+        """Wait until the next connection is due. The result: whether to connect again; a final error is raised."""
         options = self._options
         self._enter(State.WAITING)
         if options.on_error is not None:
             options.on_error(error)
-        verdict = None if options.should_retry is None else options.should_retry(error)
+        decision = None if options.should_retry is None else options.should_retry(error)
         unauthorized = is_unauthorized(error)
-        refresh = unauthorized and verdict is None and options.request.varies and not self._refreshed
+        refresh = unauthorized and decision is None and options.request.varies and not self._refreshed
         self._refreshed = unauthorized
         if refresh:
             return True
-        if not (options.reconnect and is_transient(error) if verdict is None else verdict):
+        if not (options.reconnect and is_transient(error) if decision is None else decision):
             if isinstance(error, StreamEnded):
                 return False
             raise error

@@ -1,4 +1,4 @@
-"""What of a client's request goes to a relay's upstream."""
+"""Forwarding: the request to a relay's upstream, made from the client's."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ class Forwarded(NamedTuple):
     options: dict[str, Any]
 
     def send(self) -> requests.Response:
-        """Make it, and wait for the head of the response."""
+        """Make it, and wait for the head of the response.
+
+        :return: the response.
+        """
         send = requests.request if self.session is None else self.session.request
-        asked = functools.partial(send, self.method, self.url, headers=self.headers, **self.options)
-        return get_response(asked, self.headers["Accept"])
+        call = functools.partial(send, self.method, self.url, headers=self.headers, **self.options)
+        return get_response(call, self.headers["Accept"])
 
 
 def relay_request(
@@ -43,15 +46,16 @@ def relay_request(
     forward: Iterable[str] = FORWARDED,
     **options: Any,
 ) -> requests.Response:
-    """Ask an upstream what a client asks: the same method, query, body and last event ID, and some of its headers.
+    """Send a client's request to an upstream: the same method, query, body and last event ID, and some of its headers.
 
     :param request: a WSGI environ, or a Flask or Django request.
-    :param url: where the upstream is. It comes from your code; never from the client, who could reach your network.
+    :param url: the upstream's URL. Take it from your code, never from the client, who could reach your network.
     :param session: a session to send it with, which is not closed.
-    :param forward: the names of the headers that go along; without it, what concerns language and body. Hop-by-hop
-        headers and cookies never do. Add ``"Authorization"`` only if the upstream may see it.
-    :param options: what ``requests`` takes: ``headers``, ``timeout``, ``auth``, ``json``, ``data``, … They win.
-    :return: the response, with ``stream=True``; give it to :class:`Relay`.
+    :param forward: the names of the headers to forward; by default those of language and body. Hop-by-hop headers and
+        cookies are never forwarded. Add ``"Authorization"`` only if the upstream may see it.
+    :param options: those of ``requests``: ``headers``, ``timeout``, ``auth``, ``json``, ``data``, … They take
+        precedence.
+    :return: the response, with ``stream=True``, for :class:`Relay`.
     """
     return forwarded(request, url, session=session, forward=forward, **options).send()
 
@@ -59,9 +63,9 @@ def relay_request(
 def forwarded(
     request: Any, url: str, *, session: requests.Session | None, forward: Iterable[str], **options: Any
 ) -> Forwarded:
-    """Collect what :func:`relay_request` sends. The body of the client's request is read.
+    """Prepare the request of :func:`relay_request`. The body of the client's request is read.
 
-    :return: the request, which was not made yet.
+    :return: the request, which was not sent yet.
     """
     environ = request if isinstance(request, Mapping) else getattr(request, "environ", None) or request.META
     headers = {}
@@ -78,7 +82,7 @@ def forwarded(
     headers.update(options.pop("headers", None) or {})
     if not any(name in options for name in _BODIES):
         options["data"] = _request_body(request, environ) or None
-    # As it was asked, each byte above ASCII (which some clients send as it is) as such.
+    # The client's query: bytes above ASCII, which some clients don't quote, are quoted one by one.
     options.setdefault("params", quote(environ.get("QUERY_STRING", ""), safe=_PRINTABLE, encoding="latin-1") or None)
     options.setdefault("stream", True)
     return Forwarded(session, options.pop("method", environ["REQUEST_METHOD"]), url, headers, options)
@@ -86,7 +90,7 @@ def forwarded(
 
 _BODIES = ("data", "json", "files")
 _PRINTABLE = string.ascii_letters + string.digits + string.punctuation
-# Besides hop-by-hop headers: those about the connection, about the body's transfer, and the client's secret.
+# Never forwarded: hop-by-hop headers, those about the connection and the body's transfer, and the client's cookies.
 _NEVER = HOP_BY_HOP | {"content-length", "cookie", "expect", "host", "proxy-connection"}
 
 

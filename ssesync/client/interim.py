@@ -1,8 +1,8 @@
-"""Interim responses (status 1xx; RFC 9110, section 15.2): the final response comes after them.
+"""Interim responses (status 1xx; RFC 9110, section 15.2), after which the final response arrives.
 
 http.client returns the first one of status 102 or more as if it were the final response, and so does requests. The
-final one waits in the connection's reader then. The sessions of this library skip interim responses as they read the
-head; this module does so for a response of another session.
+final one is then read from the connection's reader. The sessions of this library skip interim responses as they read
+the head; this module does so for a response of another session.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def status_of(response: Any) -> int | None:
     """The status of a response of requests or urllib3.
 
     :param response: the response.
-    :return: the status, ``None`` where another object has none.
+    :return: the status; ``None`` if the object has none.
     """
     status: int | None = getattr(response, "status_code", None) or getattr(response, "status", None)
     return status
 
 
 def is_interim(response: Any) -> bool:
-    """Whether another response comes after this one.
+    """Whether another response follows this one.
 
     :param response: the response.
     :return: whether its status is 1xx, but not 101.
@@ -47,9 +47,9 @@ def final_response(response: Any) -> Any:
 
     :param response: a response of requests or urllib3.
     :return: the final response. A response of requests becomes the final one, so that its owner sees the right status
-        and headers; in place of one of urllib3 another is returned. Where the response is no interim one, or the
-        connection can't be read any further, it is returned as it is.
-    :raises Exception: what http.client and the socket raise when no response comes.
+        and headers; in place of one of urllib3 another is returned. If the response is no interim one, or the
+        connection can't be read any further, it is returned unchanged.
+    :raises Exception: errors of http.client and the socket, if no response arrives.
     """
     raw = getattr(response, "raw", response)
     reader = reader_of(raw) if is_interim(response) else None
@@ -68,7 +68,7 @@ def final_response(response: Any) -> Any:
 
 
 class _Connected:
-    """In place of the socket, from which http.client would make a second reader: the first one has buffered bytes."""
+    """Replaces the socket, from which http.client would make a second reader: the first one has buffered bytes."""
 
     def __init__(self, reader: io.BufferedReader) -> None:
         self._reader = reader

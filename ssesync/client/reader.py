@@ -29,8 +29,8 @@ from .watchdog import Watchdog
 
 __all__ = ["Reader"]
 
-# How much of a response that is no event stream goes into the error, how long it may take to arrive, and after how much
-# silence nothing more is waited for: the body of an error comes with its head, or right after it.
+# Of a response that is no event stream: the bytes that the error has, the seconds to wait for them, and the seconds of
+# silence after which the wait ends. The body of an error arrives with its head, or right after it.
 EXCERPT_SIZE = 65536
 _EXCERPT_SECONDS = 5.0
 _EXCERPT_SILENCE = 0.3
@@ -54,27 +54,26 @@ class Reader:
         one reader only. Interim responses (status 1xx) are skipped; a response that begins with one takes on the
         status and headers of the final one.
     :param max_event_size: the bytes that one event may hold (16 MiB); see :class:`ssesync.wire.Decoder`.
-    :param cancel: something that ends the reading from elsewhere: a :class:`ssesync.CancelToken`, an
-        :class:`ssesync.EventStream` (this reader ends too when its client leaves), or a ``threading.Event``, which is
-        checked every 0.1 s.
+    :param cancel: a signal that ends the reading: a :class:`ssesync.CancelToken`, an :class:`ssesync.EventStream` (this
+        reader ends too when its client leaves), or a ``threading.Event``, which is checked every 0.1 s.
     :param until: the event that ends a one-shot stream: its data (``"[DONE]"``) or a function of an
         :class:`ssesync.Event`. That event is not returned, and the response is closed even if the server keeps it open.
     :param until_inclusive: return that event too, as the last one; its ID becomes the last event ID.
     :param until_required: raise :class:`IncompleteStream` when the stream ends without that event.
-    :param idle_timeout: seconds without a byte, comments included, until :class:`IdleTimeout`. ``None`` leaves
-        the read timeout of the request; ``requests`` has none by default.
-    :param event_timeout: seconds without an event, whatever comments come meanwhile, until
-        :class:`IdleTimeout`; ``None``: no limit. The time that the consumer needs between two events does not count.
+    :param idle_timeout: seconds without a byte, comments included, until :class:`IdleTimeout`. ``None``: the read
+        timeout of the request; ``requests`` has none by default.
+    :param event_timeout: seconds without an event, even if comments arrive meanwhile, until :class:`IdleTimeout`;
+        ``None``: no limit. The time that the consumer needs between two events does not count.
     :param last_event_id: the ID that events carry until the stream sets one; ``None`` and ``""``: none.
     :param on_comment: called with the text of every comment, keep-alives included, on the reading thread.
-    :param check: refuse a response that is not an event stream. Status 204, which tells clients not to come back, is
+    :param check: refuse a response that is not an event stream. Status 204, after which clients must not reconnect, is
         read as a stream without events.
     :raises StatusError: the status is neither 200 nor 204; the first 64 kB of the body are in the error.
     :raises ContentTypeError: the media type is not ``text/event-stream``.
     :raises ContentEncodingError: the body is encoded in a way that can't be decoded here.
-    :raises TypeError: the source can't be read; the message says what to give instead.
+    :raises TypeError: the source can't be read; the message names the remedy.
     :raises RuntimeError: the response has a reader already.
-    :raises SettingsError: an option makes no sense.
+    :raises SettingsError: the value of an option can't work.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class Reader:
 
     @property
     def max_event_size(self) -> int:
-        """The bytes that one event may hold; may be changed at any time, for what is read from then on."""
+        """The bytes that one event may hold; may be changed at any time, for later events."""
         return self._decoder.max_event_size
 
     @max_event_size.setter
@@ -152,8 +151,8 @@ class Reader:
         """Wait for the next event.
 
         :return: the event; ``None`` at the end of the stream and after a cancel.
-        :raises IdleTimeout: no byte came within the idle timeout, or no event within ``event_timeout``.
-        :raises ConnectionLost: the connection broke, or ended before the framing says so.
+        :raises IdleTimeout: no byte arrived within the idle timeout, or no event within ``event_timeout``.
+        :raises ConnectionLost: the connection broke, or ended before the body's end.
         :raises EventTooLarge: an event passes ``max_event_size``.
         :raises IncompleteStream: see ``until_required``.
         """
@@ -177,8 +176,8 @@ class Reader:
     def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
         """Call ``fn`` with every event until the end of the stream.
 
-        :param fn: the function. What it raises closes the response, and is raised to the caller.
-        :param cancel: ends the reading from elsewhere, as ``cancel`` of the constructor does.
+        :param fn: the function. An exception of it closes the response, and is raised to the caller.
+        :param cancel: a signal that ends the reading, see the constructor.
         """
         unlink = None if cancel is None else link(cancel, self.cancel)
         try:
@@ -189,7 +188,7 @@ class Reader:
                 unlink()
 
     def probe(self) -> None:
-        """Have the kernel probe a silent peer (``SO_KEEPALIVE``), where it can."""
+        """Enable the kernel's probes of a silent peer (``SO_KEEPALIVE``), if possible."""
         self._body.probe()
 
     def cancel(self) -> None:
@@ -295,14 +294,12 @@ def check_options(until: object, uses_until: bool, event_timeout: float | None) 
     """Check the options that a :class:`Reader` and an :class:`EventSource` share.
 
     :param until: the option.
-    :param uses_until: whether there is an option that needs it.
+    :param uses_until: whether an option needs it.
     :param event_timeout: the option.
-    :raises SettingsError: an option makes no sense.
+    :raises SettingsError: the value of an option can't work.
     """
     if uses_until and until is None:
-        raise SettingsError(
-            "until_inclusive= and until_required= are about the event that until= names: give until= too"
-        )
+        raise SettingsError("until_inclusive= and until_required= need until=, which names the event")
     check_number("event_timeout=", event_timeout, above=0, optional=True)
 
 
@@ -314,18 +311,18 @@ def _check_source(source: Any) -> None:
                 "or EventSource(url), which makes its own requests"
             )
         raise TypeError(
-            f"Reader reads bytes, got text {excerpt(source)}: give a response that was got with stream=True and is not "
-            "read yet, or the bytes in a list, Reader([text.encode()])"
+            f"Reader reads bytes, got text {excerpt(source)}: pass a response of a request with stream=True that is "
+            "not read yet, or the bytes in a list, Reader([text.encode()])"
         )
     if isinstance(source, (bytes, bytearray, memoryview)):
         raise TypeError(
-            f"Reader reads pieces of bytes, got {type(source).__name__} {excerpt(source)}: give a response that was "
-            "got with stream=True, or the whole body in a list, Reader([body])"
+            f"Reader reads pieces of bytes, got {type(source).__name__} {excerpt(source)}: pass a response of a "
+            "request with stream=True, or the whole body in a list, Reader([body])"
         )
     if inspect.isgenerator(source) and source.gi_code.co_name == "iter_lines":
         raise TypeError(
-            "Reader needs the line ends, which iter_lines() takes away: give the response itself, "
-            "Reader(requests.get(url, stream=True)), or what gives its bytes as they are, such as iter_bytes() of httpx"
+            "Reader needs the line ends, which iter_lines() removes: pass the response itself, "
+            "Reader(requests.get(url, stream=True)), or an iterable of unchanged bytes, such as iter_bytes() of httpx"
         )
     if not isinstance(source, Iterable) and not any(hasattr(source, name) for name in ("raw", "iter_content")):
         raise TypeError(
@@ -337,10 +334,10 @@ def _check_source(source: Any) -> None:
 def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
     """Read the beginning of a response that is no event stream, and close the response.
 
-    The body may never end: after a short silence, and after some seconds in all, nothing more is waited for.
+    The body may never end: the wait ends after a short silence, and after some seconds in all.
 
     :param body: the body.
-    :param patient: wait for all those seconds, however silent they are.
+    :param patient: wait for all those seconds, even without a byte.
     :return: the first 64 kB at most.
     """
     pieces: list[bytes] = []
@@ -355,7 +352,7 @@ def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
                 break
             watchdog.restart()
     except ReadError:
-        pass  # the status is the error to report, with the bytes that came
+        pass  # the status is the error to report, with the bytes that arrived
     finally:
         watchdog.close()
         body.close()

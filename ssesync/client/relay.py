@@ -33,13 +33,13 @@ __all__ = ["Relay", "relay_request"]
 
 logger = logging.getLogger("ssesync")
 
-# Headers of an upstream's response that is no event stream which describe its body or what to do next.
+# The headers of an upstream's other response that are passed on: they describe its body or the client's next step.
 _ANSWERED = ("Content-Type", "Retry-After", "WWW-Authenticate")
 _TEXT = "text/plain; charset=utf-8"
 
 
 class Relay(Producing):
-    """The source of a stream that passes an upstream's event stream on.
+    """The source of a stream: passes an upstream's event stream on.
 
     ::
 
@@ -48,14 +48,14 @@ class Relay(Producing):
     Bytes are passed on unchanged, except for a byte order mark: ids, comments and reconnection times as they are. While
     the upstream is silent the stream's own keep-alives are inserted, between events only. If the upstream's status is
     not 200, or it sends another media type, the client gets an ordinary response with that status and the first 64 kB
-    of its body; where that would be a part of a successful response, 502. If the upstream breaks off, the stream ends
-    with an ``error`` event, and the reason is logged.
+    of its body; if that would be a part of a successful response, 502. If the upstream's connection breaks, the stream
+    ends with an ``error`` event, and the reason is logged.
 
     :param upstream: a ``requests`` response got with ``stream=True``. It is closed when the stream ends.
-    :param transform: called with each event; returns what is sent instead: an event, several (any iterable), or
-        ``None`` for none. Events are decoded and encoded again then, and comments are not passed on.
+    :param transform: called with each event; returns the events to send instead: one, several (any iterable), or
+        ``None``. Events are decoded and encoded again then, and comments are not passed on.
     :param max_event_size: the bytes of an unfinished event that are buffered (16 MiB); with more the stream ends as if
-        the upstream had broken off.
+        the upstream's connection had broken.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Relay(Producing):
     ) -> None:
         self._transform = transform
         self._max_event_size = max_event_size
-        #: How to answer instead of streaming, ``None`` for an event stream: status line, headers, body.
+        #: The answer in place of a stream, ``None`` for an event stream: status line, headers, body.
         self.answer: Refusal | None = None
         self._exchange: Exchange | None = None
         self._end: Callable[[], object] | None = None
@@ -85,20 +85,28 @@ class Relay(Producing):
         max_event_size: int = MAX_EVENT_SIZE,
         **options: Any,
     ) -> Relay:
-        """Make a relay whose upstream is asked while no thread of the server waits: ``Relay(relay_request(…))``, but it
+        """Make a relay whose request is sent while no thread of the server waits: ``Relay(relay_request(…))``, but it
         returns at once.
 
-        Where the client is detached, a helper thread connects and sends the request, and the reactor waits for the head
-        of the response. The client gets no byte until that is there, and then the status of the upstream. An upstream
-        that can't be reached is answered with 502, one that does not answer within its timeout with 504. Redirects are
-        not followed, unless ``allow_redirects=True`` is given. That, hooks, a proxy, or adapters of your own have the
-        whole request made by the helper thread. The server's access log has 200 in any case. Elsewhere, and with
-        ``transform``, the request is made as by :func:`relay_request` when the stream is opened, and what it raises is
-        raised by the view. If only the written head shows that the client can't be detached (a middleware compresses
-        the body, for example), the upstream is asked after the head, and a refusal is an error event in an incomplete
-        answer. The view's next relay is then asked when it is opened, and its refusal has its status.
+        If the client is detached, a helper thread connects and sends the request, and the reactor waits for the head of
+        the response. The client gets no byte until that has arrived, and then the status of the upstream. If the
+        upstream can't be reached, the client gets 502; if it does not answer within its timeout, 504. Redirects are not
+        followed, unless ``allow_redirects=True`` is given. With that option, hooks, a proxy, or adapters of your own
+        the helper thread makes the whole request. The server's access log always has 200. If the client is not
+        detached, and with ``transform``, the request is made as by :func:`relay_request` when the stream is opened, and
+        the view raises its errors. If only the written head shows that the client can't be detached (a middleware
+        compresses the body, for example), the request is sent after the head, and a refusal is an error event in an
+        incomplete answer. The view's next relay then sends its request when it is opened, and its refusal has its
+        status.
 
-        :param request: see :func:`relay_request`, as all that follows but the options of :class:`Relay`.
+        :param request: see :func:`relay_request`, as ``url``, ``session``, ``forward`` and ``options``.
+        :param url: the upstream.
+        :param session: a session to send the request with.
+        :param forward: the names of the headers to forward.
+        :param transform: see :class:`Relay`, as ``max_event_size``.
+        :param max_event_size: in bytes.
+        :param options: those of ``requests``.
+        :return: the relay.
         """
         relay = cls.__new__(cls)
         relay._transform = transform
@@ -109,7 +117,7 @@ class Relay(Producing):
         return relay
 
     def _use(self, upstream: Any) -> None:
-        """Take a response."""
+        """Set the upstream's response."""
         self._upstream = upstream
         self._body = Body(upstream)
         self._body.final()
@@ -141,7 +149,7 @@ class Relay(Producing):
     def produce(self, writer: Target) -> None:
         """Pass on until the upstream's end or the client's. Run by the stream.
 
-        :raises ReadError: the upstream broke off, or sent an event that is too large.
+        :raises ReadError: the upstream's connection broke, or it sent an event that is too large.
         """
         if self._exchange is not None and (answer := self.answered()) is not None:
             raise ReadError(f"the upstream answered {answer.status}, after the head of the stream was sent")
@@ -225,7 +233,7 @@ class Relay(Producing):
     def _ordinary_answer(self, refused: ContentEncodingError | None) -> Refusal:
         upstream = self._upstream
         status = upstream.status_code
-        # A part of a successful response is useless: where Content-Length promises an end, it is waited for longer.
+        # A part of a successful response is useless: with a Content-Length the wait for its end is longer.
         promised = status < 300 and "Content-Length" in upstream.headers
         body = excerpt_of(self._body, patient=promised)
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
@@ -240,12 +248,12 @@ class Relay(Producing):
             body = b"the upstream's answer is encoded in a way that can't be decoded here\n"
             headers = [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
         elif status < 200:
-            # An interim response (101, or where the connection could not be read any further) is not for the client.
+            # An interim response (101, or one after which the connection can't be read) is not for the client.
             body = b"the upstream sent no answer but an interim one\n"
             headers = [("Content-Type", _TEXT)]
         elif status < 300 and not self._body.complete:
             # A part of an error's body is of use; a part of a successful response is a wrong response.
-            body = b"the upstream sent no event stream, and more than can be passed on, or broke off\n"
+            body = b"the upstream sent no event stream, and its answer is too large, or its connection broke\n"
             headers = [("Content-Type", _TEXT)]
         else:
             return Refusal(f"{status} {upstream.reason or 'Unknown'}", headers, body)

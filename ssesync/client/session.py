@@ -31,9 +31,9 @@ def new_session(**options: Any) -> requests.Session:
     """Make a session.
 
     :param options: of its adapters.
-    :return: a session whose connections skip interim responses and call :data:`on_connection`. Where another package
-        is in urllib3's place it is a plain one, and closing a source that is connecting leaves a thread behind, as
-        with a session of the caller's.
+    :return: a session whose connections skip interim responses and call :data:`on_connection`. If another package is
+        in urllib3's place it is a plain one: then, as with a session of the caller's, the thread of a connection
+        attempt still runs for a while after the source was closed.
     """
     session = requests.Session()
     if is_urllib3():
@@ -43,9 +43,9 @@ def new_session(**options: Any) -> requests.Session:
 
 
 def shared_session() -> requests.Session:
-    """Get this process's session for requests that come without one.
+    """Get this process's session for requests without one.
 
-    :return: it takes no cookies: they would be those of whichever client's request came before.
+    :return: the session. It stores no cookies: they would be those of other clients' requests.
     """
     if not _shared:
         session = new_session(pool_maxsize=_SHARED_POOL)
@@ -57,14 +57,14 @@ def shared_session() -> requests.Session:
 _shared: list[requests.Session] = []
 # Connections of one host that its pool keeps; urllib3 warns of each that is one too many.
 _SHARED_POOL = 1000
-# By what they were made of: ``verify`` and ``cert``, and when the files were changed last.
+# By ``verify`` and ``cert``, and the times of the last changes of the files.
 _contexts: dict[object, ssl.SSLContext] = {}
 # An application has one or two.
 _MOST_CONTEXTS = 16
 
 
 def _context(verify: bool | str, cert: Any) -> ssl.SSLContext:
-    """Get the TLS context of all connections with these.
+    """Get the common TLS context of all connections with these options.
 
     :raises OSError: there is no such file.
     """
@@ -92,7 +92,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Reporting:
-    """A connection that reports its socket before a response is waited for: when it is made, and when it is used again
+    """A connection that reports its socket before the wait for a response: when it is made, and when it is used again
     for another request."""
 
     response_class: Any = FinalResponse
@@ -138,10 +138,10 @@ class HTTPSConnectionPool(connectionpool.HTTPSConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """The adapter of our sessions.
+    """The adapter of this library's sessions.
 
     urllib3 makes a TLS context for each connection, and loads all certificates of the authorities into it: 732 kB and
-    20 ms. Here connections with the same ``verify`` and ``cert`` share one: 42 kB and 2 ms each.
+    20 ms. Here connections with the same ``verify`` and ``cert`` share a context: 42 kB and 2 ms each.
     """
 
     def build_connection_pool_key_attributes(
@@ -155,7 +155,7 @@ class Adapter(HTTPAdapter):
         return host, options
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """See requests. The context has all that already."""
+        """See requests. The context has these options already."""
         if "ssl_context" not in getattr(conn, "conn_kw", {}):
             super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
@@ -173,8 +173,8 @@ class Adapter(HTTPAdapter):
 
     def close(self) -> None:
         """See requests."""
-        # urllib3 forgets its pools and leaves their connections to the garbage collector, but a response that is kept
-        # (an error has one) keeps its pool.
+        # urllib3 drops its pools and leaves their connections to the garbage collector, but a response with a reference
+        # (an error has one) keeps its pool alive.
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in list(manager.pools.keys()):
                 pool = manager.pools.get(key)

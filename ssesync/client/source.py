@@ -1,4 +1,4 @@
-"""EventSource: a stream that is followed for days, through every kind of failure. ``following.py`` does the work."""
+"""EventSource: follows a stream for days, through every kind of failure. ``following.py`` does the work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
 
 
 class EventSource:
-    """Follows an event stream; reconnects when it breaks off, and resumes where the consumer was.
+    """Follows an event stream; reconnects when the connection breaks, and resumes after the consumer's last event.
 
     ::
 
@@ -39,23 +39,23 @@ class EventSource:
     :meth:`cancel`, :meth:`restart` and :meth:`ack`. Leaving the loop closes the source.
 
     The iteration ends without an error on status 204, ``until`` and ``close()``, and with ``reconnect`` off at the end
-    of the stream. Retried are network errors, the end of the stream, silence for ``idle_timeout``, and status 408, 425,
-    429 and 5xx. Every other error is raised. Of a connection that fails, an incomplete event is dropped, and the last
-    event ID is that of the last event that the consumer took.
+    of the stream. It retries after network errors, the end of the stream, silence for ``idle_timeout``, and status 408,
+    425, 429 and 5xx. Every other error is raised. Of a connection that fails, an incomplete event is dropped, and the
+    last event ID is that of the last event that the consumer took.
 
     :param url: the stream's address; or, as ``headers`` and ``params`` too, a function without arguments that returns
         it, called for every connection on a thread of its own. Where there is such a function, a 401 is followed by
         one more attempt with fresh values; the next 401 is final.
     :param method: the request's method.
     :param session: the ``requests.Session`` to use. It stays the caller's: it is neither copied nor closed.
-    :param headers: sent along; they replace the defaults of ``Accept``, ``Accept-Encoding`` and ``Cache-Control``.
+    :param headers: more headers; they replace the defaults of ``Accept``, ``Accept-Encoding`` and ``Cache-Control``.
     :param params: the query, as ``requests`` takes it.
     :param data: the body, as ``requests`` takes it; sent anew with every connection.
     :param json: the body, as an object.
     :param last_event_id: where to begin: the ID of the last event that an earlier process has handled; ``None`` and
         ``""``: where the server begins.
-    :param commit: when the last event ID moves on: ``"taken"``, as the consumer takes the event, or ``"manual"``, by
-        :meth:`ack`; then what was not acknowledged comes again after a reconnection.
+    :param commit: what sets the last event ID: ``"taken"``: the consumer takes the event; ``"manual"``: a call of
+        :meth:`ack`. Then events that were not acknowledged arrive again after a reconnection.
     :param reconnect: whether to reconnect; ``None``: if the method is idempotent, so that a POST is never sent twice by
         default.
     :param backoff: the waits between connections.
@@ -63,33 +63,34 @@ class EventSource:
     :param idle_timeout: seconds without a byte, comments included, before or after the headers, until the connection
         counts as dead; ``None``: no limit. 45 is three keep-alives of this library's servers.
     :param max_event_size: bytes; see :class:`ssesync.wire.Decoder`. A larger event is final.
-    :param event_timeout: seconds without an event on an open connection, whatever comments come meanwhile, until it
-        counts as dead; ``None``: no limit. For servers whose keep-alives go on although their upstream has died.
+    :param event_timeout: seconds without an event on an open connection, even if comments arrive meanwhile, until it
+        counts as dead; ``None``: no limit. For servers that send keep-alives although their upstream has failed.
     :param until: the event that ends the stream for good, as for :class:`Reader`.
     :param until_inclusive: return that event too, as the last one; its ID becomes the last event ID.
-    :param cancel: something that closes from elsewhere, as for :class:`Reader`.
-    :param should_retry: called with every error; its result overrules the rules above: true retries, false raises,
-        ``None`` applies the rules. The end of the stream is a :class:`StreamEnded`.
+    :param cancel: a signal that ends the iteration, as for :class:`Reader`.
+    :param should_retry: called with every error; its result takes precedence over the rules above: true retries, false
+        raises, ``None`` applies the rules. The end of the stream is a :class:`StreamEnded`.
     :param on_open: called with each response that is an event stream.
     :param on_error: called with every error, whether it is raised or not.
     :param on_retry: called before each wait with the error, the wait in seconds and the number of consecutive
         reconnections.
     :param on_comment: called with the text of every comment, as soon as its line is complete. All four are called on
-        the iterating thread; what they raise is raised to the consumer.
-    :param clock: the time that the waits use; for tests.
-    :param options: other options of ``requests``, passed on as they are: ``auth``, ``cert``, ``cookies``, ``proxies``,
+        the iterating thread; their exceptions are raised to the consumer.
+    :param clock: the clock of the waits; for tests.
+    :param options: other options of ``requests``, passed on unchanged: ``auth``, ``cert``, ``cookies``, ``proxies``,
         ``verify``, …
     :raises TypeError: an option does not exist, or a body can be read only once and would be needed again.
-    :raises ValueError: ``commit`` is neither of the two, or another option makes no sense (:class:`SettingsError`).
+    :raises ValueError: ``commit`` is neither of the two, or the value of another option can't work
+        (:class:`SettingsError`).
 
-    While iterating, besides what ``requests`` raises for a request that can't be made:
+    While iterating, in addition to the errors of ``requests`` for a request that can't be made:
 
     :raises StatusError: the status is final.
     :raises ContentTypeError: the response is not an event stream.
     :raises ContentEncodingError: its body is encoded in a way that can't be decoded here.
     :raises EventTooLarge: an event passes ``max_event_size``.
     :raises RetriesExhausted: the limits of ``backoff`` are reached.
-    :raises ReadError: one of the errors that are retried, where ``reconnect`` is off or ``should_retry`` refuses.
+    :raises ReadError: one of the errors that are retried, if ``reconnect`` is off or ``should_retry`` refuses.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class EventSource:
         self._events = cast("GeneratorType[Event, None, None]", self._following.events())
         self._closed = False
         if cancel is not None:
-            # Weakly: what cancels may live on for long, and must not keep a source that was dropped.
+            # Weakly: the signal may exist for long, and must not keep a source alive that was dropped.
             resources.unlink = unlink = weakref.finalize(self, link(cancel, weakly(self.cancel)))
             unlink.atexit = False
 
@@ -166,7 +167,7 @@ class EventSource:
     def retry(self) -> int | None:
         """The reconnection time in milliseconds in force with the last event that was returned.
 
-        ``None`` if the stream had never asked for any by then.
+        ``None`` if the stream had set none by then.
         """
         return self._following.retry
 
@@ -174,7 +175,7 @@ class EventSource:
     def attempt(self) -> int:
         """The number of consecutive failures; see ``reset_after`` of :class:`Backoff`.
 
-        1 after a connection that ended in order and had brought an event.
+        1 after a connection that ended in order and had delivered an event.
         """
         return self._following.failures
 
@@ -217,8 +218,8 @@ class EventSource:
     def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
         """Call ``fn`` with every event until the end of the stream.
 
-        :param fn: the function. What it raises closes the source, and is raised to the caller.
-        :param cancel: ends the iteration from elsewhere, as ``cancel`` of the constructor does.
+        :param fn: the function. An exception of it closes the source, and is raised to the caller.
+        :param cancel: a signal that ends the iteration, see the constructor.
         """
         unlink = None if cancel is None else link(cancel, self.cancel)
         try:
@@ -244,8 +245,8 @@ class EventSource:
         """End connecting, reading or waiting at once: the iteration ends without an error. From any thread and any
         signal handler, any number of times. Never blocks.
 
-        To begin iterating after it is an error. From another thread, which can't know whether the iteration has begun,
-        :meth:`cancel` is the better one.
+        To begin iterating after it is an error. On another thread, which can't know whether the iteration has begun,
+        use :meth:`cancel`.
         """
         self._closed = True
         self.cancel()
@@ -253,8 +254,8 @@ class EventSource:
     def cancel(self) -> None:
         """As :meth:`close`, and an iteration that begins later ends at once, without an error."""
         self._following.cancel()
-        # A running iteration releases everything as it ends, which it does now. A signal handler may have interrupted
-        # it here, while it holds the lock of a pool of connections.
+        # A running iteration ends now, and releases all resources then. Not here: this may be a signal handler that has
+        # interrupted it while it holds the lock of a pool of connections.
         if not self._events.gi_running:
             self._following.release()
 

@@ -1,12 +1,12 @@
-"""Taps: the connection of a response, taken from urllib3, to be read by the reactor without waiting.
+"""Taps: the connection of a response, taken from urllib3, for the reactor to read without waiting.
 
-As in ``transport.py``, private parts of urllib3 and http.client are used only where every object on the way to the
+As in ``transport.py``, private parts of urllib3 and http.client are used only if every object from the response to the
 socket has exactly the type that they were written for: plain connections and unix sockets, TLS, and either through a
-proxy's CONNECT. TLS in TLS, another library in urllib3's place, a mock, a body in a content coding or one that was
-begun are none of it, and are read on a thread.
+proxy's CONNECT. For TLS in TLS, another library in urllib3's place, a mock, a body in a content coding or one of which
+a part was read, a thread reads the response.
 
-A tap has the connection alone. The response is closed, which leaves the connection's place to its pool; a response that
-is kept takes 17 kB.
+A tap has the connection alone. The response is closed, which releases the connection's slot in its pool; an open
+response would take 17 kB.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ _RDHUP = 0x2000
 
 
 def can_tap(response: Any) -> bool:
-    """Whether a response's connection can be read by its descriptor from here on. Nothing is touched."""
+    """Whether a response's connection can be read by its descriptor from now on. Nothing is read.
+
+    :param response: the response.
+    :return: whether it can.
+    """
     if type(response) is not requests.Response or response._content_consumed:  # type: ignore[attr-defined]
         return False
     raw: Any = response.raw
@@ -45,7 +49,7 @@ def can_tap(response: Any) -> bool:
         return False
     inner = raw._fp
     if raw._body or raw._fp_bytes_read or (inner.chunked and (raw.chunk_left, inner.chunk_left) != (None, None)):
-        return False  # it was begun
+        return False  # a part of it was read
     if raw.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         return False
     # urllib3 takes more values of Transfer-Encoding for chunked than http.client does.
@@ -53,10 +57,11 @@ def can_tap(response: Any) -> bool:
 
 
 def has_ended(response: Any, timeout: float) -> bool:
-    """Whether the upstream has ended its connection, in whatever way.
+    """Whether the upstream has ended its connection, cleanly or not.
 
     :param response: one that can be tapped.
-    :param timeout: seconds to wait for its first bytes, where none are there.
+    :param timeout: seconds to wait for its first bytes, if none have arrived.
+    :return: whether it has.
     """
     reader: Any = reader_of(response.raw)
     if reader is None:
@@ -70,8 +75,12 @@ def has_ended(response: Any, timeout: float) -> bool:
 
 
 def detect_truncation(response: Any) -> None:
-    """Have a TLS connection that ends without TLS's own end (RFC 8446, section 6.1) count as broken: whoever is on the
-    way could have ended it so. ssl takes it for an end otherwise, and so for that of a body without a length."""
+    """Make a TLS connection that ends without a close_notify alert (RFC 8446, section 6.1) count as broken: any machine
+    on the path can end it so. By default ssl reports such an end as an orderly one, and so the body of a response
+    without a length would seem complete.
+
+    :param response: the response.
+    """
     reader = reader_of(getattr(response, "raw", response))
     if reader is not None and isinstance(sock := reader.raw._sock, ssl.SSLSocket):  # type: ignore[attr-defined]
         sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
@@ -82,8 +91,9 @@ def tap_of(response: Any, duplicate: Callable[[int], int], release_connection: C
 
     :param response: one that can be tapped.
     :param duplicate: see :meth:`ssesync.producing.Producing.tap`.
-    :param release_connection: called before the response is closed, to which that is to mean nothing.
-    :raises OSError: there are no more descriptors; nothing has happened.
+    :param release_connection: called before the response is closed, see :meth:`ssesync.client.body.Body`.
+    :return: the tap.
+    :raises OSError: there are no more descriptors; nothing has changed.
     """
     raw: Any = response.raw
     inner = raw._fp
@@ -100,7 +110,7 @@ def tap_of(response: Any, duplicate: Callable[[int], int], release_connection: C
     tap: _PlainTap | _TLSTap
     if is_tls:
         sock.suppress_ragged_eofs = False  # pyright: ignore[reportAttributeAccessIssue]
-        inner.fp = None  # closing the response leaves the socket open as long as this object of io is
+        inner.fp = None  # the socket stays open after the response is closed, as long as the detached reader exists
         tap = _TLSTap(sock, reader.detach(), body, held, idle_timeout)
     else:
         tap = _PlainTap(fd, body, held, idle_timeout)
@@ -111,13 +121,13 @@ def tap_of(response: Any, duplicate: Callable[[int], int], release_connection: C
 
 
 def _held(sock: socket.socket, reader: Any) -> bytes:
-    """What a reader has received beyond the head, or can receive without waiting."""
+    """The bytes that a reader has received after the head, or can receive without waiting."""
     timeout = sock.gettimeout()
-    sock.settimeout(0)  # first: a look into an empty reader reads
+    sock.settimeout(0)  # first: peek() of an empty reader reads
     try:
         return bytes(reader.peek(1))
     except OSError:
-        return b""  # there is nothing, or the connection broke, which the next read shows too
+        return b""  # no bytes have arrived, or the connection broke, which the next read reports too
     finally:
         sock.settimeout(timeout)
 
@@ -154,7 +164,7 @@ class _PlainTap:
 
 
 class _TLSTap:
-    """:param owner: what keeps the socket open."""
+    """:param owner: the object that keeps the socket open."""
 
     __slots__ = ("__weakref__", "_owner", "_socket", "body", "held", "idle_timeout", "max_event_size")
 

@@ -1,9 +1,9 @@
-"""The reader and the socket of a response, where its types are known.
+"""The reader and the socket of a response, if its types are known.
 
-The fast way to read a chunked body, and the way past an interim response, use private parts of urllib3 and http.client.
-Both are used only where every object from the response to the socket has exactly the type that they were written for. A
-subclass, a mock or another library in urllib3's place may keep its bytes elsewhere: such a response is read by its
-public methods alone.
+The fast method to read a chunked body, and the method to skip an interim response, use private parts of urllib3 and
+http.client. Both are used only if every object from the response to the socket has exactly the type that they were
+written for. A subclass, a mock or another library in urllib3's place may keep its bytes elsewhere: such a response is
+read by its public methods alone.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = [
     "reader_of",
 ]
 
-#: More responses of status 1xx than this before the final one are a fault, or meant to keep clients busy. A server that
-#: sends 102 (Processing) every ten seconds has a quarter of an hour.
+#: More responses of status 1xx than this before the final one are a fault or an attack. A server that sends 102
+#: (Processing) every ten seconds has a quarter of an hour.
 MOST_INTERIM = 100
 # A thread that takes a connection from a pool, or returns one, holds its lock for microseconds.
 _POOL_SECONDS = 0.1
@@ -40,8 +40,8 @@ _POOL_SECONDS = 0.1
 class FinalResponse(http.client.HTTPResponse):
     """A response that skips those of status 1xx before it (RFC 9110, section 15.2).
 
-    http.client skips 100 (Continue) alone, and any number of them. 101 (Switching Protocols) is final: what follows it
-    is not HTTP.
+    http.client skips 100 (Continue) alone, and any number of them. 101 (Switching Protocols) is final: the bytes after
+    it are not HTTP.
     """
 
     _interim = 0
@@ -54,13 +54,13 @@ class FinalResponse(http.client.HTTPResponse):
             self._interim += 1
             if self._interim > MOST_INTERIM:
                 raise http.client.HTTPException(
-                    f"more than {MOST_INTERIM} answers of status 1xx came before the answer"
+                    f"more than {MOST_INTERIM} answers of status 1xx arrived before the answer"
                 )
             http.client.parse_headers(self.fp)
 
     def flush(self) -> None:
-        """Do nothing: a response is only read. The method of http.client fails where a response and its reader are
-        garbage together and the reader is collected first, which CPython reports since 3.13."""
+        """Do nothing: a response is only read. The method of http.client fails if a response and its reader are
+        collected together, the reader first, which CPython reports since 3.13."""
 
 
 def is_urllib3() -> bool:
@@ -85,7 +85,7 @@ def reader_of(raw: Any) -> io.BufferedReader | None:
     reader = inner.fp
     if type(reader) is not io.BufferedReader or type(reader.raw) is not socket.SocketIO:
         return None
-    # Looked up now, as gevent replaces these classes.
+    # Read from the modules now, as gevent replaces these classes.
     known = type(reader.raw._sock) in (socket.socket, ssl.SSLSocket)  # type: ignore[attr-defined]
     return reader if known else None
 
@@ -108,7 +108,7 @@ def duplicate(raw: Any) -> socket.socket | None:
     Not ``server.descriptors.duplicate``: this descriptor is an ordinary one of the process, below the floor.
 
     :param raw: a response or a socket.
-    :return: a socket object of its own; ``None`` where there is no descriptor (a mock, a body already read).
+    :return: a socket object of its own; ``None`` if there is no descriptor (a mock, a body already read).
     """
     try:
         copy = os.dup(raw.fileno())
@@ -121,7 +121,7 @@ def duplicate(raw: Any) -> socket.socket | None:
     return handle
 
 
-# The responses that are or were read: their bytes come only once.
+# The responses that are or were read: their bytes can be read only once.
 _claimed: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -133,7 +133,7 @@ def claim(raw: Any) -> None:
     """
     if raw in _claimed:
         raise RuntimeError(
-            "the response is read by another Reader or Relay already, and its bytes come only once: go on with that "
+            "the response is read by another Reader or Relay already, and its bytes can be read only once: use that "
             "one, or make another request"
         )
     try:
@@ -143,10 +143,10 @@ def claim(raw: Any) -> None:
 
 
 def handle_of(raw: Any) -> socket.socket | None:
-    """A socket through which a blocked read can be woken.
+    """Find the socket by which a blocked read can be woken.
 
     :param raw: the response.
-    :return: a duplicate of its connection's socket; ``None`` where no connection is read from, as with a mock.
+    :return: a duplicate of its connection's socket; ``None`` if it is not read from a connection, as with a mock.
     :raises TypeError: a read of this response can't be woken.
     """
     handle = duplicate(raw)
@@ -159,7 +159,7 @@ def handle_of(raw: Any) -> socket.socket | None:
         return handle
     kind = type(raw)
     raise TypeError(
-        f"a read of this response could not be cancelled: the socket of its connection is not to be had "
+        f"a read of this response could not be cancelled: the socket of its connection can't be found "
         f"({kind.__module__}.{kind.__qualname__}, HTTP version {raw.version}). Make the request with requests over "
         "urllib3, or with HTTP/1.1 alone (niquests: Session(disable_http2=True, disable_http3=True))"
     )
@@ -168,7 +168,7 @@ def handle_of(raw: Any) -> socket.socket | None:
 def pool_is_held(source: Any) -> bool:
     """Whether another call holds the lock of the connection pool.
 
-    This may run in a signal handler that has interrupted the thread which holds it.
+    The caller may be a signal handler that has interrupted the holder.
 
     :param source: a response.
     :return: whether it is held.

@@ -1,4 +1,4 @@
-"""Watchdog: calls a function when it was not restarted for so many seconds."""
+"""Watchdog: calls a function if it is not restarted in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..cancel import CancelToken
 
 __all__ = ["Watchdog"]
 
-# While it is paused it waits for its end alone, and with a shorter interval than this it would only use CPU time.
+# While it is paused it only waits for its end; a shorter interval than this would only use CPU time.
 _SHORTEST_WAIT = 0.02
 
 

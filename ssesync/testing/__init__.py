@@ -1,6 +1,6 @@
 """For tests of code that serves or reads event streams.
 
-Importing this module loads nothing that is not needed: each name is imported when it is first asked for.
+Importing this module loads no other modules of the kit: each name is imported at its first use.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """PEP 562: import what lies behind a name the first time it is asked for."""
+    """PEP 562: import the object of a name at its first use."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

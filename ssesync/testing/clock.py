@@ -1,4 +1,4 @@
-"""FakeClock: a clock for tests, for everything that takes a ``clock=``."""
+"""FakeClock: a clock for tests, for each class that takes a ``clock=``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHECK_SECONDS = 0.005
 
 
 class FakeClock:
-    """A clock whose waits take no time: each returns at once, moves the clock on and is kept in :attr:`waits`.
+    """A clock whose waits take no time: each returns at once, advances the clock and is kept in :attr:`waits`.
 
     ::
 
@@ -29,11 +29,11 @@ class FakeClock:
 
     All methods may be called from any thread.
 
-    :param start: what :meth:`monotonic` returns first, in seconds.
-    :param now: what :meth:`time` returns first, in seconds since 1970; a morning in 2026 by default.
+    :param start: the first result of :meth:`monotonic`, in seconds.
+    :param now: the first result of :meth:`time`, in seconds since 1970; a morning in 2026 by default.
     :param hold: waits do not end by themselves but last until :meth:`advance` has moved the clock past their end, or
-        until their signal is set: for tests of what ends a wait early. Such a wait raises :class:`WaitTimeout` after
-        20 real seconds.
+        until their signal is set: for tests of signals that end a wait early. Such a wait raises :class:`WaitTimeout`
+        after 20 real seconds.
     """
 
     def __init__(self, start: float = 1000.0, now: float = 1_780_000_000.0, *, hold: bool = False) -> None:
@@ -71,7 +71,7 @@ class FakeClock:
         return self._now + self._passed
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on.
+        """Advance the clock.
 
         :param seconds: by how much.
         :raises ValueError: they are negative.
@@ -85,7 +85,7 @@ class FakeClock:
     def wait(self, signal: Signal, seconds: float) -> bool:
         """Wait for a signal in this clock's time.
 
-        Where the signal is set already, no time passes, and the wait is not kept in :attr:`waits`.
+        If the signal is set already, no time passes, and the wait is not kept in :attr:`waits`.
 
         :param signal: a ``threading.Event`` or a :class:`ssesync.CancelToken`.
         :param seconds: how long at most.

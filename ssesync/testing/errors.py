@@ -8,11 +8,11 @@ __all__ = ["EndOfStream", "ScriptError", "WaitTimeout"]
 
 
 class WaitTimeout(SSEError, TimeoutError):
-    """A wait of a test has timed out. The message lists what had arrived."""
+    """A wait of a test has timed out. The message lists the events that had arrived."""
 
 
 class EndOfStream(SSEError, EOFError):
-    """A test waits for an event, but the stream is over. The message lists what had arrived."""
+    """A test waits for an event, but the stream is over. The message lists the events that had arrived."""
 
 
 class ScriptError(SSEError):

@@ -1,4 +1,4 @@
-"""FakeSSEServer: a real server on real sockets that answers what a test has scripted, faults included."""
+"""FakeSSEServer: a real server on real sockets with a test's scripted answers, faults included."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .script import FIN, RST, Answer, Pause, Step, Steps, head
 
 __all__ = ["FakeSSEServer", "RecordedRequest"]
 
-_LONGEST_HEAD = 1024 * 1024
+_MAX_HEAD = 1024 * 1024
 
 
 @dataclass
@@ -42,9 +42,9 @@ class RecordedRequest:
     headers: dict[str, str]
     """By their names in lower case; several of one name are joined by commas. Values are read as Latin-1."""
     body: bytes
-    """The whole body, out of its chunks if it came in any."""
+    """The whole body, without the chunked coding."""
     connection: int
-    """Which of the server's connections it came on, counted from 0."""
+    """The number of its connection, counted from 0."""
 
     @property
     def path(self) -> str:
@@ -69,7 +69,7 @@ Script = Callable[[RecordedRequest], Steps]
 
 
 class FakeSSEServer:
-    """Listens on 127.0.0.1 while the ``with`` block lasts, and gives scripted answers.
+    """Listens on 127.0.0.1 during the ``with`` block, and sends scripted answers.
 
     ::
 
@@ -80,19 +80,17 @@ class FakeSSEServer:
             assert [event.data for event in EventSource(server.url, clock=FakeClock())] == ["one", "two", "three"]
             assert [request.last_event_id for request in server.requests] == ["", "2", "2", "3"]
 
-    Each request gets the next of the answers that :meth:`answer` has added and whose ``when`` it meets. Where none is
-    left it is answered by the script, and without a script with 204, which tells the client of an event stream not
-    to reconnect.
+    Each request gets the next of the answers that :meth:`answer` has added and whose ``when`` it meets. If none is left
+    it gets the script's answer, and without a script 204, after which the client of an event stream must not reconnect.
 
-    Each connection is served on a thread of its own. Every method may be called from any thread, :meth:`close` also
-    from a signal handler; an answer that is added while a client waits for the connection to be accepted is still in
-    time.
+    A thread of its own serves each connection. Every method may be called from any thread, :meth:`close` also from a
+    signal handler. An answer may be added while a client waits for the connection to be accepted.
 
     :param script: the answer to requests for which none was added: an :class:`Answer` or its steps, or a function that
         makes them from the :class:`RecordedRequest`.
     :param tls: serve https with this context's certificate.
     :param port: the port to listen on; a free one by default.
-    :param patience: seconds that a script waits for a test's signal before that is an error.
+    :param patience: seconds that a script waits for a test's signal before it fails.
     """
 
     def __init__(
@@ -104,21 +102,21 @@ class FakeSSEServer:
         patience: float = 20.0,
     ) -> None:
         self._script = script
-        # Answers that were added, for which requests they are, and one item for each request that may still have them.
+        # Answers that were added; the condition for their requests; and one item for each request that may get them.
         self._queue: list[tuple[Steps, Callable[[RecordedRequest], object] | None, Iterator[int]]] = []
         self._tls = tls
         self._port_option = port
         self._patience = patience
-        #: Every request so far, in the order in which they came.
+        #: Every request so far, in the order of their arrival.
         self.requests: list[RecordedRequest] = []
         #: How many connections were accepted so far.
         self.connections = 0
         #: Released once for every connection that the client ended while a script held it or sent, or between two
         #: requests.
         self.client_left = threading.Semaphore(0)
-        #: The port it listens on, 0 before :meth:`start`.
+        #: Its port, 0 before :meth:`start`.
         self.port = 0
-        self._came = Waiters()
+        self._arrived = Waiters()
         self._closing = CancelToken()
         self._open: dict[socket.socket, None] = {}
         self._threads: list[threading.Thread] = []
@@ -127,7 +125,7 @@ class FakeSSEServer:
 
     @property
     def url(self) -> str:
-        """Where it is reached, with a slash at the end."""
+        """Its URL, with a slash at the end."""
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/"
 
     def answer(
@@ -138,12 +136,12 @@ class FakeSSEServer:
         times: int | None = 1,
         **options: Any,
     ) -> Answer:
-        """Add an answer, to be filled by its own methods.
+        """Add an answer, to which its own methods add events.
 
         :param status: as for :class:`Answer`.
         :param when: only for requests for which this is true: ``lambda request: request.path == "/login"``, or
             ``lambda request: request.connection == 1``.
-        :param times: to how many requests it is given; ``None``: to all that come.
+        :param times: how many requests get it; ``None``: all.
         :param options: the other parameters of :class:`Answer`.
         :return: the answer.
         """
@@ -163,7 +161,7 @@ class FakeSSEServer:
         return answer
 
     def drop(self, *, rst: bool = False, times: int | None = 1) -> None:
-        """Give the next request no answer: its connection ends before the first byte of one.
+        """End the connection of the next request before the first byte of an answer.
 
         :param rst: as for :meth:`Answer.drop`.
         :param times: as for :meth:`answer`.
@@ -187,9 +185,9 @@ class FakeSSEServer:
     def close(self, *, quiet: bool = False) -> None:
         """Cut all connections and stop. Any number of times; while one call does so, others return at once.
 
-        :param quiet: don't raise what went wrong in scripts.
-        :raises ScriptError: a script could not be played, or the client did something unexpected.
-        :raises Exception: what a script's own function raised.
+        :param quiet: don't raise the errors of scripts.
+        :raises ScriptError: a script could not be carried out, or the client did something unexpected.
+        :raises Exception: an exception of a script's own function.
         """
         listener, self._listener = self._listener, None
         if listener is not None:
@@ -211,20 +209,20 @@ class FakeSSEServer:
         """Cut all connections that are open now, as an outage would."""
         for connection in self._open.copy():
             with contextlib.suppress(OSError):
-                # The plain socket's: that of TLS would take its state away from the thread that reads.
+                # The plain socket's method: that of TLS would drop the state that the reading thread uses.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def wait_for_requests(self, count: int, timeout: float = 20.0) -> list[RecordedRequest]:
-        """Wait until ``count`` requests have come.
+        """Wait until ``count`` requests have arrived.
 
         :param count: how many.
         :param timeout: seconds to wait at most.
-        :return: all requests that have come.
-        :raises WaitTimeout: fewer came. The message lists them.
+        :return: all requests that have arrived.
+        :raises WaitTimeout: fewer arrived. The message lists them.
         """
-        if not self._came.wait(lambda: len(self.requests) >= count, timeout):
-            came = ", ".join(f"{request.method} {request.target}" for request in self.requests) or "none"
-            raise WaitTimeout(f"{count} requests did not come within {timeout:g} s; there came: {came}")
+        if not self._arrived.wait(lambda: len(self.requests) >= count, timeout):
+            arrived = ", ".join(f"{request.method} {request.target}" for request in self.requests) or "none"
+            raise WaitTimeout(f"{count} requests did not arrive within {timeout:g} s; these arrived: {arrived}")
         return list(self.requests)
 
     def wait_for_client_left(self, timeout: float = 20.0) -> None:
@@ -279,7 +277,7 @@ class FakeSSEServer:
         try:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-            # In this order, and in close() in the other, one of the two sees what the other did.
+            # In this order, and in close() in the other: one of the two sees the step of the other.
             self._open[connection] = None
             if self._closing.is_set():
                 return
@@ -288,7 +286,7 @@ class FakeSSEServer:
             with connection.makefile("rb") as reader:
                 while (request := _read_request(connection, reader, number)) is not None:
                     self.requests.append(request)
-                    self._came.wake()
+                    self._arrived.wake()
                     if not self._play(connection, self._steps_for(request)):
                         return
             self.client_left.release()
@@ -327,14 +325,14 @@ class FakeSSEServer:
         return True
 
     def _wait(self, step: threading.Event | threading.Semaphore) -> bool:
-        """Wait for a signal. Returns whether it came before the server's end."""
+        """Wait for a signal. Returns whether it was set before the server's end."""
         wait = step.wait if isinstance(step, threading.Event) else lambda timeout: step.acquire(timeout=timeout)
         end = time.monotonic() + self._patience
         while not wait(0.05):
             if self._closing.is_set():
                 return False
             if time.monotonic() > end:
-                raise ScriptError(f"the signal that a script waits for did not come within {self._patience:g} s")
+                raise ScriptError(f"the signal that a script waits for was not set within {self._patience:g} s")
         return True
 
 
@@ -342,16 +340,16 @@ def _read_request(connection: socket.socket, reader: BinaryIO, number: int) -> R
     """Read the next request of a connection; ``None`` when the client has ended it."""
     received = line = b""
     while line not in (b"\r\n", b"\n"):
-        line = reader.readline(_LONGEST_HEAD)
+        line = reader.readline(_MAX_HEAD)
         received += line
-        if len(received) >= _LONGEST_HEAD:
+        if len(received) >= _MAX_HEAD:
             raise ScriptError("the client sends no end of its headers")
         if not line.endswith(b"\n"):
             return None
     first, _, fields = received.decode("latin-1").partition("\n")
     parts = first.rstrip("\r").split(" ")
     if len(parts) != 3:
-        raise ScriptError(f"the client does not speak HTTP: {first.rstrip()[:80]!r}")
+        raise ScriptError(f"the client's request is not HTTP: {first.rstrip()[:80]!r}")
     message = HeaderParser().parsestr(fields)
     # Not all white space: values are UTF-8 read as Latin-1, and the last byte of a character may look like a space.
     headers = {name.lower(): ", ".join(value.strip(" \t") for value in message.get_all(name, ())) for name in message}

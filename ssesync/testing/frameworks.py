@@ -1,6 +1,6 @@
-"""Requests made by each framework's test client, or without one: which application is called, with which environ.
+"""Requests by each framework's test client, or without one: the application to call, and its environ.
 
-No framework is imported unless it is loaded already, as it is where one of its objects is given.
+No framework is imported unless it is loaded already, as it is if the caller passes one of its objects.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def application_of(app_or_client: Any) -> WSGIApplication:
 
 
 def request_by(app_or_client: Any, url: str, serve: Serve, *, last_event_id: str | None = None, **options: Any) -> None:
-    """Make a request as the client makes it, cookies included, and have ``serve`` serve it.
+    """Make a request as the client makes it, cookies included, and serve it by ``serve``.
 
     :param app_or_client: an application, or a test client.
     :param url: path and query, or a whole URL.
@@ -79,7 +79,7 @@ def _is(thing: Any, module: str, name: str) -> bool:
 
 
 class _Standin:
-    """Stands in for a Werkzeug client's application: the client makes the environ and takes cookies from the answer."""
+    """Replaces a Werkzeug client's application: the client makes the environ, and stores the answer's cookies."""
 
     def __init__(self, application: Any, serve: Serve) -> None:
         self._application = application
@@ -124,7 +124,7 @@ def _by_django(client: Any, url: str, serve: Serve, *, method: str = "GET", json
         environ = captured.args[0]
     else:
         raise AssertionError("the test client has called no handler")
-    # The client's payload can't be read past its end, and by its type our views would run in the test's own thread.
+    # The client's payload can't be read past its end, and because of its type the views would run in the test's thread.
     environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
     raised: list[BaseException] = []
 
@@ -197,8 +197,8 @@ def _environ(
 class SharedConnections:
     """Shares Django's database connections of the test's thread with the threads that serve it.
 
-    Shared are those with data that no other connection sees: in an atomic block (``TestCase``, pytest-django's ``db``),
-    or SQLite's in memory. To be made on the test's thread. Without Django it does nothing.
+    It shares those with data that no other connection sees: in an atomic block (``TestCase``, pytest-django's ``db``),
+    or SQLite's in memory. Made on the test's thread. Without Django it does nothing.
     """
 
     def __init__(self) -> None:

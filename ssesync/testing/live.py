@@ -41,8 +41,8 @@ def live_stream(
 
     Slower than :func:`open_stream`, by some milliseconds, and closer to production: ``requests`` sends the request, a
     :class:`ssesync.Reader` reads, ``disconnect()`` closes the socket, and after ``stall()`` the producer has to wait as
-    soon as the kernel's buffers are full, which may be megabytes later. The server is Werkzeug's where it is installed,
-    else the standard library's, with a thread for each request. It lasts as long as the stream's ``with`` block.
+    soon as the kernel's buffers are full, which may be megabytes later. The server is Werkzeug's if it is installed,
+    else the standard library's, with a thread for each request. It runs until the end of the stream's ``with`` block.
 
     :param app: a WSGI application, or a test client, whose application is served.
     :param url: path and query.
@@ -51,7 +51,7 @@ def live_stream(
     :param method: the method of the request.
     :param session: sends the request; without it a session that uses no proxies.
     :param request_options: other options of ``requests.request``: ``headers``, ``params``, ``data``, ``json``, ….
-    :return: the stream, as soon as its headers are there.
+    :return: the stream, as soon as its headers have arrived.
     :raises WaitTimeout: there was no answer within ``timeout``.
     :raises TypeError: this is no application.
     """
@@ -90,11 +90,11 @@ class _LiveStream(OpenStream):
             error: BaseException | None = None
             try:
                 with contextlib.ExitStack() as stack:
-                    asking = session or stack.enter_context(requests.Session())
+                    used = session or stack.enter_context(requests.Session())
                     if session is None:
-                        asking.trust_env = False
+                        used.trust_env = False
                     target = urljoin(self.base_url, url.lstrip("/"))
-                    self._read(stack.enter_context(asking.request(method, target, stream=True, **options)))
+                    self._read(stack.enter_context(used.request(method, target, stream=True, **options)))
             except BaseException as raised:
                 error = raised
             finally:
@@ -139,14 +139,14 @@ class _LiveStream(OpenStream):
         """Leave, and stop the server."""
         super().close()
         if not self._stopping():
-            return  # another call does the rest, perhaps one that a signal handler has interrupted with this call
+            return  # another call does the rest; this one may be a signal handler's that has interrupted it
         self._server.shutdown()
         self._serving.join(self.timeout)
         self._server.server_close()
         self._connections.end()
 
     def _watched(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Call the application. The body that is returned notices when the server closes it."""
+        """Call the application. The returned body notices that the server closes it."""
         self._closed = False  # an earlier answer, a redirect, was closed
         with contextlib.ExitStack() as stack:
             stack.callback(self._body_closed)
@@ -186,7 +186,7 @@ def _make_server(app: WSGIApplication) -> Any:
 
     class Handler(WerkzeugHandler):
         def run_wsgi(self) -> None:
-            """Close the body in any case. Werkzeug 3.1 does not where the client has reset the connection."""
+            """Always close the body. Werkzeug 3.1 does not if the client has reset the connection."""
             try:
                 super().run_wsgi()
             finally:

@@ -1,7 +1,7 @@
-"""Fixtures for pytest, which finds them by itself where ssesync is installed.
+"""Fixtures for pytest, which finds them by itself if ssesync is installed.
 
-Each imports what it needs when a test asks for it, so that pytest starts no slower for the tests that do not.
-``-p no:ssesync`` leaves them out.
+Each imports its modules when a test requests it, so that they do not slow down pytest's start. ``-p no:ssesync``
+disables them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _closed_after(function: Callable[..., OpenStream]) -> Iterator[Callable[...,
 
 @pytest.fixture
 def open_stream() -> Iterator[Callable[..., OpenStream]]:
-    """:func:`ssesync.testing.open_stream`; what it opens is closed when the test is over."""
+    """:func:`ssesync.testing.open_stream`; its streams are closed after the test."""
     from .wsgi import open_stream
 
     with _closed_after(open_stream) as opened:
@@ -37,7 +37,7 @@ def open_stream() -> Iterator[Callable[..., OpenStream]]:
 
 @pytest.fixture
 def live_stream() -> Iterator[Callable[..., OpenStream]]:
-    """:func:`ssesync.testing.live_stream`; what it opens is closed when the test is over."""
+    """:func:`ssesync.testing.live_stream`; its streams are closed after the test."""
     from .live import live_stream
 
     with _closed_after(live_stream) as opened:
@@ -46,7 +46,7 @@ def live_stream() -> Iterator[Callable[..., OpenStream]]:
 
 @pytest.fixture
 def fake_sse_server() -> Iterator[FakeSSEServer]:
-    """A :class:`ssesync.testing.FakeSSEServer` that listens while the test lasts."""
+    """A :class:`ssesync.testing.FakeSSEServer` that listens during the test."""
     from .fake_server import FakeSSEServer
 
     with FakeSSEServer() as server:

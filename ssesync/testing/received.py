@@ -11,9 +11,9 @@ from ..wire.http import is_event_stream
 
 __all__ = ["READ_AHEAD", "Received"]
 
-#: How many events, and bytes of them, are read before the test takes them. Then the client reads no further.
+#: The most events, and bytes of them, that are read before the test takes them.
 READ_AHEAD = 256, 65536
-# Of a body that is kept, and of comments.
+# The most bytes of a body, and the most comments, that are kept.
 _KEPT_BYTES = 1024 * 1024
 _KEPT_COMMENTS = 10_000
 
@@ -21,8 +21,8 @@ _KEPT_COMMENTS = 10_000
 class Received:
     """The head, events, comments and bytes of one answer.
 
-    The thread that reads adds to it, without a lock, so that no signal handler can hold it up. Other threads read it,
-    and one at a time takes events.
+    The thread that reads adds to it, without a lock, so that no signal handler can block it. Other threads read it, and
+    one at a time takes events.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Received:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more is to be read before the test takes events."""
+        """Whether the client must not read more before the test takes events."""
         return len(self.pending) >= READ_AHEAD[0] or self._added_bytes - self._taken_bytes >= READ_AHEAD[1]
 
     def begin(self, status: str, headers: list[tuple[str, str]]) -> None:
@@ -85,7 +85,7 @@ class Received:
     def take(self) -> Event | None:
         """Take the oldest event.
 
-        :return: the event; ``None`` if there is none that was not taken.
+        :return: the event; ``None`` if all were taken.
         """
         if not self.pending:
             return None
@@ -94,7 +94,7 @@ class Received:
         return event
 
     def __str__(self) -> str:
-        """The head, and what was received, for messages."""
+        """The head, and the events, comments or bytes that were received, for messages."""
         parts = [f"{self.status}, {self.headers.get('Content-Type') or 'no type'}"]
         if self.is_stream:
             recent, comments = list(self._recent), list(self.comments)

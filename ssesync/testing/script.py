@@ -1,4 +1,4 @@
-"""What a :class:`FakeSSEServer` sends to a request: steps, and :class:`Answer`, which makes them."""
+"""Scripts of a :class:`FakeSSEServer`: the steps of an answer, and :class:`Answer`, which makes them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Step(Enum):
-    """What a script does besides sending."""
+    """A step of a script other than sending."""
 
     FIN = auto()
     """End the connection in order."""
@@ -55,9 +55,8 @@ class Pause:
 
 _Signal = threading.Event | threading.Semaphore
 
-#: The steps of one answer: ``bytes`` are sent as they are, an :class:`ssesync.Event` is encoded, a ``threading.Event``
-#: or ``Semaphore`` is waited for (the test's handshake); :class:`Pause`, ``FIN``, ``RST`` and ``HOLD`` do what their
-#: names say.
+#: The steps of one answer: ``bytes`` are sent as they are, an :class:`ssesync.Event` is encoded; the server waits for a
+#: ``threading.Event`` or ``Semaphore`` (the test's handshake); see :class:`Pause` and :class:`Step` for the others.
 Steps = Iterable[bytes | Event | threading.Event | threading.Semaphore | Pause | Step]
 
 #: The header of a chunked body.
@@ -109,14 +108,14 @@ class Answer:
         Answer(307, location="/elsewhere")
 
     An answer that is not ended by one of :meth:`drop`, :meth:`stall` and :meth:`cut` ends as its framing does, and
-    the connection may be used again. It can be given to any number of requests. Not to be added to from two
-    threads at once, nor while it is being sent.
+    the connection may be used again. Any number of requests may get it. Only one thread at a time may add to it, and
+    not while it is sent.
 
     :param status: the number, or number and reason (``"503 Busy"``).
     :param headers: more headers.
     :param content_type: the media type. By default that of event streams for 200, plain text for other statuses with
         a body; ``""`` sends none.
-    :param body: a whole body in one piece: text is UTF-8. The same as :meth:`raw` first thing.
+    :param body: a whole body in one piece: text is UTF-8. The same as a first call of :meth:`raw`.
     :param retry_after: the ``Retry-After`` header: seconds, or a date as HTTP writes it.
     :param location: the ``Location`` header.
     :param framing: how the body is framed: ``"chunked"``, one chunk for each piece; ``"length"``, with its
@@ -220,7 +219,7 @@ class Answer:
         return self.raw(f"retry: {milliseconds}\n")
 
     def raw(self, data: bytes | str) -> Answer:
-        """Send bytes of the body as they are, however wrong; where the body is chunked, as a chunk of their own.
+        """Send bytes of the body as they are, even invalid ones; if the body is chunked, as a chunk of their own.
 
         :param data: the bytes; text is UTF-8.
         :return: the answer.
@@ -237,7 +236,7 @@ class Answer:
         return self._add(_Unframed(data))
 
     def wait_for(self, signal: _Signal) -> Answer:
-        """Wait for a signal of the test before going on. It has to come within the server's ``patience``.
+        """Wait for a signal of the test, which must be set within the server's ``patience`` seconds.
 
         :param signal: a ``threading.Event``, or a ``threading.Semaphore``, of which one is acquired.
         :return: the answer.
@@ -253,7 +252,7 @@ class Answer:
         return self._add(Pause(seconds))
 
     def stall(self) -> Answer:
-        """Send nothing more, and keep the connection open until the client leaves or the server is closed.
+        """Send no more bytes, and keep the connection open until the client leaves or the server is closed.
 
         :return: the answer.
         """
@@ -262,14 +261,14 @@ class Answer:
     def drop(self, *, rst: bool = False) -> Answer:
         """End the connection here, in the middle of the body.
 
-        :param rst: cut it, as if the server had died (RST), instead of ending it in order (FIN). What the client has
-            not received by then may be lost; over the loopback nothing is in practice.
+        :param rst: cut it, as if the server had crashed (RST), instead of ending it in order (FIN). Bytes that the
+            client has not received by then may be lost; over the loopback interface none are in practice.
         :return: the answer.
         """
         return self._add(RST if rst else FIN)
 
     def cut(self, at: int, *, rst: bool = False) -> Answer:
-        """End the connection when exactly ``at`` bytes of the body were sent, wherever that is.
+        """End the connection when exactly ``at`` bytes of the body were sent.
 
         :param at: the number of bytes.
         :param rst: as for :meth:`drop`.
@@ -283,7 +282,7 @@ class Answer:
 
         :param offsets: cut it at these offsets.
         :param every: cut it every so many bytes too.
-        :param pause: seconds between two pieces. What is sent without any may reach the client in one piece.
+        :param pause: seconds between two pieces. Without a pause several may reach the client in one piece.
         :return: the answer.
         """
         self._splits |= set(offsets)
@@ -299,7 +298,7 @@ class Answer:
 
         :param head_only: without the body, as HEAD is answered.
         :return: an iterator over the steps.
-        :raises ScriptError: the body ends before the place where it was to be cut.
+        :raises ScriptError: the body ends before the offset of the cut.
         """
         yield self._head()
         if head_only or self._bodyless:
@@ -332,8 +331,8 @@ class Answer:
         cuts = {cut - offset for cut in self._splits}
         if self._every:
             cuts |= set(range(-(offset % self._every), len(data), self._every))
-        places = sorted({0, *(cut for cut in cuts if 0 < cut < len(data)), len(data)})
-        for start, end in pairwise(places):
+        offsets = sorted({0, *(cut for cut in cuts if 0 < cut < len(data)), len(data)})
+        for start, end in pairwise(offsets):
             if self._pause and start in cuts and start + offset:
                 yield Pause(self._pause)
             yield chunk(data[start:end]) if self._framing == "chunked" else data[start:end]

@@ -25,18 +25,18 @@ class OpenStream:
     """A client in a test, made by :func:`open_stream` and :func:`live_stream`. A context manager: leaving it closes.
 
     A thread reads, so the view is served while the test does other things; it reads no further than 256 events or
-    64 kB ahead of the test. Nothing here waits for ever: every wait takes a ``timeout`` in seconds, by default that of
-    :func:`open_stream`, and raises :class:`WaitTimeout`, whose message lists what had arrived. Every method may be
-    called from any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
+    64 kB ahead of the test. No wait is endless: each takes a ``timeout`` in seconds, by default that of
+    :func:`open_stream`, and raises :class:`WaitTimeout`, whose message lists the events that had arrived. Every method
+    may be called from any thread; :meth:`disconnect` and :meth:`close` also from a signal handler.
 
     :param name: method and URL, for messages.
-    :param timeout: seconds that each wait may take where no other timeout is given.
+    :param timeout: seconds that each wait may take by default.
     """
 
     def __init__(self, name: str, timeout: float) -> None:
         #: Method and URL, for messages.
         self.name = name
-        #: Seconds that each wait may take where no other timeout is given.
+        #: Seconds that each wait may take by default.
         self.timeout = timeout
         self._taking = make_rlock("testing.stream")  # held while an event is taken
         self._changes = Waiters()
@@ -83,7 +83,7 @@ class OpenStream:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in milliseconds that the stream asked for last, ``None`` if it never did."""
+        """The reconnection time in milliseconds that the stream has set last, ``None`` if it has set none."""
         return self._received.retry
 
     @property
@@ -93,7 +93,7 @@ class OpenStream:
 
     @property
     def event_stream(self) -> EventStream | None:
-        """The :class:`ssesync.EventStream` that serves this client, ``None`` where another object does."""
+        """The :class:`ssesync.EventStream` that serves this client, ``None`` if another object does."""
         return self._event_stream
 
     @property
@@ -111,11 +111,11 @@ class OpenStream:
 
         :param timeout: seconds to wait at most.
         :return: the event.
-        :raises WaitTimeout: none came within ``timeout`` seconds.
+        :raises WaitTimeout: none arrived within ``timeout`` seconds.
         :raises EndOfStream: the stream is over.
         :raises StatusError: the answer's status is neither 200 nor 204.
         :raises ContentTypeError: the answer is no event stream.
-        :raises Exception: what the application's body raised, where it is none of this library's.
+        :raises Exception: an exception of the application's body, if it is not this library's.
         """
         event = self._take(timeout, "an event")
         if event is None:
@@ -182,8 +182,8 @@ class OpenStream:
         Events that had arrived can still be taken.
 
         :param timeout: seconds to wait at most.
-        :raises WaitTimeout: the body was not closed within ``timeout`` seconds: it waits for something else, and a
-            client that leaves does not end that wait.
+        :raises WaitTimeout: the body was not closed within ``timeout`` seconds: it is in a wait that the client's
+            leaving does not end.
         """
         self._leave()
         self.wait_closed(timeout)
@@ -222,7 +222,7 @@ class OpenStream:
         return f"<{type(self).__name__} {self}>"
 
     def __str__(self) -> str:
-        """What has arrived, in one line."""
+        """The events that have arrived, in one line."""
         if not self._answered:
             return f"{self.name}: no answer yet"
         parts = [f"{self.name}: {self._received}"]
@@ -244,7 +244,7 @@ class OpenStream:
         self._changes.wake()
 
     def _may_read(self, cut: Callable[[], bool] | None = None) -> bool:
-        """Wait while the client does not read. Returns False when it has left or ``cut``, which is polled, is true."""
+        """Wait while the client does not read. Returns False if it has left or ``cut``, which is polled, is true."""
         while (self._stalled or self._received.is_full) and not self._left:
             if cut is not None and cut():
                 return False
@@ -262,7 +262,7 @@ class OpenStream:
         self._changes.wake()
 
     def _body_closed(self) -> None:
-        # The server has done with a detached stream, which goes on.
+        # The server closes its answer of a detached stream, which continues.
         if self._event_stream is None or not self._event_stream.defer(self._has_closed):
             self._has_closed()
 
@@ -286,7 +286,7 @@ class OpenStream:
     def _wait_for_answer(self) -> None:
         self._wait(lambda: self._answered or self._ended, None, "an answer")
         if not self._answered:
-            raise self._error or EndOfStream(f"the server gave no answer: {self}")
+            raise self._error or EndOfStream(f"the server has sent no answer: {self}")
 
     @property
     def _answered(self) -> bool:

@@ -42,15 +42,15 @@ def open_stream(
     the view does.
 
     :param app_or_client: a Flask application; a test client of Flask, Django or Werkzeug, whose cookies, defaults and
-        login count; or any WSGI application, an :class:`ssesync.EventStream` for one.
+        login are used; or any WSGI application, for example an :class:`ssesync.EventStream`.
     :param url: path and query, or a whole URL.
     :param timeout: seconds that each wait for the stream may take by default.
     :param last_event_id: the ``Last-Event-ID`` of the request; ``None`` and ``""``: none.
     :param request_options: the options of the client's own ``open()`` (Flask, Werkzeug) or ``get()``, ``post()``, …
         (Django); ``method`` and ``json`` everywhere. For a bare WSGI application: ``method``, ``headers``, ``query``,
-        ``data`` (text, bytes, or a form as a mapping), ``json``, ``environ`` (what to add to it). ``Accept`` is
+        ``data`` (text, bytes, or a form as a mapping), ``json``, ``environ`` (more keys). ``Accept`` is
         ``text/event-stream`` unless it is among ``headers``.
-    :return: the stream, as soon as its headers are there.
+    :return: the stream, as soon as its headers have arrived.
     :raises WaitTimeout: there was no answer within ``timeout``.
     :raises Exception: the exception that the application raised instead of answering; that of a Django view, unless
         the client was made with ``raise_request_exception=False``.
@@ -81,8 +81,8 @@ class _ServedStream(OpenStream):
         self._app = app
         self._decoder = Decoder(comments=True, retry_on_events=True)
         self._head: tuple[str, list[tuple[str, str]]] | None = None
-        # A connection that carries nothing, in place of Werkzeug's: on the server's end the library notices that the
-        # client leaves, and cuts off one that stalls.
+        # A connection without bytes, in place of Werkzeug's: on the server's end the library notices that the client
+        # leaves, and cuts off a stalled one.
         self._ours, self._servers = socket.socketpair()
         self._ours.setblocking(False)
         self._environ = environ
@@ -149,8 +149,8 @@ class _ServedStream(OpenStream):
         self._answer(*self._head)
 
     def _send(self, chunk: bytes) -> bool:
-        """Give bytes to the client. Returns False when it has left."""
-        # The headers leave with the first bytes of the body (PEP 3333).
+        """Pass bytes to the client. Returns False if it has left."""
+        # The headers are sent with the first bytes of the body (PEP 3333).
         if not self._answered:
             self._send_head()
         if not self._may_read(self._is_cut):

@@ -63,7 +63,7 @@ def test_an_example_under_gunicorn_is_followed_and_is_well(tmp_path: Path):
         done = run("tail", f"{example.url}job", "--last-event-id", "90", "--comments")
         assert done.returncode == 0
         assert "  done      #100  {" in done.stdout
-        assert "204: the server says that there is no more" in done.stderr
+        assert "204: the server has no more events" in done.stderr
         _, findings, status = doctor(url, "--seconds", "4")
         assert status == 0, findings
         assert findings["Second stream"][0] == "ok"

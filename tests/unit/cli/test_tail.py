@@ -142,7 +142,7 @@ def test_it_reconnects_and_resumes_and_says_so_on_the_error_output(server: FakeS
     assert [json.loads(line)["data"] for line in done.stdout.splitlines()] == ["one", "two"]
     assert server.requests[1].last_event_id == "ü1"
     assert re.fullmatch(
-        r"ssesync: [^\n]+; again in \d[^\n]+\nssesync: open again, resumed behind id ü1\n", done.stderr
+        r"ssesync: [^\n]+; again in \d[^\n]+\nssesync: open again, resumed after id ü1\n", done.stderr
     ), done.stderr
 
 

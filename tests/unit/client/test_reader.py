@@ -398,7 +398,7 @@ class TestUntilInclusive:
 
     @pytest.mark.parametrize("option", ["until_inclusive", "until_required"])
     def test_it_needs_an_event_to_be_about(self, option: str) -> None:
-        with pytest.raises(SettingsError, match="give until= too"):
+        with pytest.raises(SettingsError, match="need until="):
             Reader([], **{option: True})
 
 
@@ -485,11 +485,11 @@ class TestRefusals:
     def test_lines_have_lost_what_ends_an_event(
         self, options: dict[str, Any], serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
     ) -> None:
-        with pytest.raises(TypeError, match=r"iter_lines\(\) takes away: give the response itself"):
+        with pytest.raises(TypeError, match=r"iter_lines\(\) removes: pass the response itself"):
             Reader(get(serve(letters("a"))).iter_lines(**options))
 
     def test_pieces_of_text(self) -> None:
-        with pytest.raises(TypeError, match=r"a piece of text 'data: a.*give bytes"):
+        with pytest.raises(TypeError, match=r"a piece of text 'data: a.*pass bytes"):
             list(Reader(["data: a\n\n"]))
 
     def test_a_response_that_has_a_reader(

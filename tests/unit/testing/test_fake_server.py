@@ -330,7 +330,7 @@ def test_a_server_comes_back_on_its_port(session: requests.Session) -> None:
 
 def test_waiting_for_requests_tells_those_that_came(server: FakeSSEServer, session: requests.Session) -> None:
     session.get(server.url + "one", timeout=PATIENCE)
-    with pytest.raises(WaitTimeout, match=r"2 requests did not come within 0.01 s; there came: GET /one"):
+    with pytest.raises(WaitTimeout, match=r"2 requests did not arrive within 0.01 s; these arrived: GET /one"):
         server.wait_for_requests(2, timeout=0.01)
     assert len(server.wait_for_requests(1)) == 1
 
@@ -340,8 +340,8 @@ def test_waiting_for_requests_tells_those_that_came(server: FakeSSEServer, sessi
     [
         ([HOLD], b"GET / HTTP/1.1\r\n\r\n", "sends bytes while the script holds"),
         ([head(), "text"], b"GET / HTTP/1.1\r\n\r\n", "no step of type str: 'text'"),
-        ([threading.Event()], b"GET / HTTP/1.1\r\n\r\n", "the signal .* did not come within 0.2 s"),
-        ([], b"hello\r\n\r\n", "does not speak HTTP: 'hello'"),
+        ([threading.Event()], b"GET / HTTP/1.1\r\n\r\n", "the signal .* was not set within 0.2 s"),
+        ([], b"hello\r\n\r\n", "request is not HTTP: 'hello'"),
     ],
 )
 def test_what_went_wrong_is_raised_when_the_server_is_closed(script: Any, asked: bytes, message: str) -> None:

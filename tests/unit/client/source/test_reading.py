@@ -34,7 +34,7 @@ class TestUntilInclusive:
         assert source.read() is None
 
     def test_it_needs_an_event_to_be_about(self) -> None:
-        with pytest.raises(SettingsError, match="give until= too"):
+        with pytest.raises(SettingsError, match="need until="):
             EventSource("http://127.0.0.1/", until_inclusive=True)
 
 

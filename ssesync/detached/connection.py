@@ -296,6 +296,7 @@ class Connection:
         logged(lambda: self.group.left(self))
         logged(lambda: self.record.ended(self, why, self.stats))
         self._connections.forget(self)
+        self.fd = -1  # another connection may have its number now
 
     def _disconnect(self, reason: CloseReason, is_silent: bool) -> None:
         handle = disconnect(self, reason, self._connections.send, is_silent=is_silent)

@@ -224,7 +224,7 @@ class RequestingRelay(Relay):
             super().flush()
             return
         self._woken = False
-        if self._source.reason is not None and self.state is not State.ARRIVING:  # the stream was ended meanwhile
+        if self.state is State.IN_SYNC and self._source.reason is not None:  # the stream was ended meanwhile
             self._abandon_upstream()
             self._open()
 

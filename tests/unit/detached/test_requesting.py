@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from ssesync import Event, EventStream, Relay, streams
 from ssesync.client.session import Adapter, shared_session
+from ssesync.detached.connections import connections
 from ssesync.detached.relaying import Relay as DetachedRelay
 from ssesync.detached.requesting import RequestingRelay, rewritten
 from ssesync.producing import Refusal
@@ -196,6 +197,29 @@ def test_an_end_while_the_upstream_is_asked_ends_its_connection(how: str) -> Non
             assert upstream.left.acquire(timeout=PATIENCE)
             assert eventually(lambda: not streams.all())
     assert ended.wait() == {"leave": "client_gone", "stop": "shutdown", "cancel": "cancelled"}[how]
+
+
+def test_after_a_client_has_left_nothing_is_sent_to_its_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection may have its number by then: upstreams and other clients got the head of one that had left."""
+    came, sent = threading.Event(), list[tuple[int, bytes]]()
+    with RawUpstream(lambda: [came.set, HOLD]) as upstream:
+        connection = waiting(server := ask(upstream.url))
+        assert came.wait(PATIENCE)
+        send = connections().send
+
+        def record(fd: int, data: bytes, size: int) -> int:
+            sent.append((fd, data))
+            return send(fd, data, size)
+
+        monkeypatch.setattr(connections(), "send", record)
+        server.client.close()
+        assert upstream.left.acquire(timeout=PATIENCE)
+        assert eventually(lambda: connection.closed)
+        turned = threading.Event()
+        connections().call_soon(turned.set)
+        assert turned.wait(PATIENCE)
+    assert sent == []
+    assert connection.fd == -1
 
 
 def test_what_can_not_be_tapped_goes_by_a_thread() -> None:

@@ -83,6 +83,7 @@ class Exchange(Protocol):
         :return: the descriptor that is readable when the answer arrives; -1: it has arrived.
         :raises Exception: the upstream can't be reached.
         """
+        ...
 
     def close(self) -> None:
         """End the step in progress. Any thread, any number of times."""

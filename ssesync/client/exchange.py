@@ -133,6 +133,7 @@ class Exchange:
         if self._response is not None:
             return self._response
         pool, connection, self._connection = self._pool, self._connection, None
+        assert connection is not None  # send() has left one of the two
         try:
             raw = connection.getresponse()
         except BaseException:

@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import socket
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -34,8 +33,6 @@ Query = dict[str, str]
 
 #: Why streams ended, by the key that the test gave them.
 reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
-
-logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(process)d: %(message)s")
 
 
 def noting(key: str, line: str | None = None) -> Callable[[CloseReason, StreamStats], object]:

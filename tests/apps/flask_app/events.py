@@ -11,6 +11,7 @@ from flask import Blueprint, Request, Response, request
 
 import ssesync
 from ssesync_flask import SSE
+from tests.apps.process import log_to_stderr
 from tests.apps.worker import Worker, noting, options_of
 
 from . import create_app
@@ -38,6 +39,7 @@ def events() -> Response:
     )
 
 
+log_to_stderr()
 flask_app = create_app(blueprint)
 sse.init_app(flask_app)
 application = Worker(flask_app, lambda: sse.broker)

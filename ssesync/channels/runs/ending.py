@@ -93,4 +93,6 @@ def final_entry(record: RunRecord, ending: Ending, *, owner: str, events: int | 
     if error is not None:
         data["error"] = error
     body = encode(Event(dump_json(data), type=record.end_type))
-    return Entry(record.name, body, final=True, outcome=Outcome(state.value, reason), owner=owner)
+    # With its number it is refused if the log has lost events before it: the run would look complete.
+    number = 0 if events is None else events + 1
+    return Entry(record.name, body, final=True, number=number, outcome=Outcome(state.value, reason), owner=owner)

@@ -46,10 +46,10 @@ scripts trust only data that they can check, and check before they write:
 - ``active``, ``owners`` and ``due`` are never empty. If one of them is missing, they are made again from the runs.
 - Without ``alive`` and ``here`` subscribers of other processes are not counted until these announce them anew.
 
-Processes of 1.x versions without closed channels and runs may use the same keys. Redis refuses what they append to a
-closed channel, since the last id of its stream is set to the highest that there is, and what they append to a run's
-name, since ``info`` is no hash. Their limits remove only channels that are in ``tails``. They don't read runs. If one
-of them begins a new epoch, ``runs`` in ``meta`` is another, and all runs are unknown.
+Processes of an earlier version, without closed channels and runs, may use the same keys. Redis refuses their appends
+to a closed channel, since the last id of its stream is set to the highest that there is, and to a run's name, since
+``info`` is no hash. Their limits remove only channels that are in ``tails``. They don't read runs. If one of them
+begins a new epoch, ``runs`` in ``meta`` is another one, and all runs are unknown.
 
 An event's seq is the time in microseconds, or one more than the last: so a server that has lost its latest events in a
 crash does not use their numbers again. A stream's ids are ``<seq>-0``. Lua's numbers and a sorted set's scores hold it

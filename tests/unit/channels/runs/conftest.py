@@ -9,7 +9,7 @@ import pytest
 from ssesync import Broker
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "redis"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

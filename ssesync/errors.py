@@ -185,7 +185,7 @@ class RunConflict(BrokerError):
 
 class RunUnknown(BrokerError, LookupError):
     """There is no run of this name, or its time to be retained is over, or it is another subject's: 404 in each case,
-    so that nobody learns which names there are."""
+    so that clients can't find out which names exist."""
 
 
 class RunRefused(BrokerError):
@@ -218,7 +218,7 @@ class BrokerClosed(BrokerError):
 
 
 class TicketRefused(SSEError):
-    """A ticket is missing, forged, used or expired; the message says which, without the ticket's contents."""
+    """A ticket is missing, forged, used or expired; the message names the cause, without the ticket's contents."""
 
 
 class ReadError(SSEError):

@@ -153,7 +153,7 @@ def _findings(seen: Examination | Probe, seconds: float) -> dict[str, Finding]:
             return {"Media type": problem(f"{media_type or 'none'}{begins}", remedy)}
         remedy = "A stream is answered with 200; other statuses are errors."
         if answer.status == 204:
-            remedy = "204 tells clients not to reconnect: there is no stream to read."
+            remedy = "After 204 clients do not reconnect: there is no stream to read."
         finding = problem(f"{answer.status} {answer.reason}, {media_type or 'without a media type'}{begins}", remedy)
     return {"Answer": finding}
 

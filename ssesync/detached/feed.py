@@ -152,7 +152,7 @@ class Feed(Connection):
         self._source.stop(reason, last)
 
     def abort(self, reason: CloseReason) -> None:
-        """End at once, with what the stream's ``Ending`` says if the client can take that after whole events."""
+        """End at once; with the last bytes of the stream's ``Ending`` if the client has accepted whole events."""
         self._source.cancel(reason, dropped=self.unsent is not None)
         if self.state in (State.ARRIVING, State.CLOSED):
             return  # begin() does the rest

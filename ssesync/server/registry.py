@@ -35,12 +35,12 @@ Tick = Callable[[float], object]
 
 
 class Work(Protocol):
-    """What goes on beside the streams, and may finish when the process stops."""
+    """Work other than streams that may finish when the process stops."""
 
     def seconds_to_finish(self) -> float | None:
-        """How long it may go on, since the process was told to stop.
+        """The time that it may take, from the first request to stop.
 
-        :return: seconds; ``None``: there is nothing to finish.
+        :return: seconds; ``None``: there is no work to finish.
         """
         ...
 
@@ -220,7 +220,7 @@ class Streams:
         self._work.add(work)
 
     def work_to_finish(self) -> list[float]:
-        """The seconds for which other work than streams may go on, since the process was told to stop."""
+        """The seconds that each work other than streams may take, from the first request to stop."""
         return [seconds for work in list(self._work) if (seconds := work.seconds_to_finish()) is not None]
 
     def all(self) -> list[Served | Detached]:

@@ -98,9 +98,9 @@ def time_to_finish(settings: Settings) -> float:
 
 
 def seconds_to_finish() -> list[float]:
-    """Ask what goes on to its own end when the process stops: streams that finish, and runs.
+    """Find the streams that finish, and the runs, when the process stops.
 
-    :return: for each of them, for how many seconds it may go on since the process was told to stop.
+    :return: the seconds that each of them may take, from the first request to stop.
     """
     finishing = [time_to_finish(stream.settings) for stream in streams.all() if stream.finishes]
     return finishing + streams.work_to_finish()

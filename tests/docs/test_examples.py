@@ -20,6 +20,7 @@ from django.urls import path
 
 from ssesync import EventStream, Reader
 
+from ..cases import each_case
 from .blocks import ROOT, Block, all_blocks, blocks_of
 from .feed import serving
 
@@ -43,7 +44,7 @@ def _streams_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         stream.cancel("shutdown")
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@each_case("block", BLOCKS, ids=str)
 def test_a_python_block_is_python(block: Block) -> None:
     compile(block.code, str(block), "exec")
 

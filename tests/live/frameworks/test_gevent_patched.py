@@ -24,6 +24,7 @@ DETACHED = "nothing is detached under gevent, so no tap is read there"
 NO_LIMIT = "producers are greenlets, which are not counted"
 NO_LOCK = "gevent's queues, which urllib3's pools use then, have no lock that the test could hold"
 
+BODY = "tests/unit/client/test_body.py"
 SIGNALS = "tests/unit/client/test_signals.py"
 PRODUCERS = "tests/unit/server/test_producers.py"
 TRANSPORT = "tests/unit/client/test_transport.py"
@@ -34,6 +35,14 @@ LEFT_OUT = {
     "tests/unit/server/test_accepting.py": GUNICORN,
     "tests/unit/server/test_incomplete.py": GUNICORN,
     f"{PRODUCERS}::test_by_itself_the_limit_is_1200_or_a_part_of_what_the_system_allows": NO_LIMIT,
+    **{
+        f"{BODY}::test_{name}": PURE
+        for name in (
+            "a_chunked_body_is_the_same_at_every_cut",
+            "a_malformed_chunk_is_refused_at_every_cut",
+            "a_body_that_ends_before_its_last_chunk_is_a_lost_connection_at_every_place",
+        )
+    },
     "tests/unit/client/test_tap.py": DETACHED,
     f"{TRANSPORT}::test_with_urllib3_future_in_urllib3s_place_all_is_as_with_urllib3": OWN,
     "tests/unit/django_skin/test_async.py": ASYNCIO,

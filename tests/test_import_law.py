@@ -196,7 +196,7 @@ def test_at_run_time_no_modules_import_each_other() -> None:
     assert cycles(graph(type_checking=False)) == []
 
 
-def test_for_type_checkers_modules_of_one_room_alone_import_each_other() -> None:
+def test_for_type_checkers_only_modules_of_one_package_import_each_other() -> None:
     for cycle in cycles(graph(type_checking=True)):
         assert any(cycle <= known for known in KNOW_EACH_OTHER), sorted(cycle)
 
@@ -255,7 +255,7 @@ def test_the_wire_is_pure() -> None:
         assert not impure & {name.split(".")[0] for name in imported_modules(path)}, module_name(path)
 
 
-def test_a_skin_uses_public_names_only_and_never_another_skin() -> None:
+def test_an_integration_uses_public_names_only_and_no_other_integration() -> None:
     for path in SOURCES:
         skin = path.relative_to(ROOT).parts[0]
         if skin == "ssesync":

@@ -213,7 +213,7 @@ print(sorted(loaded - set(sys.stdlib_module_names) - {"ssesync"}))
 
 
 @pytest.mark.slow
-def test_the_reader_is_imported_when_it_is_first_asked_for() -> None:
+def test_the_reader_is_imported_at_its_first_use() -> None:
     code = """
 import sys
 import ssesync

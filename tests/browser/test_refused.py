@@ -23,7 +23,7 @@ def hears_hello(browser: Chrome, server: Server) -> None:
     WebDriverWait(browser, TIMEOUT, poll_frequency=0.2).until(published_and_received)
 
 
-def test_a_page_that_met_the_limit_comes_back_by_itself_when_there_is_room(browser: Chrome, tmp_path: Path) -> None:
+def test_a_refused_page_reconnects_by_itself_and_is_admitted_later(browser: Chrome, tmp_path: Path) -> None:
     kind = limited(GTHREAD, 256, OPTIONS='{"max_detached": 1}')
     with running(kind, tmp_path) as server, Crowd(server, 1) as other:
         assert other.wait(lambda: len(other.admitted) == 1)

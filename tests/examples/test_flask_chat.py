@@ -98,7 +98,7 @@ def test_without_a_name_nothing_is_read_or_sent_also_not_from_the_log(chat: Chat
 
 
 @pytest.mark.parametrize("slug", ["nowhere", "*", "a" * 300, "room:lobby"])
-def test_a_room_that_is_not_there_has_no_events(chat: Chat, slug: str) -> None:
+def test_a_missing_room_has_no_events(chat: Chat, slug: str) -> None:
     ada = chat.person("Ada")
     assert ada.ask("GET", f"rooms/{slug}/events").status_code in (403, 404)
     assert ada.ask("GET", f"rooms/{slug}").status_code == 404

@@ -76,7 +76,7 @@ def come_and_go(crowd: Crowd, count: int, path: str, known: list[Came] | None = 
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_of_those_who_come_and_go_nothing_stays_and_nobody_else_notices(
+def test_clients_that_connect_and_leave_leak_no_resources_and_do_not_disturb_others(
     kind: Kind, serve: Callable[..., Lasting], crowd_of: Callable[..., Crowd]
 ):
     server = serve(kind)

@@ -32,7 +32,7 @@ DOCUMENTED: dict[str, Any] = {"hooks": HOOKS_AS_DOCUMENTED}
         pytest.param(60, True, "sqlite", DOCUMENTED, id="waited-for-documented"),
     ],
 )
-def test_a_worker_that_is_aborted_for_a_view_that_blocks_tells_its_clients_first(
+def test_a_worker_that_is_aborted_because_of_a_blocking_view_ends_its_streams_first(
     count: int, waits: bool, broker: str, options: dict[str, Any], serve: Serve, crowd_of: Gather, publish: Publish
 ):
     # A worker that takes longer to come up is aborted too.

@@ -27,7 +27,7 @@ DRAINING = {"TESTS_DRAIN": "1"}
         pytest.param(RUNSERVER_KIND, signal.SIGINT, 40, id="runserver-INT"),
     ],
 )
-def test_each_client_is_told_to_come_back_and_misses_nothing(
+def test_each_client_gets_a_reconnection_time_and_misses_no_event(
     kind: Kind,
     signum: signal.Signals,
     count: int,

@@ -40,7 +40,7 @@ TERM, QUIT = by_signal(signal.SIGTERM), by_signal(signal.SIGQUIT)
         pytest.param("sync", 60, by_reload, "sqlite", NO_HOOKS | PRELOADED, id="sync-HUP-no-hooks-preload-sqlite"),
     ],
 )
-def test_each_client_is_told_to_come_back_and_misses_nothing(
+def test_each_client_gets_a_reconnection_time_and_misses_no_event(
     worker: str,
     count: int,
     end: Callable[[Interrupted], None],

@@ -31,7 +31,7 @@ HTTP = """
 
 
 @pytest.mark.parametrize(("version", "count"), [("1.0", 90), ("1.1", 300)])
-def test_clients_come_leave_are_told_to_come_back_and_miss_nothing(
+def test_clients_connect_leave_get_a_reconnection_time_and_miss_no_event(
     version: str,
     count: int,
     serve: Callable[..., Lasting],

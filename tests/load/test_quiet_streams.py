@@ -90,7 +90,7 @@ def test_revoking_ends_the_streams_of_a_key_and_no_other(kind: Kind, serve: Serv
     check_detached(server, count)
 
 
-def test_those_who_are_there_are_counted_and_those_who_left_are_not(serve: Serve, crowd_of: Gather):
+def test_connected_clients_are_counted_and_departed_ones_are_not(serve: Serve, crowd_of: Gather):
     server = serve(GTHREAD_KIND, "redis")
     crowd = crowd_of(server)
     crowd.gather(50, path() + "&channel=other")

@@ -95,9 +95,7 @@ def test_of_200_clients_exactly_the_20_that_do_not_read_are_closed_and_they_too_
     assert all(client.ends[0].how in ("reset", "cut") for client in stuck)
 
 
-def test_those_who_read_only_slowly_are_caught_up_from_the_log_and_never_closed(
-    server: Lasting, crowd_of: Callable[..., Crowd]
-):
+def test_slow_readers_catch_up_from_the_log_and_are_never_closed(server: Lasting, crowd_of: Callable[..., Crowd]):
     crowd = crowd_of(server)
     slow = crowd.gather(20, path(patience=10), receive_buffer=BUFFER, pace=4_096)
     fast = crowd.gather(30, path(patience=10))
@@ -126,7 +124,7 @@ def publish_while_paused(publishing: Publishing, stuck: list[Client], reading: l
     publishing.wait_for_the_last(stuck)
 
 
-def test_where_the_oldest_are_left_out_each_gap_is_told_exactly(server: Lasting, crowd_of: Callable[..., Crowd]):
+def test_with_drop_oldest_each_gap_is_reported_exactly(server: Lasting, crowd_of: Callable[..., Crowd]):
     crowd = crowd_of(server)
     stuck = crowd.gather(10, path(overflow="drop_oldest"), receive_buffer=BUFFER)
     reading = crowd.gather(10, path(overflow="drop_oldest"))
@@ -167,7 +165,7 @@ def test_where_events_are_coalesced_the_newest_of_each_kind_comes(server: Lastin
     assert server.state()["closed"] == {}
 
 
-def test_who_takes_nothing_for_send_timeout_is_closed_as_stalled_although_nothing_overflows(
+def test_a_client_that_accepts_no_bytes_for_send_timeout_is_closed_as_stalled_without_overflow(
     server: Lasting, crowd_of: Callable[..., Crowd]
 ):
     crowd = crowd_of(server)

@@ -109,7 +109,7 @@ def test_an_error_in_mid_stream_is_raised_and_says_nothing_secret(server: Server
 
 
 @ALL
-def test_without_an_error_event_that_the_sdk_knows_it_is_raised_all_the_same(server: Server, ask: Ask):
+def test_without_an_error_event_of_the_sdks_format_an_incomplete_answer_raises(server: Server, ask: Ask):
     """By the answer's end, which is none."""
     with ask(server.port, "fail", 20, error_event={"type": "RUN_ERROR", "message": "It failed."}) as answer:
         with pytest.raises(BROKEN):

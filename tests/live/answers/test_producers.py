@@ -47,7 +47,7 @@ def test_two_hundred_clients_have_their_first_event_and_an_ordinary_view_answers
 
 
 @ON_EACH
-def test_short_streams_leave_nothing_behind(start: Start, name: str) -> None:
+def test_short_streams_leak_no_resources(start: Start, name: str) -> None:
     server = start(name)
     expected = b":ok\n" + b"".join(b'data: {"number":%d}\n\n' % number for number in range(3))
     with asked(server, "/few", 20) as responses:

@@ -46,7 +46,7 @@ def test_twenty_clients_of_all_workers_get_all_of_their_channels_once_and_in_ord
 
 
 @BROKERS
-def test_who_comes_while_much_is_published_gets_all_since_its_id(
+def test_a_client_that_connects_during_a_burst_gets_all_events_after_its_id(
     kind: str, serve: Serve, crowd_of: Gather, publish: Publish
 ):
     crowd = crowd_of(serve(kind, *FOUR))
@@ -134,7 +134,7 @@ def nginx(serve: Serve, tmp_path: Path) -> Iterator[tuple[str, Gunicorn]]:
         yield f"http://127.0.0.1:{port}/events", server
 
 
-def test_behind_nginx_each_event_comes_before_the_next_is_published_and_a_killed_worker_is_no_gap(
+def test_behind_nginx_each_event_arrives_before_the_next_is_published_and_a_killed_worker_causes_no_gap(
     nginx: tuple[str, Gunicorn], crowd_of: Gather, publish: Publish
 ):
     url, server = nginx

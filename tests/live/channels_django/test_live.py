@@ -167,7 +167,7 @@ def test_a_subscription_of_an_asynchronous_view_is_detached_and_one_with_somethi
     assert (next_data(awaited), next_data(changed)) == ("x", "changed x")
 
 
-def test_a_ticket_is_good_once_whatever_process_is_asked(gunicorn: Server) -> None:
+def test_a_ticket_is_valid_once_in_all_processes(gunicorn: Server) -> None:
     ticket = gunicorn.ask("state").json()["ticket"]
     statuses = [gunicorn.ask("ticketed", ticket=ticket).status_code for _ in range(12)]
     assert statuses == [200, *[401] * 11]

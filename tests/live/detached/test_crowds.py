@@ -161,7 +161,7 @@ def test_with_the_opt_out_a_half_close_keeps_the_stream_and_a_reset_ends_it(serv
 
 @pytest.mark.parametrize("server", ["gthread", "sync_unix", "werkzeug"], indirect=True)
 @pytest.mark.parametrize("leave", ["half-close", "behind a byte"])
-def test_a_half_close_is_seen_and_so_is_an_end_behind_bytes_that_nobody_reads(server: Server, leave: str):
+def test_a_half_close_and_an_end_after_unread_bytes_are_noticed(server: Server, leave: str):
     with server.subscribe("flask", options=SILENT) as stream:
         stream.opens()
         if leave == "half-close":

@@ -25,7 +25,7 @@ def refused(answer: Answer) -> None:
 
 
 @ON_SOME
-def test_beyond_max_detached_a_client_is_told_to_come_back_later(server: Server):
+def test_beyond_max_detached_a_client_is_refused_with_a_reconnection_time(server: Server):
     options = SILENT | {"max_detached": 2}
     refusals = server.state()["refused"]
     with contextlib.ExitStack() as stack:

@@ -38,7 +38,7 @@ IN_FRONT = {"before": b":hello\n", "writing": b":hello\n"}
 
 @pytest.mark.parametrize("through", TIERS)
 @ON_SOME
-def test_behind_a_middleware_every_byte_comes_once_and_in_order(server: Server, through: str):
+def test_behind_a_middleware_every_byte_arrives_once_and_in_order(server: Server, through: str):
     with server.subscribe("flask", options=SILENT, through=through, first='["state"]') as stream:
         stream.answer.undo = Undo(through)
         assert stream.answer.status == 200
@@ -57,7 +57,7 @@ def test_behind_a_middleware_every_byte_comes_once_and_in_order(server: Server, 
 
 @pytest.mark.parametrize("through", ["wrap", "rewrite", "split"])
 @ON_SOME
-def test_events_that_are_published_at_any_time_come_behind_what_was_missed(server: Server, through: str):
+def test_events_published_at_any_time_arrive_after_the_missed_ones(server: Server, through: str):
     """Those of the log and those that came while the hand-over was tried, and given up."""
     name = f"busy{through}{server.kind.name}"
     data = [str(number) for number in range(150)]
@@ -156,7 +156,7 @@ def test_gzip_middleware_that_is_forced_on_a_stream_gets_all_of_it(server: Serve
         assert gzip.decompress(stream.answer.rest()) == OPENING + b"".join(map(event, ids, data))
 
 
-def test_what_falls_back_counts_as_served_and_without_room_ends_with_a_reconnection_time(
+def test_a_stream_that_stays_served_is_counted_and_beyond_the_limit_ends_with_a_reconnection_time(
     use: Callable[[str], Server],
 ):
     server = use("gthread")
@@ -190,7 +190,7 @@ def test_a_middleware_that_is_the_cause_is_warned_of_once(start: Callable[..., S
 
 
 @ON_SOME
-def test_behind_a_fall_back_the_servers_socket_is_as_it_was(server: Server):
+def test_a_stream_that_stays_served_leaves_the_servers_socket_unchanged(server: Server):
     """A socket that no longer blocks would lose what a slow reader has no room for."""
     data = "x" * 900_000
     wire = server.wire(receive_buffer=4_096)

@@ -84,7 +84,7 @@ def test_a_stream_may_follow_ordinary_requests_on_their_connection(server: Serve
 
 @pytest.mark.parametrize(("place", "body"), [("flask", b""), ("django", BODY[:100])], ids=["GET", "POST"])
 @ON_EACH
-def test_requests_that_a_client_sends_behind_it_are_not_processed(server: Server, place: str, body: bytes):
+def test_pipelined_requests_after_a_detached_one_are_not_processed(server: Server, place: str, body: bytes):
     """Its answer says ``Connection: close`` (RFC 9112, section 9.6), whatever the server has read already."""
     name = f"pipelined{place}{server.kind.name}{len(body)}"
     with server.subscribe("bare", f"{name}x", options=SILENT) as witness:
@@ -129,7 +129,7 @@ def test_the_cookie_that_comes_with_a_stream_holds_the_session(server: Server, p
 
 @pytest.mark.parametrize("server", ["gthread", "sync_unix", "werkzeug", "runserver"], indirect=True)
 @pytest.mark.parametrize("place", PLACES)
-def test_pages_of_other_origins_may_read_it_if_the_options_or_the_framework_say_so(server: Server, place: str):
+def test_pages_of_other_origins_may_read_it_if_the_options_or_the_framework_allow_it(server: Server, place: str):
     origin = {"Origin": "https://app.example"}
     options = {"cors_origins": ["https://app.example"], "cors_credentials": True}
     with server.subscribe(place, options=options, headers=origin) as stream:
@@ -172,7 +172,7 @@ def test_a_refusal_is_an_ordinary_answer(server: Server):
 
 
 @pytest.mark.parametrize("server", ["gthread", "sync", "werkzeug"], indirect=True)
-def test_a_client_of_http_1_0_that_wants_to_keep_its_connection_is_told_that_it_ends(server: Server):
+def test_an_http_1_0_client_that_requests_keep_alive_gets_connection_close(server: Server):
     with server.subscribe("flask", version="1.0", headers={"Connection": "keep-alive"}) as stream:
         stream.opens()
         assert stream.described()["tier"] == "detached"

@@ -127,7 +127,7 @@ def test_head_has_no_body(pair: Pair):
     answer.end()
 
 
-def test_two_answers_on_one_connection_are_told_apart(pair: Pair):
+def test_two_answers_on_one_connection_are_distinguished(pair: Pair):
     first = HEAD + b"Content-Length: 1\r\n\r\na"
     wire = pair.sends(first + HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n\r\n" + first)
     for body in (b"a", b"b", b"a"):
@@ -136,7 +136,7 @@ def test_two_answers_on_one_connection_are_told_apart(pair: Pair):
 
 
 @pytest.mark.parametrize("last", [b"retry: 2000\n", b"retry: 1\n"])
-def test_a_reconnection_time_may_come_last_where_it_is_asked_for(pair: Pair, last: bytes):
+def test_a_reconnection_time_may_be_last_if_the_check_allows_it(pair: Pair, last: bytes):
     answer = pair.sends(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(last), last)).answer()
     answer.end(RETRY)
 

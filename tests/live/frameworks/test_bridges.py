@@ -17,7 +17,7 @@ if importlib.util.find_spec("starlette.middleware.wsgi"):  # deprecated there, i
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)
-def test_streams_work_with_keep_alives_and_it_is_said_once_that_they_don_t_end_with_their_client(
+def test_streams_work_with_keep_alives_and_one_warning_that_a_disconnect_is_not_noticed(
     tmp_path: Path, switchboard: Switchboard, bridge: str
 ) -> None:
     kind = Kind("bridged", uvicorn("flask_app.bridged"), environment={"TESTS_BRIDGE": bridge})

@@ -61,7 +61,7 @@ def test_a_client_that_leaves_ends_the_producer(target: Target, switchboard: Swi
     assert not target.has_failed()
 
 
-def test_many_streams_at_once_leave_room_for_ordinary_views(target: Target, switchboard: Switchboard) -> None:
+def test_many_streams_do_not_block_ordinary_views(target: Target, switchboard: Switchboard) -> None:
     streams = []
     try:
         for _ in range(20):

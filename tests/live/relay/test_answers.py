@@ -126,7 +126,7 @@ def test_head_closes_the_upstream_and_starts_no_producer(
     assert closes == []
 
 
-def test_head_is_asked_upstream_as_head(
+def test_head_is_sent_to_the_upstream_as_head(
     skin: str, upstream: Upstream, session: requests.Session, gateway: Gateway
 ) -> None:
     server = upstream([head(content_type="application/json", status="401 Unauthorized")])
@@ -135,7 +135,7 @@ def test_head_is_asked_upstream_as_head(
     assert [request.method for request in server.requests] == ["HEAD"]
 
 
-def test_a_client_that_is_refused_for_want_of_room_closes_the_upstream(
+def test_a_client_that_is_refused_over_a_limit_closes_the_upstream(
     skin: str, upstream: Upstream, session: requests.Session, gateway: Gateway
 ) -> None:
     server = upstream([head(CHUNKED), chunk(EVENT), HOLD])

@@ -172,7 +172,7 @@ def test_a_line_end_of_two_bytes_is_not_torn_apart(upstream: Upstream, ask: Ask)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_a_byte_order_mark_stays_behind_as_ours_are_the_first_bytes(cut: int, upstream: Upstream, ask: Ask) -> None:
+def test_a_byte_order_mark_is_removed_since_the_preamble_is_first(cut: int, upstream: Upstream, ask: Ask) -> None:
     sent = b"\xef\xbb\xbfdata: x\n\n"
     pieces = [piece for piece in (sent[:cut], sent[cut:]) if piece]
     stream = open_stream(ask(upstream([head(CHUNKED), *map(chunk, pieces), LAST_CHUNK])))

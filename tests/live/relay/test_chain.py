@@ -187,9 +187,7 @@ def test_an_idle_origin_is_kept_alive_by_its_gateways(worker: str, start: Callab
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_an_origin_that_dies_ends_the_browser_s_stream_with_an_error_event(
-    worker: str, start: Callable[..., Chain]
-) -> None:
+def test_a_killed_origin_ends_the_browsers_stream_with_an_error_event(worker: str, start: Callable[..., Chain]) -> None:
     chain = start(worker, ("flask", "django"))
     with requests.get(f"http://127.0.0.1:{chain.port}/silent", stream=True, timeout=PATIENCE) as response:
         reader = Reader(response)

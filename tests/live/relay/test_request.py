@@ -97,7 +97,7 @@ def test_without_a_last_event_id_there_is_no_such_header(send: Send) -> None:
     assert "last-event-id" not in send(query="lastEventId=%20").headers
 
 
-def test_an_event_stream_is_asked_for_uncompressed(send: Send) -> None:
+def test_an_event_stream_is_requested_uncompressed(send: Send) -> None:
     got = send(headers={"Accept": "*/*", "Accept-Encoding": "gzip, br", "Cache-Control": "max-age=5"})
     assert got.headers["accept"] == "text/event-stream"
     assert got.headers["accept-encoding"] == "identity"

@@ -64,7 +64,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 @pytest.mark.skipif(not Path("/proc/sys/net").exists(), reason="all of 127.0.0.0/8 is the machine's own on Linux alone")
 @pytest.mark.parametrize("app", ["flask", "django"])
-def test_all_are_one_behind_a_proxy_which_is_warned_of_until_the_address_is_set_from_its_header(
+def test_behind_a_proxy_all_clients_share_one_limit_with_a_warning_until_the_address_is_set_from_its_header(
     front: Front, app: str
 ) -> None:
     with contextlib.ExitStack() as stack:

@@ -133,7 +133,7 @@ class Client(threading.Thread):
 
 
 @pytest.mark.parametrize("kind", [GTHREAD, GEVENT], ids=lambda kind: kind.name)
-def test_chaos_leaves_nothing_behind_and_every_stream_accounted_for(serve: Callable[..., Server], kind: Kind):
+def test_random_ends_leak_no_resources_and_every_stream_is_counted(serve: Callable[..., Server], kind: Kind):
     # The kernel would otherwise take all that these streams send.
     server = serve(kind, send_buffer=16_384)
     for _ in range(16):

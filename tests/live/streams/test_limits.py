@@ -146,7 +146,7 @@ def test_of_four_threads_three_serve_streams_and_one_stays_free_for_ordinary_req
         assert (state["opened"], state["refused"], state["closed"]) == (3, 5, {})
 
 
-def test_a_stream_that_is_closed_makes_room_for_another(serve: Callable[..., Server]):
+def test_a_closed_stream_frees_its_slot(serve: Callable[..., Server]):
     server = serve(POOL)
     with contextlib.ExitStack() as stack:
         first = open_idle(server, stack)

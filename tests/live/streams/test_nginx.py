@@ -99,7 +99,7 @@ def test_a_browser_that_leaves_ends_the_producer_without_a_write(
 
 
 @VERSIONS
-def test_an_answer_that_is_cut_short_is_incomplete_behind_it(nginx: Nginx, switchboard: Switchboard, version: str):
+def test_an_answer_that_is_cut_short_is_incomplete_behind_nginx(nginx: Nginx, switchboard: Switchboard, version: str):
     """nginx ends its own answer, which has chunks, as its upstream's ended: a FIN or a reset, but no last chunk."""
     options = {"keep_alive": 60, "max_streams": None}
     with nginx.connect(version) as wire:

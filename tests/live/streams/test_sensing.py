@@ -87,7 +87,7 @@ def test_with_the_opt_out_a_half_close_keeps_the_stream_and_a_real_close_ends_it
         assert said["keep_alives"] == 0
 
 
-def test_behind_an_unknown_server_failing_keep_alives_tell_and_the_stream_says_so(
+def test_under_an_unknown_server_failing_keep_alives_show_a_disconnect_and_senses_disconnect_is_false(
     fleet: Fleet[Server], switchboard: Switchboard
 ):
     server = fleet(KINDS["gthread"])
@@ -107,7 +107,7 @@ def test_behind_an_unknown_server_failing_keep_alives_tell_and_the_stream_says_s
     assert not said["senses"]
 
 
-def test_with_sensing_turned_off_a_half_close_is_no_end_and_failing_keep_alives_tell(
+def test_without_sense_disconnect_a_half_close_is_no_end_and_failing_keep_alives_show_a_disconnect(
     fleet: Fleet[Server], switchboard: Switchboard
 ):
     server = fleet(KINDS["gthread"])

@@ -231,7 +231,7 @@ def test_an_answer_that_is_not_waited_for_is_incomplete(
     assert server.leaves(within=GRACE / 2)
 
 
-def test_an_answer_that_never_ends_is_cut_before_gunicorns_patience_is_over(serve: Callable[..., Server]):
+def test_an_endless_answer_is_cut_before_gunicorns_graceful_timeout(serve: Callable[..., Server]):
     server = serve(Kind("impatient", gunicorn(*GTHREAD, "--graceful-timeout", "4", config=HOOKS)))
     wire, response = post(server, path(do="idle", options=SILENT))
     with wire:
@@ -266,7 +266,7 @@ def test_a_worker_that_lets_an_answer_finish_is_not_taken_for_dead(
         assert response.end == "last chunk"
 
 
-def test_a_server_without_a_handler_of_its_own_dies_by_the_signal_when_its_streams_have_ended(
+def test_a_server_without_a_handler_is_terminated_by_the_signal_after_its_streams_have_ended(
     serve: Callable[..., Server],
 ):
     server = serve(Kind("werkzeug", launch("werkzeug"), environment=OWN_HANDLER))
@@ -277,7 +277,7 @@ def test_a_server_without_a_handler_of_its_own_dies_by_the_signal_when_its_strea
     assert server.process.returncode == -signal.SIGTERM
 
 
-def test_a_server_that_never_had_a_stream_dies_by_the_signal_at_once(serve: Callable[..., Server]):
+def test_a_server_that_never_had_a_stream_is_terminated_by_the_signal_at_once(serve: Callable[..., Server]):
     server = serve(Kind("werkzeug", launch("werkzeug"), environment=OWN_HANDLER))
     server.signal(signal.SIGTERM)
     assert server.leaves()

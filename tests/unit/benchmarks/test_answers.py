@@ -124,7 +124,7 @@ def test_an_end_is_a_fault(end: bytes) -> None:
         assert faults(first, [server.load.measure(0.1)]) == "1 ended"
 
 
-def test_who_is_refused_or_not_served_is_a_fault() -> None:
+def test_a_client_that_is_refused_or_not_served_is_a_fault() -> None:
     with scripted(3, 0.3) as server:
         refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
         server.send(HEAD + framed(event(0), 1000), refusal, HEAD)

@@ -52,7 +52,7 @@ def received(answer: bytes, size: int) -> Any:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-def test_a_subscriber_of_the_crowd_finds_every_event_however_it_is_cut(size: int) -> None:
+def test_a_client_of_the_benchmark_finds_every_event_however_the_bytes_are_cut(size: int) -> None:
     crowd = received(HEAD + stream(*range(-2, 30)), size)
     assert (crowd.warm, crowd.received, crowd.disorder) == (True, 30, 0)
     assert len(crowd.late) == 30

@@ -133,7 +133,7 @@ def test_every_event_counts_however_a_server_writes_and_cuts_it(language: str) -
         pytest.param(events(0, 1, 99, 2), {"missing": 1, "stray": 1}, id="not expected"),
     ],
 )
-def test_what_one_client_loses_or_gets_wrongly_is_told(language: str, sent: bytes, expected: dict[str, int]) -> None:
+def test_lost_and_wrong_events_of_one_client_are_reported(language: str, sent: bytes, expected: dict[str, int]) -> None:
     with scripted(2) as server:
         server.hear()
         server.expect(0, 4)
@@ -148,14 +148,14 @@ def test_what_one_client_loses_or_gets_wrongly_is_told(language: str, sent: byte
         assert faults(found)
 
 
-def test_what_never_comes_is_told_when_the_time_is_over(language: str) -> None:
+def test_missing_events_are_reported_after_the_timeout(language: str) -> None:
     with scripted(1) as server:
         server.hear()
         server.expect(0, 1, 0.3)
         assert outcome(server.hear()) == ALL_RIGHT | {"missing": 1}
 
 
-def test_what_comes_when_all_is_there_is_told_with_the_next_answer(language: str) -> None:
+def test_events_after_the_expected_ones_are_reported_with_the_next_answer(language: str) -> None:
     with scripted(1) as server:
         server.hear()
         server.expect(0, 2)

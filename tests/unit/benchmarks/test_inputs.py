@@ -41,7 +41,7 @@ def test_an_input_is_the_same_every_time() -> None:
         assert make(10) == make(10)
 
 
-def test_the_inputs_are_as_large_as_their_names_say() -> None:
+def test_the_inputs_have_the_sizes_in_their_names() -> None:
     assert {len(block) for block in hundred_bytes(50).blocks} == {100}
     assert {len(data) for data, _, _ in large(3).events} == {65536}
     assert small(5, end="\r\n").events == small(5).events

@@ -89,7 +89,7 @@ def test_a_message_of_a_channel_without_clients_is_taken_and_in_no_part():
 
 
 @each_case("sizes", [[10], [SEND * 2, 10], [SEND, 10, 10], [SEND // 2] * 5])
-def test_pieces_are_a_send_each_and_at_least_a_frame(sizes: list[int]):
+def test_pieces_are_one_send_each_and_have_at_least_one_message(sizes: list[int]):
     messages = [Message.make("e", seq, "a", b"x" * size) for seq, size in enumerate(sizes)]
     rest, pieces = messages, []
     while rest:

@@ -41,7 +41,7 @@ def test_clients_of_any_channels_are_one_group_and_get_what_they_have_subscribed
     assert both.data == ["1", "2", "3"]
 
 
-def test_a_function_that_each_view_makes_anew_is_the_same_and_one_that_knows_more_is_not(memory: Broker, join: Join):
+def test_equal_functions_of_each_view_call_share_a_group_and_closures_do_not(memory: Broker, join: Join):
     def view(symbol: str) -> tuple[Client, Client]:
         plain = join(memory, "a", overflow="coalesce", coalesce=lambda event: event.json()["symbol"])
         bound = join(memory, "a", overflow="coalesce", coalesce=lambda event: event.json()[symbol])

@@ -38,7 +38,7 @@ def begin(broker: Broker, *channels: str, patterns: tuple[str, ...] = (), last: 
 # Closing.
 
 
-def test_nothing_is_published_behind_a_final_event(openers: Open) -> None:
+def test_no_event_is_published_after_a_final_one(openers: Open) -> None:
     one, other = openers(), openers()
     one.publish("a", "first")
     final = one.publish("a", "last", final=True)
@@ -134,7 +134,7 @@ def test_a_closed_channel_that_the_limits_remove_is_as_one_that_never_was(opener
     assert data(page(broker, last, "a")) == ["again"]
 
 
-def test_a_broker_knows_the_channels_that_its_log_has(openers: Open) -> None:
+def test_a_broker_lists_the_channels_of_its_log(openers: Open) -> None:
     broker = openers()
     assert not broker.has_channel("a")
     broker.publish("a", "x", final=True)
@@ -261,7 +261,7 @@ def test_channels_that_were_trimmed_begin_where_the_log_does(openers: Open) -> N
 
 
 @pytest.mark.slow
-def test_channels_begin_behind_what_is_too_old(openers: Open) -> None:
+def test_channels_begin_after_expired_events(openers: Open) -> None:
     broker = openers(max_age=1)
     published(broker, "a", "old", "older")
     time.sleep(0.5)

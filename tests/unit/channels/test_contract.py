@@ -198,7 +198,7 @@ def test_a_pattern_brings_channels_that_are_there_and_those_that_come(openers: O
         assert texts(subscription, 4) == ["replayed", "new", "once", "extra"]
 
 
-def test_a_subscriber_of_all_channels_sees_all_and_nothing_that_brokers_tell_one_another(broker: Broker) -> None:
+def test_a_subscriber_of_all_channels_gets_all_events_and_no_message_of_the_brokers(broker: Broker) -> None:
     with broker.subscribe(patterns=["*"]) as subscription:
         broker.revoke("nobody")
         published(broker, "a", "1")
@@ -280,7 +280,7 @@ def test_publishers_in_many_threads_lose_nothing_and_all_see_one_order(openers: 
         subscription.close()
 
 
-def test_a_burst_larger_than_there_is_room_for_reaches_who_reads(openers: Open) -> None:
+def test_a_burst_larger_than_the_queue_reaches_a_subscriber_that_reads(openers: Open) -> None:
     broker = openers()
     with openers().subscribe("a", max_pending_events=5, patience=60) as subscription:
         published(broker, "a", *numbered(300))
@@ -289,7 +289,7 @@ def test_a_burst_larger_than_there_is_room_for_reaches_who_reads(openers: Open) 
         assert texts(subscription, 1) == ["live"]
 
 
-def test_who_does_not_read_is_ended_with_overflow_and_resumes_by_replay(openers: Open) -> None:
+def test_a_subscriber_that_does_not_read_ends_with_overflow_and_resumes_by_replay(openers: Open) -> None:
     broker = openers()
     (start,) = published(broker, "a", "start")
     subscription = broker.subscribe("a", max_pending_events=5, patience=0)
@@ -329,7 +329,7 @@ def test_a_revoked_subscription_gives_nothing_that_waits(broker: Broker) -> None
 
 
 @pytest.mark.slow
-def test_presence_is_told_across_processes(kind: str, openers: Open) -> None:
+def test_presence_is_announced_to_other_processes(kind: str, openers: Open) -> None:
     one, other = openers(), openers()
     first = one.subscribe("a", "b")
     second = other.subscribe("a")
@@ -396,7 +396,7 @@ def test_many_subscribers_take_one_listener(broker: Broker) -> None:
         each.close()
 
 
-def test_a_frame_is_made_once_and_shared(broker: Broker) -> None:
+def test_a_message_is_made_once_and_shared(broker: Broker) -> None:
     subscriptions = [broker.subscribe("a") for _ in range(3)]
     published(broker, "a", "x")
     taken = [each.take(30) for each in subscriptions]
@@ -436,7 +436,7 @@ def test_a_token_is_forgotten_when_its_time_is_over(broker: Broker) -> None:
     assert broker.use_once("token", 60)
 
 
-def test_what_brokers_tell_one_another_is_in_no_pattern(openers: Open) -> None:
+def test_no_pattern_matches_the_brokers_own_channel(openers: Open) -> None:
     broker = openers()
     start = broker.position()
     broker.publish("a", "1")

@@ -121,7 +121,7 @@ def test_within_one_and_a_half_slots_after_the_holder_s_death_another_has_it(clo
         assert len({*holders} - {None}) == 1
 
 
-def test_who_can_t_reach_the_broker_has_it_until_its_slots_are_over_and_gets_it_again_if_nobody_took_it(
+def test_without_the_broker_a_leader_leads_until_its_slots_end_and_again_if_no_other_process_has_claimed_one(
     clock: Time,
 ) -> None:
     claims = Claims(clock)
@@ -137,7 +137,7 @@ def test_who_can_t_reach_the_broker_has_it_until_its_slots_are_over_and_gets_it_
     assert run(clock, [one], SECONDS)[10:] == [0] * 90
 
 
-def test_a_process_that_was_halted_for_long_knows_that_it_has_it_no_more(clock: Time) -> None:
+def test_a_process_that_was_halted_too_long_is_no_longer_the_leader(clock: Time) -> None:
     claims = Claims(clock)
     halted, other = Process(clock, claims), Process(clock, claims)
     halted.step()

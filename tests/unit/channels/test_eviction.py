@@ -162,7 +162,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("small_server", ["allkeys-lru"], indirect=True)
-def test_a_server_that_is_full_evicts_and_clients_are_told(
+def test_a_full_server_evicts_and_clients_get_a_reset(
     small_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_broker(small_server.url) as broker:

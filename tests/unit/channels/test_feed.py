@@ -201,7 +201,7 @@ def test_a_generator_is_a_source_and_may_stop_its_own_feed(broker: Broker, make:
     assert broker.snapshot()["published"] == 1
 
 
-def test_a_source_that_fails_or_ends_is_made_anew_and_that_is_told_once(
+def test_a_source_that_fails_or_ends_is_made_anew_and_logged_once(
     broker: Broker, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SOURCE", (0.01, 0.02))
@@ -308,7 +308,7 @@ def test_a_transform_gives_what_is_published(broker: Broker, make: Make) -> None
     assert feed.snapshot()["skipped"] == 0
 
 
-def test_an_event_that_can_t_be_published_is_left_out_and_that_is_told_once(
+def test_an_event_that_can_t_be_published_is_left_out_and_logged_once(
     broker: Broker, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     def transform(event: Event) -> Any:
@@ -393,7 +393,7 @@ class Closing:
         self._over.set()
 
 
-def test_in_memory_there_is_nobody_to_share_a_lease_with(broker: Broker, make: Make) -> None:
+def test_with_the_memory_broker_no_lease_is_shared(broker: Broker, make: Make) -> None:
     subscription = broker.subscribe("prices")
     for _ in range(2):
         make(once("1")).start()
@@ -429,7 +429,7 @@ def test_of_feeds_that_share_a_lease_one_has_a_source_and_another_name_is_anothe
 
 
 @pytest.mark.slow
-def test_nothing_is_published_once_the_lease_has_run_out_and_it_goes_on_when_it_is_ours_again(
+def test_no_event_is_published_after_the_lease_has_expired_until_it_is_renewed(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, ours = threading.Semaphore(0), threading.Event()
@@ -449,7 +449,7 @@ def test_nothing_is_published_once_the_lease_has_run_out_and_it_goes_on_when_it_
         feed.stop()
 
 
-def test_a_lease_that_is_lost_ends_the_source_and_one_that_is_got_makes_another(
+def test_losing_the_lease_ends_the_source_and_getting_it_makes_another(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = threading.Event()
@@ -502,7 +502,7 @@ def test_what_can_t_work_is_refused_at_once(error: type[Exception], options: dic
         ChannelFeed(given.pop("broker"), given.pop("channel"), given.pop("source"), **given)
 
 
-def test_errors_of_events_are_told_without_their_data(
+def test_errors_of_events_are_logged_without_their_data(
     broker: Broker, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     def transform(event: Event) -> Any:

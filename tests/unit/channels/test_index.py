@@ -30,7 +30,7 @@ def test_a_pattern_matches_what_its_regular_expression_does(pattern: str, channe
 
 
 @given(CHANGES, st.lists(NAMES, min_size=1, max_size=8))
-def test_the_index_finds_whom_a_look_at_each_finds(
+def test_the_index_finds_the_same_holders_as_a_linear_search(
     changes: list[tuple[bool, int, list[str], list[str]]], channels: list[str]
 ):
     index: Index[int] = Index()
@@ -120,7 +120,7 @@ def test_no_pattern_has_the_brokers_own_channel():
     assert list(index.having("x")) == [1]
 
 
-def test_one_who_has_a_name_alone_is_held_without_a_dict_also_when_others_have_gone():
+def test_a_single_holder_of_a_name_is_stored_without_a_dict_also_after_others_have_left():
     index: Index[int] = Index()
     for who in range(3):
         index.add(who, ["a"], ["a*"])

@@ -78,7 +78,7 @@ assert "redis" not in sys.modules and "sqlite3" not in sys.modules and "requests
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
 
 
-def test_channels_that_nobody_has_any_more_leave_nothing_in_the_hub() -> None:
+def test_channels_without_subscribers_leave_no_entry_in_the_dispatcher() -> None:
     with open_broker("memory://") as broker:
         for number in range(100):
             broker.subscribe(f"order:{number}", patterns=[f"order:{number}:*"], key=str(number)).close()

@@ -27,7 +27,7 @@ def data_of(items: list[bytes] | None) -> list[str | None]:
     return [event.data for event in events_of(items)]
 
 
-def test_disconnect_gives_up_who_has_not_looked_for_its_patience(broker: Broker) -> None:
+def test_disconnect_ends_a_subscriber_that_has_not_polled_within_its_stall_timeout(broker: Broker) -> None:
     subscription = broker.subscribe("a", max_pending_events=2, patience=0)
     published(broker, "a", "1", "2")
     assert not subscription.closed
@@ -38,7 +38,7 @@ def test_disconnect_gives_up_who_has_not_looked_for_its_patience(broker: Broker)
     assert broker.snapshot()["subscribers"] == 0
 
 
-def test_disconnect_gives_a_reader_what_there_was_no_room_for_from_the_log(broker: Broker) -> None:
+def test_disconnect_reads_events_that_did_not_fit_from_the_log(broker: Broker) -> None:
     subscription = broker.subscribe("a", max_pending_events=2, patience=60)
     published(broker, "a", *numbered(5))
     assert subscription.pending == (0, 0)  # it is all in the log
@@ -70,7 +70,7 @@ def test_bytes_count_as_well_as_events(broker: Broker) -> None:
     assert subscription.closed
 
 
-def test_an_event_larger_than_all_room_waits_alone(broker: Broker) -> None:
+def test_an_event_larger_than_the_queue_waits_alone(broker: Broker) -> None:
     subscription = broker.subscribe("a", max_pending_bytes=10, patience=0)
     published(broker, "a", "x" * 200)
     assert texts(subscription, 1) == ["x" * 200]
@@ -117,7 +117,7 @@ def test_coalesce_keeps_apart_what_is_of_different_channels_or_has_no_key(broker
     assert data_of(subscription.take(0)) == ["x", "", "", "x"]
 
 
-def test_coalesce_with_more_keys_than_room_reads_the_log(broker: Broker) -> None:
+def test_coalesce_with_more_keys_than_fit_reads_the_log(broker: Broker) -> None:
     subscription = broker.subscribe("a", overflow="coalesce", coalesce=lambda event: event.data, max_pending_events=3,
                                     patience=60)  # fmt: skip
     published(broker, "a", *numbered(6))

@@ -222,18 +222,18 @@ def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_se
 
 @pytest.mark.parametrize("own_server", [("--maxmemory", "3mb", "--maxmemory-policy", "noeviction", "--save", "")],
                          indirect=True)  # fmt: skip
-def test_a_server_without_memory_is_told_to_who_publishes(broker: Broker) -> None:
+def test_a_server_without_memory_is_an_error_of_publish(broker: Broker) -> None:
     with pytest.raises(BrokerUnavailable, match="accepts no writes"):
         [broker.publish(f"c{n}", "x" * 50_000) for n in range(200)]
 
 
-def test_keys_of_another_kind_are_told(broker: Broker, admin: redis.Redis) -> None:
+def test_keys_of_another_type_are_an_error(broker: Broker, admin: redis.Redis) -> None:
     admin.set("{ssesync}:meta", "something else")
     with pytest.raises(BrokerDamaged, match="changed the broker's keys"):
         broker.publish("a", "x")
 
 
-def test_a_user_who_may_use_the_keys_alone_is_enough(own_server: RedisServer, admin: redis.Redis) -> None:
+def test_a_user_with_rights_to_the_keys_alone_is_enough(own_server: RedisServer, admin: redis.Redis) -> None:
     admin.execute_command(
         "ACL", "SETUSER", "app", "on", ">secret", "~{ssesync}:*", "-@all", "+@read", "+@write", "+@connection",
         "+evalsha", "+script|load", "+time", "-@dangerous",

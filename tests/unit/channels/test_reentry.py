@@ -64,7 +64,7 @@ def in_a_thread(call: Callable[[], object]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_handler_at_any_step_of_any_operation_works_or_is_told_that_the_broker_is_busy(kind: str, url: str) -> None:
+def test_a_handler_at_any_step_of_any_operation_works_or_gets_broker_busy(kind: str, url: str) -> None:
     every = {"memory": "1", "sqlite": "5", "redis": "17"}[kind]
     steps, _, outcomes = child("tests.unit.channels.interruptions", url, every).partition(" ")
     assert int(steps) > {"memory": 1500, "sqlite": 300, "redis": 100}[kind]
@@ -119,7 +119,7 @@ def test_a_handler_meets_an_error_that_names_the_remedy(broker: Broker) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_that_a_handler_raises_leaves_no_lock_behind_and_loses_no_event() -> None:
+def test_an_error_that_a_handler_raises_leaves_no_lock_held_and_loses_no_event() -> None:
     assert child("tests.unit.channels.processes", "under_ctrl_c", "memory://", "0.3") == "ok\n"
 
 
@@ -152,7 +152,7 @@ def test_threads_that_publish_while_another_closes_meet_the_brokers_own_errors_a
 # No foreign code while a lock is held.
 
 
-def test_a_coalescing_function_may_use_the_broker_and_wait_for_others_who_do(memory: Broker) -> None:
+def test_a_coalescing_function_may_use_the_broker_and_wait_for_other_threads_that_do(memory: Broker) -> None:
     plain = memory.subscribe("a", "b", patience=60)
     asked = []
 
@@ -184,7 +184,7 @@ def test_a_coalescing_function_may_end_its_own_subscription(memory: Broker) -> N
     assert memory.snapshot()["subscribers"] == 0
 
 
-def test_a_coalescing_function_is_not_called_while_there_is_room(memory: Broker) -> None:
+def test_a_coalescing_function_is_not_called_before_the_queue_is_full(memory: Broker) -> None:
     asked: list[Event] = []
     coalescing = memory.subscribe("a", overflow="coalesce", coalesce=asked.append, max_pending_events=3)
     published(memory, "a", *numbered(3))

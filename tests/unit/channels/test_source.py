@@ -51,7 +51,7 @@ def test_it_is_always_the_same_and_begins_with_what_is_to_come_first(broker: Bro
     assert change.endswith(b"data: change\n\n")
 
 
-def test_it_gives_as_much_as_is_asked_for(broker: Broker) -> None:
+def test_pull_returns_as_many_bytes_as_requested(broker: Broker) -> None:
     source = broker.subscribe("a").as_source()
     published(broker, "a", *(str(number) * 100 for number in range(5)))
     decoder, pulled = Decoder(), []
@@ -72,9 +72,7 @@ def test_it_replays_and_then_is_live(broker: Broker) -> None:
     assert [event.id for event in events] == ids[1:]
 
 
-def test_a_log_that_can_not_be_read_is_asked_again_after_a_while(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_that_can_not_be_read_is_read_again_later(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = published(broker, "a", "1", "2")
     source = broker.subscribe("a", last_event_id=ids[0]).as_source()
     reads: list[int] = []

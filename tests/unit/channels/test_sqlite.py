@@ -136,7 +136,7 @@ def test_where_a_revocation_is_lost_before_it_is_read_all_that_have_a_key_end(
     assert texts(anyone, 1) == ["1" if what == "trimmed" else '{"reason":"trimmed"}']
 
 
-def test_a_full_disk_is_told_to_who_publishes_and_harms_nothing_else(path: Path, broker: Broker) -> None:
+def test_a_full_disk_is_an_error_of_publish_alone(path: Path, broker: Broker) -> None:
     with broker.subscribe("a") as subscription:
         published(broker, "a", "1")
         with broker._write._lock:  # type: ignore[attr-defined]
@@ -153,7 +153,7 @@ def test_a_full_disk_is_told_to_who_publishes_and_harms_nothing_else(path: Path,
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="limits of a file's size are tried on Linux")
-def test_a_disk_that_takes_no_more_is_told_to_who_publishes(path: Path) -> None:
+def test_a_disk_that_accepts_no_more_is_an_error_of_publish(path: Path) -> None:
     code = """
 import resource, signal, sys
 from ssesync import BrokerUnavailable, open_broker
@@ -179,7 +179,7 @@ except BrokerUnavailable as error:
     connection.close()
 
 
-def test_a_deleted_file_is_told_and_ends_who_reads_the_log(path: Path, broker: Broker) -> None:
+def test_a_deleted_file_is_logged_and_ends_subscribers_that_read_the_log(path: Path, broker: Broker) -> None:
     ids = published(broker, "a", "1", "2")
     resuming = broker.subscribe("a", last_event_id=ids[0])
     path.unlink()
@@ -191,7 +191,7 @@ def test_a_deleted_file_is_told_and_ends_who_reads_the_log(path: Path, broker: B
     assert resuming.reason is CloseReason.ERROR
 
 
-def test_a_file_that_took_the_place_of_another_is_used_and_its_subscribers_are_told(path: Path, broker: Broker) -> None:
+def test_a_replaced_file_is_used_and_its_subscribers_get_a_reset(path: Path, broker: Broker) -> None:
     published(broker, "a", "1")
     subscription = broker.subscribe("a")
     path.unlink()
@@ -210,7 +210,7 @@ def test_a_file_that_took_the_place_of_another_is_used_and_its_subscribers_are_t
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_file_that_is_no_log_is_told_with_the_remedy(path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_log_is_an_error_with_the_remedy(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with reopened(path) as broker:
         with pytest.raises(BrokerDamaged, match="delete it together with"):
@@ -222,7 +222,7 @@ def test_a_file_that_is_no_log_is_told_with_the_remedy(path: Path, content: byte
         broker.publish("a", "x")
 
 
-def test_a_file_that_becomes_corrupt_in_use_is_told(path: Path, broker: Broker) -> None:
+def test_a_file_that_becomes_corrupt_in_use_is_an_error(path: Path, broker: Broker) -> None:
     published(broker, "a", *("x" * 1000 for _ in range(50)))
     broker._release()  # into the file itself
     size = path.stat().st_size
@@ -234,7 +234,7 @@ def test_a_file_that_becomes_corrupt_in_use_is_told(path: Path, broker: Broker) 
 
 
 @pytest.mark.parametrize("events", [3, 300], ids=["in the -wal alone", "in the file too"])
-def test_a_live_file_that_is_overwritten_is_told_to_who_publishes(
+def test_a_file_that_is_overwritten_in_use_is_an_error_of_publish(
     path: Path, broker: Broker, events: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its pages are in SQLite's memory, and what is published would go into the -wal."""
@@ -250,7 +250,7 @@ def test_a_live_file_that_is_overwritten_is_told_to_who_publishes(
     subscription.close()
 
 
-def test_a_live_file_that_is_emptied_is_told_until_it_is_deleted(path: Path, broker: Broker) -> None:
+def test_a_file_that_is_emptied_in_use_is_an_error_until_it_is_deleted(path: Path, broker: Broker) -> None:
     published(broker, "a", *("x" * 1000 for _ in range(300)))
     os.truncate(path, 0)
     for _ in range(2):
@@ -264,7 +264,7 @@ def test_a_live_file_that_is_emptied_is_told_until_it_is_deleted(path: Path, bro
 
 
 @pytest.mark.slow
-def test_a_page_that_is_overwritten_is_told_by_whoever_needs_it_or_nothing_is_lost(path: Path) -> None:
+def test_an_overwritten_page_is_an_error_or_no_event_is_lost(path: Path) -> None:
     """The header is whole: what SQLite can't know is what it does not read."""
     with reopened(path) as broker, reopened(path) as other:
         for seed in range(20):
@@ -311,12 +311,12 @@ def test_looking_at_the_header_leaves_the_locks_that_keep_others_from_taking_the
         assert texts(subscription, 1) == ["3"]
 
 
-def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with reopened(tmp_path / "none" / "x.db") as broker, pytest.raises(BrokerUnavailable, match="no such directory"):
         broker.publish("a", "x")
 
 
-def test_a_lock_that_another_process_holds_is_waited_for_and_then_told(path: Path, broker: Broker) -> None:
+def test_a_lock_of_another_process_is_an_error_after_the_timeout(path: Path, broker: Broker) -> None:
     published(broker, "a", "1")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -330,7 +330,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_and_then_told(path: Pat
 
 
 @pytest.mark.slow
-def test_those_who_publish_at_the_same_time_wait_for_a_lock_together(path: Path) -> None:
+def test_threads_that_publish_at_the_same_time_wait_for_a_lock_together(path: Path) -> None:
     with reopened(path, busy_timeout=0.5) as broker:
         broker.publish("a", "1")
         other = sqlite3.connect(path, isolation_level=None)

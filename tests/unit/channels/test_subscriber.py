@@ -25,7 +25,7 @@ def test_a_message_that_is_offered_twice_or_from_before_the_start_is_given_once(
     assert subscriber.position == ("e", 5)
 
 
-def test_as_much_is_given_as_is_asked_for_and_the_rest_later() -> None:
+def test_as_many_bytes_are_taken_as_requested_and_the_rest_later() -> None:
     subscriber = live()
     subscriber.offer([message(seq) for seq in range(1, 6)])
     assert seqs_of(subscriber.poll(2 * len(message(1)))) == [1, 2]
@@ -36,7 +36,7 @@ def test_as_much_is_given_as_is_asked_for_and_the_rest_later() -> None:
     assert seqs_of(subscriber.poll()) == [4, 5, 6]
 
 
-def test_as_much_is_given_as_is_asked_for_of_coalesced_messages() -> None:
+def test_as_many_bytes_of_coalesced_messages_are_taken_as_requested() -> None:
     subscriber = live(overflow="coalesce", coalesce=lambda event: event.id, max_pending_events=3)
     offer(subscriber, 1, 2, 3)
     subscriber._queue._coalesce({seq: seq for seq in (1, 2, 3)})
@@ -262,7 +262,7 @@ def test_a_log_that_fails_otherwise_ends_it_and_raises() -> None:
     assert subscriber.poll() is CloseReason.ERROR
 
 
-def test_as_many_pages_are_read_as_are_asked_for() -> None:
+def test_as_many_pages_are_read_as_requested() -> None:
     log = ScriptedLog(page(1, complete=False), page(2, complete=False), page(3, complete=False), page(4))
     subscriber = live(log)
     subscriber.start("e", 0, from_log=True)

@@ -69,7 +69,7 @@ def test_an_example_under_gunicorn_is_followed_and_is_well(tmp_path: Path):
         assert findings["Second stream"][0] == "ok"
 
 
-def test_certificates_are_checked_unless_asked_not_to(tmp_path: Path):
+def test_certificates_are_checked_unless_insecure_is_given(tmp_path: Path):
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)

@@ -132,7 +132,7 @@ def test_an_answer_that_is_no_stream_is_a_problem(server: FakeSSEServer, answer:
     assert (list(findings.values()), status) == ([("problem", seen)], 1)
 
 
-def test_a_stream_that_begins_again_for_who_resumes_is_a_problem(server: FakeSSEServer):
+def test_a_stream_that_begins_again_for_a_resuming_client_is_a_problem(server: FakeSSEServer):
     answer = server.answer(when=as_browsers_ask).event("a", id=1).event("b", id=2)
     server.answer(times=None).event("a", id=1).stall()
     answer.wait_for(server.client_left).wait_for(server.client_left)
@@ -154,7 +154,7 @@ def test_redirects_are_followed_without_taking_secrets_to_another_host(server: F
 
 
 @pytest.mark.slow
-def test_compression_that_holds_the_answer_back_is_told_from_other_buffers():
+def test_compression_that_holds_the_answer_back_is_distinguished_from_other_buffers():
     def script(request: RecordedRequest) -> Iterator[Any]:
         if "gzip" not in request.headers["accept-encoding"]:
             yield head(CHUNKED) + chunk(b"data: a\n\n")
@@ -241,7 +241,7 @@ def test_a_command_line_without_sense_is_refused_with_status_2(arguments: list[s
         ('{"data": "a"}', False),
     ],
 )
-def test_data_that_was_encoded_twice_is_told(data: str, twice: bool, server: FakeSSEServer):
+def test_data_that_was_encoded_twice_is_reported(data: str, twice: bool, server: FakeSSEServer):
     server.answer(times=None, headers=WELL).event("plain").event(data).stall()
     _, findings, status = doctor(server.url, "--seconds", "1")
     if twice:
@@ -282,7 +282,7 @@ CODED: dict[str, Any] = {"headers": {**WELL, "Content-Encoding": "dcb"}}
 
 
 @pytest.mark.slow
-def test_a_coding_that_can_not_be_decoded_is_told_and_the_stream_watched_without(server: FakeSSEServer):
+def test_a_coding_that_can_not_be_decoded_is_reported_and_the_stream_watched_without_it(server: FakeSSEServer):
     server.answer(when=as_browsers_ask, times=None, **CODED).raw(BROTLI).stall()
     server.answer(times=None, headers=WELL).event("a", id=1).stall()
     _, findings, status = doctor(server.url, "--seconds", "1")
@@ -291,7 +291,7 @@ def test_a_coding_that_can_not_be_decoded_is_told_and_the_stream_watched_without
     assert "'dcb' (Content-Encoding), which can't be decoded here" in findings["Compression"][1]
 
 
-def test_a_coding_that_nobody_asked_for_is_a_problem_and_the_only_one(server: FakeSSEServer):
+def test_a_coding_without_a_request_for_it_is_the_only_problem(server: FakeSSEServer):
     server.answer(times=None, **CODED).raw(BROTLI).stall()
     _, findings, status = doctor(server.url, "--seconds", "1")
     assert (status, problems(findings)) == (1, {"Compression"})

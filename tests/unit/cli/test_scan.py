@@ -63,7 +63,7 @@ def test_what_is_seen():
     assert not scan.too_large
 
 
-def test_an_event_without_an_end_is_bounded_and_told():
+def test_an_event_without_an_end_is_bounded_and_reported():
     scan = Scan()
     for _ in range(80):
         scan.feed(0, b"data: " + b"x" * 65536 + b"\n")

@@ -30,7 +30,7 @@ def test_events_come_in_columns_and_data_of_several_lines_beneath(server: FakeSS
     )
 
 
-def test_json_has_the_reconnection_time_with_the_event_whose_block_asked(server: FakeSSEServer):
+def test_json_has_the_reconnection_time_with_the_event_whose_block_sets_it(server: FakeSSEServer):
     server.answer().raw(
         "data: a\n\nretry: 10\ndata: b\n\nretry: 10\ndata: c\n\ndata: d\n\nretry: 20\n\ndata: e\n\n"
     ).stall()
@@ -46,7 +46,7 @@ def test_a_changed_reconnection_time_is_shown_where_it_changed(server: FakeSSESe
     assert ["retry 10 ms" in line for line in lines] == [False, True, False]
 
 
-def test_timing_tells_the_time_since_the_start_and_since_the_event_before(server: FakeSSEServer):
+def test_timing_shows_the_time_since_the_start_and_since_the_previous_event(server: FakeSSEServer):
     server.answer().event("one").event("two").stall()
     lines = run("tail", server.url, "-n", "2", "--timing").stdout.splitlines()
     assert all(re.fullmatch(r" *\d+\.\d{3} s +\+\d+\.\d{3} s  message  (one|two)", line) for line in lines), lines
@@ -80,7 +80,7 @@ def test_no_control_character_of_the_server_reaches_the_output(server: FakeSSESe
         assert json.loads(done.stdout)["data"] == f"{CONTROLS}\n{CONTROLS}"
 
 
-def test_an_answer_that_is_no_stream_is_told_without_its_control_characters(server: FakeSSEServer):
+def test_an_answer_that_is_no_stream_is_shown_without_its_control_characters(server: FakeSSEServer):
     server.answer("404 Not\x1bFound", body="no \x1b[2J such")
     done = run("tail", server.url)
     assert (done.returncode, done.stdout) == (3, "")
@@ -94,7 +94,7 @@ def test_raw_is_every_byte_as_it_came(server: FakeSSEServer):
     assert (result.stdout_bytes, result.stderr_bytes, result.exit_code) == (body, b"", 0)
 
 
-def test_raw_ends_with_the_piece_that_holds_the_event_asked_for(server: FakeSSEServer):
+def test_raw_ends_with_the_piece_that_has_the_requested_event(server: FakeSSEServer):
     server.answer().event("one").event("[DONE]").stall()
     assert run("tail", server.url, "--raw", "--until", "[DONE]").stdout.startswith("data: one\n\n")
     server.answer().event("one").stall()
@@ -110,7 +110,7 @@ def test_until_ends_the_stream_and_is_not_shown(server: FakeSSEServer):
     assert (done.returncode, json.loads(done.stdout)["data"]) == (0, "one")
 
 
-def test_the_request_is_the_one_that_was_asked_for(server: FakeSSEServer, tmp_path: Path):
+def test_the_request_has_the_options_of_the_command_line(server: FakeSSEServer, tmp_path: Path):
     server.answer(times=None).event("x")
     (tmp_path / "body").write_bytes(b"from a file")
     bodies = [
@@ -167,7 +167,7 @@ def test_it_reconnects_and_resumes_and_says_so_on_the_error_output(server: FakeS
         ),
     ],
 )
-def test_the_exit_status_tells_how_it_ended(
+def test_the_exit_status_shows_how_the_stream_ended(
     server: FakeSSEServer, answers: list[Answer], options: list[str], status: int
 ):
     for answer in answers:
@@ -178,7 +178,7 @@ def test_the_exit_status_tells_how_it_ended(
     assert "Traceback" not in done.stderr
 
 
-def test_an_address_where_nothing_listens_is_told_at_once():
+def test_an_address_without_a_server_is_reported_at_once():
     done = run("tail", "127.0.0.1:1/x")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "ssesync: no answer from http://127.0.0.1:1/x: Connection refused\n"
@@ -256,7 +256,7 @@ def test_without_its_libraries_it_says_in_one_line_what_to_install(missing: str)
 
 
 @each_case("command", [[], ["tail"], ["doctor"]])
-def test_help_tells_the_exit_statuses(command: list[str]):
+def test_help_lists_the_exit_statuses(command: list[str]):
     done = run(*command, "--help")
     assert done.returncode == 0
     assert not command or "Exit status:" in done.stdout

@@ -147,7 +147,7 @@ def test_a_body_that_ends_before_its_last_chunk_is_a_lost_connection_at_every_pl
         assert body.startswith(b"".join(received))
 
 
-def test_bytes_behind_the_end_keep_the_connection_out_of_its_pool_at_every_cut() -> None:
+def test_bytes_after_the_end_keep_the_connection_out_of_its_pool_at_every_cut() -> None:
     wire = chunked(b"abc", b"def") + b"HTTP/1.1 200 OK\r\n"
     end = len(wire) - len(b"HTTP/1.1 200 OK\r\n")
     for pieces in every_cut(wire):

@@ -74,7 +74,7 @@ def test_chunks_alone_are_read(
     assert list(Reader(get(serve([head(f"Transfer-Encoding: {value}"), chunked(EVENT)])))) == HELLO
 
 
-def test_the_body_of_a_refused_status_is_not_told_in_a_coding_that_nobody_can_read(
+def test_the_body_of_a_refused_status_is_not_shown_in_a_coding_that_can_not_be_decoded(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED, "Content-Encoding: br", status="500 Broken"), chunk(BROTLI), LAST_CHUNK])

@@ -113,7 +113,7 @@ def test_without_the_check_any_response_is_read(
     assert list(Reader(response, check=False)) == [EVENT]
 
 
-def test_a_body_of_a_refused_answer_that_is_compressed_is_told_in_clear(
+def test_a_compressed_body_of_a_refused_answer_is_decompressed(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     body = b"".join(gzip_pieces([b"no ", b"luck"]))
@@ -146,7 +146,7 @@ def test_a_refused_answer_without_end_costs_no_more_than_64_kb(
 
 
 @pytest.mark.slow
-def test_a_refused_answer_that_falls_silent_is_told_with_what_came(
+def test_a_refused_answer_that_stalls_raises_with_the_bytes_so_far(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", 0.2)
@@ -177,7 +177,7 @@ def test_a_short_silence_is_enough_to_report_a_refused_answer_that_stays_open(
 
 
 @pytest.mark.parametrize("end", [FIN, RST])
-def test_a_refused_answer_that_breaks_is_told_by_its_status(
+def test_a_refused_answer_that_breaks_raises_by_its_status(
     end: Step, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve([head("Content-Length: 100", status="502 Bad Gateway"), b"no", end]))
@@ -238,7 +238,7 @@ def paced(pause: float, count: int) -> Callable[[RecordedRequest], Iterator[byte
 
 
 @pytest.mark.slow
-def test_comments_feed_the_idle_timeout_and_the_connect_timeout_has_no_say(
+def test_comments_restart_the_idle_timeout_and_the_connect_timeout_does_not_apply(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     response = get(serve(paced(0.25, 8)), timeout=(1.0, PATIENCE))
@@ -321,7 +321,7 @@ def test_an_end_before_the_framing_says_so_is_a_lost_connection(
 
 
 @pytest.mark.parametrize("framing", ["close-delimited", "HTTP/1.0"])
-def test_where_the_framing_knows_no_end_the_connection_s_end_is_the_stream_s(
+def test_without_a_framed_end_the_connections_end_is_the_streams(
     framing: str, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n"])

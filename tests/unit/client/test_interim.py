@@ -113,7 +113,7 @@ def test_after_101_comes_no_http(
         Reader(get(serve([head(status=status, content_type=None), head(CHUNKED), chunked(b"data: hello\n\n")])))
 
 
-def test_the_connection_is_used_again_behind_it(
+def test_the_connection_is_used_again_after_it(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve_both([HINTS, head(CHUNKED), chunked(b"data: hello\n\n")])

@@ -137,7 +137,7 @@ def test_an_event_is_given_while_its_chunk_and_its_line_end_are_still_open(
     reader.close()
 
 
-def test_an_event_is_given_while_the_chunk_line_behind_it_is_cut(
+def test_an_event_is_returned_before_the_next_chunk_line_is_complete(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Semaphore(0)

@@ -155,7 +155,7 @@ def test_events_carry_the_given_last_event_id_until_the_stream_sets_one(
     assert list(reader) == [event("a", "7"), event("b", "8")]
 
 
-def test_the_reconnection_time_is_the_last_that_the_stream_asked_for(
+def test_the_reconnection_time_is_the_last_that_the_stream_has_set(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     go = threading.Event()
@@ -170,7 +170,7 @@ def test_the_reconnection_time_is_the_last_that_the_stream_asked_for(
     assert reader.retry == 20
 
 
-def test_comments_are_told_in_their_place_among_the_events() -> None:
+def test_comments_are_reported_in_order_among_the_events() -> None:
     told: list[str] = []
     reader = Reader(
         [b": one\n:two\n\ndata: a\n\n:\n", b": \xc3\xbc\n:", b"tail\ndata: b\n: in\n\n"], on_comment=told.append
@@ -322,7 +322,7 @@ def test_malformed_utf_8_is_replaced_and_ends_nothing(
     assert list(Reader(get(server))) == [event("\ufffd€ \ufffd")]
 
 
-def test_a_reader_reads_on_one_thread_while_others_look_at_it(
+def test_a_reader_reads_on_one_thread_while_others_read_its_properties(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     reader = Reader(get(serve([head(CHUNKED), chunk(b"retry: 5\nid: 1\ndata: a\n\n"), HOLD])))
@@ -332,7 +332,7 @@ def test_a_reader_reads_on_one_thread_while_others_look_at_it(
     assert reading.result() == [Event("a", type="message", id="1", retry=5)]
 
 
-def test_the_answer_to_head_has_no_body_whatever_its_headers_say(serve: Callable[..., FakeSSEServer]) -> None:
+def test_the_answer_to_head_has_no_body_whatever_its_headers_are(serve: Callable[..., FakeSSEServer]) -> None:
     server = serve([head(CHUNKED), HOLD])
     with requests.head(server.url, stream=True, timeout=20) as response:
         assert list(Reader(response)) == []
@@ -358,7 +358,7 @@ class TestRetry:
         seen = [(given.data, reader.retry) for given in events if given.data is not None]
         assert seen == [("a", 1500), ("b", 1500), ("c", 8), ("d", 9)]
 
-    def test_one_behind_the_last_event_counts_at_the_end(self) -> None:
+    def test_a_reconnection_time_after_the_last_event_counts_at_the_end(self) -> None:
         reader = Reader([b"data: a\n\nretry: 5\n\n"])
         assert reader.read() == event("a")
         assert reader.retry is None

@@ -72,7 +72,7 @@ def test_trailers_are_read_before_the_connection_is_used_again(
 
 
 @pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"\r\n", b"x"])
-def test_bytes_behind_the_end_keep_the_connection_from_being_used_again(
+def test_bytes_after_the_end_prevent_that_the_connection_is_used_again(
     extra: bytes, serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
     server = serve([head(CHUNKED) + chunked(EVENT) + extra])

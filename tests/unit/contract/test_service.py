@@ -60,7 +60,7 @@ class TestTheService:
         with service.client(server) as client:
             assert client.command("listen") == 400
 
-    def test_knows_only_the_streams_that_it_made(self, service: Service, server: StreamServer) -> None:
+    def test_the_service_has_only_the_streams_that_it_made(self, service: Service, server: StreamServer) -> None:
         nowhere = service.url + "streams/0"
         assert requests.delete(nowhere, timeout=PATIENCE).status_code == 404
         assert requests.post(nowhere, json={"command": "restart"}, timeout=PATIENCE).status_code == 404

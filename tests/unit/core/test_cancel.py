@@ -20,7 +20,7 @@ def test_a_new_token_is_not_set():
     assert token.wait(0) is False
 
 
-def test_setting_it_wakes_everyone_who_waits():
+def test_set_wakes_all_waiting_threads():
     token, woken = CancelToken(), []
     threads = [threading.Thread(target=lambda: woken.append(token.wait(20))) for _ in range(5)]
     for thread in threads:

@@ -156,7 +156,7 @@ def test_a_value_of_another_type_is_a_type_error_that_names_field_and_value(fiel
     assert (repr(value) if not isinstance(value, memoryview) else "memoryview") in str(caught.value)
 
 
-def test_the_error_for_other_data_tells_of_from_json():
+def test_the_error_for_other_data_names_from_json():
     with pytest.raises(TypeError, match=r"Event\.from_json\(\)"):
         Event({"a": 1})
 
@@ -416,7 +416,7 @@ class TestEncodedTwice:
 
     @TO_ALL_THAT_ENCODE
     @each_case("text", ["data: a\n\n", "event: t\r\ndata: a\r\n\r\n", ": c\ndata: a\n\ndata: b\n\n"])
-    def test_it_is_told_once_with_the_remedy(self, give, text, caplog, monkeypatch):
+    def test_it_is_logged_once_with_the_remedy(self, give, text, caplog, monkeypatch):
         monkeypatch.setattr("ssesync.event._warned", False)
         give(text)
         give(text)

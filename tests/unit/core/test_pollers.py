@@ -56,7 +56,7 @@ def test_a_peer_that_stops_sending_is_gone_where_that_counts(poller: Poller, pai
     assert [each.writable for each in poller.wait(REPORTED)] == [True]
 
 
-def test_room_is_reported_for_as_long_as_it_is_wanted(poller: Poller, pair: Pair) -> None:
+def test_writability_is_reported_while_it_is_wanted(poller: Poller, pair: Pair) -> None:
     near, _ = pair
     poller.add(near.fileno(), True)
     poller.set_writable(near.fileno(), True, True)

@@ -143,7 +143,7 @@ def test_what_is_forgotten_is_not_called(pair: Pair) -> None:
     assert not called.times
 
 
-def test_a_method_is_forgotten_though_each_look_at_it_makes_another(pair: Pair) -> None:
+def test_a_bound_method_is_removed_although_each_access_makes_another(pair: Pair) -> None:
     ours, theirs = pair
     called = Called()
     reactor().watch(ours.fileno(), called.method)
@@ -258,7 +258,7 @@ def test_ticks_come_again_until_they_are_answered_false() -> None:
 
 
 @pytest.mark.slow
-def test_a_tick_is_kept_once_and_comes_as_long_as_it_is_asked_for() -> None:
+def test_a_tick_is_registered_once_and_called_while_it_returns_true() -> None:
     times = []
     enough = threading.Event()
 
@@ -455,7 +455,7 @@ def test_a_call_to_add_that_is_made_before_its_descriptor_is_prepared_is_no_erro
 
 
 @pytest.mark.slow
-def test_under_gevent_a_greenlet_notices_and_the_hub_goes_on() -> None:
+def test_under_gevent_a_greenlet_is_notified_and_the_hub_is_not_blocked() -> None:
     code = """
 from gevent import monkey
 monkey.patch_all()
@@ -551,7 +551,7 @@ def test_calls_from_any_thread_and_from_signal_handlers_are_made_in_their_order(
 
 
 @pytest.mark.slow
-def test_who_needs_a_thread_hears_that_there_is_none_and_gets_one_later() -> None:
+def test_require_thread_raises_without_a_thread_and_succeeds_later() -> None:
     code = """
 import threading
 from ssesync.reactor import reactor

@@ -66,7 +66,7 @@ def test_passwords_in_addresses_are_not_shown(text: str, shown: str):
         "://user:hidden@h",
     ],
 )
-def test_what_is_wrong_with_a_brokers_url_is_told_without_its_password(url: str):
+def test_errors_of_a_brokers_url_do_not_show_its_password(url: str):
     with pytest.raises(SettingsError) as caught:
         open_broker(url)
     told = "".join(traceback.format_exception(caught.value, limit=0, chain=True))

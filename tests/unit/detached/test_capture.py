@@ -130,7 +130,7 @@ def test_a_head_that_is_too_large_to_be_kept_is_sent(connection: Captured, monke
     connection.both_ways()
 
 
-def test_a_file_is_sent_behind_what_was_kept(connection: Captured, tmp_path: Any):
+def test_a_file_is_sent_after_the_kept_bytes(connection: Captured, tmp_path: Any):
     path = tmp_path / "file"
     path.write_bytes(b"a file")
     assert connection.capture.begin()
@@ -141,14 +141,14 @@ def test_a_file_is_sent_behind_what_was_kept(connection: Captured, tmp_path: Any
     assert not connection.capture.complete(connection.give)
 
 
-def test_pieces_that_are_sent_together_come_behind_what_was_kept(connection: Captured):
+def test_pieces_that_are_sent_together_arrive_after_the_kept_bytes(connection: Captured):
     assert connection.capture.begin()
     assert connection.server.send(OTHER) == len(OTHER)
     connection.server.sendmsg([b"two ", b"pieces"])
     assert connection.read(len(OTHER) + 10) == OTHER + b"two pieces"
 
 
-def test_a_second_response_behind_an_abandoned_one_ends_the_connection(connection: Captured):
+def test_a_second_response_after_an_abandoned_one_ends_the_connection(connection: Captured):
     assert connection.capture.begin()
     connection.server.sendall(CHUNKED)
     with pytest.raises(OSError, match="abandoned"):
@@ -169,9 +169,7 @@ def test_a_client_that_is_gone_is_no_error_of_the_server(connection: Captured):
     connection.capture.close()
 
 
-def test_what_comes_behind_the_opening_is_dropped_with_a_warning(
-    connection: Captured, caplog: pytest.LogCaptureFixture
-):
+def test_bytes_after_the_opening_are_dropped_with_a_warning(connection: Captured, caplog: pytest.LogCaptureFixture):
     assert connection.capture.begin()
     connection.server.sendall(CHUNKED)
     assert connection.capture.complete(connection.give)

@@ -365,7 +365,7 @@ def test_a_request_that_comes_before_the_connection_is_registered_is_served_when
         assert note.reason is CloseReason.REVOKED
 
 
-def test_calls_come_in_the_order_in_which_they_were_asked_for(connections: Connections):
+def test_calls_are_made_in_the_order_of_their_requests(connections: Connections):
     calls: list[int] = []
     threads = []
     for number in range(4):
@@ -464,7 +464,7 @@ def test_a_process_that_exits_ends_its_streams():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_a_client_that_can_not_be_watched_for_room_ends_and_the_others_go_on(
+def test_a_client_that_can_not_be_watched_ends_and_the_others_continue(
     connections: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     group = Plain(connections)

@@ -261,7 +261,7 @@ def test_a_cancel_of_the_writer_comes_after_what_was_pulled() -> None:
     assert ended.wait() == "cancelled"
 
 
-def test_what_a_producer_raises_is_told_by_the_applications_function() -> None:
+def test_an_exception_of_a_producer_is_reported_by_the_applications_function() -> None:
     def produce() -> Iterator[str]:
         yield "one"
         raise LookupError("secret")

@@ -223,7 +223,7 @@ def test_a_servers_last_chunk_is_no_loss(connection: Connection, after: bytes, c
     assert not caplog.records
 
 
-def test_what_comes_behind_the_opening_is_lost_with_a_warning(connection: Connection, caplog: pytest.LogCaptureFixture):
+def test_bytes_after_the_opening_are_lost_with_a_warning(connection: Connection, caplog: pytest.LogCaptureFixture):
     assert connection.takeover.begin()
     connection.server.send(CHUNKED)
     assert connection.takeover.complete(connection.give)
@@ -446,7 +446,7 @@ def test_a_head_that_is_larger_than_what_the_kernel_keeps_is_fetched_meanwhile(c
         assert connection.given[0][1].wire == head + b"Connection: close\r\n\r\n:ok\n"
 
 
-def test_who_takes_the_opening_and_no_more_does_not_leave_the_client_waiting_for_ever(
+def test_a_response_that_is_abandoned_after_its_opening_closes_the_connection(
     connection: Connection, caplog: pytest.LogCaptureFixture
 ):
     """A view, say, that does so itself and then fails."""
@@ -464,7 +464,7 @@ def test_who_takes_the_opening_and_no_more_does_not_leave_the_client_waiting_for
 
 
 @pytest.mark.slow
-def test_who_reads_a_request_from_the_dummy_is_not_stuck(connection: Connection, monkeypatch: pytest.MonkeyPatch):
+def test_a_read_of_a_request_from_the_dummy_does_not_block(connection: Connection, monkeypatch: pytest.MonkeyPatch):
     """A view, say, that takes the stream's first chunk by itself before it reads the request's body."""
     monkeypatch.setattr(module, "_STUCK", 1)
     assert connection.takeover.begin()
@@ -533,7 +533,7 @@ def test_a_client_that_takes_nothing_does_not_keep_the_server(connection: Connec
     assert (OTHER + b"later").startswith(rest)
 
 
-def test_why_a_connection_could_not_be_taken_over_tells_nothing_that_was_written(connection: Connection):
+def test_the_reason_why_a_connection_stays_served_quotes_no_written_bytes(connection: Connection):
     assert connection.takeover.begin()
     connection.server.send(HEAD + b"Set-Cookie: session=secret\r\n\r\nsecret")
     assert not connection.takeover.complete(connection.give)
@@ -577,7 +577,7 @@ def test_a_descriptor_that_is_someone_elses_before_it_begins_is_left_alone(conne
         os.close(number)
 
 
-def test_an_answer_that_is_closed_behind_its_connection_opens_nothing(connection: Connection):
+def test_an_answer_that_is_closed_after_its_connection_changes_no_descriptor(connection: Connection):
     assert connection.takeover.begin()
     connection.server.send(CHUNKED[:30])
     connection.server.close()
@@ -754,7 +754,7 @@ def test_whether_to_detach_is_true_false_or_auto_and_nothing_that_equals_them():
             Settings(detach=value)  # type: ignore[arg-type]
 
 
-def test_a_worker_of_gunicorns_that_can_not_be_told_to_close_keeps_its_connection(server: socket.socket):
+def test_a_gunicorn_worker_without_force_close_keeps_its_connection(server: socket.socket):
     """It may have read another request, and would run it."""
     before = descriptors()
     takeover = SocketTakeover(ClientSocket(server.fileno(), "gunicorn"), OPENING)
@@ -764,7 +764,7 @@ def test_a_worker_of_gunicorns_that_can_not_be_told_to_close_keeps_its_connectio
     assert descriptors() == before
 
 
-def test_gunicorns_response_is_found_behind_whatever_iterates_over_the_answer(server: socket.socket):
+def test_gunicorns_response_is_found_through_any_iterator_over_the_answer(server: socket.socket):
     from gunicorn.http.wsgi import Response
 
     request = SimpleNamespace(should_close=lambda: False, version=(1, 1), method="GET")

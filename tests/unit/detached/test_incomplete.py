@@ -89,7 +89,7 @@ def test_what_ends_at_once_does_not_wait_for_a_function(connections: Connections
     assert b"server_error" in all_of(client)[0]
 
 
-def test_in_the_middle_of_an_event_a_reset_is_all_that_can_be_said(connections: Connections) -> None:
+def test_within_an_event_the_connection_is_reset(connections: Connections) -> None:
     client = Client(Plain(connections), tcp=True, orderly=False)
     connections.call_soon(lambda: client.connection.give(b"data: " + b"x" * 8_000_000 + b"\n\n"))
     client.read(65536)

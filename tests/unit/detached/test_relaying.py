@@ -405,7 +405,7 @@ def test_the_client_s_leaving_ends_the_upstream_s_connection_at_once() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "stop", "lifetime"])
-def test_every_end_of_ours_ends_the_upstream_and_tells_the_client(how: str) -> None:
+def test_every_end_by_the_server_ends_the_upstream_and_is_reported_to_the_client(how: str) -> None:
     ended = Ended()
     with RawUpstream(lambda: [CHUNKED, chunk(EVENT), HOLD]) as upstream:
         server = serve(
@@ -446,7 +446,9 @@ def test_closing_the_relay_ends_the_stream() -> None:
 
 
 @pytest.mark.parametrize("cut_off", [FIN, RST])
-def test_an_upstream_that_breaks_off_is_told_and_logged(cut_off: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_upstream_is_reported_to_the_client_and_logged(
+    cut_off: object, caplog: pytest.LogCaptureFixture
+) -> None:
     ended, go = Ended(), threading.Event()
     steps = [CHUNKED, chunk(b"id: 1\ndata: whole\n\ndata: ha"), lambda: go.wait(PATIENCE), cut_off]
     with RawUpstream(lambda: steps) as upstream:

@@ -176,7 +176,7 @@ def test_an_upstream_that_can_not_be_reached_or_does_not_answer_is_a_bad_gateway
 
 
 @pytest.mark.parametrize("how", ["leave", "stop", "cancel"])
-def test_an_end_while_the_upstream_is_asked_ends_its_connection(how: str) -> None:
+def test_an_end_during_the_request_ends_the_upstreams_connection(how: str) -> None:
     came, ended = threading.Event(), Ended()
     with RawUpstream(lambda: [came.set, HOLD]) as upstream, requests.Session() as session:
         session.trust_env = False

@@ -66,7 +66,7 @@ assert gone.wait(20)
     assert log.count("can't start new thread") == 1
 
 
-def test_a_handler_of_the_log_may_look_at_the_streams_when_it_is_told_that_there_are_too_many():
+def test_a_logging_handler_may_read_the_streams_when_the_limit_is_logged():
     run("""
 class Curious(logging.Handler):
     def emit(self, record):

@@ -226,7 +226,7 @@ def test_a_response_that_nobody_renders_is_opened_when_it_is_read() -> None:
     assert [event.data for event in async_to_sync(call)()] == ["a", "b"]
 
 
-def test_a_response_that_is_dropped_unopened_leaves_nothing_behind() -> None:
+def test_a_response_that_is_dropped_unopened_leaks_no_resources() -> None:
     async def drop() -> None:
         (await room(AsyncRequestFactory().get("/room"))).close()
         (await stream(AsyncRequestFactory().get("/stream"))).close()

@@ -274,7 +274,7 @@ def test_pages_of_other_origins_may_read_why_they_were_refused(client: Client) -
     )
 
 
-def test_every_channel_and_pattern_is_asked_for() -> None:
+def test_authorize_is_called_for_every_channel_and_pattern() -> None:
     names: list[str] = []
 
     def note(request: HttpRequest, name: str) -> bool:
@@ -312,7 +312,7 @@ def test_a_name_that_no_channel_can_have_is_not_found_where_the_client_chose_it(
         ChannelView.as_view(channels=["a*"])(request())
 
 
-def test_a_view_whose_url_names_channels_asks_for_a_check(client: Client, opened: Callable[..., Opened]) -> None:
+def test_a_view_whose_url_names_channels_requires_authorize(client: Client, opened: Callable[..., Opened]) -> None:
     opened("/public/1")
     with pytest.raises(ImproperlyConfigured, match="Forgotten by its URL: check them in"):
         client.get("/forgotten/1")

@@ -73,7 +73,7 @@ def test_a_ticket_is_good_once(client: Client) -> None:
     assert status(client, issue_ticket("ada", channels=["a"])) == 200
 
 
-def test_of_many_who_use_it_at_the_same_time_one_is_let_in() -> None:
+def test_of_many_requests_with_the_same_ticket_at_once_one_is_accepted() -> None:
     ticket = issue_ticket("ada", channels=["a"])
 
     def use(_: int) -> int:
@@ -153,7 +153,7 @@ def test_what_can_not_be_a_ticket_is_refused_when_it_is_issued() -> None:
         issue_ticket("ada", channels=[f"a channel of a long name {n}" for n in range(200)])
 
 
-def test_a_request_tells_what_its_ticket_was_for() -> None:
+def test_a_request_has_its_tickets_subject_and_channels() -> None:
     seen: list[Ticket] = []
 
     @ticket_required
@@ -165,6 +165,6 @@ def test_a_request_tells_what_its_ticket_was_for() -> None:
     assert seen == [Ticket("user 7", ("a", "b"))]
 
 
-def test_while_nobody_can_tell_whether_it_was_used_it_opens_nothing(client: Client, tmp_path: Any) -> None:
+def test_while_the_broker_can_not_be_reached_a_ticket_opens_no_stream(client: Client, tmp_path: Any) -> None:
     with override_settings(SSESYNC_BROKER=f"sqlite:///{tmp_path}/missing/log"):
         assert status(client, issue_ticket("ada", channels=["a"])) == 503

@@ -100,7 +100,7 @@ def room_view(app: Flask, sse: SSE, **options: Any) -> None:
 # publish and subscribe
 
 
-def test_what_is_published_reaches_who_subscribes_with_its_id(app: Flask, sse: SSE) -> None:
+def test_a_published_event_reaches_subscribers_with_its_id(app: Flask, sse: SSE) -> None:
     room_view(app, sse)
     stream = Stream(app, "/rooms/1")
     assert stream.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -148,7 +148,7 @@ def test_a_client_that_comes_back_gets_what_it_missed(app: Flask, sse: SSE) -> N
     by_query.close()
 
 
-def test_a_view_may_say_where_a_new_client_begins(app: Flask, sse: SSE) -> None:
+def test_a_view_may_set_where_a_new_client_begins(app: Flask, sse: SSE) -> None:
     begin = sse.broker.position()
     ids = [sse.publish("room:1", str(n)) for n in range(3)]
     room_view(app, sse, last_event_id=begin)
@@ -266,7 +266,7 @@ def test_what_on_connect_raises_is_the_answer(app: Flask, sse: SSE) -> None:
 # who may
 
 
-def test_each_channel_and_pattern_is_asked_for_with_the_request(app: Flask, sse: SSE) -> None:
+def test_authorize_is_called_with_the_request_for_each_channel_and_pattern(app: Flask, sse: SSE) -> None:
     asked: list[Any] = []
 
     def may(request: flask.Request, channel: str) -> bool:
@@ -295,7 +295,7 @@ def aborts(request: flask.Request, channel: str) -> Any:
 
 @pytest.mark.parametrize("authorize", [no, forgot_to_answer, aborts])
 @pytest.mark.parametrize("comes_back", [False, True])
-def test_who_is_refused_gets_403_and_not_one_event(
+def test_a_refused_client_gets_403_and_no_event(
     app: Flask, sse: SSE, authorize: Callable[..., Any], comes_back: bool
 ) -> None:
     before = sse.publish("room:1", "before")

@@ -215,7 +215,7 @@ def test_flask_caching_does_not_keep_a_stream_and_the_log_says_what_to_do(
     assert [client.get("/page").text for _ in range(2)] == ["2", "2"]
 
 
-def test_flask_caching_tells_in_debug_mode(streaming: Streaming) -> None:
+def test_flask_caching_raises_in_debug_mode(streaming: Streaming) -> None:
     streaming.app.debug = True
     cache = Cache(streaming.app, config={"CACHE_TYPE": "SimpleCache"})
     streaming.app.add_url_rule("/cached", view_func=cache.cached()(lambda: EventStreamResponse(["a"])))

@@ -302,7 +302,7 @@ def test_the_producers_own_context_is_torn_down_on_its_thread(app: Flask) -> Non
     assert not flask.has_app_context()
 
 
-def test_a_producer_in_a_thread_has_the_contexts_and_leaves_none_behind(app: Flask) -> None:
+def test_a_producer_in_a_thread_has_the_contexts_and_pops_them(app: Flask) -> None:
     torn_down: list[int] = []
     make_context_app(app, torn_down)
     app.config["SSESYNC"] = {"threaded": True}

@@ -108,7 +108,9 @@ def test_only_the_two_kinds_that_were_read_are_touched() -> None:
     assert [kind_of(each) for each in (ThreadWorker, Mine, SyncWorker, object)] == ["gthread", "gthread", "sync", ""]
 
 
-def test_a_worker_keeps_to_the_connections_that_there_is_room_for(few_files: None, listener: socket.socket) -> None:
+def test_a_worker_accepts_only_as_many_connections_as_it_has_descriptors(
+    few_files: None, listener: socket.socket
+) -> None:
     worker = make(OneThatStopsListening, listener)
     prepare(worker, refuse)
     assert 4 <= worker.worker_connections < 256 - 4 * 4
@@ -119,13 +121,15 @@ def test_a_worker_keeps_to_the_connections_that_there_is_room_for(few_files: Non
     assert worker.sockets[0].accept is first
 
 
-def test_where_there_is_room_it_keeps_its_own(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_enough_descriptors_worker_connections_is_unchanged(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = make(ThreadWorker, listener, worker_connections=20, max_keepalived=16)
     prepare(worker, refuse)
     assert (worker.worker_connections, worker.max_keepalived) == (20, 16)
 
 
-def test_an_old_one_that_would_look_at_none_any_more_leaves_clients_in_the_queue(
+def test_an_old_worker_that_would_stop_polling_leaves_clients_in_the_queue(
     few_files: None, listener: socket.socket
 ) -> None:
     worker = make(OneOfTheFirst, listener)
@@ -142,7 +146,7 @@ def test_an_old_one_that_would_look_at_none_any_more_leaves_clients_in_the_queue
 
 
 @pytest.mark.parametrize("leaves", [0, 1, 2])
-def test_without_descriptors_a_client_is_told_and_the_server_is_not_hurt(
+def test_without_descriptors_a_client_is_refused_and_the_server_continues(
     listener: socket.socket, caplog: pytest.LogCaptureFixture, leaves: int
 ) -> None:
     accept = GuardedAccept(listener, False, None, refuse)
@@ -192,7 +196,7 @@ def test_errors_that_are_none_of_a_shortage_are_gunicorns(listener: socket.socke
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="only Linux leaves clients in the kernel")
-def test_clients_that_have_said_nothing_are_left_with_the_kernel(listener: socket.socket) -> None:
+def test_clients_that_have_sent_no_bytes_are_not_accepted(listener: socket.socket) -> None:
     def value() -> int:
         return listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
 

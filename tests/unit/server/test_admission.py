@@ -133,7 +133,7 @@ def test_the_key_is_what_is_given_a_function_of_the_environ_or_the_address() -> 
     assert status(**limit) == "200 OK"
 
 
-def test_a_producer_that_fails_before_the_answer_leaves_no_stream_behind(afresh: Streams) -> None:
+def test_a_producer_that_fails_before_the_answer_leaves_no_open_stream(afresh: Streams) -> None:
     def fail() -> Iterator[str]:
         raise LookupError
         yield "never"
@@ -232,7 +232,7 @@ def test_outside_of_gunicorn_there_is_no_automatic_limit() -> None:
     assert wsgi_server.gunicorn_worker() is None
 
 
-def test_the_worker_is_found_behind_our_own_signal_handler(worker: Callable[..., Worker]) -> None:
+def test_the_worker_is_found_through_this_librarys_signal_handler(worker: Callable[..., Worker]) -> None:
     made = worker("gthread")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGQUIT)}
     on_tick = streams.on_tick
@@ -282,7 +282,7 @@ def test_a_worker_that_can_is_not(
 # seeing it
 
 
-def test_a_snapshot_tells_of_each_stream_what_there_is_to_tell_and_none_of_its_data(afresh: Streams) -> None:
+def test_a_snapshot_describes_each_stream_without_its_data(afresh: Streams) -> None:
     writer = Writer()
     stream = served(writer, name="/rooms")
     writer.write(Event(SECRET, type=SECRET, id=SECRET))

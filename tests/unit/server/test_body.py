@@ -76,7 +76,7 @@ def test_a_body_that_a_middleware_has_in_memory_is_secure() -> None:
             assert secure_body({"CONTENT_LENGTH": "1", "wsgi.input": body}, Settings())
 
 
-def test_a_body_that_nobody_knows_is_not() -> None:
+def test_a_body_of_an_unknown_class_is_not_secure() -> None:
     for body in (None, object(), io.StringIO()):
         for environ in ({"CONTENT_LENGTH": "1"}, {"CONTENT_LENGTH": "no"}, {"HTTP_TRANSFER_ENCODING": "chunked"}):
             assert not secure_body({**environ, "wsgi.input": body}, Settings())
@@ -272,7 +272,7 @@ def test_of_a_body_that_has_not_come_nothing_is_read(pair: tuple[socket.socket, 
     assert file.read(100) == body
 
 
-def test_a_body_that_was_read_by_nobody_knows_what_is_not_secure(
+def test_a_body_that_an_unknown_reader_has_read_is_not_secure(
     pair: tuple[socket.socket, socket.socket], file: Any
 ) -> None:
     pair[0].sendall(make(100))

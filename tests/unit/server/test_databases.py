@@ -57,7 +57,7 @@ def test_a_pool_that_is_used_up_is_named_once_with_what_it_has(caplog: pytest.Lo
         "couldn't get a connection after 30.00 sec",
     ],
 )
-def test_a_database_that_takes_no_more_is_recognised_also_behind_another_exception(text: str) -> None:
+def test_a_full_database_is_recognised_also_as_the_cause_of_another_exception(text: str) -> None:
     assert advice_on(OSError(text)) is not None
     outer = LookupError("oh")
     outer.__cause__ = OSError(text)

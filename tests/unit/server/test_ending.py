@@ -86,7 +86,7 @@ POST_OF_A_BROWSER = BROWSER | POST
     ],
 )
 @pytest.mark.parametrize("how", ["stop", "cancel"])
-def test_who_can_resume_is_told_when_and_who_can_not_gets_an_error_event(
+def test_a_client_that_can_resume_gets_a_reconnection_time_and_any_other_an_error_event(
     make: Any, request_: dict[str, str], options: dict[str, Any], orderly: bool, how: str
 ) -> None:
     stream = served(make(), request_, **options)
@@ -213,7 +213,7 @@ def test_a_client_that_leaves_before_it_has_all_is_gone(taken: int, reason: str)
     assert closed == [stream.reason] == [reason]
 
 
-def test_behind_half_an_event_nothing_is_said() -> None:
+def test_after_a_part_of_an_event_no_error_event_is_sent() -> None:
     writer = Writer()
     writer.write("x" * 200_000)
     stream = served(writer)
@@ -223,7 +223,7 @@ def test_behind_half_an_event_nothing_is_said() -> None:
 
 
 @pytest.mark.parametrize("reason", ["client_gone", "stalled"])
-def test_a_client_that_is_not_there_is_told_nothing(reason: str) -> None:
+def test_an_absent_client_is_sent_no_bytes(reason: str) -> None:
     stream = served(without_id())
     stream.cancel(reason)
     assert list(stream) == []
@@ -253,7 +253,7 @@ def test_the_error_event_can_have_another_shape(error_event: Any, expected: dict
     assert (last.type, last.json()) == ("message", expected)
 
 
-def test_the_function_is_told_why_else_a_stream_ends() -> None:
+def test_the_function_gets_the_reason_of_any_other_end() -> None:
     seen: list[BaseException] = []
 
     def make(error: BaseException) -> Event:
@@ -361,7 +361,7 @@ def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest
 
 
 @pytest.mark.slow
-def test_a_quick_stop_waits_only_for_those_that_say_so() -> None:
+def test_a_quick_stop_waits_only_for_streams_with_drain_finish() -> None:
     asked = Writer()
     finishing, ended = served(asked, POST, drain="finish"), served(Writer(), POST)
     shutdown._drain(None, quickly=True)
@@ -383,7 +383,7 @@ def test_a_quick_stop_waits_only_for_those_that_say_so() -> None:
         ({"drain": "finish"}, 12, 10),
     ],
 )
-def test_the_time_to_finish_ends_before_gunicorns_patience(
+def test_the_time_to_finish_ends_before_gunicorns_graceful_timeout(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], graceful: int | None, expected: float
 ) -> None:
     worker = types.SimpleNamespace(cfg=types.SimpleNamespace(graceful_timeout=graceful))

@@ -70,7 +70,7 @@ def proxied(environ: dict[str, Any]) -> dict[str, Any]:
         (LIMIT, proxied({"HTTP_X_FORWARDED_FOR": "192.0.2.1", "REMOTE_ADDR": "10.0.0.1"})),
     ],
 )
-def test_nothing_is_said_where_no_proxy_is_counted(
+def test_no_warning_is_logged_if_no_proxy_is_counted(
     caplog: pytest.LogCaptureFixture, options: dict[str, Any], more: dict[str, Any]
 ) -> None:
     serve(options, **more)

@@ -161,7 +161,7 @@ def ask(worker: Worker, server: Any) -> None:
     made.release()
 
 
-def test_the_only_worker_asks_for_another_one_and_takes_that_back(calls: list[tuple[int, int]]) -> None:
+def test_the_only_worker_requests_another_one_and_reverts_that(calls: list[tuple[int, int]]) -> None:
     worker = Worker(workers=1)
     worker.nr = worker.max_requests = 10
     ask(worker, arbiter())
@@ -169,7 +169,7 @@ def test_the_only_worker_asks_for_another_one_and_takes_that_back(calls: list[tu
 
 
 @pytest.mark.parametrize(("requests", "expected"), [(9, 0), (10, 2)])
-def test_only_a_worker_that_has_had_its_requests_asks(
+def test_only_a_worker_that_reached_max_requests_requests_a_substitute(
     calls: list[tuple[int, int]], requests: int, expected: int
 ) -> None:
     worker = Worker(workers=1)
@@ -227,7 +227,7 @@ def test_after_a_sigterm_it_does_not_take_the_other_one_back(
     assert came == [signal.SIGTERM]
 
 
-def test_an_arbiter_of_another_user_is_not_asked_and_the_log_says_so(
+def test_an_arbiter_of_another_user_gets_no_signal_and_that_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(pid: int, signum: int) -> None:

@@ -165,7 +165,7 @@ def test_a_handler_of_the_log_that_hangs_does_not_stop_the_reactor(own_callers: 
         logger.removeHandler(handler)
 
 
-def test_a_destructor_only_asks_for_the_end() -> None:
+def test_a_destructor_only_requests_the_end() -> None:
     """Garbage is collected in the middle of anything. It was on_close and a log line, under whichever lock."""
     told: list[tuple[str, CloseReason]] = []
 
@@ -183,7 +183,7 @@ def test_a_destructor_only_asks_for_the_end() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_opened_and_never_asked_for_ends(
+def test_a_stream_that_is_opened_and_never_iterated_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(closing, "_ABANDONED", 0)
@@ -261,7 +261,7 @@ def test_what_is_discarded_has_no_size() -> None:
     assert writer.pending == (0, 0)
 
 
-def test_a_signal_handler_that_writes_where_there_is_no_room_is_told() -> None:
+def test_a_signal_handler_that_writes_to_a_full_mailbox_gets_an_error() -> None:
     box = Mailbox(max_items=1)
     box.put(b"1")
     with box._lock, pytest.raises(RuntimeError, match="signal handler"):

@@ -96,7 +96,7 @@ def test_without_a_socket_or_without_leave_it_does_not_sense(pair: tuple[socket.
     assert stream.calls == []
 
 
-def test_the_kernel_is_told_to_give_a_lost_peer_up_later_than_a_stalled_one(
+def test_the_kernels_timeout_for_a_lost_peer_is_longer_than_send_timeout(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     guard(Stream(), pair[0], send_timeout=5).end()

@@ -78,7 +78,7 @@ def test_pull_gives_whole_writes_up_to_a_size_and_leaves_the_others() -> None:
     assert box.pending == (0, 0)
 
 
-def test_a_write_larger_than_what_is_asked_for_is_pulled_whole_and_alone() -> None:
+def test_a_write_larger_than_requested_is_pulled_whole_and_alone() -> None:
     box = Mailbox()
     box.put(b"x" * 100)
     box.put(b"y")
@@ -107,7 +107,7 @@ def test_each_write_and_the_end_are_announced() -> None:
     assert len(calls) == 3
 
 
-def test_put_waits_for_room_by_count_and_goes_on_when_there_is() -> None:
+def test_put_waits_while_max_items_are_pending_and_then_continues() -> None:
     box = Mailbox(max_items=2)
     box.put(b"1")
     box.put(b"2")
@@ -118,7 +118,7 @@ def test_put_waits_for_room_by_count_and_goes_on_when_there_is() -> None:
     assert box.pull(ALL) == b"3"
 
 
-def test_put_waits_for_room_by_bytes() -> None:
+def test_put_waits_while_max_bytes_are_pending() -> None:
     box = Mailbox(max_bytes=10)
     box.put(b"123456")
     putting = Running(lambda: box.put(b"78901"))
@@ -134,7 +134,7 @@ def test_a_write_larger_than_the_bound_goes_alone() -> None:
     assert box.pull(ALL) == b"x" * 100
 
 
-def test_offer_says_whether_there_was_room_and_never_waits() -> None:
+def test_offer_returns_whether_it_was_added_and_never_waits() -> None:
     box = Mailbox(max_items=1)
     assert box.offer(b"1")
     assert not box.offer(b"2")
@@ -214,7 +214,7 @@ def test_writing_to_a_closed_mailbox_raises_with_the_reason(call: str) -> None:
     assert caught.value.reason == "overflow"
 
 
-def test_close_wakes_a_producer_that_waits_for_room() -> None:
+def test_close_wakes_a_producer_that_waits_on_a_full_mailbox() -> None:
     box = Mailbox(max_items=1)
     box.put(b"1")
     putting = Running(lambda: box.put(b"2"))

@@ -54,7 +54,7 @@ def refused(**more: Any) -> tuple[str, dict[str, str], bytes]:
 # when
 
 
-def test_of_a_crowd_no_more_than_a_hundred_come_back_in_a_second_and_none_before_three_or_after_120(
+def test_at_most_a_hundred_refused_clients_reconnect_in_a_second_between_3_and_120_seconds(
     clock: Clock,
 ) -> None:
     times = ReconnectionTimes()
@@ -66,7 +66,7 @@ def test_of_a_crowd_no_more_than_a_hundred_come_back_in_a_second_and_none_before
     assert max(waits) <= 120
 
 
-def test_when_the_crowd_has_gone_the_times_are_short_again(clock: Clock) -> None:
+def test_reconnection_times_are_short_again_when_no_more_clients_are_refused(clock: Clock) -> None:
     times = ReconnectionTimes()
     for _ in range(5000):
         times.give()
@@ -100,7 +100,7 @@ def test_a_few_clients_that_come_back_again_and_again_wait_no_longer_each_time(c
         ("", "GET", False),
     ],
 )
-def test_a_browser_is_who_accepts_event_streams_and_nothing_else(accept: str, method: str, expected: bool) -> None:
+def test_a_browser_is_recognised_by_accepting_event_streams_alone(accept: str, method: str, expected: bool) -> None:
     assert is_event_source({"REQUEST_METHOD": method, "HTTP_ACCEPT": accept}) is expected
 
 
@@ -130,7 +130,7 @@ def test_with_refusal_503_everybody_gets_that() -> None:
         EventStream(Writer(), refusal="429")
 
 
-def test_nobody_is_told_to_come_back_sooner_than_the_streams_say() -> None:
+def test_no_reconnection_time_is_shorter_than_the_streams_own() -> None:
     kept = EventStream(Writer())
     kept.open(environ())
     _, _, body = refused(options={"retry": 20_000}, **BROWSER)

@@ -39,7 +39,7 @@ def served(source: Any = None, *, accept: str = "text/event-stream", **options: 
     return stream
 
 
-def test_drain_ends_each_stream_with_what_waits_a_farewell_and_a_reconnection_time() -> None:
+def test_drain_ends_each_stream_with_pending_writes_the_last_event_and_a_reconnection_time() -> None:
     writer = Writer()
     stream = served(writer)
     writer.write("waits")
@@ -198,7 +198,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
-def test_a_process_without_streams_dies_by_the_signal_as_ever(name: str) -> None:
+def test_a_process_without_streams_is_terminated_by_the_signal_at_once(name: str) -> None:
     done = run(f"""
 import signal, ssesync
 ssesync.drain_on_signal()
@@ -231,7 +231,7 @@ print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, ssesync.streams.stoppin
     assert done.stdout == "True False\n", done.stderr
 
 
-def test_a_process_with_streams_dies_by_the_signal_when_they_have_ended() -> None:
+def test_a_process_with_streams_is_terminated_by_the_signal_after_their_end() -> None:
     done = run("""
 import signal, sys, time, ssesync
 ssesync.drain_on_signal()

@@ -402,7 +402,7 @@ def test_a_client_that_has_all_is_answered_204() -> None:
     assert call(application)[0] == "200 OK"
 
 
-def test_the_writer_knows_the_last_event_id() -> None:
+def test_the_writer_has_the_last_event_id() -> None:
     def write(writer: Writer) -> None:
         writer.write(writer.last_event_id)
 
@@ -432,7 +432,7 @@ def test_what_a_writer_function_raises_before_the_first_event_surfaces_too(threa
         call(EventStream.from_writer(refuse, threaded=threaded, first_event_timeout=30))
 
 
-def test_what_is_raised_after_the_first_event_is_logged_and_told_neutrally(
+def test_an_exception_after_the_first_event_is_logged_and_reported_without_its_text(
     threaded: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Iterator[str]:
@@ -618,7 +618,7 @@ def test_the_scope_is_round_all_that_the_producer_does_on_its_thread(threaded: b
     assert len({thread for _, thread in seen}) == 1
 
 
-def test_an_inline_generator_runs_no_further_than_it_is_asked_to() -> None:
+def test_an_inline_generator_runs_one_step_for_each_pull() -> None:
     made: list[int] = []
 
     def count() -> Iterator[str]:

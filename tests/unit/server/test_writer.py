@@ -195,7 +195,7 @@ def test_close_delivers_what_was_written_and_can_be_called_again() -> None:
         writer.write("b")
 
 
-def test_cancel_drops_what_waits_sets_the_token_and_tells_the_reason() -> None:
+def test_cancel_drops_pending_writes_and_sets_the_token_with_the_reason() -> None:
     writer = Writer()
     writer.write("a")
     writer.cancel("lifetime")

@@ -165,7 +165,7 @@ def test_shut_and_expect_loss_of_a_descriptor_that_is_gone_do_nothing() -> None:
     ClientSocket(fd).expect_loss(1)
 
 
-def test_a_peer_that_vanishes_is_given_up_after_the_time_that_is_said() -> None:
+def test_a_lost_peer_is_given_up_after_the_set_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
         ClientSocket(sock.fileno()).expect_loss(1.5)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -38,7 +38,7 @@ def test_an_event_that_is_set_ends_the_wait_before_it_begins(kind: Callable[[], 
     assert (clock.monotonic(), clock.waits) == (5, [])
 
 
-def test_it_begins_where_it_is_told() -> None:
+def test_it_begins_at_the_given_times() -> None:
     clock = FakeClock(start=1, now=2)
     clock.advance(10)
     assert (clock.monotonic(), clock.time()) == (11, 12)

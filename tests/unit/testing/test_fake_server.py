@@ -65,7 +65,7 @@ def raw(server: FakeSSEServer, asked: bytes = b"GET / HTTP/1.1\r\n\r\n") -> byte
     return received
 
 
-def test_events_arrive_as_they_were_told(server: FakeSSEServer, session: requests.Session) -> None:
+def test_events_arrive_as_scripted(server: FakeSSEServer, session: requests.Session) -> None:
     server.answer().event("one\ntwo", type="t", id=1).event(Event("three")).events("four", Event("five", id="")).json(
         {"six": 6}, type="j"
     ).comment("hello").keep_alive().retry(7)
@@ -84,7 +84,7 @@ def test_events_arrive_as_they_were_told(server: FakeSSEServer, session: request
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close", "http/1.0"])
-def test_a_body_travels_as_it_is_told_and_is_whole(framing: Any, session: requests.Session) -> None:
+def test_a_body_has_the_given_framing_and_is_complete(framing: Any, session: requests.Session) -> None:
     with FakeSSEServer(Answer(framing=framing).event("ä", id=1).raw("data: two\r\r")) as server:
         for _ in range(2):
             with session.get(server.url, stream=True, timeout=PATIENCE) as response:
@@ -122,7 +122,7 @@ def test_a_client_that_reconnects_is_led_through_faults_and_ends(server: FakeSSE
     assert any(9 <= seconds <= 11 for seconds in clock.waits)
 
 
-def test_redirects_are_followed_to_where_they_say(server: FakeSSEServer, session: requests.Session) -> None:
+def test_redirects_are_followed_to_their_location(server: FakeSSEServer, session: requests.Session) -> None:
     server.answer(307, location="/elsewhere")
     server.answer().event("there")
     assert read(session, server, "here")[0].data == "there"
@@ -139,7 +139,7 @@ def test_an_answer_may_be_for_certain_requests_and_for_many(server: FakeSSEServe
     assert read(session, server)[0].data == "other"
 
 
-def test_what_was_asked_is_kept(server: FakeSSEServer, session: requests.Session) -> None:
+def test_requests_are_recorded(server: FakeSSEServer, session: requests.Session) -> None:
     event_id = "äÅà"  # two end in bytes that are white space in Latin-1
     session.get(server.url + "a?b=c", headers={"Last-Event-ID": event_id.encode(), "X-Mine": "yes"}, timeout=PATIENCE)
     session.post(server.url, json={"x": 1}, timeout=PATIENCE)
@@ -170,7 +170,7 @@ def test_several_headers_of_one_name_trailers_and_an_expectation(server: FakeSSE
         (lambda answer: answer.event("two").cut(at=len("data: one\n\nda"), rst=True), ConnectionLost),
     ],
 )
-def test_a_connection_ends_where_it_is_told_to(
+def test_a_connection_ends_at_the_given_step(
     ended: Callable[[Answer], object], error: type[Exception], server: FakeSSEServer, session: requests.Session
 ) -> None:
     ended(server.answer().event("one"))
@@ -215,7 +215,7 @@ def test_a_body_that_is_too_short_to_be_cut_is_a_mistake_of_the_script() -> None
         server.close()
 
 
-def test_a_body_is_sent_in_pieces_cut_where_it_is_told() -> None:
+def test_a_body_is_sent_in_pieces_cut_at_the_given_offsets() -> None:
     answer = Answer().event("a").raw("0123456789").split(1, 9, 12, every=8, pause=0)
     pieces = [step for step in answer if isinstance(step, bytes)]
     assert pieces[1:] == [*map(chunk, [b"d", b"ata: a\n", b"\n", b"012", b"3456", b"789"]), LAST_CHUNK]
@@ -328,7 +328,7 @@ def test_a_server_comes_back_on_its_port(session: requests.Session) -> None:
         again.start()
 
 
-def test_waiting_for_requests_tells_those_that_came(server: FakeSSEServer, session: requests.Session) -> None:
+def test_wait_for_requests_lists_those_that_arrived(server: FakeSSEServer, session: requests.Session) -> None:
     session.get(server.url + "one", timeout=PATIENCE)
     with pytest.raises(WaitTimeout, match=r"2 requests did not arrive within 0.01 s; these arrived: GET /one"):
         server.wait_for_requests(2, timeout=0.01)
@@ -375,6 +375,6 @@ def test_a_failing_test_is_not_hidden_by_its_scripts_failure() -> None:
         run(fail=False)
 
 
-def test_a_field_that_can_not_be_written_is_refused_where_it_is_told(server: FakeSSEServer) -> None:
+def test_a_field_that_can_not_be_written_is_refused_at_once(server: FakeSSEServer) -> None:
     with pytest.raises(EventError):
         server.answer().event("x", type="two\nlines")

@@ -206,7 +206,7 @@ def test_a_client_reads_only_so_far_ahead_of_the_test() -> None:
         assert [int(event.data or "") for event in stream.take(3000)] == list(range(1, 3001))
 
 
-def test_a_wait_for_an_event_that_does_not_come_tells_what_did() -> None:
+def test_a_wait_that_times_out_lists_the_events_that_arrived() -> None:
     def source(writer: Writer) -> None:
         writer.write_event("one", type="first")
         writer.write_comment("hello")
@@ -354,7 +354,7 @@ def test_what_a_body_raises_comes_after_its_events() -> None:
         assert "it failed: LookupError" in str(stream)
 
 
-def test_a_redirect_is_followed_by_a_client_that_is_told_to() -> None:
+def test_a_client_with_follow_redirects_follows_a_redirect() -> None:
     with opened(errors_app().test_client(), "/moved") as stream:
         assert (stream.status, stream.headers["Location"]) == (302, "/page")
     with opened(errors_app().test_client(), "/moved", follow_redirects=True) as stream:
@@ -393,7 +393,7 @@ def test_the_options_are_those_of_the_client() -> None:
         assert stream.next().json() == ["POST", {"a": 1}, "x", "y", "text/event-stream"]
 
 
-def test_bare_wsgi_is_asked_as_the_options_say() -> None:
+def test_the_options_make_the_request_of_a_bare_wsgi_application() -> None:
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH", "0"))).decode()
         names = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "HTTP_HOST", "CONTENT_TYPE", "HTTP_ACCEPT", "x.y")
@@ -477,7 +477,7 @@ def test_what_is_no_application_is_refused(wrong: object) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_streams_are_opened_and_leave_nothing_behind(ended: Ended) -> None:
+def test_a_hundred_streams_leak_no_resources(ended: Ended) -> None:
     app = EventStream(numbers, on_close=ended)
     streams = [opened(app) for _ in range(100)]
     for stream in streams:
@@ -490,7 +490,7 @@ def test_a_hundred_streams_are_opened_and_leave_nothing_behind(ended: Ended) -> 
 
 
 @pytest.mark.parametrize("make", [event_stream, event_writer])
-def test_a_view_that_asks_to_run_in_the_servers_thread_does(make: Callable[..., Any]) -> None:
+def test_a_view_with_threaded_false_runs_in_the_servers_thread(make: Callable[..., Any]) -> None:
     where = []
 
     def generates() -> Iterator[str]:

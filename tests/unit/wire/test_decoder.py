@@ -522,7 +522,7 @@ def test_long_lines_beside_short_ones():
 
 
 @each_case("length", [*range(1005, 1035), 240, 256, 257, 300])
-def test_blocks_about_as_long_as_the_decoder_looks_ahead(length):
+def test_blocks_about_as_long_as_the_decoders_sample(length):
     block = b"event: t\ndata: " + b"x" * (length - 17) + b"\n\n"
     lonely = b"data: " + b"x" * (length - 8) + b"\n\n"
     assert len(block) == len(lonely) == length
@@ -940,7 +940,7 @@ def test_each_event_has_the_reconnection_time_of_its_block_at_every_cut(group):
             assert [event.retry for event in decoded] == expected, chunks
 
 
-def test_the_places_of_the_reconnection_times_are_told():
+def test_retries_has_the_positions_of_the_reconnection_times():
     decoder = Decoder()
     assert len(decoder.feed(b"retry: 1\nretry: 2\ndata: a\n\ndata: b\n\nretry: 3\n\n")) == 2
     assert decoder.retries == [(0, 2), (2, 3)]

@@ -142,7 +142,7 @@ def test_a_keep_alive_inside_an_event_is_invisible_to_our_decoder():
     assert decode([b"id: 1\n", KEEP_ALIVE, b"data: a\n", KEEP_ALIVE, b"\n"]).events == [message("a", "1")]
 
 
-def test_a_keep_alive_is_a_comment_where_comments_are_asked_for():
+def test_a_keep_alive_is_a_comment_if_comments_are_returned():
     assert Decoder(comments=True).feed(KEEP_ALIVE) == [Event(comment="keep-alive")]
 
 
@@ -152,7 +152,7 @@ def test_a_keep_alive_is_invisible_to_httpx_sse_even_after_an_id():
     assert events == [("message", "a", "1"), ("t", "b", "1")]
 
 
-def test_a_blank_line_behind_a_keep_alive_would_show_in_httpx_sse():
+def test_a_blank_line_after_a_keep_alive_would_show_in_httpx_sse():
     # The reason for all this: should it ever fail, httpx-sse is mended.
     lines, decoder = SSELineDecoder(), SSEDecoder()
     stream = encode(Event("a", id="1")) + KEEP_ALIVE + b"\n"

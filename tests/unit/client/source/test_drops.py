@@ -135,7 +135,7 @@ def test_an_answer_of_another_type_and_no_body_is_final_all_the_same(
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_an_end_in_good_order_is_told_from_a_broken_connection(framing: Framing, server: FakeSSEServer) -> None:
+def test_an_orderly_end_is_distinguished_from_a_broken_connection(framing: Framing, server: FakeSSEServer) -> None:
     server.answer(framing=framing).event("one")
     log = Log()
     assert data_of(source_of(server, **log.hooks)) == ["one"]
@@ -161,7 +161,7 @@ def test_nothing_of_a_broken_connection_goes_into_the_next(server: FakeSSEServer
 
 
 @pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
-def test_what_was_read_before_the_end_is_given_and_what_was_not_is_asked_for(rst: bool, server: FakeSSEServer) -> None:
+def test_events_before_the_end_are_returned_and_later_ones_requested_again(rst: bool, server: FakeSSEServer) -> None:
     answer = server.answer()
     for number in range(500):
         answer.event("x" * 50 + str(number), id=number)
@@ -172,7 +172,7 @@ def test_what_was_read_before_the_end_is_given_and_what_was_not_is_asked_for(rst
     assert server.requests[1].last_event_id == (events[-1].id if events else "")
 
 
-def test_a_chunk_that_is_none_is_asked_for_again(server: FakeSSEServer) -> None:
+def test_an_invalid_chunk_is_followed_by_a_reconnection(server: FakeSSEServer) -> None:
     server.answer().event("one", id=1).unframed(b"zz\r\nwhat is this?\r\n").drop()
     server.answer().event("two", id=2)
     log = Log()
@@ -180,7 +180,7 @@ def test_a_chunk_that_is_none_is_asked_for_again(server: FakeSSEServer) -> None:
     assert log.names == ["ReadError", "StreamEnded"]
 
 
-def test_what_is_no_http_is_asked_for_again(serve: Callable[..., FakeSSEServer]) -> None:
+def test_an_answer_that_is_not_http_is_followed_by_a_reconnection(serve: Callable[..., FakeSSEServer]) -> None:
     server = serve(in_turn([b"SSH-2.0-OpenSSH_9\r\n", FIN], Answer().event("one")))
     log = Log()
     assert data_of(source_of(server, **log.hooks)) == ["one"]

@@ -50,7 +50,7 @@ def test_hooks_are_called_in_the_order_in_which_things_happen(serve: Callable[..
     ]
 
 
-def test_on_retry_is_told_the_wait_that_then_is_made(server: FakeSSEServer) -> None:
+def test_on_retry_gets_the_wait_that_follows(server: FakeSSEServer) -> None:
     server.answer(503, times=6)
     clock, log = FakeClock(), Log()
     assert data_of(source_of(server, clock=clock, **log.hooks)) == []
@@ -147,7 +147,7 @@ def test_the_states(server: FakeSSEServer) -> None:
     assert source.state == "closed"
 
 
-def test_nothing_is_asked_for_before_the_first_event_is(server: FakeSSEServer) -> None:
+def test_no_request_is_sent_before_the_first_event_is_requested(server: FakeSSEServer) -> None:
     with source_of(server) as source:
         assert source.response is None
         assert source.attempt == 0

@@ -55,7 +55,7 @@ def test_what_has_arrived_but_was_not_taken_comes_again_in_a_new_life(serve: Cal
     assert asked(server) == ["", "1"]
 
 
-def test_what_has_arrived_but_was_not_taken_is_asked_for_again_after_restart(server: FakeSSEServer) -> None:
+def test_events_that_were_not_taken_are_requested_again_after_restart(server: FakeSSEServer) -> None:
     server.answer().event("one", id=1).event("two", id=2).event("three", id=3).stall()
     server.answer().event("two", id=2)
     source = source_of(server)

@@ -159,7 +159,7 @@ class TestARaisingHook:
         assert data_of(source_of(server, session=raising)) == []
         assert len(server.requests) == 1
 
-    def test_so_it_is_behind_a_redirect(self, server: FakeSSEServer, raising: requests.Session) -> None:
+    def test_it_is_the_same_after_a_redirect(self, server: FakeSSEServer, raising: requests.Session) -> None:
         server.answer(307, location="/elsewhere")
         server.answer(403, body="not you")
         with pytest.raises(StatusError, match="403"):

@@ -19,7 +19,7 @@ from .following import Log, data_of, source_of
 
 
 class TestHeaders:
-    def test_what_a_stream_is_asked_for_with(self, server: FakeSSEServer) -> None:
+    def test_the_headers_of_a_request(self, server: FakeSSEServer) -> None:
         assert data_of(source_of(server)) == []
         headers = server.requests[0].headers
         assert headers["accept"] == "text/event-stream"
@@ -81,7 +81,7 @@ class TestMethods:
         assert len(server.requests) == 4
 
     @pytest.mark.parametrize("method", OTHERS)
-    def test_it_is_when_asked_for(self, method: str, server: FakeSSEServer) -> None:
+    def test_it_is_with_reconnect(self, method: str, server: FakeSSEServer) -> None:
         server.drop()
         server.answer().event("one", id=1).drop()
         assert data_of(source_of(server, method=method, json={"prompt": "ü"}, reconnect=True)) == ["one"]
@@ -289,7 +289,7 @@ class TestFunctions:
         assert log.errors[0].__cause__ is failure
 
     @pytest.mark.parametrize(("status", "again"), [(503, True), (429, True), (403, False), (400, False)])
-    def test_where_it_asks_a_server_for_a_token_that_ones_status_counts(
+    def test_the_status_of_a_token_server_counts(
         self, status: int, again: bool, server: FakeSSEServer, session: requests.Session
     ) -> None:
         server.answer(status, when=lambda request: request.path == "/token")
@@ -308,7 +308,7 @@ class TestFunctions:
                 data_of(source_of(server, headers=headers))
 
     @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
-    def test_an_exit_that_one_asks_for_ends_the_consumer(self, end: type[BaseException], server: FakeSSEServer) -> None:
+    def test_an_exit_in_a_function_ends_the_consumer(self, end: type[BaseException], server: FakeSSEServer) -> None:
         def headers() -> dict[str, str]:
             raise end
 

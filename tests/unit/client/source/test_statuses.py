@@ -35,7 +35,7 @@ FINAL = [
 
 
 @pytest.mark.parametrize("status", TRANSIENT)
-def test_a_status_that_may_pass_is_asked_for_again(status: int, server: FakeSSEServer) -> None:
+def test_a_transient_status_is_retried(status: int, server: FakeSSEServer) -> None:
     server.answer(status, body="sorry", times=2)
     server.answer().event("one", id=1)
     log = Log()
@@ -126,7 +126,7 @@ def test_an_event_that_is_too_large_is_final_after_those_before_it(server: FakeS
     assert source.last_event_id == "1"
 
 
-def test_a_body_that_can_not_be_decompressed_is_asked_for_again(server: FakeSSEServer) -> None:
+def test_a_body_that_can_not_be_decompressed_is_followed_by_a_reconnection(server: FakeSSEServer) -> None:
     server.answer(headers={"Content-Encoding": "gzip"}).raw(b"this is no gzip")
     server.answer().event("one")
     log = Log()
@@ -134,7 +134,7 @@ def test_a_body_that_can_not_be_decompressed_is_asked_for_again(server: FakeSSES
     assert log.names == ["ReadError", "StreamEnded"]
 
 
-def test_a_port_where_nobody_listens_is_asked_again() -> None:
+def test_a_refused_connection_is_retried() -> None:
     with FakeSSEServer() as server:
         url = server.url
     servers: list[FakeSSEServer] = []
@@ -157,7 +157,7 @@ def test_a_port_where_nobody_listens_is_asked_again() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before the headers", "after them", "after an event", "in the middle of an event"])
-def test_silence_for_the_idle_timeout_is_asked_again(when: str, serve: Callable[..., FakeSSEServer]) -> None:
+def test_silence_for_the_idle_timeout_is_retried(when: str, serve: Callable[..., FakeSSEServer]) -> None:
     silent = {
         "before the headers": [HOLD],
         "after them": Answer().stall(),
@@ -192,7 +192,7 @@ def test_a_certificate_of_no_known_authority_is_final(serve: Callable[..., FakeS
     assert data_of(source_of(server, verify=tls[1])) == ["one"]
 
 
-def test_a_server_that_ends_the_tls_handshake_is_asked_again(server: FakeSSEServer) -> None:
+def test_an_aborted_tls_handshake_is_retried(server: FakeSSEServer) -> None:
     # As when a proxy is up before what lies behind it. This server speaks no TLS.
     log = Log()
     url = f"https://127.0.0.1:{server.port}/"
@@ -212,7 +212,7 @@ URLS = ["", "no-scheme", "ftp://127.0.0.1/", "http://", "http://[::1", "http://1
 
 
 @each_case("url", URLS)
-def test_a_url_that_can_not_be_asked_for_is_raised_as_requests_does(url: str) -> None:
+def test_an_invalid_url_raises_the_error_of_requests(url: str) -> None:
     log = Log()
     with pytest.raises(ValueError) as raised:
         EventSource(url, clock=FakeClock(), **log.hooks).read()
@@ -257,7 +257,7 @@ class TestShouldRetry:
     """``should_retry`` overrules the rules both ways."""
 
     @pytest.mark.parametrize("status", [404, 401, 403, 410, 302, 600])
-    def test_it_has_a_final_status_asked_for_again(self, status: int, server: FakeSSEServer) -> None:
+    def test_it_retries_a_final_status(self, status: int, server: FakeSSEServer) -> None:
         server.answer(status, times=3)
         server.answer().event("one")
         asked: list[Exception] = []
@@ -265,7 +265,7 @@ class TestShouldRetry:
         assert data_of(source) == ["one"]
         assert [type(error) for error in asked] == [StatusError] * 3 + [StreamEnded]
 
-    def test_it_has_another_media_type_asked_for_again_and_retry_after_is_obeyed(
+    def test_it_retries_another_media_type_and_obeys_retry_after(
         self, server: FakeSSEServer, smallest_waits: None
     ) -> None:
         server.answer(content_type="text/html", headers={"Retry-After": "7"}, body="starting")

@@ -224,7 +224,7 @@ def test_it_restarts_at_once(name: str, tls: Any) -> None:
         wait_for(lambda: not connecting_threads())
 
 
-def test_restart_asks_for_another_token_while_the_first_is_still_being_asked_for(
+def test_restart_requests_another_token_while_the_first_request_runs(
     serve: Callable[..., FakeSSEServer],
 ) -> None:
     server = serve(in_turn(Answer().event("one")))
@@ -286,7 +286,7 @@ def test_a_stream_view_whose_client_leaves_ends_the_source_it_reads(serve: Calla
 class TestCallersSession:
     """Connections of a session that is the caller's: a source ends its own and touches no other."""
 
-    def test_a_request_without_an_answer_is_left_behind_and_closed_when_it_gets_one(
+    def test_a_request_without_an_answer_is_abandoned_and_its_late_answer_closed(
         self, serve: Callable[..., FakeSSEServer], session: requests.Session
     ) -> None:
         go_on = threading.Event()

@@ -80,7 +80,9 @@ def test_retry_after_means_gmt_wherever_the_machine_is(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-def test_any_status_that_may_pass_may_say_when(status: int, server: FakeSSEServer, smallest_waits: None) -> None:
+def test_retry_after_of_any_transient_status_is_obeyed(
+    status: int, server: FakeSSEServer, smallest_waits: None
+) -> None:
     server.answer(status, retry_after=5, times=2)
     server.answer(status)
     clock = FakeClock()
@@ -88,7 +90,7 @@ def test_any_status_that_may_pass_may_say_when(status: int, server: FakeSSEServe
     assert clock.waits == [5.0, 5.0, 0.0]
 
 
-def test_a_retry_after_that_is_shortened_is_told(server: FakeSSEServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shortened_retry_after_is_logged(server: FakeSSEServer, caplog: pytest.LogCaptureFixture) -> None:
     server.answer(503, retry_after=7200, times=5)
     clock = FakeClock()
     with caplog.at_level(logging.WARNING, "ssesync"):

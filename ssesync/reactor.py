@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from .executor import callers
 from .locks import Once, Waiters, make_rlock
@@ -33,8 +33,17 @@ TICK = 0.5
 
 Callback = Callable[[], object]
 Tick = Callable[[], bool]
-#: Called with a descriptor, whether its peer is gone, and whether it can take more.
-OnReady = Callable[[int, bool, bool], object]
+
+
+class Handler(Protocol):
+    """An object with a descriptor that belongs to the reactor."""
+
+    def on_event(self, gone: bool, writable: bool) -> object:
+        """Called on the reactor's thread, perhaps before :meth:`Reactor.add`.
+
+        :param gone: whether the descriptor's peer is gone.
+        :param writable: whether the descriptor is writable.
+        """
 
 
 class Reactor:
@@ -44,7 +53,8 @@ class Reactor:
         self._poller = poller or make_poller()
         #: Called on the reactor's thread when it can't wait for descriptors.
         self.on_failure: list[Callback] = []
-        self._added: dict[int, OnReady] = {}
+        #: The objects of all descriptors of :meth:`call_to_add` and :meth:`add`, until :meth:`remove`.
+        self.added: dict[int, Handler] = {}
         self._read: dict[int, Callback] = {}
         self._watched: dict[int, tuple[Callback, bool]] = {}
         # Protects _watched. Re-entrant: a signal handler that has interrupted a holder may end a stream, which takes
@@ -83,11 +93,12 @@ class Reactor:
             self._awake = True
             self._wake()
 
-    def call_to_add(self, fd: int, call: Callback, *, half_close: bool = True) -> None:
+    def call_to_add(self, fd: int, handler: Handler, call: Callback, *, half_close: bool = True) -> None:
         """Request a call that will :meth:`add` a descriptor, without waking the thread: the wake-up took the largest
         part of a hand-over's processor time. The thread makes the call when it wakes for another reason, such as the
         end of this connection, or at the next tick. Takes no lock."""
         # Before the call is queued: until then the descriptor is not closed, so its number can't be another file's.
+        self.added[fd] = handler
         is_watched = self._poller.adds_on_any_thread
         if is_watched:
             try:
@@ -166,7 +177,7 @@ class Reactor:
 
     # The reactor's thread.
 
-    def add(self, fd: int, on_ready: OnReady, *, half_close: bool = True) -> None:
+    def add(self, fd: int, handler: Handler, *, half_close: bool = True) -> None:
         """Call back when the peer of a descriptor is gone, until the descriptor is removed.
 
         :raises OSError: the system can't watch one more.
@@ -175,7 +186,7 @@ class Reactor:
             self._poller.add(fd, half_close)
         except FileExistsError:
             pass  # call_to_add() has added it
-        self._added[fd] = on_ready
+        self.added[fd] = handler
 
     def set_writable(self, fd: int, wanted: bool, *, half_close: bool = True) -> None:
         """Call back also, or no longer, when the descriptor is writable.
@@ -186,7 +197,7 @@ class Reactor:
 
     def remove(self, fd: int) -> None:
         """Undo :meth:`add`, before the descriptor is closed. Any number of times."""
-        if self._added.pop(fd, None) is not None:
+        if self.added.pop(fd, None) is not None:
             try:
                 self._poller.remove(fd)
             except OSError:
@@ -247,8 +258,8 @@ class Reactor:
                 self._tick()
 
     def _dispatch(self, fd: int, gone: bool, writable: bool) -> None:
-        if (on_ready := self._added.get(fd)) is not None:
-            self._call(lambda: on_ready(fd, gone, writable))
+        if (handler := self.added.get(fd)) is not None:
+            self._call(lambda: handler.on_event(gone, writable))
         elif fd == self._pipe[0]:
             try:
                 os.read(fd, 4096)

@@ -37,7 +37,7 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_deferred", "_reason", "began", "chunked", "fd", "group", "name", "orderly",
+        "_connections", "_deferred", "_reason", "began", "chunked", "fd", "group", "name", "orderly",
         "record", "registration", "sent", "settings", "state", "unsent",
     )  # fmt: skip
 
@@ -182,6 +182,15 @@ class Connection:
         self._watch_writable(True)
         return False
 
+    def on_event(self, gone: bool, writable: bool) -> None:
+        """The client is gone, or the socket is writable. See :class:`ssesync.reactor.Handler`."""
+        if self.state is State.ARRIVING:
+            return  # this may be of the number's former connection; what lasts is reported again in the next turn
+        if gone:
+            self.abort(CloseReason.CLIENT_GONE)
+        elif writable:
+            self.on_writable()
+
     def on_writable(self) -> None:
         """Send the unsent bytes, as the socket is writable."""
         unsent = self.unsent
@@ -295,7 +304,7 @@ class Connection:
         logged(lambda: self._disconnect(reason, is_silent))
         logged(lambda: self.group.left(self))
         logged(lambda: self.record.ended(self, why, self.stats))
-        self._connections.forget(self)
+        self._connections.note_end()
         self.fd = -1  # another connection may have its number now
 
     def _disconnect(self, reason: CloseReason, is_silent: bool) -> None:

@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import cast
 
 from ..errors import CloseReason
 from ..executor import Executor, callers, logged
@@ -57,9 +58,9 @@ class Connections:
         self.send = make_send()
         #: See :func:`ssesync.detached.sending.make_send_to_all`.
         self.send_to_all = make_send_to_all()
-        self._callback = self._on_event  # one bound method for all descriptors: each takes 64 bytes
-        self._arriving: dict[int, Connection] = {}  # after admit() and before register()
-        self._open: dict[int, Connection] = {}
+        # From admit() or register() to unwatch(). Only connections are added: the reactor's own dict, as a second one
+        # would take some 40 bytes for each.
+        self._open = cast(dict[int, Connection], reactor.added)
         self._groups: dict[Group, None] = {}
         self._shared: dict[Callable[[Connections], Group], Group] = {}  # see shared_group()
         self._lifetimes: dict[Connection, Timer] = {}
@@ -132,9 +133,8 @@ class Connections:
             :meth:`register` the client.
         """
         sent = max(0, self.send(connection.fd, head, len(head)))
-        self._arriving[connection.fd] = connection
         half_close = _half_close(connection)
-        self._reactor.call_to_add(connection.fd, lambda: admit(head[sent:]), half_close=half_close)
+        self._reactor.call_to_add(connection.fd, connection, lambda: admit(head[sent:]), half_close=half_close)
 
     # The reactor's thread.
 
@@ -144,10 +144,8 @@ class Connections:
         :param connection: the client's.
         :param head: sent first.
         """
-        self._open[connection.fd] = connection
-        self._arriving.pop(connection.fd, None)
         try:
-            self._reactor.add(connection.fd, self._callback, half_close=_half_close(connection))
+            self._reactor.add(connection.fd, connection, half_close=_half_close(connection))
         except OSError as error:
             connection.fail(error)
             return
@@ -185,11 +183,6 @@ class Connections:
         if (timer := self._lifetimes.pop(connection, None)) is not None:
             timer.cancel()
 
-    def forget(self, connection: Connection) -> None:
-        """Remove a closed connection."""
-        del self._open[connection.fd]
-        self._set_if_empty()
-
     def discard(self, group: Group) -> None:
         """Remove a group that has no more clients."""
         self._groups.pop(group, None)
@@ -205,20 +198,11 @@ class Connections:
 
     def release(self) -> None:
         """Close all descriptors without ending the streams: in a forked child, as its parent still serves them."""
-        for fd in [*self._open, *self._arriving]:
+        for fd in list(self._open):
             with contextlib.suppress(OSError):
                 os.close(fd)
         for _, handle in self._resets:
             handle.close()
-
-    def _on_event(self, fd: int, gone: bool, writable: bool) -> None:
-        connection = self._open.get(fd)
-        if connection is None:
-            return  # it was closed in this turn of the reactor
-        if gone:
-            connection.abort(CloseReason.CLIENT_GONE)
-        elif writable:
-            connection.on_writable()
 
     def _tick(self) -> bool:
         now = time.monotonic()
@@ -232,7 +216,7 @@ class Connections:
         self._last = last
         for connection in list(self._open.values()):
             logged(functools.partial(connection.finish, CloseReason.SHUTDOWN, last))
-        self._set_if_empty()
+        self.note_end()
 
     def _reset_due(self, now: float) -> None:
         waiting = []
@@ -242,9 +226,10 @@ class Connections:
             else:
                 handle.close()
         self._resets = waiting
-        self._set_if_empty()
+        self.note_end()
 
-    def _set_if_empty(self) -> None:
+    def note_end(self) -> None:
+        """A connection is closed: end :meth:`drain` if it was the last."""
         if self._last is not None and not self._open and not self._resets:
             self._empty.set()
 

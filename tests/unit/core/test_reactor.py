@@ -394,12 +394,13 @@ class Added:
         self.added, self.gone = Called(), Called()
 
     def add(self) -> None:
-        reactor().add(self.fd, self.on_event)
+        reactor().add(self.fd, self)
         self.added()
 
-    def on_event(self, fd: int, gone: bool, writable: bool) -> None:
-        reactor().remove(fd)
-        self.gone()
+    def on_event(self, gone: bool, writable: bool) -> None:
+        if self.added.within(0):  # else it is reported again
+            reactor().remove(self.fd)
+            self.gone()
 
 
 def keep_ticking() -> Callable[[], None]:
@@ -414,7 +415,7 @@ def test_a_call_to_add_is_made_by_the_next_tick(pair: Pair) -> None:
     end = keep_ticking()
     pass_through()
     added = Added(pair[0])
-    reactor().call_to_add(added.fd, added.add)
+    reactor().call_to_add(added.fd, added, added.add)
     assert added.added.within()
     pair[1].close()
     assert added.gone.within()
@@ -425,7 +426,7 @@ def test_a_call_to_add_is_made_by_the_next_tick(pair: Pair) -> None:
 def test_a_reactor_that_does_not_tick_is_woken_for_a_call_to_add(pair: Pair) -> None:
     pass_through()
     added = Added(pair[0])
-    reactor().call_to_add(added.fd, added.add)
+    reactor().call_to_add(added.fd, added, added.add)
     assert added.added.within()
     pair[1].close()
     assert added.gone.within()
@@ -435,7 +436,7 @@ def test_the_peer_of_a_descriptor_that_is_still_to_be_added_is_noticed(pair: Pai
     end = keep_ticking()
     pass_through()
     added = Added(pair[0])
-    reactor().call_to_add(added.fd, added.add)
+    reactor().call_to_add(added.fd, added, added.add)
     pair[1].close()
     assert added.added.within()
     assert added.gone.within()

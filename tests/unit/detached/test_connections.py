@@ -569,6 +569,31 @@ def test_a_log_that_fails_does_not_end_the_reactor(connections: Connections, cap
     assert client.rest().endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("poller", POLLERS)
+def test_an_event_before_its_registration_does_not_end_a_connection(poller: str) -> None:
+    """The event may be of the connection that had the descriptor's number before."""
+    with running(POLLERS[poller]()) as connections:
+        group, opened = Plain(connections), list[int]()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        handover = Handover(theirs.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
+        note = Note()
+        connection = Connection(connections, handover, group, note, None)
+
+        def arrive() -> None:
+            connections.admit(connection, HEAD, lambda rest: connections.register(connection, rest))
+            connections._reactor._dispatch(handover.fd, True, True)
+            opened.append(len(connections))
+
+        on(connections, arrive)
+        on(connections, lambda: None)
+        assert opened == [1]
+        assert connection.state is State.OPENING
+        assert note.reasons == []
+        ours.close()
+        assert note.reason is CloseReason.CLIENT_GONE
+
+
 @pytest.mark.slow
 def test_a_reactor_that_can_not_wait_ends_its_clients_and_those_that_come(caplog: pytest.LogCaptureFixture):
     class Broken(SelectorPoller):

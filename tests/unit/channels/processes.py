@@ -49,6 +49,32 @@ def begin_runs(url: str, count: str) -> None:
     broker.close()
 
 
+def own_run(url: str, forks: str = "") -> None:
+    """Own a run, with a lease of an hour, until killed. With ``forks``, a child that has the same descriptors is there
+    for as long, and is an owner, too. Prints its pid."""
+    broker = open_broker(url)
+
+    def own(name: str) -> None:
+        broker._renew_owner(name, 3600)
+        broker._begin_run(RunRecord(name, name, RunState.RUNNING, "", "", time.time(), 60.0, 0.0), None, False)
+
+    own("r")
+    if forks:
+        child = os.fork()
+        if not child:
+            own("child's")
+            print(os.getpid(), [found.name for found in broker._abandoned()], flush=True)
+    else:
+        print(os.getpid(), flush=True)
+    time.sleep(60)
+
+
+def abandoned(url: str) -> None:
+    """Print the names of the abandoned runs."""
+    with open_broker(url) as broker:
+        print([found.name for found in broker._abandoned()])
+
+
 def fork(url: str) -> None:
     """A process that has published and listens forks; both go on. The parent prints what both saw."""
     broker = open_broker(url)

@@ -298,16 +298,24 @@ def start_of(
     newest: list[int] = []
     for channel in found.values():
         begin = max(begin, channel.trimmed, channel.start)
-        if limits.max_age is not None and not channel.run:
-            query = "SELECT max(seq) FROM ssesync_event WHERE channel = ? AND at < ?"
-            (aged,) = connection.execute(query, (channel.id, now - limits.max_age)).fetchone()
-            begin = max(begin, aged or 0)
+        if not channel.run:
+            begin = max(begin, _aged(connection, limits, channel.id, now))
         if last is not None:
             query = "SELECT seq FROM ssesync_event WHERE channel = ? ORDER BY seq DESC LIMIT ?"
             newest += (seq for (seq,) in connection.execute(query, (channel.id, last + 1)))
     if last is not None and len(newest) > last:
         begin = max(begin, heapq.nlargest(last + 1, newest)[last])
     return Start(epoch, begin, closed)
+
+
+def _aged(connection: sqlite3.Connection, limits: Limits, channel: int, now: float) -> int:
+    """The number of a channel's last event that is too old; ``0`` if none is."""
+    oldest = next(_oldest(connection, channel), None)
+    if limits.max_age is None or oldest is None or oldest[1] >= now - limits.max_age:
+        return 0
+    query = "SELECT max(seq) FROM ssesync_event WHERE channel = ? AND at < ?"
+    row: tuple[int] = connection.execute(query, (channel, now - limits.max_age)).fetchone()
+    return row[0]
 
 
 def message_of(connection: sqlite3.Connection, epoch: str, seq: int) -> Message | None:

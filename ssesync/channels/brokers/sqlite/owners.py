@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from .file import Handle
 
 __all__ = ["LockFile", "OwnerLocks", "lock_file"]
 
+# Names that are remembered to be spent. A process takes a new one, and does not ask for the one before again.
+_SPENT = 100
 # Seconds by which two processes may see the clock differ.
 _SLACK = 1.0
 
@@ -135,35 +138,47 @@ class OwnerLocks:
 
     def __init__(self, database: Path) -> None:
         self._database = database
-        self._names: set[str] = set()  # all that were added here
+        self._added: dict[str, int] = {}  # by their names, the numbers of those that were added here
         self._held: dict[int, LockFile] = {}  # the locked bytes
+        self._spent: deque[str] = deque(maxlen=_SPENT)  # names that are not added again
 
     def renew(self, handle: Handle, owner: str, lease: float) -> bool:
         """See :class:`ssesync.channels.backend.Backend`.
 
         :param handle: the connection that writes.
         """
+        if owner in self._spent:
+            return False
+        if owner not in self._added:
+            self._add(handle, owner, lease)
+            return True
         with handle.transaction(write=True) as connection:
             number = runs.renew_owner(connection, owner, lease, time.monotonic())
-        if number:
-            if number in self._held:  # if other code has closed a descriptor of the file, it has unlocked it
-                self._held[number].lock(number)
-            return True
-        if owner in self._names:
-            return False
-        number, file = 0, lock_file(self._database)
+        if number and number in self._held:  # if other code has closed a descriptor of the file, it has unlocked it
+            self._held[number].lock(number)
+        if not number:
+            self._spent.append(owner)
+            self._unlock(self._added.pop(owner))
+        return number > 0
+
+    def _add(self, handle: Handle, owner: str, lease: float) -> None:
+        number = 0
         try:
             with handle.transaction(write=True) as connection:
+                file = lock_file(self._database)  # here, as the database is there now
                 number = runs.add_owner(connection, owner, lease, time.monotonic())
                 if file is not None and file.lock(number):
                     self._held[number] = file
                     runs.set_file(connection, number, file.id)
         except BaseException:
-            if (held := self._held.pop(number, None)) is not None:
-                held.unlock(number)  # the number was not used
+            self._unlock(number)  # it is not used, and another owner may get it
             raise
-        self._names.add(owner)
-        return True
+        self._added[owner] = number
+
+    def _unlock(self, number: int) -> None:
+        file = self._held.pop(number, None)
+        if file is not None:
+            file.unlock(number)
 
     def gone(self, owners: Iterable[runs.Owner]) -> list[runs.Owner]:
         """Find the owners that are gone. One of this broker never is.
@@ -171,18 +186,14 @@ class OwnerLocks:
         :param owners: all owners.
         :return: those that are gone.
         """
-        others = [each for each in owners if each.owner not in self._names]
+        others = [each for each in owners if each.owner not in self._added]
         file = lock_file(self._database) if others else None
         return [each for each in others if not self._has_lease(each) or self._has_ended(each, file)]
 
     def release(self) -> None:
         """Unlock all bytes. Any number of times, perhaps by a signal handler."""
-        while self._held:
-            try:
-                number, file = self._held.popitem()
-            except KeyError:
-                return
-            file.unlock(number)
+        for number in list(self._held):
+            self._unlock(number)
 
     @staticmethod
     def _has_lease(owner: runs.Owner) -> bool:

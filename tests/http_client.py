@@ -6,13 +6,13 @@ import socket
 from types import TracebackType
 
 #: Seconds until a byte that should be there makes the test fail.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Connection:
     """One connection, for one request after the other."""
 
-    def __init__(self, port: int, *, timeout: float = PATIENCE, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, *, timeout: float = TIMEOUT, receive_buffer: int | None = None) -> None:
         self.socket = socket.socket()
         try:
             self.socket.settimeout(timeout)

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import trustme
 
-from tests.http_client import PATIENCE, Connection, Response
+from tests.http_client import TIMEOUT, Connection, Response
 
 ROOT = Path(__file__).resolve().parents[1]
 #: gunicorn's configurations: without the library's hooks, and with them.
@@ -135,7 +135,7 @@ class Wire(Connection):
     """A connection over whatever socket, with the ways of leaving it."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         self.socket = sock
         self.received = b""
 
@@ -161,7 +161,7 @@ class Wire(Connection):
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(PATIENCE)
+            self.socket.settimeout(TIMEOUT)
         return bool(self.received)
 
 
@@ -238,7 +238,7 @@ class Server:
         unix = self.kind.transport == "unix"
         sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         try:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(TIMEOUT)
             if receive_buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.connect(self._unix if unix else ("127.0.0.1", self.port))
@@ -290,7 +290,7 @@ class Server:
     def signal(self, signum: int) -> None:
         self.process.send_signal(signum)
 
-    def leaves(self, within: float = PATIENCE) -> bool:
+    def leaves(self, within: float = TIMEOUT) -> bool:
         """Whether the process ends by itself."""
         try:
             self.process.wait(within)
@@ -307,7 +307,7 @@ class Server:
         self.process.wait()
 
 
-def eventually(condition: Callable[[], object], within: float = PATIENCE) -> bool:
+def eventually(condition: Callable[[], object], within: float = TIMEOUT) -> bool:
     """Whether the condition holds sooner or later."""
     deadline = time.monotonic() + within
     while not condition():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.http_client import PATIENCE
+from tests.http_client import TIMEOUT
 
 
 class Door:
@@ -42,7 +42,7 @@ class Door:
         while True:
             connection, _ = listener.accept()
             with connection, contextlib.suppress(OSError):
-                connection.settimeout(PATIENCE)
+                connection.settimeout(TIMEOUT)
                 order = json.loads(connection.makefile().readline())
                 try:
                     answer = self._functions[order.pop("do")](**order)
@@ -57,7 +57,7 @@ def ask(path: Path, do: str, **values: Any) -> Any:
     :raises OSError: nobody listens there.
     """
     with socket.socket(socket.AF_UNIX) as door:
-        door.settimeout(PATIENCE)
+        door.settimeout(TIMEOUT)
         door.connect(str(path))
         door.sendall(json.dumps({"do": do, **values}).encode() + b"\n")
         answer = json.loads(door.makefile().readline())

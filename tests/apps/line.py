@@ -14,26 +14,26 @@ from types import TracebackType
 from typing import Any
 
 #: Seconds until a silent peer is given up, so that no producer outlives its test for long.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Line:
     """One end of the line. ``Line.call(port)`` makes the application's."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._received = b""
 
     @classmethod
     def call(cls, port: int) -> Line:
-        return cls(socket.create_connection(("127.0.0.1", port), PATIENCE))
+        return cls(socket.create_connection(("127.0.0.1", port), TIMEOUT))
 
     def say(self, **message: Any) -> None:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def hear(self, timeout: float = PATIENCE) -> dict[str, Any] | None:
+    def hear(self, timeout: float = TIMEOUT) -> dict[str, Any] | None:
         """The next message; ``None`` when the other end has hung up.
 
         :raises TimeoutError: none came in time.

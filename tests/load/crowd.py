@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from tests.live.channels.processes import PATIENCE
+from tests.live.channels.processes import TIMEOUT
 
 from .clients import Caller, Came, Client
 from .member import Member
@@ -76,7 +76,7 @@ class Crowd:
         """Call something in so many seconds."""
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), function))
 
-    def until(self, condition: Callable[[], object], what: str, within: float = PATIENCE) -> None:
+    def until(self, condition: Callable[[], object], what: str, within: float = TIMEOUT) -> None:
         """Turn until the condition holds."""
         deadline = time.monotonic() + within
         while not condition():
@@ -94,7 +94,7 @@ class Crowd:
             missing[:] = [client for client in missing if not condition(client)]
             return not missing
 
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not none_is_missing():
             assert time.monotonic() < deadline, (
                 f"this did not happen: {what}, for {len(missing)} of them, seed {self.seed}: {missing[:3]}"

@@ -14,7 +14,7 @@ import psutil
 from gunicorn.config import KNOWN_SETTINGS
 
 from ssesync import open_broker
-from tests.live.channels.processes import PATIENCE, lasting_port
+from tests.live.channels.processes import TIMEOUT, lasting_port
 from tests.servers import GTHREAD, HOOKS, SETTINGS, SYNC, Kind, Server, eventually, gunicorn, launch, runserver
 
 from .clients import Came
@@ -126,7 +126,7 @@ class Lasting(Server):
         with open_broker(self.broker) as broker, broker.subscribe(channel, last_event_id=after) as subscription:
             events: list[Came] = []
             while not events or events[-1].data != last:
-                event = subscription.get(PATIENCE)
+                event = subscription.get(TIMEOUT)
                 assert event is not None, f"the log ends after {events[-1:]}"
                 events.append(Came(event.id or "", "", event.data or ""))
             return events

@@ -17,7 +17,7 @@ from tests.servers import HOOKS, Kind, Server, eventually, gunicorn, running
 
 from ..apps.flask_app.sdk import SECRET
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 KIND = Kind(
     "sdk", gunicorn("--worker-class", "gthread", "--threads", "8", app="flask_app.sdk", config=HOOKS)
 )  # fmt: skip
@@ -38,7 +38,7 @@ Ask = Callable[..., contextlib.AbstractContextManager[Iterator[str]]]
 
 @contextlib.contextmanager
 def of_openai(port: int) -> Iterator[openai.OpenAI]:
-    with openai.DefaultHttpxClient(trust_env=False, timeout=PATIENCE) as http:
+    with openai.DefaultHttpxClient(trust_env=False, timeout=TIMEOUT) as http:
         yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, http_client=http)
 
 
@@ -69,7 +69,7 @@ def responses(port: int, model: str, count: int, **options: Any) -> Iterator[Ite
 @contextlib.contextmanager
 def messages(port: int, model: str, count: int, **options: Any) -> Iterator[Iterator[str]]:
     headers = {"X-Options": json.dumps(options)}
-    with anthropic.DefaultHttpxClient(trust_env=False, timeout=PATIENCE) as http:
+    with anthropic.DefaultHttpxClient(trust_env=False, timeout=TIMEOUT) as http:
         client = anthropic.Anthropic(
             base_url=f"http://127.0.0.1:{port}", api_key="x", max_retries=0, http_client=http
         )  # fmt: skip

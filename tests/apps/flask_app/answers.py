@@ -20,7 +20,7 @@ from flask import Blueprint, abort, g, request
 from ssesync import Event, EventStream, Writer
 from ssesync_flask import EventStreamResponse, event_stream, event_writer
 from tests.apps import process
-from tests.apps.line import PATIENCE
+from tests.apps.line import TIMEOUT
 
 from . import create_app
 
@@ -52,7 +52,7 @@ def few() -> Iterator[Any]:
 def waits(writer: Writer) -> None:
     """Has an event when it begins, and one when it is let go."""
     writer.write("one")
-    go.wait(PATIENCE)
+    go.wait(TIMEOUT)
     writer.write("two")
 
 
@@ -69,7 +69,7 @@ def busy() -> Iterator[str]:
 def stuck(writer: Writer) -> None:
     """In a call that does not see that the client has left."""
     writer.write("one")
-    go.wait(PATIENCE)
+    go.wait(TIMEOUT)
 
 
 @blueprint.route("/missing")
@@ -105,7 +105,7 @@ def noted() -> flask.Response:
     def produce() -> Iterator[str]:
         g.pop("views", None)
         yield request.path
-        go.wait(PATIENCE)
+        go.wait(TIMEOUT)
         notes.append("the producer's end")
 
     response = EventStreamResponse(produce, on_close=lambda reason, stats: notes.append(f"on_close {reason}"))
@@ -139,7 +139,7 @@ def holds() -> Iterator[str]:
     """A connection for as long as the stream lasts."""
     with engine.connect():
         yield "one"
-        go.wait(PATIENCE)
+        go.wait(TIMEOUT)
 
 
 @blueprint.route("/bare")

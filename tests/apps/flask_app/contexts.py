@@ -14,7 +14,7 @@ from ssesync import Event, StreamClosed, Writer
 from ssesync_flask import EventStreamResponse, event_stream, event_writer
 from tests.apps import facts
 from tests.apps.led import led, noted, options_of
-from tests.apps.line import PATIENCE, Line
+from tests.apps.line import TIMEOUT, Line
 from tests.apps.processes import PROCESSES
 
 blueprint = Blueprint("contexts", __name__)
@@ -127,7 +127,7 @@ def leave() -> Response:
         writer.write("one")
         with Line.call(line) as test:
             test.say(begun=True)
-            gone = writer.cancelled.wait(PATIENCE)
+            gone = writer.cancelled.wait(TIMEOUT)
             try:
                 writer.write("two")
             except StreamClosed as error:

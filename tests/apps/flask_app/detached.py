@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request, session
 from ssesync import Event, EventStream, Relay, Writer
 from ssesync_flask import SSE, EventStreamResponse, event_writer
 from tests.apps import facts
-from tests.apps.line import PATIENCE
+from tests.apps.line import TIMEOUT
 from tests.apps.subscriptions import options_of, publish
 
 blueprint = Blueprint("detached", __name__)
@@ -52,7 +52,7 @@ def events(name: str) -> Response:
 def produced(w: Writer) -> None:
     """A stream that a view writes: it stays on a thread of its own."""
     w.write_event("one")
-    w.cancelled.wait(PATIENCE)
+    w.cancelled.wait(TIMEOUT)
 
 
 def generate() -> Iterator[str]:
@@ -64,7 +64,7 @@ def generate() -> Iterator[str]:
 
 def write(w: Writer) -> None:
     w.write_event("one")
-    w.cancelled.wait(PATIENCE)
+    w.cancelled.wait(TIMEOUT)
 
 
 def write_elsewhere() -> Writer:
@@ -74,7 +74,7 @@ def write_elsewhere() -> Writer:
 
 
 def upstream() -> requests.Response:
-    return requests.get(request.args["upstream"], stream=True, timeout=(5, PATIENCE))
+    return requests.get(request.args["upstream"], stream=True, timeout=(5, TIMEOUT))
 
 
 def unchanged(event: Event) -> Event:
@@ -87,7 +87,7 @@ SOURCES: dict[str, Callable[[], Any]] = {
     "writer view": lambda: EventStream.from_writer(write, **json.loads(request.args.get("options", "{}"))),
     "writer": write_elsewhere,
     "relay": lambda: Relay(upstream()),
-    "relay from request": lambda: Relay.from_request(request, request.args["upstream"], timeout=(5, PATIENCE)),
+    "relay from request": lambda: Relay.from_request(request, request.args["upstream"], timeout=(5, TIMEOUT)),
     "relay with transform": lambda: Relay(upstream(), transform=unchanged),
 }
 

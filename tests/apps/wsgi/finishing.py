@@ -20,7 +20,7 @@ import ssesync
 from ssesync import EventStream
 from tests.apps import facts
 from tests.apps.process import log_to_stderr
-from tests.http_client import PATIENCE
+from tests.http_client import TIMEOUT
 
 from . import text
 
@@ -41,7 +41,7 @@ _publishing = threading.Lock()
 
 def await_go() -> None:
     """Wait until the test makes the file."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not GO.exists():
         if time.monotonic() > deadline:
             raise TimeoutError("the test never made the file")
@@ -117,7 +117,7 @@ def subscribe() -> ssesync.Subscription:
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     kind, query = environ["PATH_INFO"], facts.query(environ)
     if kind == "/hang":
-        time.sleep(PATIENCE)
+        time.sleep(TIMEOUT)
     if kind not in ("/answer", "/subscription"):
         return text(str(os.getpid()))(environ, start_response)
     options: dict[str, Any] = {"keep_alive": 60.0}

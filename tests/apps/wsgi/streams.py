@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssesync import CloseReason, EventStream, StreamClosed, StreamStats, Writer
 from tests.apps import facts
-from tests.apps.line import PATIENCE, Line
+from tests.apps.line import TIMEOUT, Line
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -27,7 +27,7 @@ def idle(w: Writer, query: Query, tell: Tell) -> None:
     """One event, then silence until the stream is cancelled."""
     w.write_event("first")
     tell(pid=os.getpid())
-    cancelled = w.cancelled.wait(PATIENCE)
+    cancelled = w.cancelled.wait(TIMEOUT)
     try:
         w.write_event("too late")
         closed = None

@@ -17,7 +17,7 @@ from tests.servers import GTHREAD, SYNC, Fleet, Kind, Server, eventually, gunico
 
 from .leading import SERVERS, Leader
 
-__all__ = ["KINDS", "Start", "asked"]
+__all__ = ["KINDS", "Start", "requested"]
 
 APP = "flask_app.answers"
 KINDS = {
@@ -28,7 +28,7 @@ KINDS = {
 
 
 @contextlib.contextmanager
-def asked(server: Server, target: str, count: int = 1) -> Iterator[list[Response]]:
+def requested(server: Server, target: str, count: int = 1) -> Iterator[list[Response]]:
     """The responses to so many requests that are sent together."""
     with contextlib.ExitStack() as stack:
         wires = []

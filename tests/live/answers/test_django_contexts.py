@@ -11,7 +11,7 @@ import pytest
 from tests.apps.django_project.few.base import MOST
 from tests.http_client import Response
 
-from .conftest import asked
+from .conftest import requested
 from .leading import Leader
 
 Lead = Callable[[str], Leader]
@@ -112,7 +112,7 @@ def test_more_queries_than_connections_are_named_and_with_a_limit_none_fails(lea
     for limit in (None, MOST):
         leader.server.fetch("/django/hold")
         options = {} if limit is None else {"max_producers": limit}
-        with asked(leader.server, leader.target("/django/waits", options), MANY) as responses:
+        with requested(leader.server, leader.target("/django/waits", options), MANY) as responses:
             served = [response for response in responses if response.status == 200]
             if limit is not None:
                 assert [response.status for response in responses].count(503) == MANY - limit

@@ -11,7 +11,7 @@ from ssesync.server.producers import producers
 from ssesync.settings import DEFAULTS
 from tests.servers import eventually
 
-from .conftest import Start, asked
+from .conftest import Start, requested
 
 MANY = 1000
 
@@ -30,7 +30,7 @@ def test_a_worker_holds_a_thousand_answers_and_has_time_for_ordinary_requests(st
     if limit is not None and limit < MANY:
         pytest.skip(f"the system allows this process {limit} producers")
     server = start(name, keep_alive=None)
-    with asked(server, "/waits", MANY) as responses:
+    with requested(server, "/waits", MANY) as responses:
         for response in responses:
             response.expect(b":ok\ndata: one\n\n")
         assert server.fetch("/plain") == "plain"

@@ -12,7 +12,7 @@ import requests
 
 from ssesync import Backoff, Event, EventSource, StatusError, Subscription, open_broker
 
-from .processes import PATIENCE, Gunicorn, await_that
+from .processes import TIMEOUT, Gunicorn, await_that
 from .publisher import END
 
 #: Back soon, whatever the server says.
@@ -82,7 +82,7 @@ class Follower:
 
     def stop(self) -> None:
         self.source.close()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
 
 
@@ -182,7 +182,7 @@ def check_same(came: list[Event], expected: list[Event]) -> None:
 def up_to_the_end(subscription: Subscription, channels: int) -> list[Event]:
     events: list[Event] = []
     while channels:
-        event = subscription.get(PATIENCE)
+        event = subscription.get(TIMEOUT)
         assert event is not None, f"the log ends after {events[-1:]}"
         events.append(event)
         channels -= (event.data or "").partition(" ")[2].partition(".")[0] == END

@@ -23,10 +23,10 @@ from tests.redis_server import lasting_port
 from tests.servers import HOOKS, ROOT, place_of
 
 #: Seconds until what should happen makes the test fail.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
-def await_that(condition: Callable[[], object], what: str, within: float = PATIENCE) -> None:
+def await_that(condition: Callable[[], object], what: str, within: float = TIMEOUT) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"this did not happen: {what}"
@@ -101,7 +101,7 @@ class Gunicorn:
 
     def fetch(self, path: str, *, post: bool = False) -> bytes:
         request = urllib.request.Request(self.url(path), data=b"" if post else None)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             data: bytes = response.read()
             return data
 
@@ -176,7 +176,7 @@ class Publisher:
         """Let it publish the last one to each channel."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(PATIENCE) == 0
+        assert self.process.wait(TIMEOUT) == 0
         return self.published
 
     def kill(self) -> list[tuple[str, str]]:

@@ -21,11 +21,11 @@ from ssesync import Reader
 from tests.servers import place_of
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def await_that(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
@@ -73,7 +73,7 @@ class Server:
         """A request on a connection of its own, so that any worker may answer."""
         session = self._streams.enter_context(requests.Session())
         session.trust_env = False
-        response = session.request(method, self._url + path, params=query, stream=True, timeout=PATIENCE)
+        response = session.request(method, self._url + path, params=query, stream=True, timeout=TIMEOUT)
         return self._streams.enter_context(response)
 
     def open(self, path: str = "events", **query: Any) -> tuple[Reader, str]:

@@ -244,7 +244,7 @@ class Stream:
     def publish(self, *data: Any) -> list[str]:
         return self.server.publish(self.place, self.channel, *data)
 
-    def told(self, *data: Any) -> None:
+    def delivers(self, *data: Any) -> None:
         """Publish, and fail unless just these events come."""
         for each, event_id in zip(data, self.publish(*data), strict=True):
             self.answer.expect(event(event_id, each))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from tests.http_client import PATIENCE
+from tests.http_client import TIMEOUT
 
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9]{2}) ([\x20-\x7e]*)")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\x20-\x7e\x80-\xff]*)")
@@ -34,7 +34,7 @@ class Strict:
     """One connection. All that comes is kept, and shown when something is wrong with it."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         self.socket = sock
         #: All that ever came.
         self.received = bytearray()
@@ -78,7 +78,7 @@ class Strict:
     def give_back(self, count: int) -> None:
         self._read -= count
 
-    def more(self, within: float = PATIENCE) -> bool:
+    def more(self, within: float = TIMEOUT) -> bool:
         """Wait for more bytes; false at the connection's orderly end."""
         if self.ended:
             return False

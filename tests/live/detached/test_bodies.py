@@ -138,8 +138,8 @@ def make_body(size: int) -> bytes:
 
 
 def assert_same(answer: dict[str, Any], body: bytes) -> None:
-    said = answer["length"], answer["digest"]
-    assert said == (len(body), hashlib.sha256(body).hexdigest())
+    report = answer["length"], answer["digest"]
+    assert report == (len(body), hashlib.sha256(body).hexdigest())
 
 
 @pytest.fixture(scope="module")

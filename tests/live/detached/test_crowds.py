@@ -32,12 +32,12 @@ def crowd(server: Server, channel: str, count: int = CROWD) -> Iterator[list[Str
         yield streams
 
 
-def tell_all(server: Server, streams: list[Stream], channel: str, *data: str) -> None:
+def publish_to_all(server: Server, streams: list[Stream], channel: str, *data: str) -> None:
     for place in PLACES:
-        told = b"".join(map(event, server.publish(place, channel, *data), data))
+        sent = b"".join(map(event, server.publish(place, channel, *data), data))
         for stream in streams:
             if stream.place == place:
-                stream.answer.expect(told)
+                stream.answer.expect(sent)
 
 
 @ON_EACH
@@ -53,11 +53,11 @@ def test_thirty_subscribers_get_all_while_ordinary_requests_are_answered_and_lea
         assert eventually(lambda: server.state()["subscribers"] == server.base["subscribers"] + CROWD)
         for number in range(3):
             server.ping(PLACES[number % 2])
-            tell_all(server, streams, channel, f"event {number}", "x" * 5_000)
+            publish_to_all(server, streams, channel, f"event {number}", "x" * 5_000)
         for number, stream in enumerate(streams[:20]):
             (stream.wire.rst if number % 2 else stream.wire.fin)()
         assert eventually(lambda: server.closed("client_gone") == gone + 20)
-        tell_all(server, streams[20:], channel, "to those who stayed")
+        publish_to_all(server, streams[20:], channel, "to those who stayed")
         for stream in streams[:20]:
             assert stream.closes() == ["client_gone", stream.name, 6]
         server.ping()
@@ -114,7 +114,7 @@ def test_a_long_absence_is_caught_up_with_from_the_log_page_by_page(server: Serv
     stream = server.subscribe("django", channel, options=SILENT, headers={"Last_Event_ID": ids[0]})
     with stream:
         stream.opens().answer.expect(b"".join(map(event, ids[1:], data[1:])))
-        stream.told("live")
+        stream.delivers("live")
         assert stream.described()["tier"] == "detached"
 
 
@@ -145,7 +145,7 @@ def test_a_large_event_reaches_a_slow_reader_whole(server: Server):
         [event_id] = stream.publish(data)
         server.ping()
         stream.answer.expect(event(event_id, data))
-        stream.told("next")
+        stream.delivers("next")
 
 
 @pytest.mark.parametrize("server", [name for name in MAKES if KINDS[name].transport == "tcp"], indirect=True)
@@ -153,7 +153,7 @@ def test_with_the_opt_out_a_half_close_keeps_the_stream_and_a_reset_ends_it(serv
     with server.subscribe("flask", options=SILENT | {"half_close_is_gone": False}) as stream:
         stream.opens()
         stream.wire.socket.shutdown(socket.SHUT_WR)
-        stream.told("after")
+        stream.delivers("after")
         assert stream.described()["tier"] == "detached"
         stream.wire.rst()
         assert stream.closes()[0] == "client_gone"
@@ -168,7 +168,7 @@ def test_a_half_close_and_an_end_after_unread_bytes_are_noticed(server: Server, 
             stream.wire.socket.shutdown(socket.SHUT_WR)
         else:
             stream.wire.send(b"GET /x")
-            stream.told("still there")
+            stream.delivers("still there")
             stream.wire.fin()
         assert stream.closes()[0] == "client_gone"
 

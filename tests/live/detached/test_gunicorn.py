@@ -47,7 +47,7 @@ def test_a_preloaded_application_that_used_its_broker_detaches_in_the_worker(use
     server = use("gthread_preload")
     assert "Booting worker" in server.log()
     with server.subscribe("flask", channel="early", options=SILENT) as stream:
-        stream.opens().told("late")
+        stream.opens().delivers("late")
         assert stream.described()["tier"] == "detached"
         assert server.state()["threads"].count("ssesync-reactor") == 1
 
@@ -59,7 +59,7 @@ def test_over_tls_streams_take_threads_and_no_more_than_there_are(use: Callable[
         with server.subscribe("flask", options=SILENT) as another:
             assert another.answer.status == 503
         for stream in streams:
-            stream.told("first", "x" * 100_000)
+            stream.delivers("first", "x" * 100_000)
         server.ping()
 
 

@@ -35,8 +35,8 @@ def test_beyond_max_detached_a_client_is_refused_with_a_reconnection_time(server
             with server.subscribe("flask", options=options) as third:
                 refused(third.answer)
         assert server.state()["refused"] == refusals + 2
-        first.told("first")
-        second.told("second")
+        first.delivers("first")
+        second.delivers("second")
         first.wire.fin()
         assert first.closes()
         stack.enter_context(server.subscribe("flask", options=options).opens())
@@ -67,7 +67,7 @@ def test_streams_on_threads_and_detached_ones_take_no_places_from_each_other(use
         with server.subscribe("flask", options=SILENT | {"detach": False}) as one_more:
             refused(one_more.answer)
         with server.subscribe("flask", options=SILENT) as one_more:
-            one_more.opens().told("first")
+            one_more.opens().delivers("first")
         server.ping()
 
 
@@ -103,7 +103,7 @@ def test_a_default_timeout_for_sockets_is_none_for_streams(start: Callable[[Kind
     with server.subscribe("flask", options=SILENT, wire=server.wire(receive_buffer=4_096)) as stream:
         stream.opens().answer.silent(0.5)
         assert stream.described()["tier"] == "detached"
-        stream.told("first")
+        stream.delivers("first")
         [event_id] = stream.publish(data)
         stream.answer.wait(0.5)
         stream.answer.expect(f"id: {event_id}\ndata: {data}\n\n".encode())
@@ -116,5 +116,5 @@ def test_a_default_timeout_for_sockets_is_none_for_streams(start: Callable[[Kind
         [event_id] = stream.publish(data)
         stream.answer.wait(0.5)
         stream.answer.expect(f"id: {event_id}\ndata: {data}\n\n".encode())
-        stream.told("next")
+        stream.delivers("next")
     server.settle()

@@ -44,11 +44,11 @@ def test_behind_a_middleware_every_byte_arrives_once_and_in_order(server: Server
         assert stream.answer.status == 200
         assert stream.answer.all("content-encoding") == (["gzip"] if through == "compress" else ["identity"])
         stream.answer.expect(IN_FRONT.get(through, b"") + OPENING + b"data: state\n\n")
-        stream.told("first")
+        stream.delivers("first")
         # Without chunks, two halves are the same as the whole.
         detached = TIERS[through] == "detached" or (through == "split" and stream.answer.framing == "raw")
         assert stream.described()["tier"] == ("detached" if detached else "served")
-        stream.told("second", "x" * 100_000, "ü", {"number": 3})
+        stream.delivers("second", "x" * 100_000, "ü", {"number": 3})
         stream.answer.silent(0.05)
         stream.revoke()
         stream.answer.end()
@@ -76,7 +76,7 @@ def test_a_length_that_a_middleware_makes_up_is_kept_to(server: Server):
         stream.answer.expect(OPENING)
         assert stream.answer.framing == "length"
         assert stream.answer.header("content-length") == str(LENGTH)
-        stream.told("first", "second")
+        stream.delivers("first", "second")
         assert stream.described()["tier"] == "served"
         stream.wire.fin()
         assert stream.closes()[0] == "client_gone"
@@ -108,7 +108,7 @@ def test_a_middleware_that_closes_too_late_has_no_others_connection_taken(use: C
         ]
         server.ask("release")
         for stream in others:
-            stream.told("still there")
+            stream.delivers("still there")
         late.opens()
 
 
@@ -121,7 +121,7 @@ def test_a_middleware_that_fails_ends_its_own_stream_and_no_other(server: Server
             while stream.wire.more():
                 pass
             assert len(stream.facts()["on_close"]) == 1
-        other.told("still there")
+        other.delivers("still there")
         server.ping()
     assert "a middleware is broken" in server.log()
 
@@ -132,13 +132,13 @@ def test_a_head_may_be_large(server: Server):
         stream.opens()
         assert sum(len(value) for _, value in stream.answer.headers) > 100_000
         assert stream.described()["tier"] == "detached"
-        stream.told("first", "x" * 100_000)
+        stream.delivers("first", "x" * 100_000)
 
 
 @ON_SOME
 def test_gzip_middleware_leaves_a_stream_alone(server: Server):
     with server.subscribe("django", options=SILENT, headers={"Accept_Encoding": "gzip"}) as stream:
-        stream.opens().told("x" * 1_000)
+        stream.opens().delivers("x" * 1_000)
         assert stream.answer.header("content-encoding") == "identity"
         assert stream.described()["tier"] == "detached"
 
@@ -164,7 +164,7 @@ def test_a_stream_that_stays_served_is_counted_and_beyond_the_limit_ends_with_a_
     with server.subscribe("flask", options=options, through="rewrite") as stream:
         stream.answer.undo = Undo("rewrite")
         stream.opens()
-        stream.told("first")
+        stream.delivers("first")
         assert stream.described()["tier"] == "served"
         with server.subscribe("flask", options=options, through="rewrite") as second:
             second.answer.undo = Undo("rewrite")
@@ -172,8 +172,8 @@ def test_a_stream_that_stays_served_is_counted_and_beyond_the_limit_ends_with_a_
             assert second.answer.rest()[-1:] == b"\n"
         # Those that are detached take no such place.
         with server.subscribe("flask", options=options) as third:
-            third.opens().told("third")
-            stream.told("second")
+            third.opens().delivers("third")
+            stream.delivers("second")
 
 
 def test_a_middleware_that_is_the_cause_is_warned_of_once(start: Callable[..., Server]):
@@ -200,7 +200,7 @@ def test_a_stream_that_stays_served_leaves_the_servers_socket_unchanged(server: 
         # The server sits in a send by then.
         assert eventually(lambda: stream.described()["bytes"] > 150_000)
         stream.answer.expect(event(event_id, data))
-        stream.told("next")
+        stream.delivers("next")
 
 
 def test_every_middleware_is_tried():

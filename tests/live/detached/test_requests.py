@@ -34,7 +34,7 @@ def test_a_post_may_subscribe_with_a_body_that_the_view_reads_or_not(server: Ser
         assert stream.described()["tier"] == ("served" if stays else "detached")
         if read == "read":
             assert stream.facts()["body"] == [len(BODY)]
-        stream.told("first", "second")
+        stream.delivers("first", "second")
         stream.revoke()
         stream.answer.end()
 
@@ -48,7 +48,7 @@ def test_a_body_may_arrive_when_the_stream_has_begun(server: Server):
         stream.opens()
         for _ in range(3):
             stream.wire.send(BODY[:10])
-            stream.told("and on it goes")
+            stream.delivers("and on it goes")
         assert stream.described()["tier"] == "detached"
         stream.wire.fin()
         assert stream.closes() == ["client_gone", stream.name, 3]
@@ -63,7 +63,7 @@ def test_a_client_that_waits_for_the_word_to_send_its_body_gets_it(server: Serve
         stream.opens()
         assert stream.facts()["body"] == [10]
         assert stream.described()["tier"] == "detached"
-        stream.told("first")
+        stream.delivers("first")
 
 
 @pytest.mark.parametrize("server", [name for name in MAKES if KINDS[name].reusable], indirect=True)
@@ -76,7 +76,7 @@ def test_a_stream_may_follow_ordinary_requests_on_their_connection(server: Serve
     with server.subscribe("flask", wire=wire, options=SILENT) as stream:
         stream.opens()
         assert stream.described()["tier"] == "detached"
-        stream.told("first", "second")
+        stream.delivers("first", "second")
         stream.revoke()
         stream.answer.end()
         assert not stream.answer.keeps_alive
@@ -105,7 +105,7 @@ def test_pipelined_requests_after_a_detached_one_are_not_processed(server: Serve
                 [event_id] = server.publish(place, name, str(number))
                 answer.expect(event(event_id, str(number)))
             answer.silent()
-            witness.told("no other request has published here")
+            witness.delivers("no other request has published here")
             assert server.state()["opened"] == opened + 1
             if not body:  # a POST that its producer did not end is cut off
                 server.ask("revoke", place=place, key=name)
@@ -154,7 +154,7 @@ def test_conditions_and_encodings_in_the_request_change_nothing(server: Server):
         assert stream.answer.header("etag") is None
         assert stream.answer.header("content-encoding") in (None, "identity")
         assert stream.described()["tier"] == "detached"
-        stream.told("x" * 1_000)
+        stream.delivers("x" * 1_000)
 
 
 @pytest.mark.parametrize("server", ["gthread", "sync", "runserver", "cheroot"], indirect=True)
@@ -178,7 +178,7 @@ def test_an_http_1_0_client_that_requests_keep_alive_gets_connection_close(serve
         assert stream.described()["tier"] == "detached"
         assert stream.answer.all("connection") == ["close"]
         assert stream.answer.header("keep-alive") is None
-        stream.told("first")
+        stream.delivers("first")
         stream.revoke()
         stream.answer.end()
 
@@ -189,7 +189,7 @@ def test_an_end_reaches_a_client_that_has_sent_bytes_which_nobody_read(server: S
     with server.subscribe("flask", options=SILENT | {"max_lifetime": 2.5}) as stream:
         stream.opens()
         stream.wire.send(b"GET / HTTP/1.1\r\n")
-        stream.told("x" * 60_000)
+        stream.delivers("x" * 60_000)
         stream.answer.end(RETRY)
 
 

@@ -19,7 +19,7 @@ def test_a_stream_is_exactly_its_head_its_opening_its_events_and_its_end(server:
         assert stream.answer.framing == server.kind.framing[0]
         assert stream.answer.version == server.kind.version[0]
         assert stream.described()["tier"] == server.kind.tier
-        stream.told("first", "second", {"number": 3}, "x" * 100_000, "ü")
+        stream.delivers("first", "second", {"number": 3}, "x" * 100_000, "ü")
         stream.answer.silent(0.05)
         stream.revoke()
         stream.answer.end()
@@ -33,7 +33,7 @@ def test_a_client_of_http_1_0_gets_the_same_without_chunks(server: Server):
         assert stream.answer.framing == server.kind.framing[1]
         assert stream.answer.version == server.kind.version[1]
         assert stream.described()["tier"] == server.kind.tier
-        stream.told("first", "x" * 100_000)
+        stream.delivers("first", "x" * 100_000)
         stream.revoke()
         stream.answer.end()
 
@@ -44,7 +44,7 @@ def test_elsewhere_an_option_detaches_where_that_is_possible(server: Server):
         stream.opens()
         assert stream.answer.framing == server.kind.framing[0]
         assert stream.described()["tier"] == server.kind.opted
-        stream.told("first", "x" * 100_000)
+        stream.delivers("first", "x" * 100_000)
         stream.revoke()
         stream.answer.end()
 
@@ -54,7 +54,7 @@ def test_and_an_option_keeps_all_on_threads(server: Server):
     with server.subscribe("flask", options={"detach": False}) as stream:
         stream.opens()
         assert stream.described()["tier"] == "served"
-        stream.told("first", "x" * 100_000)
+        stream.delivers("first", "x" * 100_000)
         stream.revoke()
         stream.answer.end()
 

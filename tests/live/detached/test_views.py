@@ -24,7 +24,7 @@ def test_the_request_ends_at_the_hand_over_and_the_stream_at_its_own_end(server:
         stream.opens()
         for end in ENDS[place]:
             assert eventually(lambda: end in stream.facts()), end  # noqa: B023
-        stream.told("first")
+        stream.delivers("first")
         facts = stream.facts()
         assert "on_close" not in facts
         for end in ENDS[place]:
@@ -48,7 +48,7 @@ def test_no_database_connection_is_held_by_a_stream_whose_view_used_one(server: 
             assert used["connections"] >= 1
         assert eventually(lambda: server.ask("connections")["connections"] <= base["connections"])
         assert {stream["tier"] for stream in server.state()["streams"]} == {"detached"}
-        streams[0].told("first")
+        streams[0].delivers("first")
     finally:
         for stream in streams:
             stream.wire.fin()
@@ -64,7 +64,7 @@ def test_on_close_may_fail_and_is_logged(server: Server, place: str):
             stream.wire.fin()
             assert stream.closes()[:2] == ["client_gone", stream.name]
             assert server.logs(f"on_close of the event stream {stream_name(stream.target)} failed")
-        other.told("still there")
+        other.delivers("still there")
 
 
 def stream_name(target: str) -> str:
@@ -75,7 +75,7 @@ def stream_name(target: str) -> str:
 @ON_SOME
 def test_the_log_has_one_line_of_the_streams_end(server: Server, place: str):
     with server.subscribe(place, options=SILENT) as stream:
-        stream.opens().told("first", "second")
+        stream.opens().delivers("first", "second")
         stream.revoke()
         stream.answer.end()
     line = f"INFO ssesync: event stream closed: stream={stream_name(stream.target)} reason=revoked events=2 bytes="
@@ -94,7 +94,7 @@ def test_the_servers_own_log_has_one_line_of_the_request(server: Server):
     with server.subscribe("flask", options=SILENT) as stream:
         stream.opens()
         assert server.logs(f"GET /flask/events/{stream.name}?"), "it comes at the hand-over"
-        stream.told("first")
+        stream.delivers("first")
     server.ping()
     [line] = [line for line in server.log().splitlines() if f"/events/{stream.name}?" in line]
     assert ' HTTP/1.1" 200' in line
@@ -110,7 +110,7 @@ def test_what_the_view_begins_with_comes_before_what_was_missed_and_what_is_live
         ) as stream:
             stream.opens().answer.expect(b'data: a\n\ndata: {"b":1}\n\n')
             stream.answer.expect(f"id: {ids[1]}\ndata: missed\n\n".encode())
-            stream.told("live")
+            stream.delivers("live")
             assert stream.described()["tier"] == "detached"
 
 
@@ -118,13 +118,13 @@ def test_what_the_view_begins_with_comes_before_what_was_missed_and_what_is_live
 def test_a_stream_is_described_and_counted_like_any_other(server: Server):
     before = server.state()
     with server.subscribe("flask", options=SILENT) as stream:
-        stream.opens().told("first", "second")
-        told = stream.described()
-        assert told["name"] == f"/events/{stream.name}"
-        assert (told["events"], told["pending_events"], told["pending_bytes"]) == (2, 0, 0)
-        assert told["senses_disconnect"] is True
-        assert told["bytes"] > 0
-        assert 0 <= told["last_write"] <= told["age"]
+        stream.opens().delivers("first", "second")
+        description = stream.described()
+        assert description["name"] == f"/events/{stream.name}"
+        assert (description["events"], description["pending_events"], description["pending_bytes"]) == (2, 0, 0)
+        assert description["senses_disconnect"] is True
+        assert description["bytes"] > 0
+        assert 0 <= description["last_write"] <= description["age"]
         stream.revoke()
         stream.answer.end()
     assert stream.closes()
@@ -132,7 +132,7 @@ def test_a_stream_is_described_and_counted_like_any_other(server: Server):
     assert after["opened"] == before["opened"] + 1
     assert after["closed"].get("revoked", 0) == before["closed"].get("revoked", 0) + 1
     assert after["events"] == before["events"] + 2
-    assert after["bytes"] == before["bytes"] + told["bytes"]
+    assert after["bytes"] == before["bytes"] + description["bytes"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssesync import Settings
 from tests import servers
-from tests.http_client import PATIENCE, Connection
+from tests.http_client import TIMEOUT, Connection
 from tests.servers import GTHREAD, SYNC, gunicorn, launch, runserver, uvicorn
 
 APPS = ("bare", "flask", "django")
@@ -126,7 +126,7 @@ class Target:
 
     def logs(self, text: str) -> bool:
         """Whether the text is logged. Some servers write their log after the answer: so wait a little for it."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while text not in self.log():
             if time.monotonic() > deadline:
                 return False

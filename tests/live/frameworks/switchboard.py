@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from tests.apps.line import PATIENCE, Line
+from tests.apps.line import TIMEOUT, Line
 
 
 class Switchboard:
@@ -17,7 +17,7 @@ class Switchboard:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(TIMEOUT)
         self._lines: list[Line] = []
         self.port: int = self._listener.getsockname()[1]
 

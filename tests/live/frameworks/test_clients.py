@@ -15,7 +15,7 @@ import requests
 
 from ssesync import Event, Reader
 from ssesync.wire import Decoder
-from tests.http_client import PATIENCE
+from tests.http_client import TIMEOUT
 
 from .kinds import Target
 from .switchboard import Switchboard
@@ -57,7 +57,7 @@ def seen(event: Event) -> Seen:
 def reader(url: str) -> Iterator[Iterator[Seen]]:
     with (
         requests.Session() as session,
-        session.get(url, stream=True, timeout=PATIENCE) as response,
+        session.get(url, stream=True, timeout=TIMEOUT) as response,
         Reader(response) as events,
     ):
         yield map(seen, events)
@@ -76,14 +76,14 @@ def curl(url: str) -> Iterator[Iterator[Seen]]:
 
         try:
             yield events(process.stdout.fileno())
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
         finally:
             process.kill()
 
 
 @contextlib.contextmanager
 def foreign(url: str) -> Iterator[Iterator[Seen]]:
-    with httpx.Client(timeout=PATIENCE, trust_env=False) as client, httpx_sse.connect_sse(client, "GET", url) as source:
+    with httpx.Client(timeout=TIMEOUT, trust_env=False) as client, httpx_sse.connect_sse(client, "GET", url) as source:
         yield ((event.event, event.data, event.id) for event in source.iter_sse())
 
 

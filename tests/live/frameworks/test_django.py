@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.http_client import PATIENCE
+from tests.http_client import TIMEOUT
 
 from .kinds import WSGI_KINDS, Target
 from .switchboard import Switchboard
@@ -74,7 +74,7 @@ def test_a_producers_connection_is_closed_when_its_client_has_left(target: Targe
         assert producer.ask("query")["connections"] == before["connections"] + 1
     assert producer.send_until_closed() == {"closed": target.key, "own_thread": True}
     # It hangs up from within the code whose end closes the connection, which nothing tells of.
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while json.loads(target.fetch("connections", key="")) != before:
         assert time.monotonic() < deadline, "the producer's connection is still open"
         time.sleep(0.02)

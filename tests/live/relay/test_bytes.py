@@ -19,7 +19,7 @@ from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, FakeSSEServer, 
 from ssesync.wire import Decoder
 from ssesync.wire.blocks import Blocks
 from ssesync.wire.encoder import KEEP_ALIVE, encode
-from tests.unit.client.raw_server import FRAMINGS, PATIENCE
+from tests.unit.client.raw_server import FRAMINGS, TIMEOUT
 
 from .conftest import OPENING
 
@@ -214,14 +214,14 @@ def test_an_upstream_that_is_silent_beyond_its_read_timeout_ends_the_stream_with
     events = Decoder().feed(b"".join(stream))
     assert [event.type for event in events] == ["message", "error"]
     assert "no byte arrived" in caplog.text
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_before_its_first_event_a_broken_upstream_is_the_view_s_to_answer_for(upstream: Upstream, ask: Ask) -> None:
     from ssesync import ConnectionLost
 
     with pytest.raises(ConnectionLost):
-        EventStream(Relay(ask(upstream([head(CHUNKED), FIN]))), first_event_timeout=PATIENCE).open()
+        EventStream(Relay(ask(upstream([head(CHUNKED), FIN]))), first_event_timeout=TIMEOUT).open()
 
 
 def test_an_event_too_large_to_hold_ends_the_stream_and_the_upstream(
@@ -237,7 +237,7 @@ def test_an_event_too_large_to_hold_ends_the_stream_and_the_upstream(
     events = Decoder().feed(b"".join(stream))
     assert [event.type for event in events] == ["message", "error"]
     assert "max_event_size=10,000" in caplog.text
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_a_large_event_in_small_pieces_costs_no_more_than_its_size() -> None:

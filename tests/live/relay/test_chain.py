@@ -17,7 +17,7 @@ import requests
 from ssesync import ConnectionLost, Reader
 from ssesync.wire.encoder import KEEP_ALIVE, encode
 from tests.apps.wsgi.relays import many
-from tests.http_client import PATIENCE, Connection
+from tests.http_client import TIMEOUT, Connection
 from tests.live.frameworks.kinds import Kind, Server
 from tests.servers import gunicorn
 
@@ -78,7 +78,7 @@ def own(server: Server) -> dict[str, Any]:
 
 
 def wait_for(get: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not (result := get()):
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -134,7 +134,7 @@ def test_bytes_pass_three_gateways_as_they_are(chain: Chain) -> None:
 
 
 def test_an_error_of_the_origin_reaches_the_browser_as_such(chain: Chain) -> None:
-    answer = requests.get(f"http://127.0.0.1:{chain.port}/closed", timeout=PATIENCE)
+    answer = requests.get(f"http://127.0.0.1:{chain.port}/closed", timeout=TIMEOUT)
     assert (answer.status_code, answer.json()) == (401, {"error": "no key"})
 
 
@@ -189,7 +189,7 @@ def test_an_idle_origin_is_kept_alive_by_its_gateways(worker: str, start: Callab
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_killed_origin_ends_the_browsers_stream_with_an_error_event(worker: str, start: Callable[..., Chain]) -> None:
     chain = start(worker, ("flask", "django"))
-    with requests.get(f"http://127.0.0.1:{chain.port}/silent", stream=True, timeout=PATIENCE) as response:
+    with requests.get(f"http://127.0.0.1:{chain.port}/silent", stream=True, timeout=TIMEOUT) as response:
         reader = Reader(response)
         first = reader.read()
         assert first is not None

@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from ssesync import EventStream, Reader, Relay, Writer, relay_request, streams
 from ssesync.server.source import BlockingPull
 from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, chunk, head
-from tests.unit.client.raw_server import PATIENCE, framings
+from tests.unit.client.raw_server import TIMEOUT, framings
 
 Ask = Callable[..., Any]
 Upstream = Callable[..., FakeSSEServer]
@@ -26,14 +26,14 @@ SILENT = [head(CHUNKED), chunk(EVENT), HOLD]
 
 
 def wait_until(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.005)
 
 
 def until_first_event(url: str) -> requests.Response:
-    response = requests.get(url, stream=True, timeout=PATIENCE)
+    response = requests.get(url, stream=True, timeout=TIMEOUT)
     reader = Reader(response)
     assert reader.read() is not None
     return reader.response  # type: ignore[no-any-return]
@@ -53,7 +53,7 @@ def test_the_client_s_leaving_shuts_a_silent_upstream(
         on_close=lambda reason, _: reasons.append(reason),
     )
     until_first_event(url).close()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     wait_until(lambda: reasons)
     assert reasons == ["client_gone"]
 
@@ -84,7 +84,7 @@ def test_a_client_that_does_not_read_holds_the_upstream_back_and_its_leaving_end
     wait_until(stands_still)
     assert written < 200  # 13 MB, most of it in the kernel
     stream.close()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("end", ["cancel", "stop", "close"])
@@ -97,7 +97,7 @@ def test_whatever_ends_the_stream_shuts_the_upstream(end: str, upstream: Upstrea
     getattr(stream, end)()
     rest = b"".join(stream)
     assert rest.startswith(b"event: error\n") if end != "close" else rest == b""
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_the_relay_itself_can_be_closed_from_any_thread_and_often(upstream: Upstream, ask: Ask) -> None:
@@ -106,12 +106,12 @@ def test_the_relay_itself_can_be_closed_from_any_thread_and_often(upstream: Upst
     writer = Writer()
     thread = threading.Thread(target=relay.produce, args=(writer,))
     thread.start()
-    assert BlockingPull(writer.as_source()).pull(2**20, PATIENCE) == EVENT
+    assert BlockingPull(writer.as_source()).pull(2**20, TIMEOUT) == EVENT
     for _ in range(3):
         relay.close()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     assert not server.client_left.acquire(blocking=False)
 
 
@@ -121,7 +121,7 @@ def test_a_relay_to_a_stream_that_is_over_reads_nothing(upstream: Upstream, ask:
     writer.cancel("client_gone")
     Relay(ask(server)).produce(writer)
     assert writer.events == 0
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.timeout(900)
@@ -142,7 +142,7 @@ def test_200_clients_that_open_and_leave_leave_no_connection_thread_or_descripto
         def cycle(count: int) -> tuple[int, int]:
             for _ in range(count):
                 until_first_event(url).close()
-                assert server.client_left.acquire(timeout=PATIENCE)
+                assert server.client_left.acquire(timeout=TIMEOUT)
             wait_until(lambda: not streams.all())
             wait_until(lambda: not [t for t in threading.enumerate() if t.name in ("ssesync-/", "ssesync-Relay")])
             wait_until(lambda: sum("process_request_thread" in t.name for t in threading.enumerate()) == 0)

@@ -13,7 +13,7 @@ import pytest
 from tests.http_client import Connection, Response
 from tests.live.frameworks.kinds import Kind, Server
 from tests.servers import GTHREAD, SYNC, eventually, gunicorn
-from tests.unit.detached.upstreams import FIN, HOLD, PATIENCE, RawUpstream
+from tests.unit.detached.upstreams import FIN, HOLD, TIMEOUT, RawUpstream
 
 RELAYS = 200
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -82,7 +82,7 @@ def test_more_clients_than_threads_have_their_first_event_and_take_no_thread(
         for connection, _ in clients:
             connection.close()
         for _ in clients:
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
         assert eventually(lambda: not own(server)["streams"]["streams"])
         assert own(server)["descriptors"] <= before["descriptors"] + 10
 
@@ -98,7 +98,7 @@ def test_through_two_gateways_a_client_that_leaves_ends_the_upstream(start: Call
         for connection, _ in clients:
             connection.close()
         for _ in clients:
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
         for server in (inner, outer):
             assert eventually(lambda server=server: not own(server)["streams"]["streams"])
             assert own(server)["streams"]["closed"] == {"client_gone": 50}
@@ -107,7 +107,7 @@ def test_through_two_gateways_a_client_that_leaves_ends_the_upstream(start: Call
 
 def test_of_upstreams_that_break_off_clients_see_no_whole_answer(start: Callable[..., Server]) -> None:
     go = threading.Event()
-    with RawUpstream(lambda: [HEAD + EVENT, lambda: go.wait(PATIENCE), b"9\r\ndata", FIN]) as upstream:
+    with RawUpstream(lambda: [HEAD + EVENT, lambda: go.wait(TIMEOUT), b"9\r\ndata", FIN]) as upstream:
         server = start(upstream.url, *GTHREAD)
         clients = [begun(server) for _ in range(20)]
         for _, response in clients:
@@ -130,12 +130,12 @@ def test_a_gateway_that_stops_ends_its_relays_and_their_upstreams(start: Callabl
             assert response.read().startswith(b"retry: ")  # they have an ID to come back with
             connection.close()
         for _ in clients:
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
 
 
 def test_upstreams_that_take_their_time_hold_no_thread_and_a_refusal_arrives(start: Callable[..., Server]) -> None:
     go, answers = threading.Event(), iter([[HEAD + EVENT, HOLD]] * 60 + [[REFUSED]])
-    with RawUpstream(lambda: [lambda: go.wait(PATIENCE), *next(answers)]) as upstream:
+    with RawUpstream(lambda: [lambda: go.wait(TIMEOUT), *next(answers)]) as upstream:
         server = start(upstream.url, *GTHREAD, CHAIN_ASKS_LATER="1")
         connections = [Connection(server.port) for _ in range(60)]
         for connection in connections:
@@ -154,5 +154,5 @@ def test_upstreams_that_take_their_time_hold_no_thread_and_a_refusal_arrives(sta
         for connection in connections:
             connection.close()
         for _ in connections:
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
         assert "Traceback" not in server.log()

@@ -105,17 +105,17 @@ def test_an_event_stream_is_requested_uncompressed(send: Send) -> None:
 
 
 def test_only_headers_that_are_allowed_go_along(send: Send) -> None:
-    asked = {
+    sent = {
         "Accept-Language": "de",
         "User-Agent": "me/1",
         "Authorization": "Bearer s",
         "X-Trace": "1",
         "Cookie": "a=b",
     }
-    got = send(headers=asked).headers
+    got = send(headers=sent).headers
     assert (got["accept-language"], got["user-agent"]) == ("de", "me/1")
     assert not {"authorization", "x-trace", "cookie"} & got.keys()
-    got = send(headers=asked, forward=("authorization", "X-Trace")).headers
+    got = send(headers=sent, forward=("authorization", "X-Trace")).headers
     assert (got["authorization"], got["x-trace"]) == ("Bearer s", "1")
     assert "accept-language" not in got
 

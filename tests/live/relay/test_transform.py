@@ -12,7 +12,7 @@ import pytest
 from ssesync import Event, EventStream, Relay
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, RST, FakeSSEServer, chunk, head
 from ssesync.wire import Decoder
-from tests.unit.client.raw_server import PATIENCE
+from tests.unit.client.raw_server import TIMEOUT
 
 from .conftest import OPENING
 
@@ -100,7 +100,7 @@ def test_an_error_in_the_transform_ends_both_streams_and_is_logged(
     assert "no two" not in came.decode()
     assert "no two" in caplog.text
     assert stream.reason == "error"
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_something_that_can_not_be_sent_is_an_error_that_names_its_type(

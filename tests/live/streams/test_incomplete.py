@@ -92,10 +92,10 @@ def test_a_stream_that_is_cancelled_after_its_producers_end_is_incomplete(
     with wire:
         response.expect(OPENING)
         canceller = switchboard.answer()
-        told = canceller.hear()
-        assert told is not None
-        assert told["reason"] == "done"
-        assert told["pending"][0] > 100
+        report = canceller.hear()
+        assert report is not None
+        assert report["reason"] == "done"
+        assert report["pending"][0] > 100
         canceller.say(do="cancel")
         assert canceller.hear() == {"reason": "cancelled"}
         data, end = rest_of(response)

@@ -62,10 +62,10 @@ def test_nine_others_lose_nothing_while_one_client_stalls(serve: Callable[..., S
             stack.enter_context(wire)
             readers.append(threading.Thread(target=read, args=(number, response)))
             readers[-1].start()
-        said = None
+        report = None
         while (message := flooding.hear()) is not None:
-            said = message
-        assert said == {"closed": "stalled"}
+            report = message
+        assert report == {"closed": "stalled"}
         for reader in readers:
             reader.join()
     expected = [f"{number} " + "n" * 2_000 for number in range(300)]
@@ -83,11 +83,11 @@ def test_keep_alives_alone_find_a_client_that_does_not_read(serve: Callable[...,
         producer = switchboard.answer()
         producer.hear()
         assert producer.hear() == {"cancelled": "stalled", "closed": "stalled"}
-        said = switchboard.answer().hear()
-        assert said is not None
-        assert said["on_close"] == "stalled"
-        assert said["events"] == 1
-        assert said["keep_alives"] > 10
+        report = switchboard.answer().hear()
+        assert report is not None
+        assert report["on_close"] == "stalled"
+        assert report["events"] == 1
+        assert report["keep_alives"] > 10
 
 
 def test_a_client_that_reads_slowly_but_steadily_is_not_stalled(serve: Callable[..., Server], switchboard: Switchboard):
@@ -111,9 +111,9 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_stalled(serve: Callable[
         assert time.monotonic() - started > options["send_timeout"]
         assert body == b"data: " + data.encode() + b"\n\n"
         assert response.end == "last chunk"
-    said = switchboard.answer().hear()
-    assert said is not None
-    assert said["on_close"] == "done"
+    report = switchboard.answer().hear()
+    assert report is not None
+    assert report["on_close"] == "done"
 
 
 # admission, of streams that are served
@@ -242,9 +242,9 @@ def test_a_stream_that_has_lived_long_enough_ends_cleanly_with_a_reconnection_ti
         assert 500 <= int(found[1]) <= 1000
         assert response.end == "last chunk"
         assert producer.hear() == {"cancelled": "lifetime", "closed": "lifetime"}
-    said = switchboard.answer().hear()
-    assert said is not None
-    assert said["on_close"] == "lifetime"
+    report = switchboard.answer().hear()
+    assert report is not None
+    assert report["on_close"] == "lifetime"
 
 
 def test_the_sync_worker_outlives_its_timeout_when_streams_live_shorter(serve: Callable[..., Server]):

@@ -93,9 +93,9 @@ def test_a_browser_that_leaves_ends_the_producer_without_a_write(
         producer.hear()
         leave(wire)
         assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}
-    said = switchboard.answer().hear()
-    assert said is not None
-    assert (said["on_close"], said["bytes"]) == ("client_gone", len(OPENING + FIRST))
+    report = switchboard.answer().hear()
+    assert report is not None
+    assert (report["on_close"], report["bytes"]) == ("client_gone", len(OPENING + FIRST))
 
 
 @VERSIONS

@@ -18,7 +18,7 @@ import requests
 from ssesync import ConnectionLost, Reader
 from tests.redis_server import lasting_port
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 ROOT = Path(__file__).resolve().parents[3]
 
 FLASK = """
@@ -73,10 +73,10 @@ if __name__ == "__main__":
 
 def opened(url: str) -> Reader:
     """A reader of the stream, as soon as the server answers."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         with contextlib.suppress(requests.ConnectionError):
-            return Reader(requests.get(url, stream=True, timeout=PATIENCE))
+            return Reader(requests.get(url, stream=True, timeout=TIMEOUT))
         time.sleep(0.1)
     raise AssertionError("the server did not answer")
 
@@ -87,7 +87,7 @@ def touched_again_and_again(file: Path) -> Iterator[None]:
     done = threading.Event()
 
     def touch() -> None:
-        for second in range(1, int(PATIENCE)):
+        for second in range(1, int(TIMEOUT)):
             if done.wait(1):
                 return
             os.utime(file, (time.time(), time.time() + second))

@@ -80,11 +80,11 @@ def test_with_the_opt_out_a_half_close_keeps_the_stream_and_a_real_close_ends_it
         producer.say(event="after")
         response.expect(b"data: after\n\n")
         LEAVE["FIN" if server.kind.transport == "unix" else "RST"](wire)
-        said = switchboard.answer().hear()
-        assert said is not None
-        assert said["on_close"] == "client_gone"
-        assert said["senses"]
-        assert said["keep_alives"] == 0
+        report = switchboard.answer().hear()
+        assert report is not None
+        assert report["on_close"] == "client_gone"
+        assert report["senses"]
+        assert report["keep_alives"] == 0
 
 
 def test_under_an_unknown_server_failing_keep_alives_show_a_disconnect_and_senses_disconnect_is_false(
@@ -100,11 +100,11 @@ def test_under_an_unknown_server_failing_keep_alives_show_a_disconnect_and_sense
         [stream] = server.state()["streams"]
         assert stream["senses_disconnect"] is False
     assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}
-    said = switchboard.answer().hear()
-    assert said is not None
-    assert said["on_close"] == "client_gone"
-    assert said["keep_alives"] > 0
-    assert not said["senses"]
+    report = switchboard.answer().hear()
+    assert report is not None
+    assert report["on_close"] == "client_gone"
+    assert report["keep_alives"] > 0
+    assert not report["senses"]
 
 
 def test_without_sense_disconnect_a_half_close_is_no_end_and_failing_keep_alives_show_a_disconnect(
@@ -121,9 +121,9 @@ def test_without_sense_disconnect_a_half_close_is_no_end_and_failing_keep_alives
         wire.rst()
     assert "pid" in (producer.hear() or {})
     assert producer.hear() == {"cancelled": "client_gone", "closed": "client_gone"}
-    said = switchboard.answer().hear()
-    assert said is not None
-    assert (said["on_close"], said["senses"]) == ("client_gone", False)
+    report = switchboard.answer().hear()
+    assert report is not None
+    assert (report["on_close"], report["senses"]) == ("client_gone", False)
 
 
 def test_a_stream_that_is_seen_says_that_it_senses(fleet: Fleet[Server], switchboard: Switchboard):

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from ssesync_flask import EventStreamResponse
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Application:
@@ -70,13 +70,13 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Application]]:
     yield give
     for application in made:
         for producer in application.producers:
-            producer.join(PATIENCE)  # its last step opens a session once more
+            producer.join(TIMEOUT)  # its last step opens a session once more
         application.engine.dispose()
 
 
 def settles(application: Application, held: int) -> bool:
     waited = threading.Event()
-    for _ in range(int(PATIENCE / 0.02)):
+    for _ in range(int(TIMEOUT / 0.02)):
         if application.held() == held:
             return True
         waited.wait(0.02)

@@ -15,7 +15,7 @@ from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.connections import connections
 from ssesync.wire import Decoder
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 HEAD = b"head"
 
 
@@ -87,7 +87,7 @@ class Client:
 
 
 def await_that(condition: Callable[[], object], what: str, *reading: Client) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, f"this did not happen: {what}"
         with selectors.DefaultSelector() as selector:
@@ -109,15 +109,15 @@ def turn() -> None:
     """Wait until the reactor has done all that it was asked for before."""
     done = threading.Event()
     connections().call_soon(done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
 def reactor_held_up() -> Iterator[None]:
     """Keep the reactor's thread from doing anything."""
     held, go = threading.Event(), threading.Event()
-    connections().call_soon(lambda: (held.set(), go.wait(PATIENCE)))
-    assert held.wait(PATIENCE)
+    connections().call_soon(lambda: (held.set(), go.wait(TIMEOUT)))
+    assert held.wait(TIMEOUT)
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from ssesync.detached.connections import connections
 from ssesync.detached.state import State
 from ssesync.wire import Decoder
 
-from .clients import HEAD, PATIENCE, Client, Join, await_events, await_that, reactor_held_up, turn
+from .clients import HEAD, TIMEOUT, Client, Join, await_events, await_that, reactor_held_up, turn
 
 
 def test_clients_of_any_channels_are_one_group_and_get_what_they_have_subscribed_to(broker: Broker, join: Join):
@@ -90,7 +90,7 @@ def test_what_is_published_between_subscribing_and_the_handover_comes_once(broke
     subscription._source.detach(handover, late)
     broker.publish("a", "3")
     decoder, events = Decoder(), list[Event]()
-    ours.settimeout(PATIENCE)
+    ours.settimeout(TIMEOUT)
     with ours:
         while len(events) < 4:
             events += decoder.feed(ours.recv(4096))
@@ -244,7 +244,7 @@ def test_thousands_that_come_back_while_much_is_published_catch_up(
 
     def read_late(self: Broker, *args: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():  # that one hands over
-            assert go_on.wait(PATIENCE)
+            assert go_on.wait(TIMEOUT)
         return read(self, *args)
 
     monkeypatch.setattr(type(memory), "read", read_late)

@@ -27,7 +27,7 @@ from ssesync.detached.source import Position
 from ssesync.detached.state import State
 from ssesync.wire.encoder import KEEP_ALIVE
 
-from .clients import PATIENCE, Client, Join, await_events, await_that, reactor_held_up, turn
+from .clients import TIMEOUT, Client, Join, await_events, await_that, reactor_held_up, turn
 
 ROOT = Path(__file__).parents[3]
 
@@ -348,7 +348,7 @@ def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sen
 
     def wait(self: ChannelSource) -> None:
         sending.set()
-        assert go_on.wait(PATIENCE)
+        assert go_on.wait(TIMEOUT)
         send_batch(self)
 
     class Late(Client):
@@ -358,7 +358,7 @@ def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sen
             for number in range(15, 30):
                 memory.publish("news", f"{number} ".ljust(4_000, "x"))
             held.close()
-            assert sending.wait(PATIENCE)
+            assert sending.wait(TIMEOUT)
 
     monkeypatch.setattr(ChannelSource, "_send_batch", wait)
     with contextlib.ExitStack() as held:

@@ -26,7 +26,7 @@ from ssesync.cli import main
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Longer than anything takes that goes well, shorter than the suite's limit for a test.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 # Older releases mix the two outputs unless told not to; newer ones can't.
 RUNNER = CliRunner(**({"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}))
 _TAKES_THE_TERMINAL = """
@@ -95,7 +95,7 @@ class Terminal:
 
     def until(self, text: str) -> bytes:
         """Read until the text is there; all that was written so far."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while text not in self.text:
             assert time.monotonic() < end, f"{text!r} did not come, but {self.text!r}"
             self._read(0.5)
@@ -106,7 +106,7 @@ class Terminal:
 
     def ends(self) -> int:
         """The exit status, when all was read."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while self.process.poll() is None:
             assert time.monotonic() < end, f"it did not end; {self.text!r}"
             self._read(0.05)

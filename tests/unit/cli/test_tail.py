@@ -16,7 +16,7 @@ from ssesync.testing import Answer, FakeSSEServer
 from tests.redis_server import lasting_port
 
 from ...cases import each_case
-from .runs import PATIENCE, RUNNER, run, start
+from .runs import RUNNER, TIMEOUT, run, start
 
 CONTROLS = "\x1b[31mred\x1b[0m \x07\x7f \x9b2J \u202eevil \u2028 \x00"
 
@@ -216,7 +216,7 @@ def test_it_ends_when_nobody_reads_any_more_though_no_event_comes(server: FakeSS
     assert process.stderr is not None
     assert process.stdout.readline()
     process.stdout.close()
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(TIMEOUT) == 0
     assert process.stderr.read() == b""
     process.stderr.close()
 
@@ -229,7 +229,7 @@ def test_a_pipe_that_breaks_under_a_write_ends_it_quietly(server: FakeSSEServer)
     assert process.stderr is not None
     process.stdout.read(10)
     process.stdout.close()
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(TIMEOUT) == 0
     assert process.stderr.read() == b""
     process.stderr.close()
 
@@ -242,7 +242,7 @@ def test_signals_end_it_quietly(server: FakeSSEServer, number: signal.Signals, s
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    assert process.communicate(timeout=PATIENCE) == (b"", b"")
+    assert process.communicate(timeout=TIMEOUT) == (b"", b"")
     assert process.returncode == status
 
 
@@ -250,7 +250,7 @@ def test_signals_end_it_quietly(server: FakeSSEServer, number: signal.Signals, s
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_libraries_it_says_in_one_line_what_to_install(missing: str):
     code = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_module('ssesync', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"python -m ssesync needs {missing}, which is not installed: pip install 'ssesync[cli]'\n"
 

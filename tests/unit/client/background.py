@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from ssesync import Event
 
-from .raw_server import PATIENCE
+from .raw_server import TIMEOUT
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Background(Generic[T]):
         except BaseException as error:
             self._error = error
 
-    def result(self, timeout: float = PATIENCE / 2) -> T:
+    def result(self, timeout: float = TIMEOUT / 2) -> T:
         """Less than a server stays silent for, so that only what the test did can have ended the wait."""
         self.thread.join(timeout)
         assert not self.thread.is_alive(), "the thread did not end"
@@ -41,7 +41,7 @@ class Background(Generic[T]):
 
     def wait_until_it_reads(self, ready: Callable[[], object] = lambda: True) -> Background[T]:
         """Return once ``ready`` holds and, after that, the thread sits in a read of its socket."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
             held = ready()
             frame = sys._current_frames().get(self.thread.ident or 0)

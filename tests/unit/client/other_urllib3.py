@@ -16,7 +16,7 @@ import urllib3
 from ssesync import Backoff, EventSource, IdleTimeout, Reader, StatusError
 from ssesync.testing import Answer, FakeSSEServer
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def prompt(get: Callable[[str], Any], server: FakeSSEServer, framing: str) -> list[str | None]:
@@ -40,12 +40,12 @@ def cancelled(get: Callable[[str], Any], server: FakeSSEServer) -> list[Any]:
     second = reader.read()
     reader.close()
     server.wait_for_client_left()
-    return [first and first.data, second, time.monotonic() - began < PATIENCE / 2]
+    return [first and first.data, second, time.monotonic() - began < TIMEOUT / 2]
 
 
 def idle(server: FakeSSEServer) -> str:
     server.answer().event("one").stall()
-    reader = Reader(requests.get(server.url, stream=True, timeout=PATIENCE), idle_timeout=0.2)
+    reader = Reader(requests.get(server.url, stream=True, timeout=TIMEOUT), idle_timeout=0.2)
     reader.read()
     try:
         return repr(reader.read())
@@ -67,7 +67,7 @@ def closed_while_connecting(server: FakeSSEServer) -> list[Any]:
     asked, go = threading.Event(), threading.Event()
     server.add(Answer().wait_for(go), when=lambda request: asked.set() or True)
     source = EventSource(server.url)
-    threading.Thread(target=lambda: (asked.wait(PATIENCE), source.close())).start()
+    threading.Thread(target=lambda: (asked.wait(TIMEOUT), source.close())).start()
     seen = [event.data for event in source]
     go.set()
     return [seen, source.state]
@@ -84,10 +84,10 @@ def refused(server: FakeSSEServer) -> list[Any]:
 
 def main() -> None:
     def by_requests(url: str) -> Any:
-        return requests.get(url, stream=True, timeout=PATIENCE)
+        return requests.get(url, stream=True, timeout=TIMEOUT)
 
     def by_niquests(url: str) -> Any:
-        return niquests.get(url, stream=True, timeout=PATIENCE)
+        return niquests.get(url, stream=True, timeout=TIMEOUT)
 
     results: dict[str, Any] = {"urllib3": "future" if hasattr(urllib3, "AsyncPoolManager") else "urllib3"}
     with FakeSSEServer() as server:

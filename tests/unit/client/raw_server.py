@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ssesync.testing import CHUNKED, FIN, LAST_CHUNK, Step, Steps, chunk, head
 
-__all__ = ["FRAMINGS", "PATIENCE", "Steps", "framings", "gzip_pieces"]
+__all__ = ["FRAMINGS", "TIMEOUT", "Steps", "framings", "gzip_pieces"]
 
 # Longer than any test waits for something that goes well, shorter than the suite's limit for a test.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def gzip_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from ssesync.client.body import Body
 from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, RecordedRequest, chunk, head
 
 from .background import Background, Reading
-from .raw_server import FRAMINGS, PATIENCE, Steps
+from .raw_server import FRAMINGS, TIMEOUT, Steps
 
 EVENT = Event("x", type="message")
 
@@ -50,7 +50,7 @@ def test_a_blocked_reader_ends_at_once_and_quietly(
     assert reading.result() == [EVENT]
     assert reader.cancelled
     assert reader.read() is None
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("end", ["cancel", "close"])
@@ -67,7 +67,7 @@ def test_a_blocked_reader_ends_at_once_without_the_fast_path(
     reading = Reading(reader).wait_for_next(1)
     getattr(reader, end)()
     assert reading.result() == [EVENT]
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -79,7 +79,7 @@ def test_closing_the_response_from_another_thread_ends_a_blocked_reader_quietly(
     reading = Reading(Reader(response)).wait_for_next(1)
     Background(response.close).result()
     assert reading.result() == [EVENT]
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_closing_the_response_is_enough_to_end_the_connection(
@@ -89,7 +89,7 @@ def test_closing_the_response_is_enough_to_end_the_connection(
     with get(server) as response:
         reader = Reader(response)
         assert reader.read() == EVENT
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     assert reader.read() is None
 
 
@@ -150,12 +150,12 @@ def test_many_threads_may_cancel_and_close_at_once(
         start = threading.Barrier(5)
 
         def end(method: Callable[[], None], start: threading.Barrier = start) -> None:
-            start.wait(PATIENCE)
+            start.wait(TIMEOUT)
             method()
 
         ending = [Background(lambda method=method: end(method)) for method in [reader.cancel, reader.close] * 2]  # type: ignore[misc]
         reading.wait_for_next(1)
-        start.wait(PATIENCE)
+        start.wait(TIMEOUT)
         assert reading.result() == [EVENT]
         for one in ending:
             one.result()
@@ -183,7 +183,7 @@ def test_a_cancel_at_any_moment_of_a_busy_stream_ends_it_quietly(
             return seen
 
         reading = Background(read)
-        assert reached.wait(PATIENCE)
+        assert reached.wait(TIMEOUT)
         reader.cancel()
         assert reading.result() == {"x"}
         assert reader.cancelled
@@ -209,7 +209,7 @@ def test_a_reader_that_was_ended_before_its_first_read_gives_nothing(
     getattr(reader, end)()
     assert reader.read() is None
     assert list(reader) == []
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_ending_twice_does_nothing_more(
@@ -334,7 +334,7 @@ def test_the_thread_that_watches_a_foreign_event_ends_with_the_reader(
     list(Reader(get(server), cancel=threading.Event()))
     for thread in threading.enumerate():
         if thread.name == "ssesync-cancel":
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
             assert not thread.is_alive()
 
 
@@ -364,7 +364,7 @@ def test_for_each_refuses_a_cancel_of_a_wrong_type(
 def test_a_cancel_ends_the_wait_for_the_body_of_a_refused_answer(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", PATIENCE * 2)
+    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", TIMEOUT * 2)
     server = serve_both([head(CHUNKED, status="500 Broken"), chunk(b"too bad"), HOLD])
     token = CancelToken()
     response = get(server)

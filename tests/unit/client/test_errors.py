@@ -37,7 +37,7 @@ from ssesync.testing import (
 
 from ...cases import each_case
 from .conftest import Tls
-from .raw_server import FRAMINGS, PATIENCE, Steps, gzip_pieces
+from .raw_server import FRAMINGS, TIMEOUT, Steps, gzip_pieces
 
 EVENT = Event("x", type="message")
 
@@ -142,7 +142,7 @@ def test_a_refused_answer_without_end_costs_no_more_than_64_kb(
     assert len(caught.value.body) == 65536
     assert caught.value.body == ((b"x" * 999 + b"\n") * 66)[:65536]
     assert len(str(caught.value)) < 400
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_a_refused_answer_that_stalls_raises_with_the_bytes_so_far(
         Reader(response)
     assert caught.value.response is response
     assert caught.value.body in (b"later", b"")  # nothing, where the machine needed the time for itself
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.slow
@@ -167,12 +167,12 @@ def test_a_short_silence_is_enough_to_report_a_refused_answer_that_stays_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.undo()  # the silence that is usual
-    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", PATIENCE * 2)
+    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", TIMEOUT * 2)
     response = get(serve_both([start + (chunk(said) if said else b""), HOLD]))
     began = time.monotonic()
     with pytest.raises(ResponseError) as caught:
         Reader(response)
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < TIMEOUT
     assert caught.value.body in (said, b"")
 
 
@@ -201,7 +201,7 @@ def test_silence_for_longer_than_the_idle_timeout_is_an_error(
 ) -> None:
     start, sent, _ = FRAMINGS[framing]([b"data: x\n\n", b"data: never\n\n"])
     server = serve_both([start, *sent[0], HOLD])
-    reader = Reader(get(server, timeout=(PATIENCE, PATIENCE)), idle_timeout=0.3)
+    reader = Reader(get(server, timeout=(TIMEOUT, TIMEOUT)), idle_timeout=0.3)
     seen: list[Event] = []
     with pytest.raises(IdleTimeout) as caught:
         reader.for_each(seen.append)
@@ -210,14 +210,14 @@ def test_silence_for_longer_than_the_idle_timeout_is_an_error(
     assert caught.value.__cause__ is not None
     assert not reader.cancelled
     assert reader.read() is None
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.slow
 def test_the_read_timeout_of_the_request_holds_where_no_idle_timeout_is_given(
     serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
-    reader = Reader(get(serve_both([head(CHUNKED), chunk(b"data: x\n\n"), HOLD]), timeout=(PATIENCE, 1)))
+    reader = Reader(get(serve_both([head(CHUNKED), chunk(b"data: x\n\n"), HOLD]), timeout=(TIMEOUT, 1)))
     assert reader.read() == EVENT
     with pytest.raises(IdleTimeout):
         reader.read()
@@ -241,7 +241,7 @@ def paced(pause: float, count: int) -> Callable[[RecordedRequest], Iterator[byte
 def test_comments_restart_the_idle_timeout_and_the_connect_timeout_does_not_apply(
     serve: Callable[..., FakeSSEServer], get: Callable[..., requests.Response]
 ) -> None:
-    response = get(serve(paced(0.25, 8)), timeout=(1.0, PATIENCE))
+    response = get(serve(paced(0.25, 8)), timeout=(1.0, TIMEOUT))
     start = time.monotonic()
     reader = Reader(response, idle_timeout=1.5)
     assert reader.read() == EVENT

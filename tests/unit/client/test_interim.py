@@ -37,7 +37,7 @@ from ssesync.testing import (
 )
 
 from .background import Background
-from .raw_server import FRAMINGS, PATIENCE, Steps
+from .raw_server import FRAMINGS, TIMEOUT, Steps
 
 HINTS = head("Link: </a>; rel=preload", "Set-Cookie: a=1", status="103 Early Hints", content_type=None)
 INTERIM = {
@@ -83,7 +83,7 @@ def test_the_answer_that_counts_may_come_later_and_be_cancelled_meanwhile(
     reading = Background(lambda: list(Reader(response, cancel=token))).wait_until_it_reads()
     token.set()
     assert reading.result() == []
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_where_none_comes_that_is_an_error(

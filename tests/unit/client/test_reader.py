@@ -26,7 +26,7 @@ from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, Pause, Ste
 
 from ...cases import each_case
 from .background import Background, Reading
-from .raw_server import PATIENCE
+from .raw_server import TIMEOUT
 
 
 def event(data: str, id: str | None = None, type: str = "message") -> Event:
@@ -88,7 +88,7 @@ def test_a_with_block_closes_the_response(
     server = serve([*letters("a")[:2], HOLD])
     with Reader(get(server)) as reader:
         assert reader.read() == event("a")
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     assert reader.read() is None
 
 
@@ -192,7 +192,7 @@ def test_an_error_in_on_comment_closes_the_response_and_goes_on(
     reader = Reader(get(server), on_comment=on_comment)
     with pytest.raises(KeyError, match="stop"):
         reader.read()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_events_complete_before_one_that_is_too_large_are_given_first(
@@ -209,7 +209,7 @@ def test_events_complete_before_one_that_is_too_large_are_given_first(
     assert caught.value.size > caught.value.limit == 100
     assert reader.last_event_id == "2"
     assert reader.read() is None
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_an_endless_line_is_refused_while_it_still_arrives(
@@ -218,7 +218,7 @@ def test_an_endless_line_is_refused_while_it_still_arrives(
     server = serve([head(CHUNKED), chunk(b"data: "), *[chunk(b"x" * 1000)] * 20, HOLD])
     with pytest.raises(EventTooLarge):
         Reader(get(server), max_event_size=10_000).read()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_the_limit_may_be_changed_in_mid_stream(
@@ -252,7 +252,7 @@ def test_the_sentinel_ends_the_stream_though_the_server_holds_it(
     server = serve_both([head(CHUNKED), chunk(stream), HOLD])
     reader = Reader(get(server), until=until, until_required=required)
     assert list(reader) == [event("a", "1")]
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     assert reader.read() is None
     assert reader.last_event_id == "1"
 
@@ -272,7 +272,7 @@ def test_what_until_raises_closes_the_response_and_goes_on(
 
     with pytest.raises(KeyError, match="x"):
         Reader(get(server), until=until).read()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_an_end_without_the_sentinel_is_an_error_only_where_it_is_required(
@@ -381,7 +381,7 @@ class TestUntilInclusive:
         reader = Reader(get(server), until="end", until_inclusive=True, until_required=True)
         assert [reader.read(), reader.read()] == [event("a", "1"), event("end", "2")]
         # Free before anybody reads on.
-        assert server.client_left.acquire(timeout=PATIENCE)
+        assert server.client_left.acquire(timeout=TIMEOUT)
         assert reader.read() is None
         assert reader.last_event_id == "2"
 
@@ -416,12 +416,12 @@ class TestEventTimeout:
                 yield Pause(0.02)
 
         server = serve(script)
-        reader = Reader(get(server), idle_timeout=PATIENCE, event_timeout=0.3)
+        reader = Reader(get(server), idle_timeout=TIMEOUT, event_timeout=0.3)
         assert reader.read() == event("a")
         reading = Background(reader.read)
         with pytest.raises(IdleTimeout, match=r"no event arrived within event_timeout=0\.3 s"):
             reading.result()
-        assert server.client_left.acquire(timeout=PATIENCE)
+        assert server.client_left.acquire(timeout=TIMEOUT)
 
     @pytest.mark.slow
     def test_what_the_consumer_does_meanwhile_does_not_count(
@@ -451,7 +451,7 @@ class TestEventTimeout:
         reader = Reader(get(serve(letters("a", "b"))), event_timeout=1000)
         assert list(reader) == [event("a"), event("b")]
         for thread in watching():
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
         assert watching() == []
 
     @pytest.mark.parametrize("value", [0, -1])

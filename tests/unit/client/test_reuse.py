@@ -18,7 +18,7 @@ from ssesync.client.body import Body
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, RecordedRequest, chunk, chunked, head
 
 from .conftest import Tls
-from .raw_server import FRAMINGS, PATIENCE, Steps
+from .raw_server import FRAMINGS, TIMEOUT, Steps
 
 EVENT = b"data: x\n\n"
 # Framings that tell where the body ends, so that the connection may be kept.
@@ -88,7 +88,7 @@ def test_leaving_the_loop_closes_the_connection(
     for _ in range(3):
         for _ in Reader(get(server)):
             break
-        assert server.client_left.acquire(timeout=PATIENCE)
+        assert server.client_left.acquire(timeout=TIMEOUT)
     assert server.connections == 3
 
 
@@ -103,7 +103,7 @@ def test_an_error_in_the_loop_closes_the_connection_while_the_error_is_still_hel
 
     with pytest.raises(KeyError) as caught:
         fail()
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     assert caught.value.__traceback__ is not None
 
 
@@ -117,7 +117,7 @@ def test_an_error_in_for_each_closes_the_connection_at_once(
 
     with pytest.raises(KeyError) as caught:
         Reader(get(server)).for_each(fail)
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
     assert caught.value.__traceback__ is not None
 
 
@@ -240,7 +240,7 @@ def test_a_urllib3_response_left_early_gives_its_place_in_the_pool_back() -> Non
     before = descriptors()
     with FakeSSEServer(endless) as server, urllib3.PoolManager(maxsize=2, block=True) as pool:
         for _ in range(10):
-            for _ in Reader(pool.request("GET", server.url, preload_content=False, pool_timeout=PATIENCE)):
+            for _ in Reader(pool.request("GET", server.url, preload_content=False, pool_timeout=TIMEOUT)):
                 break
         assert server.connections == 10
     assert descriptors() <= before

@@ -12,14 +12,14 @@ import requests
 from ssesync import EventSource, Reader
 from ssesync.testing import Answer, FakeSSEServer
 
-PATIENCE = 90
+TIMEOUT = 90
 
 
 def returns(call: Callable[[], object]) -> bool:
     """Whether a call comes back. It is made on another thread, so that a test fails where it does not."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     return not thread.is_alive()
 
 

@@ -17,7 +17,7 @@ from ssesync.testing import CHUNKED, HOLD, FakeSSEServer, chunk, chunked, head
 from ssesync.wire import encode
 
 from ...cases import each_case
-from .raw_server import FRAMINGS, PATIENCE
+from .raw_server import FRAMINGS, TIMEOUT
 
 STREAM = b"id: 1\ndata: a\n\n: comment\n\ndata: b\n\n"
 EVENTS = [Event("a", type="message", id="1"), Event("b", type="message", id="1")]
@@ -116,7 +116,7 @@ def test_closing_a_urllib3_response_is_enough_to_end_the_connection(serve: Calla
         reader = Reader(response)
         assert reader.read() == EVENTS[0]
         response.close()
-        assert server.client_left.acquire(timeout=PATIENCE)
+        assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 def test_a_urllib3_response_is_checked(serve: Callable[..., FakeSSEServer]) -> None:

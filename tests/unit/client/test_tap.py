@@ -21,13 +21,13 @@ from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, FakeSSEServer, chunk
 from ssesync.wire.body import ClosedBody, SizedBody
 
 from ...cases import each_case
-from .raw_server import PATIENCE, gzip_pieces
+from .raw_server import TIMEOUT, gzip_pieces
 
 EVENT = b"data: x\n\n"
 
 
 def ask(server: FakeSSEServer, **options: Any) -> requests.Response:
-    return requests.get(server.url, stream=True, timeout=(PATIENCE, options.pop("read", None)), **options)
+    return requests.get(server.url, stream=True, timeout=(TIMEOUT, options.pop("read", None)), **options)
 
 
 def taken(response: requests.Response) -> Tap:
@@ -37,7 +37,7 @@ def taken(response: requests.Response) -> Tap:
 
 def read(tap: Tap) -> bytes:
     """All of a body, waiting as the reactor does not."""
-    data, deadline = tap.held, time.monotonic() + PATIENCE
+    data, deadline = tap.held, time.monotonic() + TIMEOUT
     pieces = []
     while True:
         if data:
@@ -170,10 +170,10 @@ def test_an_end_shows_before_anything_is_read() -> None:
         assert not has_ended(response, 0.05)
     with FakeSSEServer([head(CHUNKED) + chunk(EVENT), HOLD]) as server, ask(server) as response:
         began = time.monotonic()
-        assert not has_ended(response, PATIENCE)  # there is something to begin with
-        assert time.monotonic() - began < PATIENCE / 2
+        assert not has_ended(response, TIMEOUT)  # there is something to begin with
+        assert time.monotonic() - began < TIMEOUT / 2
     with FakeSSEServer([head(CHUNKED), chunk(EVENT), FIN]) as server, ask(server) as response:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not has_ended(response, 0.05):
             assert time.monotonic() < deadline
 

@@ -23,7 +23,7 @@ from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, chunk, hea
 
 from ...cases import each_case
 from .background import Reading
-from .raw_server import PATIENCE
+from .raw_server import TIMEOUT
 
 THREE = [head(CHUNKED), *(chunk(f"data: {name}\n\n".encode()) for name in "abc"), LAST_CHUNK]
 
@@ -109,7 +109,7 @@ def test_a_blocked_read_of_another_type_can_be_cancelled(
     reading = Reading(reader).wait_for_next(3)
     reader.cancel()
     assert len(reading.result()) == 3
-    assert server.client_left.acquire(timeout=PATIENCE)
+    assert server.client_left.acquire(timeout=TIMEOUT)
 
 
 class WithoutDescriptor:

@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from ssesync.testing import CHUNKED, FIN, HOLD, LAST_CHUNK, RST, FakeSSEServer, RecordedRequest, Step, chunk, head
-from tests.unit.client.raw_server import PATIENCE
+from tests.unit.client.raw_server import TIMEOUT
 
 ROOT = Path(__file__).parents[3]
 JSON_BODY = '{"hello": "world"}'
@@ -83,13 +83,13 @@ class StreamServer:
 
     def connection(self) -> Connection:
         """The next stream that the service opened."""
-        return self._waiting.get(timeout=PATIENCE)
+        return self._waiting.get(timeout=TIMEOUT)
 
     def wait_for_request(self) -> None:
-        self._server.wait_for_requests(1, PATIENCE)
+        self._server.wait_for_requests(1, TIMEOUT)
 
     def wait_until_client_left(self) -> None:
-        self._server.wait_for_client_left(PATIENCE)
+        self._server.wait_for_client_left(TIMEOUT)
 
     def _script(self, request: RecordedRequest) -> Any:
         if self._answers:
@@ -146,7 +146,7 @@ class Client:
         self._count = 0
 
     def message(self) -> Any:
-        count, message = self._messages.get(timeout=PATIENCE)
+        count, message = self._messages.get(timeout=TIMEOUT)
         self._count += 1
         assert count == self._count, "a callback is out of order"
         return message
@@ -176,10 +176,10 @@ class Client:
         assert self._messages.empty(), self._messages.get()
 
     def command(self, command: str) -> int:
-        return requests.post(self.url, json={"command": command}, timeout=PATIENCE).status_code
+        return requests.post(self.url, json={"command": command}, timeout=TIMEOUT).status_code
 
     def delete(self) -> int:
-        return requests.delete(self.url, timeout=PATIENCE).status_code
+        return requests.delete(self.url, timeout=TIMEOUT).status_code
 
 
 class Service:
@@ -194,7 +194,7 @@ class Service:
         self.url = self.process.stdout.readline().removeprefix("listening on ").strip() + "/"
 
     def post(self, parameters: Any) -> requests.Response:
-        return requests.post(self.url, json=parameters, timeout=PATIENCE)
+        return requests.post(self.url, json=parameters, timeout=TIMEOUT)
 
     @contextlib.contextmanager
     def client(self, server: StreamServer | str, **parameters: Any) -> Iterator[Client]:
@@ -213,8 +213,8 @@ class Service:
     def stop(self) -> int:
         """End the service as the harness does; its exit status."""
         try:
-            assert requests.delete(self.url, timeout=PATIENCE).status_code == 204
-            return self.process.wait(PATIENCE)
+            assert requests.delete(self.url, timeout=TIMEOUT).status_code == 204
+            return self.process.wait(TIMEOUT)
         finally:
             if self.process.poll() is None:
                 self.process.kill()

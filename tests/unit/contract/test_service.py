@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.unit.client.raw_server import PATIENCE
+from tests.unit.client.raw_server import TIMEOUT
 
 from .harness import JSON_BODY, JSON_TYPE, Ear, Service, StreamServer, answer
 
 
 class TestTheService:
     def test_claims_every_capability_but_event_type_listeners(self, service: Service) -> None:
-        status = requests.get(service.url, timeout=PATIENCE)
+        status = requests.get(service.url, timeout=TIMEOUT)
         assert status.status_code == 200
         assert status.headers["Content-Type"] == "application/json"
         expected = (
@@ -52,9 +52,9 @@ class TestTheService:
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null"])
     def test_refuses_what_is_no_json_object(self, service: Service, server: StreamServer, body: bytes) -> None:
-        assert requests.post(service.url, data=body, timeout=PATIENCE).status_code == 400
+        assert requests.post(service.url, data=body, timeout=TIMEOUT).status_code == 400
         with service.client(server) as client:
-            assert requests.post(client.url, data=body, timeout=PATIENCE).status_code == 400
+            assert requests.post(client.url, data=body, timeout=TIMEOUT).status_code == 400
 
     def test_refuses_a_command_that_it_does_not_know(self, service: Service, server: StreamServer) -> None:
         with service.client(server) as client:
@@ -62,9 +62,9 @@ class TestTheService:
 
     def test_the_service_has_only_the_streams_that_it_made(self, service: Service, server: StreamServer) -> None:
         nowhere = service.url + "streams/0"
-        assert requests.delete(nowhere, timeout=PATIENCE).status_code == 404
-        assert requests.post(nowhere, json={"command": "restart"}, timeout=PATIENCE).status_code == 404
-        assert requests.get(nowhere, timeout=PATIENCE).status_code == 404
+        assert requests.delete(nowhere, timeout=TIMEOUT).status_code == 404
+        assert requests.post(nowhere, json={"command": "restart"}, timeout=TIMEOUT).status_code == 404
+        assert requests.get(nowhere, timeout=TIMEOUT).status_code == 404
         with service.client(server) as client:
             assert client.delete() == 204
             assert client.delete() == 404
@@ -84,7 +84,7 @@ class TestTheService:
         assert service.post({"callbackUrl": callback_url, "streamUrl": server.url}).status_code == 201
         connection = server.connection()
         connection.send("data: Hello\n\n")
-        assert messages.get(timeout=PATIENCE)[0] == 1
+        assert messages.get(timeout=TIMEOUT)[0] == 1
         connection.hold()
         assert service.stop() == 0
         server.wait_until_client_left()

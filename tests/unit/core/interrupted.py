@@ -35,7 +35,7 @@ from ssesync.server.source import END, BlockingPull
 from ssesync.testing import Answer, FakeSSEServer, live_stream, open_stream
 
 # Seconds for all of it. What hangs shows where.
-PATIENCE = 45
+TIMEOUT = 45
 
 Act = Callable[[], object]
 
@@ -203,7 +203,7 @@ SCENARIOS: dict[str, Callable[[Interruptions], None]] = {
 }
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(TIMEOUT, exit=True)
     logging.getLogger("ssesync").setLevel(logging.ERROR)
     threading.excepthook = lambda args: sys.exit(f"a thread failed: {args.exc_value!r}")
     SCENARIOS[sys.argv[1]](Interruptions(int(sys.argv[2])))

@@ -12,12 +12,12 @@ import pytest
 
 from ssesync.executor import Executor
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def test_calls_are_made_side_by_side_on_as_many_threads_as_are_needed_at_most():
     executor = Executor(3, "test-executor")
-    barrier = threading.Barrier(3, timeout=PATIENCE)
+    barrier = threading.Barrier(3, timeout=TIMEOUT)
     names: set[str] = set()
 
     def meet() -> None:
@@ -26,7 +26,7 @@ def test_calls_are_made_side_by_side_on_as_many_threads_as_are_needed_at_most():
 
     for _ in range(9):
         executor.submit(meet)
-    executor.wait(PATIENCE)
+    executor.wait(TIMEOUT)
     assert names == {"test-executor_0", "test-executor_1", "test-executor_2"}
 
 
@@ -35,8 +35,8 @@ def test_one_thread_is_enough_for_calls_that_come_one_by_one():
     for _ in range(20):
         done = threading.Event()
         executor.submit(done.set)
-        assert done.wait(PATIENCE)
-        executor.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
+        executor.wait(TIMEOUT)
     assert len(executor._names) == 3
 
 
@@ -44,18 +44,18 @@ def test_what_a_call_raises_is_logged_and_the_next_is_made(caplog: pytest.LogCap
     executor, done = Executor(1, "test-failing"), threading.Event()
     executor.submit(lambda: 1 / 0)
     executor.submit(done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert "ZeroDivisionError" in caplog.text
     caplog.clear()
 
 
 def test_waiting_ends_when_the_time_is_over():
     executor, go_on = Executor(1, "test-waiting"), threading.Event()
-    executor.submit(lambda: go_on.wait(PATIENCE))
+    executor.submit(lambda: go_on.wait(TIMEOUT))
     executor.wait(0.01)
     assert not go_on.is_set()
     go_on.set()
-    executor.wait(PATIENCE)
+    executor.wait(TIMEOUT)
     assert not executor._unfinished
 
 
@@ -78,7 +78,7 @@ def test_an_interpreter_that_exits_waits_for_no_call():
         "Executor(2, 'x').submit(lambda: (begun.set(), threading.Event().wait()))\n"
         "begun.wait()\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], timeout=TIMEOUT).returncode == 0
 
 
 def test_what_ends_a_thread_elsewhere_ends_none_here(caplog: pytest.LogCaptureFixture):
@@ -87,8 +87,8 @@ def test_what_ends_a_thread_elsewhere_ends_none_here(caplog: pytest.LogCaptureFi
     for error in (SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()):
         executor.submit(functools.partial(fail, error))
     executor.submit(done.set)
-    assert done.wait(PATIENCE)
-    executor.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
+    executor.wait(TIMEOUT)
     assert not executor._unfinished
     assert "SystemExit(3)" in caplog.text
     assert "CancelledError()" in caplog.text

@@ -27,7 +27,7 @@ from ssesync.locks import (
     make_rlock,
 )
 
-PATIENCE = 90
+TIMEOUT = 90
 
 
 def reports(code: str, tmp_path: Path) -> str:
@@ -35,7 +35,7 @@ def reports(code: str, tmp_path: Path) -> str:
     path = tmp_path / "reports"
     begin = "import logging, os, threading\nfrom ssesync.locks import *\nfrom ssesync.locks import foreign\n"
     environ = {**os.environ, VARIABLE: str(path)}
-    subprocess.run([sys.executable, "-c", begin + code], check=True, timeout=PATIENCE, env=environ)
+    subprocess.run([sys.executable, "-c", begin + code], check=True, timeout=TIMEOUT, env=environ)
     return path.read_text() if path.exists() else ""
 
 
@@ -54,7 +54,7 @@ def test_without_the_variable_the_check_is_not_even_imported() -> None:
     code = "import sys, ssesync, ssesync.locks as l; l.make_lock('server.liveness'); l.foreign('')"
     code += "; sys.exit('ssesync.lock_check' in sys.modules)"
     environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, env=environ).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=TIMEOUT, env=environ).returncode == 0
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_waiters_are_woken() -> None:
     waiters, ready = Waiters(), list[None]()
     seen: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: seen.append(waiters.wait(lambda: bool(ready), PATIENCE))) for _ in range(3)
+        threading.Thread(target=lambda: seen.append(waiters.wait(lambda: bool(ready), TIMEOUT))) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
@@ -204,7 +204,7 @@ def test_waiters_are_woken() -> None:
     ready.append(None)
     waiters.wake()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert seen == [True] * 3
 
 

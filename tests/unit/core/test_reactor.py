@@ -17,7 +17,7 @@ import pytest
 from ssesync.executor import callers
 from ssesync.reactor import TICK, Timer, reactor, reactor_if_any
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -35,7 +35,7 @@ class Called:
         self.thread = threading.current_thread().name
         self._event.set()
 
-    def within(self, seconds: float = PATIENCE) -> bool:
+    def within(self, seconds: float = TIMEOUT) -> bool:
         return self._event.wait(seconds)
 
     def method(self) -> None:
@@ -253,7 +253,7 @@ def test_ticks_come_again_until_they_are_answered_false() -> None:
         return answer
 
     reactor().every_tick(tick)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert next(answers, None) is None
 
 
@@ -270,7 +270,7 @@ def test_a_tick_is_registered_once_and_called_while_it_returns_true() -> None:
 
     for _ in range(5):
         reactor().every_tick(tick)
-    assert enough.wait(PATIENCE)
+    assert enough.wait(TIMEOUT)
     assert len(times) == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ssesync.locks import VARIABLE
 
-from .interrupted import PATIENCE, SCENARIOS
+from .interrupted import SCENARIOS, TIMEOUT
 
 ROOT = Path(__file__).parents[3]
 # How often each is interrupted. On the code before, the first three and the stream hung within these.
@@ -25,6 +25,6 @@ def test_an_interrupted_main_thread_never_hangs(scenario: str) -> None:
     environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.core.interrupted", scenario, str(COUNTS.get(scenario, 50))],
-        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=PATIENCE + 10, check=False,
+        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=TIMEOUT + 10, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -12,7 +12,7 @@ from ssesync.wire.chunked import LAST_CHUNK, ChunkDecoder, to_chunk
 
 __all__ = ["Answer", "SmallServer"]
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Answer:
@@ -42,7 +42,7 @@ class SmallServer:
     def __init__(self, make: Callable[[], EventStream], *, chunked: bool = True, **environ: Any) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.client = socket.socket()
-            self.client.settimeout(PATIENCE)
+            self.client.settimeout(TIMEOUT)
             self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self.client.connect(listener.getsockname())
             self._connection, _ = listener.accept()
@@ -103,5 +103,5 @@ class SmallServer:
         except ConnectionResetError:
             reset = True
         self.client.close()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         return Answer(data, reset=reset)

@@ -15,7 +15,7 @@ from ssesync.detached import capture as module
 from ssesync.detached.capture import SocketCapture, can_capture
 from ssesync.server.detaching import Head
 
-from .test_handover import CHUNKED, GIVEN, HEAD, MODES, OPENING, OTHER, PATIENCE, RAW, Connection, descriptors, tcp_pair
+from .test_handover import CHUNKED, GIVEN, HEAD, MODES, OPENING, OTHER, RAW, TIMEOUT, Connection, descriptors, tcp_pair
 
 
 class Captured(Connection):
@@ -91,7 +91,7 @@ def test_a_connection_that_nobody_can_take_is_the_servers_again(connection: Capt
     def fail(fd: int, head: Head) -> None:
         raise RuntimeError("no thread")
 
-    connection.server.settimeout(PATIENCE)
+    connection.server.settimeout(TIMEOUT)
     blocking = os.get_blocking(connection.server.fileno())
     before = descriptors()
     assert connection.capture.begin()

@@ -31,7 +31,7 @@ from ssesync.pollers import EpollPoller, Poller, Ready, SelectorPoller
 from ssesync.reactor import Reactor, Timer
 from ssesync.wire.encoder import KEEP_ALIVE
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 POLLERS: dict[str, Callable[[], Poller]] = {
@@ -61,7 +61,7 @@ class Note:
 
     @property
     def reason(self) -> CloseReason:
-        assert self._ended.wait(PATIENCE), "the stream did not end"
+        assert self._ended.wait(TIMEOUT), "the stream did not end"
         return self.reasons[-1]
 
 
@@ -98,7 +98,7 @@ class Client:
     ) -> None:
         self.socket, other = tcp_pair() if tcp else socket.socketpair()
         self.opened.append(self.socket)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT)
         other.setblocking(False)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         settings = Settings().replace(**options)
@@ -175,7 +175,7 @@ def running(poller: Poller | None = None) -> Iterator[Connections]:
     connections.drain()
     assert not len(connections)
     connections.call_soon(leave)
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
     connections.release()
     reactor.close()
@@ -186,7 +186,7 @@ def on(connections: Connections, call: Callable[[], object]) -> None:
     done = threading.Event()
     connections.call_soon(call)
     connections.call_soon(done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
 
 
 def give(group: Plain, data: bytes, events: int = 1) -> None:
@@ -347,7 +347,7 @@ def test_a_request_that_comes_before_the_connection_is_registered_is_served_when
     for ask, last in (("cancel", b""), ("stop", b"retry: ")):
         ours, theirs = socket.socketpair()
         Client.opened.append(ours)
-        ours.settimeout(PATIENCE)
+        ours.settimeout(TIMEOUT)
         theirs.setblocking(False)
         note, group = Note(), Plain(connections)
         handover = Handover(theirs.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
@@ -394,7 +394,7 @@ def test_a_call_that_fails_is_logged_and_the_reactor_goes_on(
     client = Client(Plain(connections))
     give(client.connection.group, b"x")
     assert client.read(6) == b"1\r\nx\r\n"
-    callers().wait(PATIENCE)
+    callers().wait(TIMEOUT)
     assert "a callback of the reactor failed" in caplog.text
     caplog.clear()
 
@@ -452,7 +452,7 @@ def test_a_process_that_exits_ends_its_streams():
             os.execv(sys.executable, [sys.executable, "-c", script, str(theirs.fileno())])
         os._exit(2)
     theirs.close()
-    ours.settimeout(PATIENCE)
+    ours.settimeout(TIMEOUT)
     with ours:
         data = b""
         while piece := ours.recv(4096):
@@ -492,7 +492,7 @@ def test_a_client_that_can_not_be_watched_ends_before_its_head(
     monkeypatch.setattr(connections._reactor._poller, "add", fail)
     ours, theirs = socket.socketpair()
     Client.opened.append(ours)
-    ours.settimeout(PATIENCE)
+    ours.settimeout(TIMEOUT)
     note, group = Note(), Plain(connections)
     connection = Connection(
         connections, Handover(theirs.detach(), True, HEAD, "", Settings(), 0.0, 0), group, note, None
@@ -543,7 +543,7 @@ def test_a_default_timeout_for_sockets_makes_no_end_wait_for_its_client(connecti
     """As that of socket.setdefaulttimeout() does, for what a client would still say."""
     before = socket.getdefaulttimeout()
     first, second = (Client(Plain(connections)) for _ in range(2))
-    socket.setdefaulttimeout(3 * PATIENCE)
+    socket.setdefaulttimeout(3 * TIMEOUT)
     try:
         first.connection.stop(CloseReason.REVOKED)
         on(connections, lambda: None)
@@ -618,14 +618,14 @@ def test_a_reactor_that_can_not_wait_ends_its_clients_and_those_that_come(caplog
         assert first.rest() == b"0\r\n\r\n"
         assert first.note.reason is CloseReason.ERROR
         with unread[0] as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(TIMEOUT)
             unread[1].setblocking(False)
             handover = Handover(unread[1].detach(), True, HEAD, "test", Settings(), time.monotonic(), 0)
             second = Connection(connections, handover, group, Note(), None)
             connections.call_soon(lambda: connections.register(second, HEAD))
             assert client.recv(100) == b""
         poller.broken = False
-    callers().wait(PATIENCE)
+    callers().wait(TIMEOUT)
     assert "can't wait" in caplog.text
     caplog.clear()
 
@@ -647,7 +647,7 @@ def test_a_client_whose_descriptor_other_code_has_closed_ends_like_any_other(cap
 def test_a_thread_that_was_ended_in_a_request_does_not_keep_the_process(connections: Connections):
     """By gunicorn's SystemExit, that is, when the reactor counts as awake and was not woken."""
     on(connections, lambda: None)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while connections._reactor._awake and time.monotonic() < deadline:
         time.sleep(0.001)
     connections._reactor._awake = True

@@ -15,7 +15,7 @@ from ssesync import CloseReason, Event, EventStream, StreamClosed, StreamStats, 
 from ssesync.detached.feed import Feed
 from ssesync.wire.encoder import KEEP_ALIVE
 
-from .small_server import PATIENCE, SmallServer
+from .small_server import TIMEOUT, SmallServer
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +37,20 @@ class Ended:
         self._called.set()
 
     def wait(self) -> CloseReason | None:
-        assert self._called.wait(PATIENCE), "the stream did not end"
+        assert self._called.wait(TIMEOUT), "the stream did not end"
         return self.reason
 
 
 def detached(server: SmallServer) -> Feed:
     """The client, once it has left its server."""
-    assert server.free.wait(PATIENCE)
+    assert server.free.wait(TIMEOUT)
     assert server.stream is not None
     assert isinstance(server.stream._detached, Feed)
     return server.stream._detached
 
 
 def eventually(check: Callable[[], Any]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not check():
         if time.monotonic() > deadline:
             return False
@@ -67,7 +67,7 @@ def test_a_producer_goes_on_when_the_servers_thread_is_free(chunked: bool) -> No
 
     def produce() -> Iterator[str]:
         yield "one"
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
         yield "two"
 
     server = SmallServer(lambda: EventStream(produce, on_close=ended), chunked=chunked)
@@ -131,7 +131,7 @@ def test_a_client_that_leaves_ends_its_producer() -> None:
     def produce(writer: Writer) -> None:
         try:
             writer.write("one")
-            assert writer.cancelled.wait(PATIENCE)
+            assert writer.cancelled.wait(TIMEOUT)
             writer.write("two")
         except StreamClosed as error:
             seen.append(error.reason)
@@ -164,7 +164,7 @@ def test_a_lifetime_ends_a_stream_after_what_waits() -> None:
 
     def produce(writer: Writer) -> None:
         writer.write_event("one", id=1)
-        writer.cancelled.wait(PATIENCE)
+        writer.cancelled.wait(TIMEOUT)
 
     server = SmallServer(lambda: EventStream.from_writer(produce, on_close=ended, max_lifetime=0.5, retry=7))
     answer = server.read()
@@ -181,7 +181,7 @@ def test_silence_is_filled_with_keep_alives() -> None:
 
     def produce(writer: Writer) -> None:
         writer.write("one")
-        go.wait(PATIENCE)
+        go.wait(TIMEOUT)
 
     server = SmallServer(lambda: EventStream.from_writer(produce, on_close=ended, keep_alive=0.2))
     feed = detached(server)
@@ -200,7 +200,7 @@ def test_an_end_from_outside_leaves_the_answer_incomplete(chunked: bool, how: st
 
     def produce(writer: Writer) -> None:
         writer.write("one")
-        writer.cancelled.wait(PATIENCE)
+        writer.cancelled.wait(TIMEOUT)
 
     server = SmallServer(
         lambda: EventStream.from_writer(produce, on_close=ended, error_event=Event("cut")), chunked=chunked

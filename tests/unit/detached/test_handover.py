@@ -30,7 +30,7 @@ from ssesync.server.wsgi_sockets import ClientSocket
 
 from ...cases import each_case
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 OPEN_FILES = Path("/proc/self/fd")
 OPENING = b":ok\n"
 HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/event-stream\r\n"
@@ -42,7 +42,7 @@ GIVEN = {
     RAW: HEAD + b"Connection: close\r\n\r\n:ok\n",
 }
 #: The timeout of the server's socket: what is blocking to Python, what is so to the kernel, what is neither.
-MODES = {"blocking": None, "with a timeout": PATIENCE, "not blocking": 0.0}
+MODES = {"blocking": None, "with a timeout": TIMEOUT, "not blocking": 0.0}
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -57,7 +57,7 @@ class Connection:
 
     def __init__(self, make: Callable[[], tuple[socket.socket, socket.socket]], timeout: float | None) -> None:
         self.client, self.server = make()
-        self.client.settimeout(PATIENCE)
+        self.client.settimeout(TIMEOUT)
         self.server.settimeout(timeout)
         self.given: list[tuple[int, Head]] = []
         self.takeover = SocketTakeover(ClientSocket(self.server.fileno()), OPENING)
@@ -80,7 +80,7 @@ class Connection:
         except BlockingIOError:
             return True
         finally:
-            self.client.settimeout(PATIENCE)
+            self.client.settimeout(TIMEOUT)
 
     def both_ways(self) -> None:
         """Fail unless the server's socket leads to the client."""
@@ -90,7 +90,7 @@ class Connection:
         with contextlib.ExitStack() as stack:
             timeout = self.server.gettimeout()
             stack.callback(self.server.settimeout, timeout)
-            self.server.settimeout(PATIENCE)
+            self.server.settimeout(TIMEOUT)
             assert self.server.recv(100) == b"to the server"
 
     def reset(self) -> None:
@@ -207,7 +207,7 @@ def test_whatever_the_server_does_next_the_client_does_not_notice(connection: Co
     assert connection.read(5) == b"event"
     connection.client.send(b"said")
     with socket.socket(fileno=os.dup(connection.given[0][0])) as handle:
-        handle.settimeout(PATIENCE)
+        handle.settimeout(TIMEOUT)
         assert handle.recv(100) == b"said"
 
 
@@ -348,7 +348,7 @@ def test_a_client_that_has_left_is_given_to_the_loop_to_find(connect: Connect, w
         step("behind the head")
         assert connection.takeover.complete(connection.give)
         with socket.socket(fileno=os.dup(connection.given[0][0])) as handle:
-            handle.settimeout(PATIENCE)
+            handle.settimeout(TIMEOUT)
             with contextlib.suppress(ConnectionError):
                 assert not handle.recv(1)
 
@@ -372,7 +372,7 @@ def test_a_client_that_has_left_is_the_servers_to_find_when_it_gets_its_own_back
             assert not connection.takeover.complete(give)
         else:
             getattr(connection.takeover, end)()
-        connection.server.settimeout(PATIENCE)
+        connection.server.settimeout(TIMEOUT)
         with contextlib.suppress(ConnectionError):
             assert not connection.server.recv(1)
 
@@ -406,7 +406,7 @@ def test_a_server_is_not_stuck_with_a_head_that_no_client_would_take(
     reading.start()
     connection.takeover.undo()
     connection.server.shutdown(socket.SHUT_WR)
-    reading.join(PATIENCE)
+    reading.join(TIMEOUT)
     assert not reading.is_alive()
     assert sum(map(len, got)) >= 10_000
     assert head.startswith(b"".join(got))
@@ -430,7 +430,7 @@ def test_a_head_that_is_larger_than_what_the_kernel_keeps_is_fetched_meanwhile(c
 
     assert connection.takeover.begin()
     threading.Thread(target=write, daemon=True).start()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not done.wait(0.01):
         assert time.monotonic() < deadline
         connection.takeover.tick(0)
@@ -439,7 +439,7 @@ def test_a_head_that_is_larger_than_what_the_kernel_keeps_is_fetched_meanwhile(c
         reading.start()
     assert connection.takeover.complete(connection.give) is not bool(end)
     if end:
-        reading.join(PATIENCE)
+        reading.join(TIMEOUT)
         assert b"".join(got) == written
         connection.both_ways()
     else:
@@ -480,13 +480,13 @@ def test_a_read_of_a_request_from_the_dummy_does_not_block(connection: Connectio
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
-    reading.join(PATIENCE)
+    reading.join(TIMEOUT)
     is_stuck = reading.is_alive()
     connection.takeover.close()
-    reading.join(PATIENCE)
+    reading.join(TIMEOUT)
     assert not is_stuck
     assert isinstance(results[0], (BlockingIOError, TimeoutError))
-    connection.server.settimeout(PATIENCE)
+    connection.server.settimeout(TIMEOUT)
     connection.both_ways()
 
 
@@ -551,7 +551,7 @@ def test_a_descriptor_that_is_someone_elses_by_now_is_left_alone(connection: Con
         assert other.fileno() == number, "this takes the lowest number that is free"
         connection.takeover.close()
         other.send(b"for another")
-        far.settimeout(PATIENCE)
+        far.settimeout(TIMEOUT)
         assert far.recv(100) == b"for another"
     assert connection.read(30) == CHUNKED[:30]
     assert connection.client.recv(1) == b""
@@ -569,7 +569,7 @@ def test_a_descriptor_that_is_someone_elses_before_it_begins_is_left_alone(conne
         assert not connection.takeover.begin()
         assert connection.takeover.why
         os.write(number, b"for another")
-        far.settimeout(PATIENCE)
+        far.settimeout(TIMEOUT)
         assert far.recv(100) == b"for another"
         connection.takeover.close()
         os.write(number, b"and again")
@@ -606,7 +606,7 @@ def test_a_worker_that_is_ended_while_it_begins_does_not_hang(connection: Connec
     monkeypatch.undo()
     closing = threading.Thread(target=connection.takeover.close, daemon=True)
     closing.start()
-    closing.join(PATIENCE)
+    closing.join(TIMEOUT)
     is_stuck = closing.is_alive()
     for each in made:
         each.close()

@@ -29,7 +29,7 @@ from ssesync.detached import relaying
 from ssesync.wire import Decoder
 from ssesync.wire.encoder import KEEP_ALIVE
 
-from .small_server import PATIENCE, Answer, SmallServer
+from .small_server import TIMEOUT, Answer, SmallServer
 from .upstreams import FIN, HOLD, RST, RawUpstream, cut, get
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -56,7 +56,7 @@ class Ended:
         self._called.set()
 
     def wait(self) -> CloseReason | None:
-        assert self._called.wait(PATIENCE), "the stream did not end"
+        assert self._called.wait(TIMEOUT), "the stream did not end"
         return self.reason
 
 
@@ -73,7 +73,7 @@ def serve(upstream: RawUpstream, read: float | None = None, chunked: bool = True
 
 def detached(server: SmallServer) -> relaying.Relay:
     """The client, once the reactor has both sockets."""
-    assert server.free.wait(PATIENCE)
+    assert server.free.wait(TIMEOUT)
     assert server.stream is not None
     connection = server.stream._detached
     assert isinstance(connection, relaying.Relay), connection
@@ -81,7 +81,7 @@ def detached(server: SmallServer) -> relaying.Relay:
 
 
 def eventually(check: Callable[[], Any]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not check():
         if time.monotonic() > deadline:
             return False
@@ -245,7 +245,7 @@ def test_every_framing_is_passed_on_and_its_end_is_the_stream_s(
 
     def script() -> Iterator[Any]:
         yield WAYS[way][0]
-        yield lambda: go.wait(PATIENCE)
+        yield lambda: go.wait(TIMEOUT)
         yield from WAYS[way][1:]
 
     context, verify = certificate
@@ -273,7 +273,7 @@ def test_tls_records_larger_than_what_is_received_at_a_time_do_not_wait(
         while data.count(b"\n\n") < 5:
             data += server.client.recv(65536)
         server.client.close()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("detach", [True, False], ids=["reactor", "thread"])
@@ -351,7 +351,7 @@ class Proxy(RawUpstream):
         thread = threading.Thread(target=self._pass_on, args=(connection, other))
         thread.start()
         self._pass_on(other, connection)
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         other.close()
         connection.close()
 
@@ -371,7 +371,7 @@ def test_a_keep_alive_comes_between_two_events_only() -> None:
     go = threading.Semaphore(0)
     steps: list[Any] = [CHUNKED]
     for half in halves:
-        steps += [chunk(half), lambda: go.acquire(timeout=PATIENCE)]
+        steps += [chunk(half), lambda: go.acquire(timeout=TIMEOUT)]
     with RawUpstream(lambda: [*steps, LAST]) as upstream:
         server = serve(upstream, keep_alive=0.1)
         detached(server)
@@ -399,7 +399,7 @@ def test_the_client_s_leaving_ends_the_upstream_s_connection_at_once() -> None:
             pass
         left = time.monotonic()
         server.client.close()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
         print(f"{1000 * (time.monotonic() - left):.2f} ms")
         assert ended.wait() == "client_gone"
 
@@ -419,7 +419,7 @@ def test_every_end_by_the_server_ends_the_upstream_and_is_reported_to_the_client
             pass
         if how != "lifetime":
             getattr(connection, how)()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
         answer = server.read()
         assert b"event: error\n" in answer.head
         assert b"0\r\n\r\n" not in answer.head
@@ -440,7 +440,7 @@ def test_closing_the_relay_ends_the_stream() -> None:
             pass
         for _ in range(3):
             made[0].close()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
         assert server.read().head == LAST.removesuffix(b"\r\n\r\n")
         assert ended.wait() == "done"
 
@@ -450,7 +450,7 @@ def test_a_broken_upstream_is_reported_to_the_client_and_logged(
     cut_off: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended, go = Ended(), threading.Event()
-    steps = [CHUNKED, chunk(b"id: 1\ndata: whole\n\ndata: ha"), lambda: go.wait(PATIENCE), cut_off]
+    steps = [CHUNKED, chunk(b"id: 1\ndata: whole\n\ndata: ha"), lambda: go.wait(TIMEOUT), cut_off]
     with RawUpstream(lambda: steps) as upstream:
         server = serve(upstream, on_close=ended, environ={"REQUEST_METHOD": "POST"})
         detached(server)
@@ -472,7 +472,7 @@ def test_an_upstream_that_is_silent_beyond_its_read_timeout_counts_as_broken() -
     with RawUpstream(lambda: [CHUNKED, chunk(EVENT), HOLD]) as upstream:
         server = serve(upstream, read=0.3, on_close=ended)
         answer = server.read()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
     assert answer.body.startswith(b":ok\n" + EVENT + b"event: error\n")
     assert ended.wait() == "error"
 
@@ -486,7 +486,7 @@ def test_too_large_an_event_ends_the_stream_and_the_upstream() -> None:
     with RawUpstream(flood) as upstream:
         server = serve(upstream, relay={"max_event_size": 20_000})
         answer = server.read()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
     assert answer.body.startswith(b":ok\n" + EVENT + b"event: error\n")
 
 
@@ -511,7 +511,7 @@ def test_a_client_that_does_not_read_holds_the_upstream_back_and_is_cut_off() ->
         assert eventually(stands_still)
         assert upstream.sent < 20_000_000  # most of it in the kernel
         assert ended.wait() == "stalled"
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
         server.client.close()
 
 
@@ -586,7 +586,7 @@ def test_a_relay_takes_neither_a_thread_nor_a_place_of_its_pool_nor_keeps_its_re
         responses = []
 
         def make() -> EventStream:
-            response = session.get(upstream.url, stream=True, timeout=PATIENCE)
+            response = session.get(upstream.url, stream=True, timeout=TIMEOUT)
             responses.append(weakref.ref(response))
             return EventStream(Relay(response), keep_alive=None)
 
@@ -604,7 +604,7 @@ def test_a_relay_takes_neither_a_thread_nor_a_place_of_its_pool_nor_keeps_its_re
         for server in servers:
             server.client.close()
         for _ in servers:
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
 
 
 def test_a_forked_child_keeps_no_upstream_open() -> None:
@@ -619,7 +619,7 @@ def test_a_forked_child_keeps_no_upstream_open() -> None:
         if not child:
             server.client.close()
             os.write(into, b"%d" % len(list(Path("/proc/self/fd").iterdir())))
-            time.sleep(PATIENCE)
+            time.sleep(TIMEOUT)
             os._exit(0)
         try:
             held = int(os.read(out, 10))

@@ -22,7 +22,7 @@ from ssesync.detached.requesting import RequestingRelay, rewritten
 from ssesync.producing import Refusal
 from ssesync.server.starts import views
 
-from .small_server import PATIENCE, SmallServer
+from .small_server import TIMEOUT, SmallServer
 from .test_relaying import CHUNKED, EVENT, LAST, Ended, chunk, eventually
 from .upstreams import FIN, HOLD, RawUpstream
 
@@ -48,7 +48,7 @@ def ask(url: str, ended: Ended | None = None, **options: Any) -> SmallServer:
 
 
 def waiting(server: SmallServer) -> RequestingRelay:
-    assert server.free.wait(PATIENCE)
+    assert server.free.wait(TIMEOUT)
     assert server.stream is not None
     assert isinstance(server.stream._detached, RequestingRelay), server.stream._detached
     return server.stream._detached
@@ -57,15 +57,15 @@ def waiting(server: SmallServer) -> RequestingRelay:
 @pytest.mark.slow
 def test_the_view_returns_before_the_upstream_has_answered() -> None:
     came, go, ended = threading.Event(), threading.Event(), Ended()
-    steps = [came.set, lambda: go.wait(PATIENCE), CHUNKED + chunk(EVENT), chunk(EVENT) + LAST]
+    steps = [came.set, lambda: go.wait(TIMEOUT), CHUNKED + chunk(EVENT), chunk(EVENT) + LAST]
     with RawUpstream(lambda: steps) as upstream:
         server = ask(upstream.url, ended, keep_alive=0.1)
         waiting(server)
-        assert came.wait(PATIENCE)
+        assert came.wait(TIMEOUT)
         server.client.settimeout(1.2)
         with pytest.raises(TimeoutError):
             server.client.recv(1)  # not even a keep-alive comes before the upstream's head
-        server.client.settimeout(PATIENCE)
+        server.client.settimeout(TIMEOUT)
         go.set()
         answer = server.read()
     assert answer.head.startswith(b"HTTP/1.1 200 ")
@@ -80,7 +80,7 @@ def test_a_timeout_to_connect_is_none_for_reading() -> None:
     with RawUpstream(lambda: [CHUNKED + chunk(EVENT), lambda: time.sleep(1.5), chunk(EVENT), LAST]) as upstream:
         assert ask(upstream.url, timeout=(0.3, None)).read().body == b":ok\n" + 2 * EVENT
     with RawUpstream(lambda: [CHUNKED + chunk(EVENT), HOLD]) as upstream:
-        assert b"event: error\n" in ask(upstream.url, timeout=(PATIENCE, 0.3)).read().body
+        assert b"event: error\n" in ask(upstream.url, timeout=(TIMEOUT, 0.3)).read().body
 
 
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "close-delimited"])
@@ -152,13 +152,13 @@ def test_a_view_whose_clients_are_detached_again_does_not_wait_any_more() -> Non
         first = ask(upstream.url, stream_headers=CODED)
         assert eventually(lambda: first.stream is not None and first.stream.stats.events)
         second = ask(upstream.url)
-        assert second.free.wait(PATIENCE)
+        assert second.free.wait(TIMEOUT)
         assert second.stream is not None
         assert type(second.stream._detached) is DetachedRelay  # its upstream was asked before
         waiting(third := ask(upstream.url))
         for server in (first, second, third):
             server.client.close()
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
 
 
 def test_an_upstream_that_can_not_be_reached_or_does_not_answer_is_a_bad_gateway() -> None:
@@ -169,7 +169,7 @@ def test_an_upstream_that_can_not_be_reached_or_does_not_answer_is_a_bad_gateway
     with RawUpstream(lambda: [HOLD]) as upstream:
         server = ask(upstream.url, timeout=(5, 0.1))
         assert server.read().head.startswith(b"HTTP/1.1 504 Gateway Timeout")
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
     with RawUpstream(lambda: [FIN]) as upstream:
         server = ask(upstream.url)
         assert server.read().head.startswith(b"HTTP/1.1 502 Bad Gateway")
@@ -185,7 +185,7 @@ def test_an_end_during_the_request_ends_the_upstreams_connection(how: str) -> No
             came.clear()
             server = ask(upstream.url, ended, session=session, timeout=5)
             connection = waiting(server)
-            assert came.wait(PATIENCE)
+            assert came.wait(TIMEOUT)
             if how == "leave":
                 server.client.close()
             else:
@@ -194,7 +194,7 @@ def test_an_end_during_the_request_ends_the_upstreams_connection(how: str) -> No
                 assert answer.head.startswith(b"HTTP/1.1 200 ")
                 assert b"event: error\n" in answer.body
                 assert not answer.complete
-            assert upstream.left.acquire(timeout=PATIENCE)
+            assert upstream.left.acquire(timeout=TIMEOUT)
             assert eventually(lambda: not streams.all())
     assert ended.wait() == {"leave": "client_gone", "stop": "shutdown", "cancel": "cancelled"}[how]
 
@@ -204,7 +204,7 @@ def test_after_a_client_has_left_nothing_is_sent_to_its_descriptor(monkeypatch: 
     came, sent = threading.Event(), list[tuple[int, bytes]]()
     with RawUpstream(lambda: [came.set, HOLD]) as upstream:
         connection = waiting(server := ask(upstream.url))
-        assert came.wait(PATIENCE)
+        assert came.wait(TIMEOUT)
         send = connections().send
 
         def record(fd: int, data: bytes, size: int) -> int:
@@ -213,11 +213,11 @@ def test_after_a_client_has_left_nothing_is_sent_to_its_descriptor(monkeypatch: 
 
         monkeypatch.setattr(connections(), "send", record)
         server.client.close()
-        assert upstream.left.acquire(timeout=PATIENCE)
+        assert upstream.left.acquire(timeout=TIMEOUT)
         assert eventually(lambda: connection.closed)
         turned = threading.Event()
         connections().call_soon(turned.set)
-        assert turned.wait(PATIENCE)
+        assert turned.wait(TIMEOUT)
     assert sent == []
     assert connection.fd == -1
 

@@ -18,7 +18,7 @@ import pytest
 
 from ssesync import CloseReason, Event, EventStream, StreamClosed, StreamStats, Writer, streams
 
-from .small_server import PATIENCE, Answer, SmallServer
+from .small_server import TIMEOUT, Answer, SmallServer
 
 SCRIPTS, AT_A_TIME = 240, 24
 RETRY = re.compile(rb"retry: (\d+)\n$")
@@ -86,7 +86,7 @@ class Run:
         answer = self._server.read(self._pace)
         stream = self._server.stream
         assert stream is not None
-        assert self._ended.wait(PATIENCE), "on_close was not called"
+        assert self._ended.wait(TIMEOUT), "on_close was not called"
         assert (stream._detached is not None) is self.detach
         return self._normal(answer)
 
@@ -198,7 +198,7 @@ class Run:
 
 
 def wait_until(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.001)

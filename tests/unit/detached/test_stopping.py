@@ -13,7 +13,7 @@ import ssesync
 from ssesync import CloseReason, Settings, StreamStats, Subscription
 from ssesync.detached.connection import Connection, Handover
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 END = re.compile(rb"[0-9a-f]+\r\nretry: [0-9]+\n\r\n0\r\n\r\n")
 
@@ -39,7 +39,7 @@ def broker() -> Iterator[ssesync.Broker]:
 
 def hand_over(subscription: Subscription, record: Record) -> socket.socket:
     client, ours = socket.socketpair()
-    client.settimeout(PATIENCE)
+    client.settimeout(TIMEOUT)
     ours.setblocking(False)
     subscription._source.detach(Handover(ours.detach(), True, HEAD, "test", Settings(), time.monotonic(), 0), record)
     return client

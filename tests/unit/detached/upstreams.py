@@ -14,7 +14,7 @@ import requests
 
 __all__ = ["FIN", "HOLD", "RST", "RawUpstream", "get"]
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 #: What ends a script, beside its own end, which is an orderly one.
 FIN, RST, HOLD = object(), object(), object()
 
@@ -53,7 +53,7 @@ class RawUpstream:
 
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -63,7 +63,7 @@ class RawUpstream:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TIMEOUT)
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -108,7 +108,7 @@ def get(url: str, **options: Any) -> requests.Response:
     """A response to be relayed, whose session goes with it."""
     session = requests.Session()
     session.trust_env = False
-    return session.get(url, stream=True, timeout=(PATIENCE, options.pop("read", None)), **options)
+    return session.get(url, stream=True, timeout=(TIMEOUT, options.pop("read", None)), **options)
 
 
 def cut(data: bytes, sizes: Iterator[int]) -> list[bytes]:

@@ -18,7 +18,7 @@ from django.urls import path
 
 from ssesync_django import event_stream
 
-PATIENCE = 90
+TIMEOUT = 90
 
 ended = threading.Semaphore(0)
 kept: list[BaseException] = []
@@ -77,24 +77,24 @@ def url() -> Iterator[str]:
         finally:
             gc.enable()
             server.shutdown()
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
             server.server_close()
             kept.clear()
 
 
 def test_a_middleware_that_raises_ends_the_stream_that_it_was_given(url: str) -> None:
-    with requests.get(f"{url}stream?how=raise", timeout=PATIENCE) as response:
+    with requests.get(f"{url}stream?how=raise", timeout=TIMEOUT) as response:
         assert response.status_code == 500
-    assert ended.acquire(timeout=PATIENCE)
-    assert requests.get(f"{url}plain", timeout=PATIENCE).text == "plain"
+    assert ended.acquire(timeout=TIMEOUT)
+    assert requests.get(f"{url}plain", timeout=TIMEOUT).text == "plain"
 
 
 def test_a_stream_that_another_response_is_made_of_goes_on(url: str) -> None:
-    with requests.get(f"{url}stream?how=wrap", stream=True, timeout=PATIENCE) as response:
+    with requests.get(f"{url}stream?how=wrap", stream=True, timeout=TIMEOUT) as response:
         assert response.status_code == 200
         pieces = response.iter_content(65536)
         assert sum(len(next(pieces)) for _ in range(20)) > 600_000
-    assert ended.acquire(timeout=PATIENCE)
+    assert ended.acquire(timeout=TIMEOUT)
 
 
 def test_the_request_is_no_garbage_in_the_end(url: str) -> None:
@@ -112,7 +112,7 @@ def test_the_request_is_no_garbage_in_the_end(url: str) -> None:
         return ["x"]
 
     def is_garbage(name: str) -> bool:
-        assert "x" in requests.get(f"{url}{name}", timeout=PATIENCE).text
+        assert "x" in requests.get(f"{url}{name}", timeout=TIMEOUT).text
         for _ in range(200):
             if seen[name]() is None:
                 return False

@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 from ssesync import Writer
 from ssesync_flask import EventStreamResponse, event_stream, event_writer
 
-PATIENCE = 90
+TIMEOUT = 90
 
 
 class Site:
@@ -40,7 +40,7 @@ class Site:
         @event_writer
         def writer(w: Writer) -> None:
             w.write("x")
-            w.cancelled.wait(PATIENCE)
+            w.cancelled.wait(TIMEOUT)
             self.ended.release()
 
         @app.after_request
@@ -61,11 +61,11 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         self._server.server_close()
 
     def get(self, path: str) -> requests.Response:
-        return requests.get(f"http://127.0.0.1:{self._server.server_port}{path}", stream=True, timeout=PATIENCE)
+        return requests.get(f"http://127.0.0.1:{self._server.server_port}{path}", stream=True, timeout=TIMEOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_after_request_that_raises_ends_the_stream_that_it_was_given(path: str, 
     with Site(debugger=debugger) as site:
         with site.get(f"{path}?how=raise") as response:
             assert response.status_code == 500
-        assert site.ended.acquire(timeout=PATIENCE)
+        assert site.ended.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_a_stream_that_another_response_is_made_of_goes_on() -> None:
                 len(b"".join(chunk for chunk, _ in zip(response.iter_content(65536), range(20), strict=False)))
                 > 600_000
             )
-        assert site.ended.acquire(timeout=PATIENCE)
+        assert site.ended.acquire(timeout=TIMEOUT)
 
 
 @pytest.mark.slow
@@ -120,9 +120,9 @@ def test_a_stream_that_the_handler_of_an_error_answers_is_sent() -> None:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        response = requests.get(f"http://127.0.0.1:{server.server_port}/", timeout=PATIENCE)
+        response = requests.get(f"http://127.0.0.1:{server.server_port}/", timeout=TIMEOUT)
         assert "the error handler's" in response.text
     finally:
         server.shutdown()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         server.server_close()

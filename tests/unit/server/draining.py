@@ -7,7 +7,7 @@ import threading
 from ssesync.reactor import reactor
 from ssesync.server.registry import streams
 
-PATIENCE = 90
+TIMEOUT = 90
 
 
 def undo_drain() -> None:
@@ -20,5 +20,5 @@ def undo_drain() -> None:
     if streams.stopping:
         looked = threading.Event()
         reactor().every_tick(lambda: bool(looked.set()))
-        assert looked.wait(PATIENCE)
+        assert looked.wait(TIMEOUT)
     streams.stopping = False

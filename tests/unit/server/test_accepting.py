@@ -18,7 +18,7 @@ from ssesync.server import accepting, descriptors
 from ssesync.server.accepting import GuardedAccept, defer_accept, prepare
 from ssesync.server.wsgi_server import kind_of
 
-PATIENCE = 90
+TIMEOUT = 90
 GET = b"GET /events HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n"
 
 
@@ -78,7 +78,7 @@ def refuse(browser: bool) -> float:
 
 
 def come(listener: socket.socket, data: bytes = b"") -> socket.socket:
-    client = socket.create_connection(listener.getsockname(), PATIENCE)
+    client = socket.create_connection(listener.getsockname(), TIMEOUT)
     client.sendall(data)
     return client
 

@@ -16,7 +16,7 @@ from ssesync.server import shutdown
 from ssesync.server.factory import WriterFunction
 from ssesync.server.stream import join_producer
 
-from .draining import PATIENCE, undo_drain
+from .draining import TIMEOUT, undo_drain
 from .test_mailbox import Running
 from .test_stream import environ, events
 
@@ -186,7 +186,7 @@ def test_a_stream_that_is_cancelled_after_its_producers_end_is_not_done(make: An
     closed.clear()
     stream = served(make("a", "b"), on_close=lambda reason, stats: closed.append(reason), **options)
     if options.get("threaded"):
-        assert join_producer(stream, PATIENCE)
+        assert join_producer(stream, TIMEOUT)
     stream.cancel()
     *_, last = events(list(stream))
     assert last.type == "error"
@@ -350,7 +350,7 @@ def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest
     *_, last = events([b"".join(stream)])
     assert "stopping" in last.json()["message"]
     # The log is written on a helper thread.
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     lines: list[str] = []
     while not lines and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -23,11 +23,11 @@ from ssesync.server.source import END
 from ..core.test_reactor import make_tcp, pass_through
 from .test_stream import environ
 
-PATIENCE = 90
+TIMEOUT = 90
 
 
 def within(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     return bool(condition())
@@ -75,7 +75,7 @@ def test_a_callback_that_closes_the_stream_of_a_client_that_stalls_does_not_hang
     guard.sending(time.monotonic())
     thread = threading.Thread(target=guard.tick, args=(time.monotonic() + 1,), daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert stream.reason is CloseReason.STALLED
 
@@ -106,13 +106,13 @@ def test_callbacks_that_never_return_stop_neither_the_reactor_nor_other_streams(
 
     def hang(_: EventStream) -> None:
         begun.release()
-        release.wait(PATIENCE)
+        release.wait(TIMEOUT)
 
     others = make_tcp(), make_tcp()
     with others[0][0], others[0][1], others[1][0], others[1][1]:
         hanging = [stalled(each, hang) for each in (pair, others[0])]
-        assert begun.acquire(timeout=PATIENCE)
-        assert begun.acquire(timeout=PATIENCE)
+        assert begun.acquire(timeout=TIMEOUT)
+        assert begun.acquire(timeout=TIMEOUT)
         # Both helpers are kept. Lifetimes, stalls, and clients that leave are seen all the same.
         leaving = EventStream(Writer())
         leaving.open(environ(**{"gunicorn.socket": others[1][0]}))
@@ -121,7 +121,7 @@ def test_callbacks_that_never_return_stop_neither_the_reactor_nor_other_streams(
         leaving.cancelled._add(reader_like.set, own=True)
         others[1][1].close()
         assert within(lambda: leaving.reason is CloseReason.CLIENT_GONE)
-        assert reader_like.wait(PATIENCE)  # what is the library's own is called at once: a relay's upstream is shut
+        assert reader_like.wait(TIMEOUT)  # what is the library's own is called at once: a relay's upstream is shut
         aged = EventStream(Writer(), max_lifetime=0.01)
         aged.open(environ())
         assert within(lambda: aged.reason is CloseReason.LIFETIME)
@@ -149,7 +149,7 @@ def test_a_handler_of_the_log_that_hangs_does_not_stop_the_reactor(own_callers: 
     class Hanging(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             begun.set()
-            release.wait(PATIENCE)
+            release.wait(TIMEOUT)
 
     def fail() -> None:
         raise LookupError("in a callback of the reactor")
@@ -158,7 +158,7 @@ def test_a_handler_of_the_log_that_hangs_does_not_stop_the_reactor(own_callers: 
     logger.addHandler(handler)
     try:
         reactor().call_from_signal(fail)
-        assert begun.wait(PATIENCE)
+        assert begun.wait(TIMEOUT)
         assert ticks()
     finally:
         release.set()
@@ -190,7 +190,7 @@ def test_a_stream_that_is_opened_and_never_iterated_ends(
     ended = threading.Event()
 
     def produce(writer: Writer) -> None:
-        writer.cancelled.wait(PATIENCE)
+        writer.cancelled.wait(TIMEOUT)
         ended.set()
 
     kept = EventStream.from_writer(produce, name="/forsaken", first_event_timeout=0)
@@ -200,7 +200,7 @@ def test_a_stream_that_is_opened_and_never_iterated_ends(
     next(asked_for)
     step_by_step = EventStream(["x"], threaded=False)
     step_by_step.open(environ())
-    assert ended.wait(PATIENCE)
+    assert ended.wait(TIMEOUT)
     assert within(lambda: kept.closed)
     assert not asked_for.closed
     assert not step_by_step.closed
@@ -219,7 +219,7 @@ def test_closing_from_another_thread_leaves_the_end_to_the_servers() -> None:
     server.start()
     assert within(lambda: stream._lifecycle.inside)
     stream.close()
-    server.join(PATIENCE)
+    server.join(TIMEOUT)
     assert not server.is_alive()
     assert stream.closed
     assert names == ["the server"]

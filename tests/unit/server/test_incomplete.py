@@ -17,7 +17,7 @@ from ssesync.server.incomplete import cut
 from ...cases import each_case
 from .test_stream import environ
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         client.connect(listener.getsockname())
         server, _ = listener.accept()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
@@ -78,7 +78,7 @@ def test_a_reset_waits_until_the_client_has_what_was_sent(pair: tuple[socket.soc
     cutting_it = threading.Thread(target=lambda: cut(served(server, "HTTP/1.0")).close())  # type: ignore[union-attr]
     cutting_it.start()
     data, reset = all_of(client)
-    cutting_it.join(PATIENCE)
+    cutting_it.join(TIMEOUT)
     assert (len(data), reset) == (sent, True)
 
 
@@ -92,7 +92,7 @@ def test_a_client_that_reads_nothing_holds_the_server_up_for_no_more_than_a_mome
         server.sendall(b"x" * 10_000_000)
     began = time.monotonic()
     cut(served(server, "HTTP/1.0")).close()  # type: ignore[union-attr]
-    assert time.monotonic() - began < PATIENCE / 2
+    assert time.monotonic() - began < TIMEOUT / 2
     assert all_of(client)[1]
 
 

@@ -18,7 +18,7 @@ from ssesync.server.liveness import Liveness, lifetime_of
 
 from ..core.test_reactor import make_tcp, pass_through
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Stream:
@@ -49,7 +49,7 @@ def ticks_pass(count: int) -> None:
         return len(seen) <= count
 
     reactor().every_tick(tick)
-    assert enough.wait(PATIENCE)
+    assert enough.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_lifetime_stops_the_stream_once() -> None:
     stream, other = Stream(), Stream()
     watching = guard(stream, None, max_lifetime=0.01)
     guard(other, None, max_lifetime=100)
-    assert stream.called.wait(PATIENCE)
+    assert stream.called.wait(TIMEOUT)
     ticks_pass(2)
     assert stream.calls == [("stop", "lifetime")]
     assert other.calls == []

@@ -16,7 +16,7 @@ from ssesync.server.producers import Producers
 
 from ...cases import each_case
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 VIEW = ("a", 1)
 
 
@@ -37,7 +37,7 @@ class Held:
 
     def __call__(self, writer: Writer) -> None:
         writer.write("one")
-        assert self.go.wait(PATIENCE)
+        assert self.go.wait(TIMEOUT)
 
 
 def opened(function: Any, **options: Any) -> tuple[str, EventStream]:
@@ -46,7 +46,7 @@ def opened(function: Any, **options: Any) -> tuple[str, EventStream]:
 
 
 def eventually(own: Producers, running: int) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while own.describe()["running"] != running:
         if time.monotonic() > deadline:
             return False
@@ -64,7 +64,7 @@ def test_a_producer_counts_until_its_thread_has_ended(own: Producers, caplog: py
     assert (snapshot["running"], snapshot["limit"]) == (1, 1)
     (ended,) = snapshot["ended"]
     assert ended["name"] == "/held"
-    assert 0 <= ended["seconds"] < PATIENCE
+    assert 0 <= ended["seconds"] < TIMEOUT
     refused = streams.snapshot()["refused"]
     for _ in range(2):
         status, stream = opened(held, **limited)

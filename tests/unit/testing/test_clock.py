@@ -11,7 +11,7 @@ import pytest
 from ssesync import CancelToken
 from ssesync.testing import FakeClock, WaitTimeout
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_wait_that_is_held_lasts_until_the_clock_has_passed_its_end(pool: Thre
         clock.advance(9)
         assert not waiting.done()
         clock.advance(1)
-        assert waiting.result(PATIENCE) is False
+        assert waiting.result(TIMEOUT) is False
         assert clock.waiting == 0
 
 
@@ -65,7 +65,7 @@ def test_a_wait_that_is_held_ends_when_its_event_is_set(pool: ThreadPoolExecutor
         waiting = [pool.submit(clock.wait, event, seconds) for seconds in (10, 20)]
         clock.wait_until_waiting(2)
         event.set()
-        assert [each.result(PATIENCE) for each in waiting] == [True, True]
+        assert [each.result(TIMEOUT) for each in waiting] == [True, True]
 
 
 def test_waiting_for_a_wait_that_does_not_come_is_a_timeout() -> None:
@@ -78,5 +78,5 @@ def test_no_time_is_lost_between_threads(pool: ThreadPoolExecutor) -> None:
     event = threading.Event()
     with pool:
         for done in [pool.submit(lambda: [clock.wait(event, 1) for _ in range(1000)]) for _ in range(4)]:
-            done.result(PATIENCE)
+            done.result(TIMEOUT)
     assert (clock.monotonic(), len(clock.waits)) == (4000, 4000)

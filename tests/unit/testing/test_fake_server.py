@@ -34,7 +34,7 @@ from ssesync.testing import (
     head,
 )
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def session() -> Iterator[requests.Session]:
 
 
 def read(session: requests.Session, server: FakeSSEServer, path: str = "", **options: Any) -> list[Event]:
-    with session.get(server.url + path, stream=True, timeout=PATIENCE, **options) as response:
+    with session.get(server.url + path, stream=True, timeout=TIMEOUT, **options) as response:
         return list(Reader(response))
 
 
 def raw(server: FakeSSEServer, asked: bytes = b"GET / HTTP/1.1\r\n\r\n") -> bytes:
     """All that a bare socket is sent."""
     received = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as connection:
         connection.sendall(asked)
         while data := connection.recv(65536):
             received += data
@@ -70,7 +70,7 @@ def test_events_arrive_as_scripted(server: FakeSSEServer, session: requests.Sess
         {"six": 6}, type="j"
     ).comment("hello").keep_alive().retry(7)
     comments: list[str] = []
-    with session.get(server.url, stream=True, timeout=PATIENCE) as response:
+    with session.get(server.url, stream=True, timeout=TIMEOUT) as response:
         assert response.headers["Content-Type"] == "text/event-stream"
         reader = Reader(response, on_comment=comments.append)
         assert [(event.data, event.type, event.id) for event in reader] == [
@@ -87,7 +87,7 @@ def test_events_arrive_as_scripted(server: FakeSSEServer, session: requests.Sess
 def test_a_body_has_the_given_framing_and_is_complete(framing: Any, session: requests.Session) -> None:
     with FakeSSEServer(Answer(framing=framing).event("ä", id=1).raw("data: two\r\r")) as server:
         for _ in range(2):
-            with session.get(server.url, stream=True, timeout=PATIENCE) as response:
+            with session.get(server.url, stream=True, timeout=TIMEOUT) as response:
                 assert [event.data for event in Reader(response)] == ["ä", "two"]
         kept_alive = framing in ("chunked", "length")
         assert server.connections == (1 if kept_alive else 2)
@@ -100,7 +100,7 @@ def test_answers_are_given_in_turn_and_then_204(server: FakeSSEServer, session: 
     server.answer("502 Bad Luck", body="wait", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
     server.answer(404, content_type="application/json", body="{}")
     assert [event.data for event in read(session, server)] == ["one"]
-    answers = [session.get(server.url, timeout=PATIENCE) for _ in range(4)]
+    answers = [session.get(server.url, timeout=TIMEOUT) for _ in range(4)]
     assert [each.status_code for each in answers] == [503, 502, 404, 204]
     assert [each.headers.get("Retry-After") for each in answers[:2]] == ["1", "Wed, 21 Oct 2026 07:28:00 GMT"]
     assert (answers[1].reason, answers[1].text, answers[1].headers["Content-Type"]) == (
@@ -141,9 +141,9 @@ def test_an_answer_may_be_for_certain_requests_and_for_many(server: FakeSSEServe
 
 def test_requests_are_recorded(server: FakeSSEServer, session: requests.Session) -> None:
     event_id = "äÅà"  # two end in bytes that are white space in Latin-1
-    session.get(server.url + "a?b=c", headers={"Last-Event-ID": event_id.encode(), "X-Mine": "yes"}, timeout=PATIENCE)
-    session.post(server.url, json={"x": 1}, timeout=PATIENCE)
-    session.post(server.url, data=iter([b"one ", b"two"]), timeout=PATIENCE)
+    session.get(server.url + "a?b=c", headers={"Last-Event-ID": event_id.encode(), "X-Mine": "yes"}, timeout=TIMEOUT)
+    session.post(server.url, json={"x": 1}, timeout=TIMEOUT)
+    session.post(server.url, data=iter([b"one ", b"two"]), timeout=TIMEOUT)
     asked, posted, chunked_body = server.wait_for_requests(3)
     assert (asked.method, asked.target, asked.path, asked.connection) == ("GET", "/a?b=c", "/a", 0)
     assert (asked.last_event_id, asked.headers["x-mine"], asked.body) == (event_id, "yes", b"")
@@ -174,7 +174,7 @@ def test_a_connection_ends_at_the_given_step(
     ended: Callable[[Answer], object], error: type[Exception], server: FakeSSEServer, session: requests.Session
 ) -> None:
     ended(server.answer().event("one"))
-    with session.get(server.url, stream=True, timeout=PATIENCE) as response:
+    with session.get(server.url, stream=True, timeout=TIMEOUT) as response:
         reader = Reader(response)
         assert reader.read() == Event("one", type="message")
         with pytest.raises(error):
@@ -184,7 +184,7 @@ def test_a_connection_ends_at_the_given_step(
 def test_bytes_past_the_framing_break_it(server: FakeSSEServer, session: requests.Session) -> None:
     go = threading.Event()
     server.answer().event("one").wait_for(go).unframed(b"what?\r\n").stall()
-    with session.get(server.url, stream=True, timeout=PATIENCE) as response:
+    with session.get(server.url, stream=True, timeout=TIMEOUT) as response:
         reader = Reader(response)
         assert reader.read() is not None
         go.set()
@@ -230,7 +230,7 @@ def test_a_client_that_is_given_single_bytes_reads_the_same(server: FakeSSEServe
 def test_a_script_waits_for_the_test(server: FakeSSEServer, session: requests.Session) -> None:
     event, semaphore = threading.Event(), threading.Semaphore(0)
     server.answer().event("one").wait_for(event).event("two").wait_for(semaphore).event("three").pause(0.01)
-    with session.get(server.url, stream=True, timeout=PATIENCE) as response:
+    with session.get(server.url, stream=True, timeout=TIMEOUT) as response:
         reader = Reader(response)
         for expected, go in (("one", event.set), ("two", semaphore.release), ("three", bool)):
             read_event = reader.read()
@@ -242,7 +242,7 @@ def test_a_script_waits_for_the_test(server: FakeSSEServer, session: requests.Se
 
 def test_a_stall_lasts_until_the_client_leaves(server: FakeSSEServer, session: requests.Session) -> None:
     server.answer().event("one").stall()
-    with session.get(server.url, stream=True, timeout=PATIENCE) as response:
+    with session.get(server.url, stream=True, timeout=TIMEOUT) as response:
         reader = Reader(response)
         assert reader.read() is not None
         with pytest.raises(WaitTimeout, match=r"no client left within 0.01 s"):
@@ -252,7 +252,7 @@ def test_a_stall_lasts_until_the_client_leaves(server: FakeSSEServer, session: r
 
 def test_a_stall_lasts_until_the_server_is_closed(session: requests.Session) -> None:
     with FakeSSEServer(Answer().event("one").stall()) as server:
-        response = session.get(server.url, stream=True, timeout=PATIENCE)
+        response = session.get(server.url, stream=True, timeout=TIMEOUT)
         reader = Reader(response)
         reader.read()
     with pytest.raises(ConnectionLost):
@@ -261,7 +261,7 @@ def test_a_stall_lasts_until_the_server_is_closed(session: requests.Session) -> 
 
 def test_all_connections_are_cut_at_once(server: FakeSSEServer, session: requests.Session) -> None:
     server.answer(times=3).event("one").stall()
-    readers = [Reader(session.get(server.url, stream=True, timeout=PATIENCE)) for _ in range(3)]
+    readers = [Reader(session.get(server.url, stream=True, timeout=TIMEOUT)) for _ in range(3)]
     for reader in readers:
         reader.read()
     server.drop_connections()
@@ -289,9 +289,9 @@ def test_a_script_of_single_steps_is_made_for_each_request(session: requests.Ses
 
 def test_head_is_answered_without_a_body(server: FakeSSEServer, session: requests.Session) -> None:
     server.answer().event("one").stall()
-    response = session.head(server.url, timeout=PATIENCE)
+    response = session.head(server.url, timeout=TIMEOUT)
     assert (response.status_code, response.content) == (200, b"")
-    assert session.get(server.url, timeout=PATIENCE).status_code == 204
+    assert session.get(server.url, timeout=TIMEOUT).status_code == 204
     assert server.connections == 1
 
 
@@ -313,7 +313,7 @@ def test_https_is_served_with_the_tests_certificate(tmp_path: Path, session: req
         while server.connections < 3:
             time.sleep(0.001)
         began = time.monotonic()
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < TIMEOUT
     silent.close()
 
 
@@ -321,7 +321,7 @@ def test_a_server_comes_back_on_its_port(session: requests.Session) -> None:
     with FakeSSEServer() as server:
         pass
     with pytest.raises(requests.ConnectionError):
-        session.get(server.url, timeout=PATIENCE)
+        session.get(server.url, timeout=TIMEOUT)
     with FakeSSEServer(Answer().event("back"), port=server.port) as again:
         assert read(session, again)[0].data == "back"
     with pytest.raises(RuntimeError, match="can be started once"):
@@ -329,7 +329,7 @@ def test_a_server_comes_back_on_its_port(session: requests.Session) -> None:
 
 
 def test_wait_for_requests_lists_those_that_arrived(server: FakeSSEServer, session: requests.Session) -> None:
-    session.get(server.url + "one", timeout=PATIENCE)
+    session.get(server.url + "one", timeout=TIMEOUT)
     with pytest.raises(WaitTimeout, match=r"2 requests did not arrive within 0.01 s; these arrived: GET /one"):
         server.wait_for_requests(2, timeout=0.01)
     assert len(server.wait_for_requests(1)) == 1
@@ -346,7 +346,7 @@ def test_wait_for_requests_lists_those_that_arrived(server: FakeSSEServer, sessi
 )
 def test_what_went_wrong_is_raised_when_the_server_is_closed(script: Any, asked: bytes, message: str) -> None:
     server = FakeSSEServer(script, patience=0.2).start()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as connection:
         connection.sendall(asked)
         if script == [HOLD]:
             server.wait_for_requests(1)

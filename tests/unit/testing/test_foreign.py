@@ -8,14 +8,14 @@ import requests
 
 from ssesync.testing import FakeClock, FakeSSEServer
 
-PATIENCE = 90
+TIMEOUT = 90
 
 
 def elsewhere(call: object) -> bool:
     """Whether a call on another thread comes back."""
     thread = threading.Thread(target=call, daemon=True)  # type: ignore[arg-type]
     thread.start()
-    thread.join(PATIENCE / 4)
+    thread.join(TIMEOUT / 4)
     return not thread.is_alive()
 
 
@@ -24,7 +24,7 @@ def test_a_condition_of_an_answer_may_use_the_server() -> None:
     with FakeSSEServer() as server:
         server.answer(201, when=lambda _: seen.append(elsewhere(lambda: server.wait_for_requests(1))) or True)
         server.answer(202, times=2)
-        assert [requests.get(server.url, timeout=PATIENCE).status_code for _ in range(4)] == [201, 202, 202, 204]
+        assert [requests.get(server.url, timeout=TIMEOUT).status_code for _ in range(4)] == [201, 202, 202, 204]
     assert seen == [True]
 
 

@@ -16,11 +16,11 @@ from ssesync import CloseReason, ContentTypeError, Event, EventStream, StatusErr
 from ssesync.testing import OpenStream, WaitTimeout, live_stream
 from ssesync_flask import event_stream
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def opened(app: Any, url: str = "/", **options: Any) -> OpenStream:
-    return live_stream(app, url, timeout=options.pop("timeout", PATIENCE), **options)
+    return live_stream(app, url, timeout=options.pop("timeout", TIMEOUT), **options)
 
 
 @pytest.fixture(params=["werkzeug", "wsgiref"])
@@ -78,7 +78,7 @@ def test_a_client_that_stalls_fills_the_buffers_until_the_producer_waits() -> No
         stream.stall()
         written = 0
         stuck = False
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while not stuck and time.monotonic() < until:
             if writer.pending[0] < 8:
                 writer.write_event(big)

@@ -18,7 +18,7 @@ from ssesync.testing import EndOfStream, OpenStream, WaitTimeout, open_stream
 from ssesync_flask import event_stream, event_writer
 
 # Longer than any of them takes, for machines that are busy.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Ended:
@@ -49,7 +49,7 @@ def numbers() -> Iterator[Event]:
 
 
 def opened(app: Any, url: str = "/", **options: Any) -> OpenStream:
-    return open_stream(app, url, timeout=options.pop("timeout", PATIENCE), **options)
+    return open_stream(app, url, timeout=options.pop("timeout", TIMEOUT), **options)
 
 
 def flask_app(source: Any = numbers, **options: Any) -> Flask:
@@ -153,7 +153,7 @@ def test_a_client_that_stalls_is_felt_by_the_producer(ended: Ended) -> None:
 
     with opened(EventStream.from_writer(source, on_close=ended, max_pending_events=3)) as stream:
         stream.stall()
-        assert paused.wait(PATIENCE)
+        assert paused.wait(TIMEOUT)
         # One write is on its way and three wait.
         assert "the client is stalled" in str(stream)
         stream.resume()
@@ -168,7 +168,7 @@ def test_nothing_arrives_while_the_client_is_stalled() -> None:
     go = threading.Semaphore(0)
 
     def source() -> Iterator[str]:
-        while go.acquire(timeout=PATIENCE):
+        while go.acquire(timeout=TIMEOUT):
             yield "x"
 
     with opened(EventStream(source)) as stream:
@@ -199,7 +199,7 @@ def test_a_client_that_stalls_for_too_long_is_cut_off(ended: Ended) -> None:
 def test_a_client_reads_only_so_far_ahead_of_the_test() -> None:
     """So that an endless source does not fill the memory while the test does something else."""
     with opened(EventStream(numbers)) as stream:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while "reads no further" not in str(stream) and time.monotonic() < until:
             time.sleep(0.001)
         assert "reads no further" in str(stream)
@@ -484,7 +484,7 @@ def test_a_hundred_streams_leak_no_resources(ended: Ended) -> None:
         assert stream.next().data == "1"
     for stream in streams:
         stream.disconnect()
-        stream.wait_finished(PATIENCE)
+        stream.wait_finished(TIMEOUT)
     assert {reason for reason, _ in ended.told} == {"client_gone"}
     assert len(ended.told) == 100
 

@@ -19,7 +19,7 @@ from ssesync import Event
 from ssesync_django import EventStreamResponse
 from tests.apps import facts
 from tests.apps.led import led, noted, options_of
-from tests.apps.line import PATIENCE
+from tests.apps.line import TIMEOUT
 
 from ..few.base import go
 
@@ -119,7 +119,7 @@ def raising(request: HttpRequest) -> HttpResponseBase:
         raise LookupError("before the first event")
         yield Event("never")
 
-    return EventStreamResponse(events, request=request, first_event_timeout=PATIENCE)
+    return EventStreamResponse(events, request=request, first_event_timeout=TIMEOUT)
 
 
 def waits(request: HttpRequest) -> HttpResponseBase:
@@ -127,7 +127,7 @@ def waits(request: HttpRequest) -> HttpResponseBase:
 
     def events() -> Iterator[str]:
         with connections["few"].cursor() as cursor:
-            cursor.execute("SELECT wait(%s)", [PATIENCE])
+            cursor.execute("SELECT wait(%s)", [TIMEOUT])
             found = cursor.fetchone()[0]
         yield str(found)
 

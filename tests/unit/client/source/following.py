@@ -16,7 +16,7 @@ from ssesync.testing import Answer, FakeClock, FakeSSEServer, RecordedRequest, S
 GEVENT = "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("socket"))
 
 # Longer than any test waits for something that goes well, shorter than the suite's limit for a test.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def source_of(server: FakeSSEServer, url: str | Callable[[], str] | None = None, **options: Any) -> EventSource:
@@ -86,12 +86,12 @@ class Following:
 
     def wait_for_events(self, count: int) -> None:
         with self._came:
-            assert self._came.wait_for(lambda: len(self.events) >= count or not self.thread.is_alive(), PATIENCE)
+            assert self._came.wait_for(lambda: len(self.events) >= count or not self.thread.is_alive(), TIMEOUT)
         assert len(self.events) >= count, f"the source ended early: {self._error!r}"
 
     def result(self) -> list[Event]:
         """What came, once the source has ended by itself or by what the test did. Its error is raised."""
-        self.thread.join(PATIENCE)
+        self.thread.join(TIMEOUT)
         assert not self.thread.is_alive(), "the source did not end"
         if self._error is not None:
             raise self._error
@@ -117,7 +117,7 @@ def connecting_threads() -> list[threading.Thread]:
 def wait_for(condition: Callable[[], object]) -> None:
     """For what ends soon but says no word when it does."""
     end = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
+    for _ in range(int(TIMEOUT / 0.01)):
         if condition():
             return
         end.wait(0.01)

@@ -16,7 +16,7 @@ from ssesync import Backoff, EventSource
 from ssesync.testing import HOLD, Answer, FakeSSEServer
 from tests.redis_server import lasting_port
 
-from .following import GEVENT, PATIENCE, Following, Log, in_turn
+from .following import GEVENT, TIMEOUT, Following, Log, in_turn
 from .replay_app import COUNT
 
 ROOT = Path(__file__).parents[4]
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(GEVENT, reason="greenlets are tested within one 
 def running(module: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", module, *args]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(PATIENCE, process.kill)  # so that reading its lines ends
+    watchdog = threading.Timer(TIMEOUT, process.kill)  # so that reading its lines ends
     watchdog.start()
     try:
         yield process
@@ -66,7 +66,7 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_event_and_doubles_none(
             assert server.stdout.readline() == "ready\n"
             following.wait_for_events(events)
             server.send_signal(signal.SIGKILL)
-            server.wait(PATIENCE)
+            server.wait(TIMEOUT)
     with running("tests.unit.client.source.replay_app", str(port)):
         came = following.result()
     assert [event.id for event in came] == [str(number) for number in range(1, COUNT + 1)]
@@ -101,7 +101,7 @@ def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., Fak
         process.send_signal(signal.SIGINT)
         said = lines(process, "threads 1")
         assert said[-3:] == ["interrupted", "state closed", "threads 1"]
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 
@@ -111,7 +111,7 @@ def test_a_signal_handler_may_close(name: str, serve: Callable[..., FakeSSEServe
     with following(name, serve, "close on SIGTERM") as process:
         process.send_signal(signal.SIGTERM)
         assert lines(process, "threads 1")[-3:] == ["over", "state closed", "threads 1"]
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 def test_a_forked_process_that_closes_does_not_cut_its_parents_stream(serve: Callable[..., FakeSSEServer]) -> None:
@@ -124,5 +124,5 @@ def test_a_forked_process_that_closes_does_not_cut_its_parents_stream(serve: Cal
             event.set()
         assert lines(process, "threads 1") == ["error StreamEnded", "waits 0", "over", "state closed", "threads 1"]
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
     assert len(server.requests) == 2

@@ -13,7 +13,7 @@ import requests
 from ssesync import Backoff, EventSource, IdleTimeout, RetriesExhausted, SettingsError, StatusError
 from ssesync.testing import CHUNKED, Answer, FakeClock, FakeSSEServer, Pause, RecordedRequest, chunk, head
 
-from .following import PATIENCE, Following, Log, data_of, in_turn, source_of
+from .following import TIMEOUT, Following, Log, data_of, in_turn, source_of
 
 
 class TestUntilInclusive:
@@ -48,7 +48,7 @@ class TestEventTimeout:
                 yield Pause(0.02)
 
         server = serve(script)
-        source = source_of(server, event_timeout=0.3, idle_timeout=PATIENCE, backoff=Backoff(max_attempts=2))
+        source = source_of(server, event_timeout=0.3, idle_timeout=TIMEOUT, backoff=Backoff(max_attempts=2))
         following = Following(source)
         with pytest.raises(RetriesExhausted) as caught:
             following.result()

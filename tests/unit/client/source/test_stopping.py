@@ -16,7 +16,7 @@ import requests
 from ssesync import Backoff, CancelToken, EventSource, EventStream, StatusError
 from ssesync.testing import HOLD, Answer, FakeSSEServer
 
-from .following import PATIENCE, Following, connecting_threads, data_of, in_turn, wait_for
+from .following import TIMEOUT, Following, connecting_threads, data_of, in_turn, wait_for
 
 # A wait that no test sits out.
 MINUTE = Backoff(initial=0, max_retry_after=60)
@@ -158,7 +158,7 @@ def asking_for_a_token(tls: Any, **options: Any) -> Iterator[Situation]:
 
     def headers() -> dict[str, str]:
         asked.release()
-        assert go_on.is_set() or go_on.wait(PATIENCE)
+        assert go_on.is_set() or go_on.wait(TIMEOUT)
         return {}
 
     with _serving(Answer().event("again")) as server:
@@ -235,11 +235,11 @@ def test_restart_requests_another_token_while_the_first_request_runs(
         token = next(tokens)
         asked.release()
         if token == "late":
-            assert go_on.wait(PATIENCE)
+            assert go_on.wait(TIMEOUT)
         return {"Authorization": token}
 
     following = Following(EventSource(server.url, headers=headers, backoff=Backoff(initial=0)))
-    assert asked.acquire(timeout=PATIENCE)
+    assert asked.acquire(timeout=TIMEOUT)
     following.source.restart()
     assert [event.data for event in following.result()] == ["one"]
     go_on.set()
@@ -340,7 +340,7 @@ class TestMany:
         server = serve(
             lambda request: live if request.path == "/live" else Answer().event("one").stall(),
             tls=tls[0] if scheme == "https" else None,
-            patience=PATIENCE,
+            patience=TIMEOUT,
         )
         token = CancelToken()
         with requests.Session() as session, ExitStack() as stack:

@@ -124,9 +124,10 @@ def duplicate(fd: int) -> int:
         import resource
     except ImportError:  # not a POSIX system
         return os.dup(fd)
-    floor, most = division().floor, reach()
-    native, (soft, hard) = _native(), resource.getrlimit(resource.RLIMIT_NOFILE)
-    if native is None or most <= (_UNLIMITED if soft == resource.RLIM_INFINITY else soft):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # once: each call of it is one of the system
+    finite = _finite(soft), _finite(hard)
+    native, floor, most = _native(), division().floor, _reach(finite)
+    if native is None or most <= finite[0]:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
     limit, call, get_errno = resource.RLIMIT_NOFILE, native.fcntl, native.get_errno
     call_each: Callable[[Any], Any] = functools.partial.__call__
@@ -169,9 +170,13 @@ def _limits() -> tuple[int, int] | None:
         import resource
     except ImportError:
         return None
-    unlimited = resource.RLIM_INFINITY
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (_UNLIMITED if soft == unlimited else soft, _UNLIMITED if hard == unlimited else hard)
+    return _finite(soft), _finite(hard)
+
+
+def _finite(limit: int) -> int:
+    """Get a limit as a number: the system's constant for "unlimited" is negative, or very large."""
+    return limit if 0 <= limit < 1 << 62 else _UNLIMITED
 
 
 def _soft() -> int:

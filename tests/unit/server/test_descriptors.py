@@ -166,7 +166,7 @@ def test_a_hard_limit_that_is_lowered_meanwhile_is_a_shortage():
     run("""
 limit(64, 600)
 descriptors.divide()
-descriptors.reach = lambda: 700
+descriptors._reach = lambda limits: 700
 for _ in range(2):
     try:
         duplicate(1)

@@ -158,7 +158,7 @@ KNOW_EACH_OTHER = (
         "detached.group",
         "detached.source",
     },
-    {"channels.answer", "channels.broker"},
+    {"channels.answer", "channels.subscribing", "channels.broker"},
     {"channels.runs.contract", "channels.runs.process", "channels.runs.run", "channels.runs.runs"},
 )
 

@@ -47,14 +47,18 @@ def answer(
     on_connect: Callable[[Subscription], Iterable[Any] | None] | None = None,
     key: str | None = None,
     last_event_id: str | None = None,
+    known: bool = False,
     policy: dict[str, Any],
+    **options: Any,
 ) -> Response:
     """See :meth:`Broker.answer`."""
     for name in ("max_pending_events", "max_pending_bytes"):
         policy.setdefault(name, getattr(settings, name))
-    since = get_last_event_id(environ) or last_event_id
+    last_event_id = get_last_event_id(environ) or last_event_id
     try:
-        subscription = broker.subscribe(*channels, patterns=patterns, last_event_id=since, key=key, **policy)
+        subscription = broker.subscribe(
+            *channels, patterns=patterns, last_event_id=last_event_id, key=key, **options, **policy
+        )  # fmt: skip
     except ChannelError as error:
         if authorize is None:
             raise
@@ -67,6 +71,9 @@ def answer(
         if authorize is not None and not subscription.allowed_by(authorize):
             subscription.close()
             return refuse(403, None)
+        if known and not all(map(broker.has_channel, subscription.channels)):
+            subscription.close()
+            return refuse(404, None)
         response = respond(subscription)
         if on_connect is not None and not response.event_stream.closed:
             subscription.send_first(on_connect(subscription) or (), dumps)

@@ -72,7 +72,9 @@ class Backend:
 
     def start_of(self, channels: Iterable[str], patterns: Iterable[str], last: int | None) -> Start:
         """See :class:`ssesync.channels.log.Log`."""
-        raise NotImplementedError
+        if last != 0:
+            raise NotImplementedError
+        return Start(*self._head(), {})
 
     def find(self, epoch: str, seq: int) -> Message | None:
         """Find an event.

@@ -25,13 +25,16 @@ Part = tuple[list[Message], Collection[int]]
 """Messages in the order of the log, and the descriptors of the clients that get exactly these."""
 
 
-def next_batch(waiting: deque[Message], fds_of: FdsOf) -> tuple[list[Message], list[Part]]:
+def next_batch(
+    waiting: deque[Message], fds_of: FdsOf, ends_clients: Callable[[Message], bool] | None = None
+) -> tuple[list[Message], list[Part]]:
     """Take the next messages, at least one, and divide them.
 
     Each channel has at most ``SEND`` bytes in it, unless one message is longer.
 
     :param waiting: the messages that wait; not empty.
     :param fds_of: returns the descriptors of all clients of a channel. The parts may contain the collection itself.
+    :param ends_clients: whether a message is the last one for a client. Then it is the last one of the batch.
     :return: the messages, and the parts. A descriptor is in one part at most; a message of a channel without clients
         is in none.
     """
@@ -54,6 +57,8 @@ def next_batch(waiting: deque[Message], fds_of: FdsOf) -> tuple[list[Message], l
         found[channel][1].append(message)
         sizes[channel] += len(message)
         messages.append(waiting.popleft())
+        if ends_clients is not None and ends_clients(message):
+            break
     return messages, list(_divided([each for each in found.values() if each[0]]))
 
 

@@ -22,14 +22,18 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from ..detached import source as detached_source
 from ..detached.broadcast import BroadcastGroup
 from ..detached.connection import Connection, Handover, Record
 from ..detached.connections import Connections, connections
 from ..detached.source import Position
 from ..errors import BrokerClosed, CloseReason
 from .batch import next_batch
+from .client_index import ClientIndex
+from .completion import Completion
 from .dispatcher import Closable, Registration
-from .index import Index
+from .envelope import splice
+from .index import having
 from .log import Names, ProcessBroker
 from .message import Message, parse_id
 from .policy import Policy
@@ -63,15 +67,20 @@ class BroadcastGroups:
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """See :class:`ssesync.channels.source.Groups`."""
         detached = connections()
-        key = (place.policy.grouping_key, handover.settings.keep_alive)
+        # Clients with envelopes get bytes of their own, and are not counted together: they are a group by themselves.
+        key = (place.policy.grouping_key, handover.settings.keep_alive, place.envelope is not None)
         with entered(), self._lock:
             source = self._sources.get(key)
             if source is None:
                 release = functools.partial(self._release, key)
-                source = ChannelSource(self._broker, place.policy, key[1], detached, self._lock, release)
+                joiner = None if place.envelope is None else splice
+                group_of = functools.partial(BroadcastGroup, detached, handover.settings.keep_alive, splice=joiner)
+                source = ChannelSource(self._broker, place.policy, group_of, detached, self._lock, release)
                 self._sources[key] = source
             source.clients += 1
-        registration = Registration(place.channels, place.patterns, place.key, source)
+        registration = Registration(
+            place.channels, place.patterns, place.key, source, place.until, place.envelope
+        )  # fmt: skip
         connection = Connection(detached, handover, source.group, record, registration)
         dispatcher = self._broker.dispatcher
         epoch, position = dispatcher.register(connection, registration, replaces)
@@ -87,12 +96,12 @@ class BroadcastGroups:
                 detached.call_soon(source.end)
             raise
         record.began(connection)
-        if place.reads_log:
-            detached.call_soon(lambda: source.admit(connection, handover.head, place))
+        head, rest_of_place = handover.head, place._replace(first=b"")
+        if place.first:
+            head += connection.counted(place.first, place.first_events)
+        if place.reads_log or place.is_complete:
+            detached.call_soon(lambda: source.admit(connection, head, rest_of_place))
         else:
-            head, rest_of_place = handover.head, place._replace(first=b"", first_events=0)
-            if place.first:
-                head += connection.counted(place.first, place.first_events)
             detached.admit(connection, head, lambda rest: source.admit(connection, rest, rest_of_place))
         return connection
 
@@ -109,6 +118,7 @@ class BroadcastGroups:
 class ChannelSource:
     """The source of one broadcast group, and the dispatcher's sink for it.
 
+    :param group_of: makes the group of a source.
     :param lock: the lock of :class:`BroadcastGroups`.
     :param release: called for each client that has left; returns whether it was the last.
     """
@@ -117,7 +127,7 @@ class ChannelSource:
         self,
         broker: ProcessBroker,
         policy: Policy,
-        keep_alive: float | None,
+        group_of: Callable[[ChannelSource], BroadcastGroup],
         connections: Connections,
         lock: threading.Lock,
         release: Callable[[], bool],
@@ -128,7 +138,7 @@ class ChannelSource:
         self.release = release
         #: How many clients there are, counted under the lock.
         self.clients = 0
-        self.group = BroadcastGroup(connections, keep_alive, self)
+        self.group = group_of(self)
         own = Policy(
             max_pending_events=_EVENTS,
             max_pending_bytes=_BYTES,
@@ -140,7 +150,7 @@ class ChannelSource:
         self._gaps: deque[Collection[str] | None] = deque()  # channels of which not everything was offered
         self._starting = SharedStart(lock, self._start, lambda: None)
         self._woken = self._reading = False
-        self._index: Index[int] = Index()  # the descriptors of all clients that were admitted
+        self._index = ClientIndex()  # all clients that were admitted
         self._complete_after = -1  # up to here, messages of channels that no client had may have been left out
         self._messages: deque[Message] = deque()
 
@@ -189,11 +199,10 @@ class ChannelSource:
         registration: Registration = connection.registration
         if connection.reason is not None:
             return
-        self._index.add(connection.fd, registration.channels, registration.patterns)
-        if place.first:
-            connection.give(place.first, place.first_events)
-            if connection.closed:
-                return
+        if place.is_complete:
+            connection.finish(CloseReason.DONE)
+            return
+        self._index.add_client(connection.fd, registration)
         position = Position(place.epoch, place.cursor)
         # A read of the log that is over or in progress did not include this client's channels.
         is_incomplete = self._reading or self.subscriber.state.reads_log
@@ -201,19 +210,32 @@ class ChannelSource:
         if place.reads_log or place.epoch != self.group.position.epoch or is_incomplete:
             self.group.lag(connection, position)
         else:
+            self._index.set_closed(registration.channels, place.closed)
             self.group.place(connection, position)
 
     def subscriber_for(self, connection: Connection, position: Position, *, from_log: bool) -> Subscriber:
         """See :class:`ssesync.detached.source.Source`."""
         registration: Registration = connection.registration
-        subscriber = Subscriber(self._broker, self._policy, (registration.channels, registration.patterns))
+        names = registration.channels, registration.patterns
+        closed = {
+            channel: seq
+            for channel, seq in self._index.closed.items()
+            if seq <= position.seq and not from_log and channel in registration.channels
+        }
+        completion = Completion(*names, registration.until, closed)
+        subscriber = Subscriber(self._broker, self._policy, names, completion=completion)
         subscriber.start(*position, from_log=from_log)
         return subscriber
+
+    def caught_up(self, connection: Connection, subscriber: detached_source.Subscriber) -> None:
+        """See :class:`ssesync.detached.source.Source`."""
+        assert isinstance(subscriber, Subscriber)
+        self._index.set_closed(connection.registration.channels, subscriber.closed)
 
     def left(self, connection: Connection) -> None:
         """See :class:`ssesync.detached.source.Source`."""
         registration: Registration = connection.registration
-        self._index.remove(connection.fd, registration.channels, registration.patterns)
+        self._index.remove_client(connection.fd, registration)
         self._broker.dispatcher.remove(connection)
         if self.release():
             self.end()
@@ -286,6 +308,10 @@ class ChannelSource:
         self._complete_after = self.subscriber.position.seq
         if items is not None:  # else the next tick tries again
             self._messages.extend(item for item in items if isinstance(item, Message))
+            if not self.subscriber.state.reads_log:
+                self._index.set_closed(list(self._index.names), self.subscriber.closed)
+            if not self._messages:
+                self._finish(self._index.closed)
             self._wake()
 
     def tick(self) -> None:
@@ -309,6 +335,20 @@ class ChannelSource:
             # The log was started anew: the first message reports that to the clients in sync.
             epoch, seq = parse_id(first[4 : first.index(b"\n")].decode()) or ("", -1)
             self.group.restart(Position(epoch, seq))
+            self._index.closed.clear()
             self._complete_after = -1
-        messages, parts = next_batch(self._messages, self._fds_of)
-        self.group.send(parts, messages[-1].seq)
+        index = self._index
+        messages, parts = next_batch(self._messages, self._fds_of, index.ends_clients if index.until else None)
+        last = messages[-1]
+        # Before it is sent: a client that lags afterwards has a subscriber of its own, which ends it.
+        ended = self.group.fed(index.ended_by(last), last.seq) if index.until else ()
+        self.group.send(parts, last.seq)
+        self.group.finish(ended)
+        self._finish(index.note(messages))
+
+    def _finish(self, channels: Iterable[str]) -> None:
+        """End the streams of the clients that have everything, among those of closed channels."""
+        seq = self.group.position.seq
+        for channel in list(channels):
+            clients = self.group.fed(list(having(self._index.names, channel)), seq)
+            self.group.finish([each for each in clients if self._index.is_complete(each.registration, seq)])

@@ -15,25 +15,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from ..errors import ChannelError, CloseReason, excerpt
+from ..errors import CloseReason, excerpt
 from ..event import dump_json
 from ..validation import check_number
 from . import forks
 from .answer import answer
 from .broadcast import BroadcastGroups
 from .counters import Counters
-from .dispatcher import Registration
-from .message import CONTROL, Message, body_of, check_channel, check_pattern, parse_id
-from .options import Limits, checked_options
-from .policy import Policy, policy_of
+from .message import CONTROL, Message, body_of, check_channel
+from .options import Limits
+from .policy import Policy
 from .publishing import Publisher
 from .reentry import entered
 from .runs.methods import RunMethods
 from .starting import SharedStart
+from .subscribing import subscribe
 from .subscription import Subscription
 
 __all__ = ["Broker"]
@@ -83,7 +83,8 @@ class Broker(Publisher, RunMethods):
             :class:`ssesync.Subscription`; ``refuse``, one that makes the response for a status (403, 404 or 503) and
             the error, if there is one, or raises; the ``settings``; ``dumps``, the JSON encoder; and the framework's
             ``patterns``, ``authorize`` (a function of the channel's name), ``on_connect``, ``key`` and
-            ``last_event_id``.
+            ``last_event_id``. With ``known`` true, a client is refused with 404 if one of the channels has no events.
+            ``since``, ``last``, ``until_type`` and ``envelope`` are as for :meth:`subscribe`.
         :return: what ``respond`` or ``refuse`` has returned.
         :raises ChannelError: no channel can have this name, and there is no ``authorize``.
         """
@@ -95,46 +96,43 @@ class Broker(Publisher, RunMethods):
         *channels: str,
         patterns: Iterable[str] = (),
         last_event_id: str | None = None,
+        since: str | None = None,
+        last: int | None = None,
+        until_type: str | Iterable[str] | None = None,
+        envelope: Sequence[str | bytes] | None = None,
         key: str | None = None,
         **policy: Any,
     ) -> Subscription:
         """Subscribe to channels: to all events from now on, after those that the log has after an id.
 
+        A subscription without patterns ends, with the reason ``done``, when all of its channels are closed (see
+        :meth:`publish`) and their events were given. A client that has all of these events, by its id, is answered 204,
+        on which a browser does not come back. A client that comes without an id when all channels are closed gets the
+        final event.
+
         :param channels: the channels' names.
         :param patterns: more channels, also such as don't exist yet: in ``"room:*"``, ``*`` stands for any characters.
             Never make a pattern from a client's input.
-        :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed.
+        :param last_event_id: the id that a client sent, see :func:`get_last_event_id`; without one nothing is replayed,
+            unless ``since`` or ``last`` is given.
+        :param since: where a client begins that sends no id: ``"start"``, with the first event that the log has, or
+            after an event's id, such as :meth:`position` returns.
+        :param last: with how many of the last events a client begins that sends no id, as far as the log has as many.
+        :param until_type: a type of events, or several: the subscription ends after the first event of such a type. A
+            client that comes back with the id of that event is answered 204.
+        :param envelope: text around the data of each event in the stream, for this client: ``(before, after)``, or
+            ``(before, inside, after)`` for data with a slot (:class:`ssesync.channels.envelope.Slotted`). See
+            :func:`ssesync.channels.envelope.jsonrpc_result`. The library's own events (``reset``, ``dropped``) and
+            :meth:`Subscription.take` are without it.
         :param key: whose subscription this is, for example a user's name, for :meth:`revoke`.
         :param policy: ``overflow``, ``coalesce``, ``max_pending_events``, ``max_pending_bytes``, ``patience``,
             ``reset_event``, ``dropped_event``; see :class:`ssesync.channels.policy.Policy`.
         :return: the subscription.
         :raises BrokerError: the log can't be reached or used.
         :raises ChannelError: no channel can have this name.
-        :raises SettingsError: a policy that does not exist or can't work.
+        :raises SettingsError: an option that does not exist or can't work.
         """
-        if isinstance(patterns, str):
-            raise TypeError("patterns takes a list of patterns, got text")
-        names = tuple(dict.fromkeys(map(check_channel, channels)))
-        globs = tuple(dict.fromkeys(map(check_pattern, patterns)))
-        if not names and not globs:
-            raise ChannelError("subscribe() takes at least one channel or pattern")
-        if key is not None and not isinstance(key, str):
-            raise TypeError(f"a subscription's key is text, got {excerpt(key)}")
-        checked = policy_of(checked_options(policy, {}, Policy.__dataclass_fields__))
-        self._ensure_listening()
-        subscription = Subscription(self, names, globs, checked, key)
-        subscriber = subscription._subscriber
-        self.dispatcher.register(subscriber, Registration(names, globs, key, subscriber))
-        self._attached()
-        if last_event_id:
-            subscriber.start(*(parse_id(last_event_id) or ("", 0)), from_log=True)
-        else:
-            # Read after registering with the dispatcher: the subscriber does not get earlier events, and is offered all
-            # later ones.
-            subscriber.start(*self._head(), from_log=False)
-        if self._closed:
-            subscription.cancel(CloseReason.SHUTDOWN)
-        return subscription
+        return subscribe(self, channels, patterns, last_event_id, since, last, until_type, envelope, key, policy)
 
     @property
     def broadcast_groups(self) -> BroadcastGroups:

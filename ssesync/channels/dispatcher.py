@@ -84,6 +84,10 @@ class Registration:
     key: str | None
     sink: Sink
     """The receiver of the member's messages: the member itself, or a sink that it shares with others."""
+    until: tuple[str, ...] = ()
+    """The types of events after which its stream ends. Only for a client that shares its sink."""
+    envelope: Any = None
+    """The client's envelope, if it has one."""
 
     def covers(self, channel: str) -> bool:
         """Whether a channel is among those of the member.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -94,16 +94,23 @@ class LogReader:
         #: When to read again after the log could not be read, on the monotonic clock.
         self.retry_at = 0.0
 
-    def read(self, position: Position, names: Names | None, limit: int) -> Page | CloseReason | None:
-        """Read the events after a position.
+    def read(
+        self, position: Position, names: Names | None, limit: int, is_complete: Callable[[Mapping[str, int]], bool]
+    ) -> Page | CloseReason | None:
+        """Read the events after a position. If the log has dropped the next events and adds no more, the page leads to
+        the first event that it still has.
 
         :param position: the position.
         :param names: the channels and patterns, in place of those that the reader was made with.
         :param limit: how many events at most.
+        :param is_complete: whether no event can be added, if these channels are closed.
         :return: the events; or the reason why the subscriber must end; or ``None``: try again at ``retry_at``.
         """
         try:
             page = self._log.read(*position, *(names or self._names), limit)
+            if page.lost and page.closed and is_complete(page.closed):
+                start = self._log.start_of(*(names or self._names), None)
+                page = page._replace(complete=False, epoch=start.epoch, head=start.seq)
         except BrokerClosed:
             return CloseReason.SHUTDOWN
         except BrokerError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..detached.source import Numbered
 from ..errors import ChannelError, EventError, excerpt
@@ -16,10 +16,12 @@ from ..event import Event, dump_json, warn_if_encoded
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
 
-__all__ = ["CONTROL", "Message", "body_of", "check_channel", "check_pattern", "parse_id"]
+__all__ = ["CONTROL", "Message", "Slotted", "body_of", "check_channel", "check_pattern", "parse_id"]
 
 #: The channel for requests between the brokers of several processes. Users' channels can't have this name.
 CONTROL = "\x01control"
+#: What a stored event begins with if its data has a slot, see :mod:`ssesync.channels.envelope`.
+_SLOT = b":ssesync-slot="
 _ID = re.compile(r"([0-9a-z]{1,32})-(\d{1,18})")
 _MAX_NAME_LENGTH = 200
 # Control characters and surrogates.
@@ -33,6 +35,9 @@ class Message(Numbered):
     #: Whether its channel is closed: nothing comes after it.
     final: bool = False
     _event: Event | None
+    _type: str | None = None
+    _slot = -1  # where the slot of its data is, from the beginning
+    _places: tuple[int, int, int] | None = None
 
     @classmethod
     def make(cls, epoch: str, seq: int, channel: str, body: bytes, final: object = False) -> Message:
@@ -45,13 +50,54 @@ class Message(Numbered):
         :param final: whether it closes its channel.
         :return: the message.
         """
-        message = cls(b"id: %s-%d\n%s" % (epoch.encode(), seq, body))
+        message = cls._of(b"id: %s-%d\n" % (epoch.encode(), seq), body)
         message.seq = seq
         message.channel = channel
         message._event = None
         if final:
             message.final = True
         return message
+
+    @classmethod
+    def first(cls, body: bytes) -> Message:
+        """Make the message of an event for one client, without an id.
+
+        :param body: the encoded event.
+        :return: the message. Its number is -1, and its channel none that can be subscribed to.
+        """
+        message = cls._of(b"", body)
+        message.seq = -1
+        message.channel = CONTROL
+        message._event = None
+        return message
+
+    @classmethod
+    def _of(cls, head: bytes, body: bytes) -> Message:
+        if not body.startswith(_SLOT):
+            return cls(head + body)
+        line, _, body = body.partition(b"\n")
+        message = cls(head + body)
+        message._slot = len(head) + int(line[len(_SLOT) :])
+        return message
+
+    @property
+    def places(self) -> tuple[int, int, int]:
+        """Where its data begins, where the slot is in it (-1: it has none), and where the data ends. Found once."""
+        if self._places is None:
+            # Published events have data, and it comes last. No other line begins so.
+            begin = 0 if self.startswith(b"data: ") else self.index(b"\ndata: ") + 1
+            self._places = begin + len(b"data: "), self._slot, len(self) - len(b"\n\n")
+        return self._places
+
+    @property
+    def type(self) -> str:
+        """The event's type."""
+        if self._type is None:
+            # Before the data, which a published event always has. No line of a comment begins so.
+            head = self[: self.index(b"\ndata: ") + 1]
+            place = head.find(b"\nevent: ")
+            self._type = "message" if place < 0 else head[place + 8 : head.index(b"\n", place + 8)].decode()
+        return self._type
 
     @property
     def event(self) -> Event:
@@ -72,6 +118,26 @@ def parse_id(text: str) -> tuple[str, int] | None:
     return None if match is None else (match[1], int(match[2]))
 
 
+class Slotted(NamedTuple):
+    """Data with a slot, to be published: a client with an envelope gets the envelope's text there, and any other client
+    nothing."""
+
+    before: str
+    """The data in front of the slot."""
+    after: str
+    """The data behind it."""
+
+    def encoded(self, type: str | None) -> bytes:
+        """Encode the event, with the line for the slot.
+
+        :param type: the event's type.
+        :return: the encoded event.
+        :raises EventError: it can't be written.
+        """
+        offset = len(encode(Event(self.before, type=type))) - len("\n\n")
+        return b"%s%d\n%s" % (_SLOT, offset, encode(Event(self.before + self.after, type=type)))
+
+
 def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | None) -> bytes:
     """Encode an item that is published, without an id.
 
@@ -82,6 +148,8 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
     :raises EventError: it has an id, or nothing that a client would see.
     :raises TypeError: it is neither an event nor text nor anything that JSON can hold.
     """
+    if isinstance(item, Slotted):
+        return item.encoded(type)
     if isinstance(item, Event):
         if type is not None:
             raise TypeError("set the type of the Event itself: publish() takes type= only for other values")

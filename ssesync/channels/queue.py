@@ -50,6 +50,11 @@ class MessageQueue:
     def __bool__(self) -> bool:
         return bool(self._messages or self._by_key)
 
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, oldest first. Not to be changed."""
+        return self._messages if self._by_key is None else list(self._by_key.values())
+
     def clear(self) -> None:
         """Drop all messages."""
         self._replace(())
@@ -78,7 +83,7 @@ class MessageQueue:
         if self._by_key is None and self.size <= most:
             messages, self._messages, self.size = self._messages, [], 0
             return notes, messages
-        messages = self._messages if self._by_key is None else list(self._by_key.values())
+        messages = self.messages
         left: list[Message] = []
         if self.size > most:
             sizes = itertools.accumulate(map(len, messages))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..detached.sending import PIECE
 from ..errors import CloseReason
-from ..server.source import END, Detachable, End, Pending, Pulled
-from .log import ProcessBroker
+from ..server.source import END, Detachable, End, Pending, Pulled, Refusal
+from .completion import Completion
+from .envelope import Envelope, splice
+from .log import Position, ProcessBroker
 from .policy import Policy
 from .queue import ALL
 from .reentry import Wakeup
@@ -33,6 +35,13 @@ class Place(NamedTuple):
     cursor: int
     reads_log: bool
     """Whether events after the cursor may be in the log alone."""
+    until: tuple[str, ...]
+    """The types of events after which the client's stream ends."""
+    envelope: Envelope | None
+    closed: Mapping[str, int]
+    """The closed channels at the cursor, if the next events are not read from the log."""
+    is_complete: bool
+    """Whether nothing comes after ``first``."""
     first: bytes
     """Events to be sent before all others."""
     first_events: int
@@ -76,6 +85,8 @@ class SubscriptionSource(Detachable):
     :param patterns: patterns of more names.
     :param policy: how much may wait, and the action when the queue is full.
     :param key: see :meth:`Broker.revoke`.
+    :param until: the types of events after which it ends.
+    :param envelope: the client's, if it has one.
     """
 
     def __init__(
@@ -85,15 +96,24 @@ class SubscriptionSource(Detachable):
         patterns: tuple[str, ...],
         policy: Policy,
         key: str | None,
+        until: tuple[str, ...],
+        envelope: Envelope | None,
     ) -> None:
         self._broker = broker
         self._dispatcher = broker.dispatcher
         self._channels, self._patterns = channels, patterns
-        self._key = key
+        self._key, self._envelope = key, envelope
+        #: The types of events after which it ends.
+        self.until = until
+        completion = Completion(channels, patterns, until)
         #: The queue, and the position in the log.
-        self.subscriber = Subscriber(broker, policy, (channels, patterns))
+        self.subscriber = Subscriber(broker, policy, (channels, patterns), completion=completion)
         #: Events to be sent before all others.
         self.first: list[bytes] = []
+        # What was read from the log before the consumer asked, and the position before it.
+        self._ahead: list[bytes] = []
+        self._position: Position | None = None
+        self._has_everything = False  # the client has, so it gets no stream
         self._connection: Connection | None = None  # once the reactor serves the client
         self._wakeup = Wakeup()
 
@@ -111,10 +131,40 @@ class SubscriptionSource(Detachable):
         """See :class:`Source`: each event has an ID."""
         return True
 
+    @property
+    def position(self) -> Position:
+        """After the last event that was given."""
+        return self._position or self.subscriber.position
+
+    def read_ahead(self) -> None:
+        """Read the first page of the log, which shows whether the client has everything. The next :meth:`pull` gives
+        it.
+
+        :raises Exception: an error other than the broker's. The subscription has ended.
+        """
+        position, taken = self.subscriber.position, self.subscriber.take(PIECE, waits=False)
+        if isinstance(taken, list):
+            self._position, self._ahead = position, taken
+        elif taken is END and self.subscriber.reason is CloseReason.DONE:
+            self.complete()
+
+    def complete(self) -> None:
+        """End, as the client has everything: it is answered 204, and does not come back."""
+        self._has_everything = True
+        self.subscriber.close(CloseReason.DONE)
+        self._dispatcher.remove(self.subscriber)
+
+    def open(self, wait: float) -> Refusal | None:
+        """See :class:`Source`."""
+        return Refusal("204 No Content", []) if self._has_everything else None
+
     def pull(self, most: int) -> Pulled:
         """See :class:`Source`."""
         taken = self._take(most, waits=True)
-        return b"".join(taken) if isinstance(taken, list) else taken
+        return self._joined(taken) if isinstance(taken, list) else taken
+
+    def _joined(self, items: list[bytes]) -> bytes:
+        return b"".join(items) if self._envelope is None else splice(items)(self._envelope)
 
     def take(self, timeout: float | None) -> list[bytes] | None:
         """See :meth:`Subscription.take`."""
@@ -139,13 +189,17 @@ class SubscriptionSource(Detachable):
         if self._dispatcher is not self._broker.dispatcher:
             subscriber.close(CloseReason.CANCELLED)  # in a forked child: it is the parent's, and gets no messages
             return END
-        if self.first and subscriber.reason is None:
-            first, self.first = self.first, []
-            return first
+        if (self.first or self._ahead) and subscriber.reason in (None, CloseReason.DONE):
+            return self._take_first()
         taken = subscriber.take(most, waits=waits)
         if taken is END:
             self._dispatcher.remove(subscriber)
         return taken
+
+    def _take_first(self) -> list[bytes]:
+        """Take what comes before all that the subscriber gives."""
+        first, self.first, self._ahead, self._position = self.first + self._ahead, [], [], None
+        return first
 
     def detach(self, handover: Handover, record: Record) -> Connection:
         """See :class:`Detachable`.
@@ -155,23 +209,26 @@ class SubscriptionSource(Detachable):
         :raises RuntimeError: no more threads can be started, or the subscription has ended.
         """
         subscriber = self.subscriber
-        if subscriber.place[-1]:
-            # The server's thread may wait for the log. So it sends the missed events with the head, if they are one
-            # page. Otherwise the client would be a lagging one, on which two more threads have to work.
+        if subscriber.pending[0] or (subscriber.state.reads_log and not self._ahead):
+            # So the client gets all that there is, or a page of it, with the head. Otherwise it would be a lagging one,
+            # on which two more threads have to work.
             taken = subscriber.take(PIECE, waits=False)
-            self.first += taken if isinstance(taken, list) else []
-        if subscriber.reason is not None:
+            self._ahead += taken if isinstance(taken, list) else []
+        is_complete = subscriber.reason is CloseReason.DONE
+        if subscriber.reason is not None and not is_complete:
             raise RuntimeError(f"the subscription has ended: {subscriber.reason}")
         policy, epoch, seq, reads_log = subscriber.place
+        first = self.first + self._ahead
         place = Place(
-            self._channels, self._patterns, policy, self._key, epoch, seq, reads_log,
-            b"".join(self.first), len(self.first),
+            self._channels, self._patterns, policy, self._key, epoch, seq, reads_log, self.until, self._envelope,
+            subscriber.closed, is_complete, self._joined(first), len(first),
         )  # fmt: skip
         connection = self._connection = self._broker.broadcast_groups.hand_over(handover, place, record, subscriber)
+        self._take_first()  # the connection has it
         reason = subscriber.pass_on(connection)
         if reason is CloseReason.SHUTDOWN:
             connection.stop(reason)  # the subscriber was ended meanwhile; the client is sent a time to reconnect
-        elif reason is not None:
+        elif reason is not None and reason is not CloseReason.DONE:
             connection.cancel(reason)
         self._dispatcher.remove(subscriber)
         return connection
@@ -184,7 +241,8 @@ class SubscriptionSource(Detachable):
     @property
     def pending(self) -> tuple[int, int]:
         """See :class:`Source`. Events that are in the log alone don't count."""
-        return self.subscriber.pending
+        events, size = self.subscriber.pending
+        return events + len(self._ahead), size + sum(map(len, self._ahead))
 
     @property
     def events(self) -> int:
@@ -195,6 +253,7 @@ class SubscriptionSource(Detachable):
         """See :class:`Source`. Subscriptions have no end of their own."""
         if self._connection is not None:
             self._connection.cancel(reason)
+        self.first, self._ahead = [], []
         self.subscriber.close(CloseReason(reason), discard=True)
         self._dispatcher.remove(self.subscriber)
 

@@ -17,13 +17,14 @@ from ..errors import CloseReason
 from ..event import Event
 from ..locks import make_lock
 from ..server.source import END, PENDING, End, Pending
-from .dispatcher import Closable
+from .completion import NONE_CLOSED, Completion
 from .log import Log, LogReader, Names, Page, Position
 from .message import Message
 from .policy import Policy
 from .queue import ALL, MessageQueue, coalescing_key, reset_message
-from .reentry import carry_out, entered
-from .subscriber_state import TRANSITIONS, EndRequest, Ends, Input, State
+from .reentry import entered
+from .subscriber_ends import Endable, Ends
+from .subscriber_state import Input, State
 
 __all__ = ["State", "Subscriber"]
 
@@ -32,7 +33,7 @@ _NO_KEYS: Mapping[int, Any] = {}
 _FIRST_PAGE, _PAGE = 100, 1000
 
 
-class Subscriber:
+class Subscriber(Endable):
     """One subscriber of a broker. A sink of a dispatcher, or of a broadcast group for a lagging client.
 
     Any thread may call :meth:`offer`, :meth:`missed`, :meth:`restarted` and :meth:`close`; the other methods are for
@@ -43,6 +44,7 @@ class Subscriber:
     :param names: the channels and patterns that are read from the log.
     :param shared: it reads for many clients. If the log has dropped the next events, it gets a reset and is not ended:
         no single client has filled the queue.
+    :param completion: when it ends by itself, as it has everything. Without it, that is when all channels are closed.
     :param on_ready: called when :meth:`poll` may return more: by any thread, with no lock held. It must take no lock.
     """
 
@@ -53,16 +55,18 @@ class Subscriber:
         names: Names = ((), ()),
         *,
         shared: bool = False,
+        completion: Completion | None = None,
         on_ready: Callable[[], object] | None = None,
     ) -> None:
         self._reader, self._count = LogReader(log, names), log.count
         self._policy, self._shared = policy, shared
+        self._completion = completion or Completion(*names)
         #: See the parameter. The reader may set another function.
         self.on_ready = on_ready
         self._lock = make_lock("channels.subscriber")
         self._queue = MessageQueue(policy, log.count)
         #: Whether queue or log is read next, and whether the subscriber has ended.
-        self.state = State.LIVE
+        self.state = State.STARTING
         #: After the last message that was given to the reader.
         self.position = Position("", -1)
         #: How many events were given to the reader.
@@ -77,9 +81,9 @@ class Subscriber:
         return self._policy, self.position.epoch, self.position.seq, self.state.reads_log
 
     @property
-    def reason(self) -> CloseReason | None:
-        """Why the subscriber has ended, ``None`` while it has not."""
-        return self._ends.reason
+    def closed(self) -> Mapping[str, int]:
+        """The number of its final event, by the name of each channel that is known to be closed. Any thread."""
+        return self._completion.closed
 
     @property
     def pending(self) -> tuple[int, int]:
@@ -125,10 +129,12 @@ class Subscriber:
     def restarted(self, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
         with entered(), self._lock:
-            if self._ends:
+            if self._ends or self.state is State.COMPLETING:
                 return
             self._queue.clear()
-            if epoch == self.position.epoch:
+            if self.state is State.STARTING:
+                self._miss()  # the position that it is started with may be one of the old log
+            elif epoch == self.position.epoch:
                 # It was started with an id of the new log before the listener had noticed that log. Messages that were
                 # offered until now are of the old log, whose numbers may be higher.
                 self._newest = self.position.seq
@@ -138,6 +144,9 @@ class Subscriber:
                 self.position, self._newest = Position(epoch, position), position
                 self._move(Input.RESTARTED)
                 self._queue.reset = self._reset_message("restarted", epoch, position)
+                self._completion.closed = NONE_CLOSED
+                if self._shared or self._completion.is_by_names:
+                    self._miss()  # a page of the new log shows which of the channels are closed
         self._after(wake=True)
 
     def missed(self, channels: Collection[str] | None = None) -> None:
@@ -146,37 +155,15 @@ class Subscriber:
             self._miss()
         self._after(wake=True)
 
-    def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
-        """End it. Any thread, any signal handler, any number of times.
-
-        :param reason: why it ends.
-        :param last: bytes to be sent after the queued messages.
-        :param discard: drop the queued messages, and ``last``. The reason ``REVOKED`` always drops the messages.
-        :return: whether this call was the first one.
-        """
-        return self._end(EndRequest(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
-
-    def pass_on(self, successor: Closable) -> CloseReason | None:
-        """End it, as another object serves the client now. Later requests to end close that object.
-
-        :param successor: the other object. It may be closed any number of times.
-        :return: why the subscriber had ended before, ``None`` if it had not.
-        """
-        return None if self._end(EndRequest(CloseReason.CANCELLED, discard=True, successor=successor)) else self.reason
-
-    def _end(self, end: EndRequest) -> bool:
-        is_first = self._ends.request(end)
-        self._after(wake=True)
-        return is_first
-
     # Called by the reader.
 
-    def start(self, epoch: str, seq: int, *, from_log: bool) -> None:
+    def start(self, epoch: str, seq: int, *, from_log: bool, closed: Mapping[str, int] = NONE_CLOSED) -> None:
         """Set the position, before the first read or anew.
 
         :param epoch: of the log.
         :param seq: the number of the last event that the client has.
         :param from_log: the next events are in the log. Else this is the log's end, or all later events were offered.
+        :param closed: the closed channels at the position, if the next events are not read from the log.
         """
         with entered(), self._lock:
             self.position = Position(epoch, seq)
@@ -187,6 +174,10 @@ class Subscriber:
                 self._newest = max(self._newest, seq)
                 self._queue.keep(lambda message: message.seq > seq)
                 self._move(Input.START_LIVE)
+                self._completion.closed = closed or self._completion.closed
+                if self.state is State.LIVE and self._queue and (last := self._completion.cut(self._queue.messages)):
+                    self._queue.keep(lambda message: message.seq <= last[-1].seq)
+                    self._move(Input.COMPLETED)
         self._after()
 
     def progressed(self) -> None:
@@ -258,7 +249,7 @@ class Subscriber:
         if position is None:
             return []
         try:
-            page = self._reader.read(position, names, limit)
+            page = self._reader.read(position, names, limit, self._completion.is_closed_by)
         except Exception:
             self.close(CloseReason.ERROR, discard=True)
             raise
@@ -274,15 +265,12 @@ class Subscriber:
 
     # With the lock held.
 
-    def _move(self, change: Input) -> None:
-        assert self._lock.locked()
-        self.state = TRANSITIONS[change].get(self.state, self.state)
-
     def _offer(self, messages: Sequence[Message], keys: Mapping[int, Any]) -> bool:
         """Queue messages. The result: whether the reader must be woken."""
-        if self._ends:
+        if self._ends or self.state is State.COMPLETING:
             return False
-        queue, changed = self._queue, False
+        queue, changed, completion = self._queue, False, self._completion
+        watches_all = completion.types or completion.closed  # else final events only
         for message in messages:
             seq = message.seq
             if seq <= self._newest:
@@ -291,8 +279,11 @@ class Subscriber:
             if self.state.queues:
                 if not queue and self._polled != math.inf:
                     self._polled = time.monotonic()  # the queue was empty, so the reader had no reason to poll
-                if queue.put(message, keys, lossless=self.state.reads_log):
+                if queue.put(message, keys, lossless=self.state is not State.LIVE):
                     changed = True
+                    if (message.final or watches_all) and self.state is State.LIVE and completion.note(message):
+                        self._move(Input.COMPLETED)
+                        break
                     continue
                 queue.clear()
                 self._move(Input.OVERRUN)
@@ -306,8 +297,7 @@ class Subscriber:
 
     def _overflow(self) -> None:
         self._count("disconnected", 1)
-        self._ends.append(EndRequest(CloseReason.OVERFLOW, discard=True))
-        self._carry_out_ends()
+        self._end_now(CloseReason.OVERFLOW, discard=True)
 
     def _miss(self) -> None:
         if self.state.reads_log:
@@ -326,6 +316,8 @@ class Subscriber:
             self.position = Position(self.position.epoch, messages[-1].seq)
             self.events += len(messages)
         items: list[bytes] = [*notes, *messages]
+        if self.state is State.COMPLETING and not self._queue:
+            self._end_now(CloseReason.DONE, discard=False)
         if self.state is State.ENDING and not self._queue:
             if last := self._ends[0].last:
                 items.append(last)
@@ -363,36 +355,23 @@ class Subscriber:
             prefix = b"id: %s-" % page.epoch.encode()
             self._newest = self._queue.keep(lambda message: message.startswith(prefix))
         self._newest = max(self._newest, end)
-        notes = self._queue.take_notes()
-        if page.complete:
+        notes, completion = self._queue.take_notes(), self._completion
+        given = completion.cut(messages)
+        if page.complete and given is None:
             self._move(Input.CAUGHT_UP)
-            if self.state is State.LIVE:
+            completion.closed = page.closed
+            if completion.all_closed:
+                given = messages
+            elif self.state is State.LIVE:
                 self._queue.keep(lambda message: message.seq > end)
-                messages = messages + self._queue.take(ALL)[1]
-                end = messages[-1].seq if messages else end
+                queued = self._queue.take(ALL)[1]
+                if (last := completion.cut(queued)) is not None:
+                    given = messages + last
+                messages = messages + queued
+        if given is not None:
+            messages = given
+            self._end_now(CloseReason.DONE, discard=False)
+        end = messages[-1].seq if messages else end
         self.position = Position(page.epoch, end)
         self.events += len(messages)
         return [*notes, *messages]
-
-    def _carry_out_ends(self) -> None:
-        assert self._lock.locked()
-        while self._has_requests():
-            later = self.state.ended
-            end = self._ends[later]
-            if end.discard or self.state.reads_log:  # while it reads the log, queued messages come after a gap
-                self._queue.clear()
-            if end.discard:
-                self._queue.reset = None
-            if later:
-                del self._ends[1]
-            self._move(Input.END)
-
-    def _has_requests(self) -> bool:
-        return len(self._ends) > self.state.ended
-
-    def _after(self, *, wake: bool = False) -> None:
-        """Carry out requests to end, and wake the reader. Called after the lock was released."""
-        if self._ends and self._has_requests():
-            carry_out(self._lock, self._has_requests, self._carry_out_ends)
-        if wake and self.on_ready is not None:
-            self.on_ready()

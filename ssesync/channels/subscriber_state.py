@@ -1,20 +1,18 @@
-"""The states of a subscriber, what changes them, and the requests to end it."""
+"""The states of a subscriber, and what changes them."""
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
 
-from ..errors import CloseReason
-from .dispatcher import Closable
-
-__all__ = ["TRANSITIONS", "EndRequest", "Ends", "Input", "State"]
+__all__ = ["TRANSITIONS", "Input", "State"]
 
 
 class State(enum.Enum):
     """The state of a subscriber."""
 
     # The flags: queues, reads_log, excused, ended.
+    STARTING = ("starting", True, False, True, False)
+    """Messages are offered, and the position is not known yet: nothing is given, and nothing dropped."""
     LIVE = ("live", True, False, False, False)
     """No gap: the queue continues after the last message that was given to the reader."""
     DRAINING = ("draining", False, False, True, False)
@@ -27,6 +25,8 @@ class State(enum.Enum):
     """The log is read, since the client was too slow for the queue."""
     LAGGING_OVERRUN = ("lagging, overrun", False, True, False, False)
     """The same, and the queue has not taken all messages since the last read began."""
+    COMPLETING = ("completing", False, False, True, False)
+    """The queue has the last event that the reader ever gets. When it is empty, the subscriber has ended."""
     ENDING = ("ending", False, False, False, True)
     """It has ended; the reader still gets the queued messages."""
     ENDED = ("ended", False, False, False, True)
@@ -57,6 +57,7 @@ class Input(enum.Enum):
     READ = enum.auto()  # a read of the log begins: it finds all messages that the queue has not taken until now
     CAUGHT_UP = enum.auto()  # a read has reached the log's end
     RESTARTED = enum.auto()  # the log was begun anew
+    COMPLETED = enum.auto()  # the last event that the reader ever gets was queued
     END = enum.auto()  # a request to end is carried out
     GIVEN = enum.auto()  # the last bytes were given
 
@@ -65,14 +66,21 @@ _RUNNING = frozenset(state for state in State if not state.ended)
 
 # In a state that is not in its row, a change has no effect.
 TRANSITIONS: dict[Input, dict[State, State]] = {
-    Input.START_LIVE: {State.DRAINING: State.CATCHING_UP, State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
+    Input.START_LIVE: {
+        State.STARTING: State.LIVE,
+        State.DRAINING: State.CATCHING_UP,
+        State.CATCHING_UP: State.LIVE,
+        State.LAGGING: State.LIVE,
+    },
     Input.START_FROM_LOG: dict.fromkeys(_RUNNING - {State.CATCHING_UP}, State.CATCHING_UP),
     Input.OVERRUN: {
+        State.STARTING: State.CATCHING_UP_OVERRUN,
         State.LIVE: State.LAGGING_OVERRUN,
         State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
         State.LAGGING: State.LAGGING_OVERRUN,
     },
     Input.MISSED: {
+        State.STARTING: State.CATCHING_UP_OVERRUN,
         State.LIVE: State.DRAINING,
         State.CATCHING_UP: State.CATCHING_UP_OVERRUN,
         State.LAGGING: State.CATCHING_UP_OVERRUN,
@@ -81,43 +89,8 @@ TRANSITIONS: dict[Input, dict[State, State]] = {
     Input.DRAINED: {State.DRAINING: State.CATCHING_UP},
     Input.READ: {State.CATCHING_UP_OVERRUN: State.CATCHING_UP, State.LAGGING_OVERRUN: State.LAGGING},
     Input.CAUGHT_UP: {State.CATCHING_UP: State.LIVE, State.LAGGING: State.LIVE},
-    Input.RESTARTED: dict.fromkeys(_RUNNING - {State.LIVE}, State.LIVE),
+    Input.RESTARTED: dict.fromkeys(_RUNNING - {State.STARTING, State.LIVE, State.COMPLETING}, State.LIVE),
+    Input.COMPLETED: {State.LIVE: State.COMPLETING},
     Input.END: dict.fromkeys(_RUNNING, State.ENDING),
     Input.GIVEN: {State.ENDING: State.ENDED},
 }
-
-
-class EndRequest(NamedTuple):
-    """A request to end a subscriber."""
-
-    reason: CloseReason
-    last: bytes = b""
-    """Bytes to be sent after the queued messages."""
-    discard: bool = False
-    """Whether the queued messages are dropped."""
-    successor: Closable | None = None
-    """The object that serves the client now."""
-
-
-class Ends(list[EndRequest]):
-    """The requests to end one subscriber. Any thread and any signal handler appends. The first one counts, and is never
-    removed."""
-
-    __slots__ = ()
-
-    @property
-    def reason(self) -> CloseReason | None:
-        """Why the subscriber has ended, ``None`` while it has not."""
-        return self[0].reason if self else None
-
-    def request(self, end: EndRequest) -> bool:
-        """Append a request. If the subscriber has a successor, that is closed in its place.
-
-        :param end: the request.
-        :return: whether it is the first.
-        """
-        self.append(end)
-        first = self[0]
-        if first is not end and first.successor is not None:
-            first.successor.close(end.reason)
-        return first is end

@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import CloseReason, StreamClosed
 from ..event import Event
 from ..server.source import Source, Streamable
+from .envelope import Envelope
+from .index import matches
 from .message import Message, body_of
 from .policy import Policy
 from .source import SubscriptionBroker, SubscriptionSource
@@ -42,10 +44,12 @@ class Subscription(Streamable):
         patterns: tuple[str, ...],
         policy: Policy,
         key: str | None = None,
+        until: tuple[str, ...] = (),
+        envelope: Envelope | None = None,
     ) -> None:
         #: Its channels, and its patterns of channels.
         self.channels, self.patterns = channels, patterns
-        self._source = SubscriptionSource(broker, channels, patterns, policy, key)
+        self._source = SubscriptionSource(broker, channels, patterns, policy, key, until, envelope)
         self._unread: list[Event] = []  # events that were taken and not returned yet, the last one first
 
     def as_source(self) -> Source:
@@ -58,6 +62,14 @@ class Subscription(Streamable):
     @property
     def _subscriber(self) -> Subscriber:
         return self._source.subscriber
+
+    def covers(self, channel: str) -> bool:
+        """Whether it gets the events of a channel.
+
+        :param channel: the channel's name.
+        :return: whether it does.
+        """
+        return channel in self.channels or any(matches(each, channel) for each in self.patterns)
 
     def allowed_by(self, authorize: Callable[[str], object]) -> bool:
         """Call a check for each channel and each pattern.
@@ -86,12 +98,12 @@ class Subscription(Streamable):
         :raises EventError: one has an id, or no data, or can't be written.
         :raises TypeError: one is nothing that can be sent.
         """
-        self._source.first += [body_of(item, None, dumps) for item in items]
+        self._source.first += [Message.first(body_of(item, None, dumps)) for item in items]
 
     @property
     def last_event_id(self) -> str:
         """The id of the last event that was returned, or at first of the event before it; ``""`` if not known yet."""
-        epoch, seq = self._subscriber.position
+        epoch, seq = self._source.position
         return f"{epoch}-{seq}" if epoch else ""
 
     @property
@@ -135,7 +147,7 @@ class Subscription(Streamable):
             items = self.take(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if items is None:
                 raise StreamClosed(self.reason or CloseReason.CANCELLED)
-            self._unread = [item.event for item in reversed(items) if isinstance(item, Message)]
+            self._unread = [item.event for item in reversed(items) if isinstance(item, Message) and item.seq >= 0]
             if not self._unread and deadline is not None and time.monotonic() >= deadline:
                 return None
         return self._unread.pop()

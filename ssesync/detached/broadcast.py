@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CloseReason
 from ..wire.chunked import to_chunk
@@ -29,6 +29,9 @@ __all__ = ["SEND", "BroadcastGroup", "split"]
 
 #: About how many bytes one send has: half of the kernel's buffer for a client (see head.py), so that one send fits.
 SEND = 32768
+Splice = Callable[[Sequence[bytes]], Callable[[Any], bytes]]
+# The states of clients to which the group itself gives messages.
+_FED = RUNNING - {State.LAGGING}
 # About how many bytes are read from the log for a client at a time.
 _READ = 256 * 1024
 
@@ -38,12 +41,17 @@ class BroadcastGroup:
 
     :param keep_alive: seconds of silence after which a client is sent a keep-alive.
     :param source: the source of its messages.
+    :param splice: if each client gets bytes of its own: a function that prepares items, and returns one that joins them
+        for a client's envelope. The registrations of the clients have the envelopes.
     """
 
-    def __init__(self, connections: Connections, keep_alive: float | None, source: Source) -> None:
+    def __init__(
+        self, connections: Connections, keep_alive: float | None, source: Source, splice: Splice | None = None
+    ) -> None:
         self._connections = connections
         self._keep_alive = keep_alive
         self._source = source
+        self._splice = splice
         #: The last message that was sent to all clients in sync.
         self.position = Position("", -1)
         #: The time of the last send to all clients in sync.
@@ -176,14 +184,40 @@ class BroadcastGroup:
     def _follow(self, connection: Connection, position: Position, messages: Sequence[Numbered]) -> None:
         """Send a client that is ahead the messages after its position."""
         if position.epoch == self.position.epoch and (own := [each for each in messages if each.seq > position.seq]):
-            connection.give(b"".join(own), len(own))
+            connection.give(self._joined(connection, own), len(own))
         self.place(connection, position)
+
+    def _joined(self, connection: Connection, items: Sequence[bytes]) -> bytes:
+        """Join messages and other bytes for one client."""
+        return b"".join(items) if self._splice is None else self._splice(items)(connection.registration.envelope)
+
+    def fed(self, fds: Iterable[int], seq: int) -> list[Connection]:
+        """Find the clients to which the group itself gives a message: not those that lag, or are ahead of it.
+
+        :param fds: the descriptors of clients that get the message.
+        :param seq: the message's number.
+        :return: the clients.
+        """
+        found = [each for fd in fds if (each := self._in_sync.get(fd) or self._others.get(fd)) is not None]
+        return [
+            each for each in found
+            if each.state in _FED and not (each.state is State.AHEAD and self._ahead[each].seq >= seq)
+        ]  # fmt: skip
+
+    def finish(self, connections: Iterable[Connection]) -> None:
+        """End the streams of clients that have everything. A lagging one is ended by its subscriber."""
+        for connection in connections:
+            if connection.state in _FED:
+                connection.finish(CloseReason.DONE)
 
     def _send_pieces(self, messages: Sequence[Numbered], fds: Collection[int]) -> None:
         """Send messages to clients in sync, divided so that each send fits."""
         while fds:
             piece, messages = split(messages)
-            self.give(fds, b"".join(piece), len(piece))
+            if self._splice is None:
+                self.give(fds, b"".join(piece), len(piece))
+            else:
+                self._give_each(fds, self._splice(piece), len(piece))
             if not messages:
                 return
             short = [self._others[fd] for fd in fds if fd in self._others]
@@ -200,7 +234,7 @@ class BroadcastGroup:
                 continue  # it is ending
             if connection in self._reading:
                 subscriber.progressed()  # the client waits for this process, and is not slow
-            if (reason := subscriber.offer(messages)) is not None:
+            if (reason := subscriber.offer(messages)) is not None and reason is not CloseReason.DONE:
                 connection.abort(reason)
 
     def give(self, fds: Collection[int], data: bytes, events: int, keep_alives: int = 0) -> None:
@@ -226,6 +260,18 @@ class BroadcastGroup:
         for wire, those in ((to_chunk(data), chunked), (data, raw)):
             if those:
                 self._send(wire, those)
+
+    def _give_each(self, fds: Iterable[int], join: Callable[[Any], bytes], events: int) -> None:
+        """As :meth:`give`, with bytes of its own for each client."""
+        now, send = time.monotonic(), self._connections.send
+        for fd in list(fds):
+            connection = self._in_sync[fd]
+            data = join(connection.registration.envelope)
+            connection.sent.add(events, len(data), 0, now)
+            wire = to_chunk(data) if connection.chunked else data
+            if (sent := send(fd, wire, len(wire))) != len(wire):
+                self.move(connection, State.DRAINING)
+                connection.keep(wire, sent)
 
     def _send(self, wire: bytes, fds: Iterable[int]) -> None:
         for fd, sent in self._connections.send_to_all(fds, wire):
@@ -259,7 +305,7 @@ class BroadcastGroup:
         polled = subscriber.poll()
         if isinstance(polled, (CloseReason, Position)):
             return b"", 0
-        return b"".join(polled), len(polled)
+        return self._joined(connection, polled), len(polled)
 
     def left(self, connection: Connection) -> None:
         """See :class:`ssesync.detached.group.Group`."""
@@ -272,12 +318,15 @@ class BroadcastGroup:
             if connection.unsent is not None or connection in self._reading:
                 return
             polled = subscriber.poll()
-            if isinstance(polled, CloseReason):
+            if polled is CloseReason.DONE:
+                connection.finish(polled)
+            elif isinstance(polled, CloseReason):
                 connection.abort(polled)
             elif isinstance(polled, Position):
+                self._source.caught_up(connection, subscriber)
                 self.place(connection, polled)
             elif polled:
-                connection.give(b"".join(polled), len(polled))
+                connection.give(self._joined(connection, polled), len(polled))
             else:
                 self._reading.add(connection)
                 read = functools.partial(subscriber.read, _READ)
@@ -288,7 +337,7 @@ class BroadcastGroup:
             return  # it is ending, or closed
         self._reading.discard(connection)
         if items:
-            connection.give(b"".join(items), len(items))
+            connection.give(self._joined(connection, items), len(items))
         if items is not None:  # else the next tick tries again
             self._serve(connection)
 

@@ -236,7 +236,7 @@ class Connection:
         """End after all pending bytes, ``last`` and the trailer. Does nothing if it is ending already."""
         if self.state in OVER or self._defer(lambda: self.finish(reason, last)):
             return
-        if self.orderly or not callable(self.settings.error_event):
+        if self.is_orderly(reason) or not callable(self.settings.error_event):
             self._finish(reason, last + self._trailer(reason))
             return
 
@@ -260,7 +260,9 @@ class Connection:
         return True
 
     def _trailer(self, reason: CloseReason) -> bytes:
-        """The last bytes: a reconnection time, or the error event."""
+        """The last bytes: a reconnection time, or the error event; none if the client has everything."""
+        if reason is CloseReason.DONE:
+            return b""
         if self.orderly:
             return make_trailer(self.settings)
         return encode_error(self.settings, reason, None, self.name)
@@ -288,7 +290,7 @@ class Connection:
         :param reason: why it ends.
         :return: whether it may.
         """
-        return self.orderly
+        return self.orderly or reason is CloseReason.DONE
 
     def _final_reason(self, reason: CloseReason) -> CloseReason:
         """The reason of the stream's end, if the connection is closed for this reason."""

@@ -86,6 +86,9 @@ class Source(Protocol):
         """
         ...
 
+    def caught_up(self, connection: Connection, subscriber: Subscriber) -> None:
+        """The subscriber of a client has given all that it had. The group serves the client next."""
+
     def left(self, connection: Connection) -> None:
         """Called when a client is closed."""
 

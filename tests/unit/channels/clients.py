@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssesync import Broker, CloseReason, Event, Settings, StreamStats, Subscription
+from ssesync.channels.brokers.memory.broker import MemoryBroker
+from ssesync.channels.brokers.memory.log import MemoryLog
+from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.connections import connections
 from ssesync.wire import Decoder
@@ -125,3 +128,20 @@ def reactor_held_up() -> Iterator[None]:
 
 
 Join = Callable[..., Client]
+
+
+def set_limits(broker: Broker, **limits: Any) -> None:
+    """Change how much the log of a memory broker keeps."""
+    assert isinstance(broker, MemoryBroker)
+    broker._log._limits = Limits(**limits)
+
+
+def begin_anew(broker: Broker, seq: int, *channels: str) -> None:
+    """Begin a new log in a memory broker, as a server does that has lost its own: it has so many events, and then one
+    for each of these channels is published."""
+    assert isinstance(broker, MemoryBroker)
+    broker._log = log = MemoryLog("new", Limits())
+    log.seq = seq
+    broker.dispatcher.restarted("new", seq)
+    for channel in channels:
+        broker.dispatcher.deliver([message := log.append(channel, b"data: new\n\n")], message.seq)

@@ -16,14 +16,24 @@ import pytest
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings
 from ssesync.channels import broadcast as broadcast_module
 from ssesync.channels.log import Page
-from ssesync.channels.message import Message, compiled
-from ssesync.channels.options import Limits
+from ssesync.channels.message import compiled
 from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.connections import connections
 from ssesync.detached.state import State
 from ssesync.wire import Decoder
 
-from .clients import HEAD, TIMEOUT, Client, Join, await_events, await_that, reactor_held_up, turn
+from .clients import (
+    HEAD,
+    TIMEOUT,
+    Client,
+    Join,
+    await_events,
+    await_that,
+    begin_anew,
+    reactor_held_up,
+    set_limits,
+    turn,
+)
 
 
 def test_clients_of_any_channels_are_one_group_and_get_what_they_have_subscribed_to(broker: Broker, join: Join):
@@ -248,7 +258,7 @@ def test_thousands_that_come_back_while_much_is_published_catch_up(
         return read(self, *args)
 
     monkeypatch.setattr(type(memory), "read", read_late)
-    memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
+    set_limits(memory, max_events=100_000, max_bytes=100_000_000)
     since = memory.publish("a", "seen")
     for number in range(2_000):
         memory.publish("a", str(number))
@@ -269,7 +279,7 @@ def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(broadcast_module, "_EVENTS", 100)
-    memory.limits = Limits(max_events=10)
+    set_limits(memory, max_events=10)
     clients = [join(memory, "a"), join(memory, "a", overflow="drop_oldest")]
     turn()
     with reactor_held_up():
@@ -346,7 +356,7 @@ def test_a_group_that_was_silent_for_long_is_not_given_up_at_the_first_burst(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(broadcast_module, "_EVENTS", 100)
-    memory.limits = Limits(max_events=100_000, max_bytes=100_000_000)
+    set_limits(memory, max_events=100_000, max_bytes=100_000_000)
     client = join(memory, "a", max_pending_events=5)
     turn()
     next(iter(memory.broadcast_groups._sources.values())).subscriber._polled -= 10_000
@@ -415,9 +425,7 @@ def test_a_log_that_is_started_anew_resets_each_client_once(memory: Broker, join
         memory.publish("a", f"{number} ".ljust(500, "x"))
     await_events(50, in_sync, late)
     turn()
-    memory.dispatcher.restarted("new", 3)
-    for seq in (4, 5):
-        memory.dispatcher.deliver([Message.make("new", seq, "a", b"data: new\n\n")], seq)
+    begin_anew(memory, 3, "a", "a")
     for client in (in_sync, late, slow):
         await_that(lambda client=client: client.last_event_id == "new-5", "the new log's came", client)  # type: ignore[misc]
         assert [event.type for event in client.events].count("reset") == 1

@@ -18,8 +18,6 @@ import pytest
 from ssesync import Broker, CloseReason
 from ssesync.channels import broadcast as broadcast_module
 from ssesync.channels.broadcast import ChannelSource
-from ssesync.channels.message import Message
-from ssesync.channels.options import Limits
 from ssesync.channels.subscriber import Subscriber
 from ssesync.detached.connection import Connection
 from ssesync.detached.connections import connections
@@ -27,7 +25,7 @@ from ssesync.detached.source import Position
 from ssesync.detached.state import State
 from ssesync.wire.encoder import KEEP_ALIVE
 
-from .clients import TIMEOUT, Client, Join, await_events, await_that, reactor_held_up, turn
+from .clients import TIMEOUT, Client, Join, await_events, await_that, begin_anew, reactor_held_up, set_limits, turn
 
 ROOT = Path(__file__).parents[3]
 
@@ -179,7 +177,7 @@ def test_what_comes_on_a_channel_that_is_new_here_between_subscribing_and_the_ha
 
 
 def test_a_burst_that_is_larger_than_a_send_reaches_clients_of_several_channels_whole(memory: Broker, join: Join):
-    memory.limits = Limits(max_bytes=100_000_000)
+    set_limits(memory, max_bytes=100_000_000)
     buffers = {("a", "b"): 4096, ("a",): 4096, ("b",): 4096, ("a", "b", "c"): 300_000, ("b", "c"): 65536}
     clients = [join(memory, *channels, buffer=size, patience=600) for channels, size in buffers.items()]
     turn()
@@ -291,7 +289,7 @@ def test_a_burst_beyond_what_may_wait_is_read_by_each_from_the_log_and_only_clie
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(broadcast_module, "_EVENTS", 50)
-    memory.limits = Limits(max_events=100)
+    set_limits(memory, max_events=100)
     busy, quiet, both = join(memory, "busy"), join(memory, "quiet"), join(memory, "busy", "quiet")
     ahead = join(memory, "quiet", "other")
     turn()
@@ -384,9 +382,7 @@ def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memo
     for number in range(20):
         memory.publish("a", f"{number} ".ljust(500, "x"))
     turn()
-    memory.dispatcher.restarted("new", 3)
-    for seq, channel in ((4, "a"), (5, "b"), (6, "c"), (7, "a")):
-        memory.dispatcher.deliver([Message.make("new", seq, channel, f"data: {channel}\n\n".encode())], seq)
+    begin_anew(memory, 3, "a", "b", "c", "a")
     for client, last in zip((*clients, slow), ("new-7", "new-5", "new-7", "new-7", "new-7"), strict=True):
         await_that(lambda client=client, last=last: client.last_event_id == last, last, client)  # type: ignore[misc]
         assert [event.type for event in client.events].count("reset") == 1

@@ -74,7 +74,6 @@ def test_it_replays_and_then_is_live(broker: Broker) -> None:
 
 def test_a_log_that_can_not_be_read_is_read_again_later(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = published(broker, "a", "1", "2")
-    source = broker.subscribe("a", last_event_id=ids[0]).as_source()
     reads: list[int] = []
 
     def fail(*args: object) -> None:
@@ -83,6 +82,7 @@ def test_a_log_that_can_not_be_read_is_read_again_later(broker: Broker, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(broker, "read", fail)
+        source = broker.subscribe("a", last_event_id=ids[0]).as_source()
         for _ in range(3):
             pulled = source.pull(MOST)
             assert isinstance(pulled, Pending)

@@ -180,13 +180,14 @@ except BrokerUnavailable as error:
 
 
 def test_a_deleted_file_is_logged_and_ends_subscribers_that_read_the_log(path: Path, broker: Broker) -> None:
-    ids = published(broker, "a", "1", "2")
+    ids = published(broker, "a", *numbered(150))
     resuming = broker.subscribe("a", last_event_id=ids[0])
     path.unlink()
     with pytest.raises(BrokerDamaged, match="deleted"):
-        broker.publish("a", "3")
+        broker.publish("a", "more")
     with pytest.raises(BrokerDamaged, match="deleted"):
         broker.subscribe("a")
+    assert len(resuming.take(5) or ()) == 100  # the first page was read before
     assert resuming.take(5) is None
     assert resuming.reason is CloseReason.ERROR
 

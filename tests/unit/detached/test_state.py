@@ -77,6 +77,9 @@ class Source:
         self.made.append(Queue(position))
         return self.made[-1]
 
+    def caught_up(self, connection: Connection, subscriber: object) -> None:
+        pass
+
     def left(self, connection: Connection) -> None:
         pass
 

@@ -14,7 +14,7 @@ from .clients import Client, Join, await_events, await_that, turn
 from .conftest import Open, numbered, published, texts
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

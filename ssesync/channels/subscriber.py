@@ -281,9 +281,11 @@ class Subscriber(Endable):
                     self._polled = time.monotonic()  # the queue was empty, so the reader had no reason to poll
                 if queue.put(message, keys, lossless=self.state is not State.LIVE):
                     changed = True
-                    if (message.final or watches_all) and self.state is State.LIVE and completion.note(message):
-                        self._move(Input.COMPLETED)
-                        break
+                    if (message.final or watches_all) and self.state is State.LIVE:
+                        if completion.note(message):
+                            self._move(Input.COMPLETED)
+                            break
+                        watches_all = completion.types or completion.closed
                     continue
                 queue.clear()
                 self._move(Input.OVERRUN)
@@ -370,6 +372,7 @@ class Subscriber(Endable):
                 messages = messages + queued
         if given is not None:
             messages = given
+            self._queue.clear()  # its messages are among these, or come after the last one
             self._end_now(CloseReason.DONE, discard=False)
         end = messages[-1].seq if messages else end
         self.position = Position(page.epoch, end)

@@ -9,6 +9,7 @@ import pytest
 from ssesync import BrokerClosed, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason
 from ssesync.channels.dispatcher import Dispatcher, Registration
 from ssesync.channels.log import Page
+from ssesync.channels.message import Message
 from ssesync.channels.policy import Policy
 from ssesync.channels.subscriber import State, Subscriber
 from ssesync.server.source import PENDING
@@ -289,3 +290,120 @@ def test_only_a_reader_that_neither_polls_nor_waits_is_too_slow() -> None:
     subscriber._polled -= 61
     assert not offer(subscriber, 7)
     assert subscriber.reason is CloseReason.OVERFLOW
+
+
+def closing(*seqs: int, final: int, complete: bool = True) -> Page:
+    messages = [Message.make("e", seq, "a", b"data: x\n\n", final=seq == final) for seq in seqs]
+    return Page(messages, complete, "", "e", max(seqs, default=final), {"a": final} if complete else {})
+
+
+def by_name(log: ScriptedLog) -> Subscriber:
+    return Subscriber(log, Policy(max_pending_events=2, patience=60), (("a",), ()))
+
+
+def final(seq: int) -> Message:
+    return Message.make("e", seq, "a", b"data: x\n\n", final=True)
+
+
+def test_the_final_event_ends_it_when_all_before_it_was_given() -> None:
+    subscriber = by_name(ScriptedLog())
+    subscriber.offer([message(1)])
+    subscriber.start("e", 0, from_log=False)
+    assert subscriber.offer([final(2)]) is None
+    assert subscriber.state is State.COMPLETING
+    offer(subscriber, 3)
+    subscriber.missed()
+    subscriber.restarted("f", 9)
+    assert seqs_of(subscriber.poll(1)) == [1]
+    assert subscriber.reason is None
+    assert seqs_of(subscriber.poll(1)) == [2]
+    assert subscriber.poll() is CloseReason.DONE
+
+
+def test_a_final_event_that_is_offered_before_the_start_ends_nothing_too_soon() -> None:
+    from_log, live_at = by_name(ScriptedLog(closing(1, 2, final=2))), by_name(ScriptedLog())
+    for subscriber in (from_log, live_at):
+        subscriber.offer([final(2)])
+        assert subscriber.state is State.STARTING
+    from_log.start("e", 0, from_log=True)
+    live_at.start("e", 1, from_log=False)
+    assert seqs_of(from_log.read()) == [1, 2]
+    assert seqs_of(live_at.poll()) == [2]
+    for subscriber in (from_log, live_at):
+        assert subscriber.poll() is CloseReason.DONE
+
+
+def test_what_does_not_fit_before_the_start_is_read() -> None:
+    subscriber = by_name(ScriptedLog(closing(1, 2, 3, final=3)))
+    subscriber.offer([message(1), message(2), final(3)])
+    subscriber.start("e", 0, from_log=False)
+    assert subscriber.poll() == []
+    assert seqs_of(subscriber.read()) == [1, 2, 3]
+    assert subscriber.poll() is CloseReason.DONE
+
+
+def test_a_log_that_begins_anew_before_the_start_is_found_by_a_read() -> None:
+    subscriber = by_name(ScriptedLog(lost("unknown", "f", 3)))
+    subscriber.restarted("f", 3)
+    subscriber.start("e", 7, from_log=False)
+    assert subscriber.poll() == []
+    assert data_of(subscriber.read()) == ['{"reason":"unknown"}']
+
+
+def test_after_a_log_has_begun_anew_a_read_shows_that_the_channel_is_closed_there() -> None:
+    log = ScriptedLog(Page([], True, "", "f", 9, {"a": 9}))
+    subscriber = by_name(log)
+    subscriber.start("e", 0, from_log=False)
+    subscriber.restarted("f", 9)
+    assert data_of(subscriber.poll()) == ['{"reason":"restarted"}']
+    assert subscriber.poll() == []
+    assert subscriber.read() == []
+    assert subscriber.poll() is CloseReason.DONE
+
+
+@pytest.mark.parametrize("read", [(1,), (1, 2)])
+def test_a_final_event_that_is_offered_during_a_read_is_given_once(read: tuple[int, ...]) -> None:
+    pages = Page([message(1)], True, "", "e", 1) if read == (1,) else closing(1, 2, final=2)
+    log = ScriptedLog(pages, during=lambda: subscriber.offer([final(2)]))
+    subscriber = by_name(log)
+    subscriber.start("e", 0, from_log=True)
+    assert seqs_of(subscriber.read()) == [1, 2]
+    assert subscriber.poll() is CloseReason.DONE
+
+
+def test_a_slow_reader_gets_the_final_event_from_the_log() -> None:
+    subscriber = by_name(ScriptedLog(closing(1, 2, complete=False, final=4), closing(3, 4, final=4)))
+    subscriber.start("e", 0, from_log=False)
+    subscriber.offer([message(1), message(2), message(3), final(4)])
+    assert subscriber.state is State.LAGGING_OVERRUN
+    assert subscriber.poll() == []
+    assert seqs_of(subscriber.read()) == [1, 2]
+    assert seqs_of(subscriber.read()) == [3, 4]
+    assert subscriber.poll() is CloseReason.DONE
+
+
+def test_a_right_that_is_revoked_after_the_last_event_was_read_counts() -> None:
+    subscriber = by_name(ScriptedLog(closing(1, final=1)))
+    subscriber.start("e", 0, from_log=True)
+    subscriber.read()
+    assert subscriber.reason is CloseReason.DONE
+    subscriber.close(CloseReason.REVOKED)
+    assert subscriber.poll() is CloseReason.REVOKED
+
+
+def test_an_end_that_was_requested_counts_before_the_last_event_was_given() -> None:
+    subscriber = by_name(ScriptedLog())
+    subscriber.start("e", 0, from_log=False)
+    subscriber.offer([final(1)])
+    subscriber.close(CloseReason.SHUTDOWN, last=b"retry: 1\n")
+    assert subscriber.poll() == [final(1), b"retry: 1\n"]
+    assert subscriber.poll() is CloseReason.SHUTDOWN
+
+
+def test_a_channel_that_was_dropped_and_begun_anew_is_open_again() -> None:
+    subscriber = Subscriber(ScriptedLog(), Policy(), (("a", "b"), ()))
+    subscriber.start("e", 0, from_log=False)
+    subscriber.offer([final(1), message(2), Message.make("e", 3, "b", b"data: x\n\n", final=True)])
+    assert seqs_of(subscriber.poll()) == [1, 2, 3]
+    assert subscriber.reason is None
+    assert subscriber.closed == {"b": 3}

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from ssesync import CloseReason, Event, Subscription, open_broker
+from ssesync import ChannelClosed, CloseReason, Event, Subscription, open_broker
+from ssesync.channels.entry import CLOSED
+from ssesync.channels.runs.record import RunState
 from tests.redis_server import RedisServer
 
 from .conftest import got, numbered, published, texts
-from .test_contract import place
+from .runs.test_contract import add, append, event, final, record
+from .test_closing import begin, data, page
+from .test_contract import eventually, place
 
 CHANNELS = ("a", "b", "c:1", "c:2")
 
@@ -35,6 +41,9 @@ class Log:
 
     def keys(self) -> list[str]:
         return sorted(self.admin.keys(f"{{{self.prefix}}}:*"))
+
+    def keys_of(self, name: str) -> list[str]:
+        return [key for key in self.keys() if key.endswith(f":{name}")]
 
     def evict(self, *names: str) -> None:
         self.admin.delete(*(f"{{{self.prefix}}}:{name}" for name in names))
@@ -231,3 +240,149 @@ def test_where_a_revocation_is_evicted_before_it_is_read_all_that_have_a_key_end
         assert anyone.take(30)
         assert not anyone.closed
     assert "ended 1 subscriptions that have a key" in caplog.text
+
+
+# Channels that are closed, and runs.
+
+
+@pytest.mark.parametrize("names", [["log:a"], ["info:a"], ["log:a", "info:a"], ["index"], ["log:a", "info:a", "index"]],
+                         ids="+".join)  # fmt: skip
+def test_a_closed_channel_stays_closed_whatever_of_it_is_evicted(log: Log, names: list[str]) -> None:
+    log.publish("a")
+    last = log.broker.publish("a", "last", final=True)
+    log.evict(*names)
+    for action in (lambda: log.publish("a"), lambda: log.broker.publish("a", "x", final=True)):
+        with pytest.raises(ChannelClosed):
+            action()
+    found = page(log.broker, log.published[0][0], "a")
+    assert found.closed == log.broker.start_of(["a"], [], None).closed == {"a": place(last)[1]}
+    assert found.lost == ("" if names == ["index"] else "trimmed")
+    assert begin(log.broker, "a") == (["x", "last"] if names == ["index"] else [])
+
+
+def ended(log: Log) -> None:
+    """End what is left of runs, as processes that are alive do."""
+    for _ in range(3):
+        found = log.broker._abandoned()
+        append(log.broker, *(final("interrupted", name=each.name, owner=each.owner) for each in found))
+    assert log.broker._abandoned() == []
+
+
+RUN_KEYS = ("run:r", "events:r", "info:r", "active", "owners", "due", "runs", "index", "tails", "meta")
+
+
+@pytest.mark.parametrize("names", [*([name] for name in RUN_KEYS), ["run:r", "events:r"], ["active", "owners", "due"]],
+                         ids="+".join)  # fmt: skip
+def test_a_run_of_which_keys_are_evicted_goes_on_or_is_interrupted(log: Log, names: list[str]) -> None:
+    log.publish("a")
+    add(log.broker)
+    epoch = place(log.published[0][0])[0]
+    ids = [f"{epoch}-{number}" for number in append(log.broker, *(event(number) for number in range(1, 4)))]
+    log.evict(*names)
+    (number,) = append(log.broker, event(4))
+    goes_on = not {"run:r", "events:r", "runs", "tails", "meta"} & {*names}
+    assert (number > 0) is goes_on
+    if goes_on:
+        assert append(log.broker, event(5), final()) > [0, 0]
+        assert begin(log.broker, "r") == ["1", "2", "3", "4", "5", "done"]
+        assert data(page(log.broker, ids[1], "r")) == ["3", "4", "5", "done"]
+        return
+    assert append(log.broker, event(4), final()) == [CLOSED] * 2
+    ended(log)
+    found = page(log.broker, ids[1], "r")
+    assert found.lost in {"trimmed", "unknown"}
+    if place(log.broker.position())[0] == epoch:
+        assert list(found.closed) == ["r"]
+        assert begin(log.broker, "r") == ["interrupted"]
+    else:
+        assert not log.broker.has_channel("r")
+        assert log.broker._renew_owner("me", 60) is False
+    assert append(log.broker, event(4), final()) == [CLOSED] * 2
+    known = log.broker._find_run("r")
+    assert known is None or known.state is RunState.INTERRUPTED
+    assert log.broker._begin_run(record(), None, True)[0]
+    assert append(log.broker, event(1)) > [0]
+
+
+def test_owners_whose_leases_are_evicted_get_time_to_renew_them(log: Log) -> None:
+    add(log.broker)
+    with open_broker(log.url) as other:
+        add(other, "r2", owner="you")
+        log.evict("owners")
+        assert other._abandoned() == []
+        for owner, broker in (("me", log.broker), ("you", other)):
+            assert broker._renew_owner(owner, 0.05)
+            log.evict("due", "active")
+        eventually(lambda: [each.name for each in other._abandoned()] == ["r"])
+
+
+def test_runs_that_are_due_are_found_although_the_list_of_them_is_evicted(log: Log) -> None:
+    add(log.broker, "late", owner="", deadline=time.time() - 1)
+    add(log.broker, "old", retain=0.01)
+    add(log.broker)
+    append(log.broker, final(name="old"))
+    log.evict("due")
+    eventually(lambda: [each.name for each in log.broker._abandoned()] == ["late"] and not log.keys_of("old"))
+    assert log.keys_of("r")
+
+
+def test_an_expired_run_leaves_nothing(log: Log) -> None:
+    add(log.broker, retain=0.01)
+    append(log.broker, event(1), final())
+    assert log.keys_of("r")
+    eventually(lambda: not log.broker._abandoned() and not log.keys_of("r"))
+    assert log.admin.zrange(f"{{{log.prefix}}}:runs", 0, -1) == ["\x01"]
+    assert log.admin.hgetall(f"{{{log.prefix}}}:active") == {"": ""}
+    assert log.admin.zrange(f"{{{log.prefix}}}:due", 0, -1) == [""]
+
+
+@pytest.mark.slow
+def test_whatever_is_evicted_a_run_that_is_done_is_complete(redis_server: RedisServer) -> None:
+    """Runs of two owners, one of whom is restarted now and then."""
+    counts: Counter[str] = Counter()
+    for seed in range(150):
+        chance = random.Random(seed)
+        log = Log(redis_server)
+        try:
+            counts.update(check_runs(log, chance))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        finally:
+            log.close()
+    assert min(counts[each] for each in ("done", "interrupted", "unknown", "refused")) > 5, counts
+
+
+def check_runs(log: Log, chance: random.Random) -> Iterator[str]:
+    written: dict[str, list[str]] = {}
+    for name in ("r", "s"):
+        add(log.broker, name)
+        written[name] = []
+    for _ in range(chance.randint(3, 12)):
+        name = chance.choice("rs")
+        if chance.random() < 0.2 and (keys := log.keys()):
+            log.admin.delete(*chance.sample(keys, min(len(keys), chance.randint(1, 2))))
+        elif chance.random() < 0.2:
+            log.publish("a")
+        else:
+            number = len(written[name]) + 1
+            (appended,) = append(log.broker, event(number, name))
+            if appended > 0:
+                written[name].append(str(number))
+            else:
+                yield "refused"
+                written[name] = [*written[name], "refused"]  # what follows has to be refused as well
+    for name, expected in written.items():
+        (number,) = append(log.broker, final(name=name)._replace(number=len(expected) + 1))
+        is_done = number > 0
+        if keys := chance.choice(([], log.keys())):
+            log.admin.delete(chance.choice(keys))
+        ended(log)
+        found = log.broker._find_run(name)
+        yield "unknown" if found is None else found.state
+        assert found is None or found.state.ended
+        assert "refused" not in expected or not is_done
+        if found is not None and found.state is RunState.DONE:
+            assert is_done
+            assert begin(log.broker, name) == [*expected, "done"]
+        elif log.broker.has_channel(name):
+            assert page(log.broker, log.broker.position(), name).closed

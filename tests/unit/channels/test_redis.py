@@ -16,9 +16,12 @@ import redis
 import trustme
 
 from ssesync import Broker, BrokerDamaged, BrokerError, BrokerUnavailable, CloseReason, SettingsError, open_broker
+from ssesync.channels.entry import CLOSED
 from tests.redis_server import FORGETFUL, RedisServer, lasting_port
 
 from .conftest import got, numbered, published, texts
+from .runs.test_contract import add, append, event, final
+from .test_closing import begin
 from .test_contract import eventually, place
 from .test_sqlite import check_a_killed_publisher, forked
 
@@ -207,6 +210,29 @@ def test_a_listener_that_finds_its_events_lost_begins_a_new_epoch(
     subscription.close()
 
 
+def test_a_run_of_which_the_server_has_lost_events_is_interrupted(
+    own_server: RedisServer, broker: Broker, admin: redis.Redis
+) -> None:
+    for name in ("gap", "end", "whole"):
+        add(broker, name)
+        append(broker, event(1, name))
+    admin.save()
+    for name in ("gap", "end"):
+        append(broker, event(2, name))
+    own_server.kill()
+    own_server.start()
+    assert append(broker, event(3, "gap"), final(name="gap")._replace(number=4)) == [CLOSED] * 2
+    assert append(broker, final(name="gap")) == [CLOSED]
+    assert append(broker, final(name="end")._replace(number=3)) == [CLOSED]
+    assert append(broker, event(2, "whole"), final(name="whole")._replace(number=3)) > [0, 0]
+    found = broker._abandoned()
+    assert sorted(each.name for each in found) == ["end", "gap"]
+    assert append(broker, *(final("interrupted", name=each.name, owner=each.owner) for each in found)) > [0, 0]
+    assert begin(broker, "gap") == begin(broker, "end") == ["1", "interrupted"]
+    assert begin(broker, "whole") == ["1", "2", "done"]
+    assert broker._abandoned() == []
+
+
 @pytest.mark.slow
 def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_server: RedisServer) -> None:
     with open_broker(own_server.url, index_size=10) as broker:
@@ -225,6 +251,10 @@ def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_se
 def test_a_server_without_memory_is_an_error_of_publish(broker: Broker) -> None:
     with pytest.raises(BrokerUnavailable, match="accepts no writes"):
         [broker.publish(f"c{n}", "x" * 50_000) for n in range(200)]
+    for action in (lambda: add(broker), lambda: broker.publish("c0", "x" * 500_000, final=True)):
+        with pytest.raises(BrokerUnavailable, match="accepts no writes"):
+            action()
+    assert broker._find_run("r") is None
 
 
 def test_keys_of_another_type_are_an_error(broker: Broker, admin: redis.Redis) -> None:
@@ -246,6 +276,12 @@ def test_a_user_with_rights_to_the_keys_alone_is_enough(own_server: RedisServer,
         assert broker.subscriber_count("a", local=True) == 1
         broker.revoke("nobody")
         subscription.close()
+        broker.publish("a", "2", final=True)
+        add(broker)
+        assert append(broker, event(1), final()) > [0, 0]
+        assert begin(broker, "a", "r") == ["1", "done"]
+        assert broker.channel_of(broker.position()) == "r"
+        assert broker._abandoned() == []
     with open_broker(url.replace("secret", "wrong")) as broker, pytest.raises(BrokerError) as told:
         broker.publish("a", "1")
     assert "wrong" not in str(told.value)
@@ -261,6 +297,9 @@ def test_a_cluster_accepts_it_as_all_keys_are_of_one_slot(own_server: RedisServe
         with broker.subscribe("a", patterns=["b*"], last_event_id=start) as subscription:
             published(broker, "b1", "2")
             assert texts(subscription, 1) == ["2"]
+        add(broker)
+        assert append(broker, event(1), final()) > [0, 0]
+        assert begin(broker, "r") == ["1", "done"]
     with (
         redis.RedisCluster.from_url(own_server.url) as client,
         open_broker("redis://", client=client) as broker,

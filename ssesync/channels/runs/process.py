@@ -204,8 +204,11 @@ class OwnRuns:
         for record, number in zip(records, numbers, strict=True):
             if number == CLOSED:
                 continue  # another process has ended it
-            why = "the process that produced it is gone" if record.owner else "no process has begun it in time"
-            logger.warning("the run %s was interrupted: %s", escape(record.name), why)
+            logger.warning(
+                "the run %s was interrupted: %s",
+                escape(record.name),
+                "the process that produced it is gone" if record.owner else "no process has begun it in time",
+            )
             self._announce(record)
 
     # How runs end.
@@ -222,7 +225,7 @@ class OwnRuns:
         seconds = time.monotonic() - production.began
         logger.info(
             "run ended: run=%s state=%s reason=%s events=%d seconds=%.3f",
-            escape(record.name), ending.state.value, ending.reason, production.events, seconds,
+            escape(record.name), escape(ending.state.value), escape(ending.reason), production.events, seconds,
         )  # fmt: skip
         if ending == (RunState.INTERRUPTED, SHUTDOWN, None):
             self._announce(record)

@@ -268,8 +268,9 @@ class Production:
     def lost(self, error: Exception) -> None:
         """See :class:`ssesync.channels.runs.appender.Sender`."""
         if self.ended is None:
-            name = escape(self.record.name)
-            logger.error("the run %s can't be written to the log, and is given up: %s", name, escape(error))
+            logger.error(
+                "the run %s can't be written to the log, and is given up: %s", escape(self.record.name), escape(error)
+            )
         self._give_up(Ending(RunState.INTERRUPTED, LOST))
 
     def _give_up(self, ending: Ending) -> None:

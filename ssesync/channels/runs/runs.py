@@ -256,8 +256,10 @@ class Runs:
         :param production: the run.
         """
         if not production.wait(_FINISH_TIMEOUT):
-            name = escape(production.record.name)
-            logger.warning("the end of the run %s is not in the log yet, as the broker can't be reached", name)
+            logger.warning(
+                "the end of the run %s is not in the log yet, as the broker can't be reached",
+                escape(production.record.name),
+            )
 
 
 def _record_of(

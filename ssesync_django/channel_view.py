@@ -22,10 +22,12 @@ from .channels import subscribe
 
 __all__ = ["ChannelView"]
 
+# Options of subscribe() that are none of the stream's, nor of the policy.
+_OF_SUBSCRIPTION = ("last_event_id", "since", "last", "until_type", "envelope", "known")
 # Options of subscribe() for which ChannelView has no attribute of its own.
 _OPTIONS = frozenset(
     {
-        "last_event_id",
+        *_OF_SUBSCRIPTION,
         *(name for name, each in inspect.signature(EventStream).parameters.items() if each.kind is each.KEYWORD_ONLY),
         *Settings.__dataclass_fields__,
         *Broker.POLICY,
@@ -162,7 +164,8 @@ class ChannelView(View):
         known = [name for name in _OPTIONS if not isinstance(getattr_static(self, name, None), _PROPERTIES)]
         options = dict(self.stream_options)
         options |= {name: value for name in known if (value := getattr(self, name, _MISSING)) is not _MISSING}
-        options.pop("last_event_id", None)
+        for name in _OF_SUBSCRIPTION:
+            options.pop(name, None)
         Broker.check_policy(**{name: options.pop(name) for name in Broker.POLICY & options.keys()})
         EventStream((), **options)
 

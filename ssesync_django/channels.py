@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings as project
@@ -109,6 +109,11 @@ def subscribe(
     on_connect: Callable[[Subscription], Iterable[Any] | None] | None = None,
     key: Any = None,
     last_event_id: str | None = None,
+    since: str | None = None,
+    last: int | None = None,
+    until_type: str | Iterable[str] | None = None,
+    envelope: Sequence[str | bytes] | None = None,
+    known: bool = False,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     **options: Any,
 ) -> EventStreamResponse:
@@ -134,6 +139,14 @@ def subscribe(
         logged-in user, if any.
     :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``): for
         example the value of ``get_broker().position()`` that the page has.
+    :param since: where a client begins that sends no id: ``"start"``, with the first event that the log has, or
+        after the event of an id.
+    :param last: with how many of the last events a client begins that sends no id.
+    :param until_type: a type of events, or several: the stream ends after the first event of such a type, and a
+        client that comes back with its id is answered 204.
+    :param envelope: text around the data of each event for this client, see :meth:`ssesync.Broker.subscribe`.
+    :param known: answer 404 if the log does not have one of the channels: nothing was published to it, or the
+        limits have dropped it. For channels that are closed, as nothing more comes if they were dropped.
     :param headers: more response headers.
     :param options: those of :class:`ssesync.EventStream`, and the policy for slow clients: ``overflow``, ``coalesce``,
         ``patience``, ``reset_event``, ``dropped_event``; ``max_pending_events`` and ``max_pending_bytes`` limit the
@@ -150,7 +163,8 @@ def subscribe(
     """
     subscribing = functools.partial(
         _subscribe, request, *channels, patterns=patterns, authorize=authorize, on_connect=on_connect, key=key,
-        last_event_id=last_event_id, headers=headers, **options,
+        last_event_id=last_event_id, headers=headers, known=known,
+        begin={"since": since, "last": last, "until_type": until_type, "envelope": envelope}, **options,
     )  # fmt: skip
     return EventStreamResponse.later(subscribing) if runs_event_loop() else subscribing()
 
@@ -164,6 +178,8 @@ def _subscribe(
     key: Any,
     last_event_id: str | None,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+    known: bool,
+    begin: dict[str, Any],
     **options: Any,
 ) -> EventStreamResponse:
     plain: HttpRequest = getattr(request, "_request", request)  # REST framework's wraps Django's
@@ -190,11 +206,13 @@ def _subscribe(
         on_connect=on_connect,
         key=key,
         last_event_id=last_event_id,
+        known=known,
+        **begin,
     )
     return response
 
 
-_REFUSALS = {403: ("403 Forbidden", "not for you"), 404: ("404 Not Found", "no channel can have this name")}
+_REFUSALS = {403: ("403 Forbidden", "not for you"), 404: ("404 Not Found", "there is no such channel")}
 
 
 def revoke(who: Any, channel: str | None = None) -> None:

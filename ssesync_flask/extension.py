@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from flask import Flask, abort, after_this_request, current_app, has_app_context, request
@@ -101,6 +101,11 @@ class SSE:
         on_connect: Callable[[Subscription], Iterable[Any] | None] | None = None,
         key: str | None = None,
         last_event_id: str | None = None,
+        since: str | None = None,
+        last: int | None = None,
+        until_type: str | Iterable[str] | None = None,
+        envelope: Sequence[str | bytes] | None = None,
+        known: bool = False,
         **options: Any,
     ) -> EventStreamResponse:
         """Answer the current request with the events that are published to these channels from now on.
@@ -124,10 +129,19 @@ class SSE:
             ``max_streams_per_key``.
         :param last_event_id: where to begin, if the client sends no id (``Last-Event-ID`` or ``?lastEventId=``):
             for example the value of ``sse.broker.position()`` that the page has.
+        :param since: where a client begins that sends no id: ``"start"``, with the first event that the log has, or
+            after the event of an id.
+        :param last: with how many of the last events a client begins that sends no id.
+        :param until_type: a type of events, or several: the stream ends after the first event of such a type, and a
+            client that comes back with its id is answered 204.
+        :param envelope: text around the data of each event for this client, see :meth:`ssesync.Broker.subscribe`.
+        :param known: answer 404 if the log does not have one of the channels: nothing was published to it, or the
+            limits have dropped it. For channels that are closed, as nothing more comes if they were dropped.
         :param options: ``overflow``, ``coalesce``, ``patience``, ``reset_event`` and ``dropped_event`` as
             :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which limit
             the queue, and the options of :class:`EventStreamResponse`.
         :return: the response.
+        :raises werkzeug.exceptions.NotFound: see ``authorize`` and ``known``.
         :raises werkzeug.exceptions.Forbidden: ``authorize`` refused.
         :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached, and the client is no browser's
             ``EventSource``, for which the setting ``refusal`` decides.
@@ -162,6 +176,11 @@ class SSE:
             on_connect=on_connect,
             key=key,
             last_event_id=last_event_id,
+            since=since,
+            last=last,
+            until_type=until_type,
+            envelope=envelope,
+            known=known,
         )
         return response
 

@@ -53,7 +53,6 @@ THROUGH = {
     "channels/completion": "channels/test_subscribing",
     "channels/client_index": "channels/test_subscribing",
     "channels/subscriber_ends": "channels/test_subscriber",
-    "channels/envelope": "channels/test_subscribing",
     "channels/runs/appender": "channels/runs/test_run",
     "channels/runs/options": "channels/runs/test_run",
     "channels/runs/producing": "channels/runs/test_run",

@@ -60,6 +60,13 @@ class Staff(PermissionRequiredMixin, ChannelView):
     channels = ("staff",)
 
 
+class Job(ChannelView):
+    channels = ("job",)
+    since = "start"
+    until_type = ("end",)
+    known = True
+
+
 def function(request: HttpRequest) -> HttpResponseBase:
     return subscribe(
         request, "a", cors_origins=["https://app.example"], authorize=lambda request, channel: asked(request)
@@ -86,6 +93,7 @@ urlpatterns = [
     path("members", Members.as_view()),
     path("staff", Staff.as_view()),
     path("function", function),
+    path("job", Job.as_view()),
     path("api", API.as_view()),
 ]
 
@@ -546,3 +554,14 @@ def test_memory_in_several_processes_is_warned_of(caplog: pytest.LogCaptureFixtu
     for _ in range(2):
         subscribe(given, "a").event_stream.close()
     assert caplog.text.count("this server runs several") == 1
+
+
+def test_a_view_of_a_channel_that_ends_answers_404_before_it_and_204_after_it(client: Client) -> None:
+    assert client.get("/job").status_code == 404
+    publish("job", "first")
+    last = get_broker().publish("job", "last", type="end")
+    publish("job", "behind it")
+    response = client.get("/job")
+    events = Decoder().feed(b"".join(response.streaming_content))  # type: ignore[attr-defined]
+    assert [event.data for event in events] == ["first", "last"]
+    assert client.get("/job", headers={"Last-Event-ID": last}).status_code == 204

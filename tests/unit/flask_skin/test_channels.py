@@ -29,6 +29,7 @@ from ssesync import (
     open_broker,
     streams,
 )
+from ssesync.channels.envelope import jsonrpc_result
 from ssesync.server.refusal import ReconnectionTimes
 from ssesync.wire import Decoder
 from ssesync_flask import SSE, EventStreamResponse, Ticket
@@ -688,3 +689,38 @@ def test_no_log_line_of_ours_has_a_ticket_in_it(app: Flask, sse: SSE, caplog: py
     # Streams that other tests have dropped may be told of as well.
     assert len([line for line in ours if "/stream" in line or "a ticket was refused" in line]) == 3
     assert not [line for line in ours if ticket[:20] in line or ticket[-20:] in line]
+
+
+# channels that are closed
+
+
+def test_a_closed_channel_ends_the_stream_and_the_client_that_has_all_of_it_is_answered_204(
+    app: Flask, sse: SSE
+) -> None:
+    room_view(app, sse, since="start", known=True)
+    client = app.test_client()
+    assert client.get("/rooms/1").status_code == 404
+    sse.publish("room:1", "first")
+    stream = Stream(app, "/rooms/1")
+    last = sse.broker.publish("room:1", "last", final=True)
+    assert stream.data() + stream.data() == ["first", "last"]
+    assert stream.ends()
+    returned = client.get("/rooms/1", headers={"Last-Event-ID": last})
+    assert (returned.status_code, returned.data) == (204, b"")
+    assert sse.broker.subscriber_count("room:1") == 0
+    assert Stream(app, "/rooms/1").data() == ["first", "last"]
+
+
+def test_an_envelope_is_put_around_each_event_of_this_client_and_not_around_the_librarys_own(
+    app: Flask, sse: SSE
+) -> None:
+    room_view(app, sse, envelope=jsonrpc_result(5), until_type="end", on_connect=lambda subscription: [{"state": 1}])
+    stream = Stream(app, "/rooms/1", headers={"Last-Event-ID": "unknown-1"})
+    sse.publish("room:1", {"n": 1})
+    sse.publish("room:1", {"n": 2}, type="end")
+    events = [event for _ in range(2) for event in stream.events()]
+    assert [event.json() for event in events if event.type != "reset"] == [
+        {"jsonrpc": "2.0", "id": 5, "result": result} for result in ({"state": 1}, {"n": 1}, {"n": 2})
+    ]
+    assert [event.json() for event in events if event.type == "reset"] == [{"reason": "unknown"}]
+    assert stream.ends()

@@ -80,8 +80,8 @@ def test_the_machine_is_drawn_as_events_arrive(example: Server, browser: Chrome)
         assert len(rows) == 8
         assert all(row.isdecimal() for row in rows)
         assert text(browser, "load-figure").endswith(f"{psutil.cpu_count()} cores")
-    asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert all(address.startswith(example.url) for address in asked)
+    requested = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert all(address.startswith(example.url) for address in requested)
 
 
 def test_the_jobs_bar_reaches_100_percent_and_the_browser_stays_away(example: Server, browser: Chrome) -> None:

@@ -81,14 +81,14 @@ def test_two_pages_see_each_other_and_miss_nothing_when_the_server_is_killed(
     grace.come_in(chat.url.replace("127.0.0.1", "localhost"), "Grace")
     for page in pages:
         page.wait(lambda page=page: page.people() == ["Ada", "Grace"])
-    said = ["<b>hello</b> & <img src=x onerror=document.title='no'>", "hello yourself", "over and\nout"]
-    ada.type(said[0], Keys.ENTER)
-    grace.wait(lambda: grace.texts() == said[:1])
-    grace.type(said[1], Keys.ENTER)
-    grace.wait(lambda: grace.texts() == said[:2])
+    messages = ["<b>hello</b> & <img src=x onerror=document.title='no'>", "hello yourself", "over and\nout"]
+    ada.type(messages[0], Keys.ENTER)
+    grace.wait(lambda: grace.texts() == messages[:1])
+    grace.type(messages[1], Keys.ENTER)
+    grace.wait(lambda: grace.texts() == messages[:2])
     grace.type("over and", Keys.SHIFT, Keys.ENTER, Keys.NULL, "out", Keys.ENTER)
     for page in pages:
-        page.wait(lambda page=page: page.texts() == said)
+        page.wait(lambda page=page: page.texts() == messages)
     assert ada.run("return document.title") == "Lobby · flask_chat"
     assert ada.run("return document.querySelectorAll('#messages b, #messages img').length") == 3  # three names
 
@@ -108,7 +108,7 @@ def test_two_pages_see_each_other_and_miss_nothing_when_the_server_is_killed(
         page.wait(lambda page=page: sorted(page.people()) == ["Ada", "Grace"])
     # The same for both, in the order of the events, and once.
     assert ada.texts() == grace.texts()
-    assert ada.texts()[:3] == said
+    assert ada.texts()[:3] == messages
     # A page that is opened later shows the same.
     everything = ada.texts()
     ada.browser.refresh()

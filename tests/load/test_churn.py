@@ -109,8 +109,8 @@ def test_clients_that_connect_and_leave_leak_no_resources_and_do_not_disturb_oth
     def nothing_stays() -> bool:
         after.update(server.state())
         held = len(after["streams"]) + after["subscriptions"] + after["broker"]["subscribers"]
-        told = after["reasons"].get("") == after["closed"]
-        return not held and told and bool(after["descriptors"] <= before["descriptors"])
+        logged = after["reasons"].get("") == after["closed"]
+        return not held and logged and bool(after["descriptors"] <= before["descriptors"])
 
     assert eventually(nothing_stays), (before, after)
     assert after["opened"] == sum(after["closed"].values())

@@ -23,10 +23,10 @@ def fork(server: Lasting, switchboard: Switchboard, how: str, ports: set[int]) -
     """A child of the worker, which has none of the connections that come to these ports."""
     child = int(server.fetch(f"/fork?how={how}&line={switchboard.port}"))
     line = switchboard.answer()
-    said = line.hear()
-    assert said is not None
-    assert said["pid"] == child
-    assert not ports & set(said["peers"])
+    reply = line.hear()
+    assert reply is not None
+    assert reply["pid"] == child
+    assert not ports & set(reply["peers"])
     return line, child
 
 
@@ -51,9 +51,9 @@ def test_a_forked_child_neither_writes_to_the_clients_nor_keeps_their_connection
     with line:
         for order in ["drain", "exit handlers"]:
             line.say(do=order)
-            said = line.hear()
-            assert said is not None
-            assert said["done"]
+            reply = line.hear()
+            assert reply is not None
+            assert reply["done"]
             # Whatever the child did, the streams are its parent's.
             server.fetch(f"/publish?channel=all&first={'de'.index(order[0])}")
         crowd.until_all(lambda client: len(client.events) == 2, "the events came")

@@ -121,7 +121,7 @@ def test_the_browser_s_leaving_ends_the_origin_with_nothing_having_been_written(
 
     wait_for(stands_still)
     for level in chain.levels:
-        state = wait_for(lambda level=level: (told := own(level)) and not told["streams"]["streams"] and told)
+        state = wait_for(lambda level=level: (state := own(level)) and not state["streams"]["streams"] and state)
         assert set(state["streams"]["closed"]) <= {"client_gone", "done"}
         assert state["streams"]["keep_alives"] == 0
         assert "Traceback" not in level.log()
@@ -141,7 +141,7 @@ def test_an_error_of_the_origin_reaches_the_browser_as_such(chain: Chain) -> Non
 @pytest.mark.timeout(900)
 def test_200_browsers_that_open_and_leave_leave_nothing_at_any_level(chain: Chain) -> None:
     def at_rest() -> list[int]:
-        return [wait_for(lambda level=level: (told := own(level)) and not told["streams"]["streams"] and told)
+        return [wait_for(lambda level=level: (state := own(level)) and not state["streams"]["streams"] and state)
                 for level in chain.levels]  # fmt: skip
 
     def cycle(count: int) -> list[int]:

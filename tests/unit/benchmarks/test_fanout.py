@@ -72,10 +72,10 @@ class Scripted:
             connection, _ = self.listener.accept()
             self.connections.append(connection)
             connection.settimeout(WAIT)
-            asked = b""
-            while not asked.endswith(b"\r\n\r\n"):
-                asked += connection.recv(4096)
-            assert asked.startswith(b"GET /events HTTP/1.1\r\n")
+            request_head = b""
+            while not request_head.endswith(b"\r\n\r\n"):
+                request_head += connection.recv(4096)
+            assert request_head.startswith(b"GET /events HTTP/1.1\r\n")
             connection.sendall(head)
 
     def hear(self) -> dict[str, Any]:
@@ -211,13 +211,13 @@ def meeting(own: list[float], floor: list[float], **others: Any) -> dict[str, An
 
 def test_ratios_are_those_of_single_turns() -> None:
     # The machine was busy in the last turn of both.
-    told = summary([meeting([12.0, 13.0], [10.0, 10.0]), meeting([120.0], [100.0])])
-    assert told["faults"] == ""
-    assert told["rounds"] == 2
-    assert told["one_late"] == 13.0
-    assert told["one_late_ratio"] == pytest.approx(1.2)
-    assert told["one_late_best_ratio"] == pytest.approx(1.2)
-    assert told["one_late_range"] == [12.0, 120.0]
+    result = summary([meeting([12.0, 13.0], [10.0, 10.0]), meeting([120.0], [100.0])])
+    assert result["faults"] == ""
+    assert result["rounds"] == 2
+    assert result["one_late"] == 13.0
+    assert result["one_late_ratio"] == pytest.approx(1.2)
+    assert result["one_late_best_ratio"] == pytest.approx(1.2)
+    assert result["one_late_range"] == [12.0, 120.0]
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ def test_ratios_are_those_of_single_turns() -> None:
     ],
 )
 def test_what_loses_or_doubles_an_event_has_no_figures(others: dict[str, Any]) -> None:
-    told = summary([meeting([12.0], [10.0]), meeting([12.0], [10.0], **others)])
-    assert set(told) == {"faults", "rounds"}
-    shown = table(10, {"careless": told})
-    assert told["faults"] in shown
+    result = summary([meeting([12.0], [10.0]), meeting([12.0], [10.0], **others)])
+    assert set(result) == {"faults", "rounds"}
+    shown = table(10, {"careless": result})
+    assert result["faults"] in shown
     assert "12.0" not in shown
 
 

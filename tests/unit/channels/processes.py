@@ -99,13 +99,13 @@ def fork(url: str) -> None:
             os._exit(1)
     os.close(write)
     broker.publish("a", "of the parent")
-    said = b""
+    output = b""
     while piece := os.read(read, 4096):
-        said += piece
+        output += piece
     _, status = os.waitpid(child, 0)
     count = 1 if url.startswith("memory") else 2
     seen = sorted(event.data or "" for event in (subscription.get(20) for _ in range(count)) if event)
-    print(status, said.decode(), seen)
+    print(status, output.decode(), seen)
     busy.join()
     broker.close()
 
@@ -164,15 +164,15 @@ def fork_feed(url: str) -> None:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        said = [own.state]
-        said.append(own.start().state)
+        output = [own.state]
+        output.append(own.start().state)
         own.stop()
-        said.append(own.state)
-        os.write(write, " ".join(said).encode())
+        output.append(own.state)
+        os.write(write, " ".join(output).encode())
         os._exit(0)
     os.close(write)
-    said = os.read(read, 4096).decode()
-    print(os.waitpid(child, 0)[1], said, own.state)
+    output = os.read(read, 4096).decode()
+    print(os.waitpid(child, 0)[1], output, own.state)
     own.stop()
 
 

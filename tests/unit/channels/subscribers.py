@@ -18,11 +18,11 @@ class ScriptedLog:
     def __init__(self, *pages: Page | Exception, during: Callable[[], object] = lambda: None) -> None:
         self.pages = deque(pages)
         self.during = during
-        self.asked: list[tuple[str, int]] = []
+        self.reads: list[tuple[str, int]] = []
         self.counters: Counter[str] = Counter()
 
     def read(self, epoch: str, after: int, channels: Iterable[str], patterns: Iterable[str], limit: int) -> Page:
-        self.asked.append((epoch, after))
+        self.reads.append((epoch, after))
         self.during()
         page = self.pages.popleft()
         if isinstance(page, Exception):

@@ -182,11 +182,11 @@ class Upstream:
 
     def _play(self, request: RecordedRequest) -> Steps:
         yield from list(Answer().comment("ok").stall().steps())[:2]
-        told = 0
+        reported = 0
         while True:
             tick = int((time.monotonic() - self._began) * 20)
-            if tick > told:
-                told = tick
+            if tick > reported:
+                reported = tick
                 yield chunk(b"data: %d\n\n" % tick)
             yield Pause(0.02)
 

@@ -125,7 +125,7 @@ def test_what_was_not_evicted_is_replayed(log: Log) -> None:
 
 @pytest.mark.slow
 def test_whatever_is_evicted_clients_get_all_or_one_reset(redis_server: RedisServer) -> None:
-    told = 0
+    checked = 0
     for seed in range(60):
         chance = random.Random(seed)
         log = Log(redis_server)
@@ -144,7 +144,7 @@ def test_whatever_is_evicted_clients_get_all_or_one_reset(redis_server: RedisSer
                 patterns = ["c:*"] if "c:2" in wanted else []
                 names = [name for name in wanted if not patterns or name == "a"]
                 with log.broker.subscribe(*names, patterns=patterns, last_event_id=log.published[after][0]) as resuming:
-                    told += log.check(resuming, after, wanted)
+                    checked += log.check(resuming, after, wanted)
             log.publish("a")
             log.check(live, start, ["a", "c:1", "c:2"])
             live.close()
@@ -152,7 +152,7 @@ def test_whatever_is_evicted_clients_get_all_or_one_reset(redis_server: RedisSer
             raise AssertionError(f"seed {seed}: {error}") from error
         finally:
             log.close()
-    assert told > 10
+    assert checked > 10
 
 
 @pytest.fixture
@@ -188,19 +188,19 @@ def test_a_full_server_evicts_and_clients_get_a_reset(
 
 
 @pytest.mark.parametrize(
-    ("small_server", "told"),
+    ("small_server", "warned"),
     [("allkeys-lru", "deletes events"), ("volatile-ttl", "record of used tickets"), ("noeviction", "")],
     indirect=["small_server"],
 )
 def test_a_policy_that_evicts_is_warned_of_once(
-    small_server: RedisServer, told: str, caplog: pytest.LogCaptureFixture
+    small_server: RedisServer, warned: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "ssesync"), open_broker(small_server.url) as broker:
         published(broker, "a", "1", "2")
         broker.subscribe("a").close()
-    if told:
+    if warned:
         (warning,) = warnings(caplog)
-        assert told in warning
+        assert warned in warning
         assert "noeviction" in warning
     else:
         assert warnings(caplog) == []

@@ -372,9 +372,9 @@ def test_while_the_broker_takes_nothing_the_event_is_kept_and_the_source_waits(
         assert texts(subscription, 5) == ["0", "1", "2", "3", "4"]
         assert feed.snapshot()["restarts"] == 0
         feed.stop()
-    said = [record.message.partition("; ")[0] for record in caplog.records]
-    assert len(said) == len({*said}) <= 4
-    assert any(line.startswith("the feed of 'prices': the broker failed (") for line in said)
+    logged = [record.message.partition("; ")[0] for record in caplog.records]
+    assert len(logged) == len({*logged}) <= 4
+    assert any(line.startswith("the feed of 'prices': the broker failed (") for line in logged)
 
 
 class Closing:
@@ -432,17 +432,17 @@ def test_of_feeds_that_share_a_lease_one_has_a_source_and_another_name_is_anothe
 def test_no_event_is_published_after_the_lease_has_expired_until_it_is_renewed(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, ours = threading.Semaphore(0), threading.Event()
+    requested, ours = threading.Semaphore(0), threading.Event()
 
     def is_leader(election: LeaderElection) -> bool:
-        asked.release()
+        requested.release()
         return ours.is_set()
 
     monkeypatch.setattr(LeaderElection, "is_leader", is_leader)
     with open_broker(f"sqlite:///{tmp_path}/channels.db") as broker, broker.subscribe("prices") as subscription:
         feed = make(once("1"), broker=broker).start()
         for _ in range(3):
-            assert asked.acquire(timeout=20)
+            assert requested.acquire(timeout=20)
         assert broker.snapshot()["published"] == 0
         ours.set()
         assert texts(subscription, 1) == ["1"]

@@ -36,7 +36,7 @@ def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
 
 
 @each_case(
-    "url, told",
+    "url, problem",
     [
         ("memory://?max_event=5", "did you mean 'max_events'"),
         ("memory://?max_events=0", "max_events takes a whole number above 0"),
@@ -55,8 +55,8 @@ def test_the_log_in_memory_is_bounded_in_all_ways() -> None:
         (" ", "the broker.s URL is empty"),
     ],
 )
-def test_a_url_that_can_not_be_used_is_refused_with_what_is_wrong(url: str, told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_a_url_that_can_not_be_used_is_refused_with_what_is_wrong(url: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
         open_broker(url)
 
 

@@ -282,9 +282,9 @@ def test_a_user_with_rights_to_the_keys_alone_is_enough(own_server: RedisServer,
         assert begin(broker, "a", "r") == ["1", "done"]
         assert broker.channel_of(broker.position()) == "r"
         assert broker._abandoned() == []
-    with open_broker(url.replace("secret", "wrong")) as broker, pytest.raises(BrokerError) as told:
+    with open_broker(url.replace("secret", "wrong")) as broker, pytest.raises(BrokerError) as caught:
         broker.publish("a", "1")
-    assert "wrong" not in str(told.value)
+    assert "wrong" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_a_handler_that_closes_the_subscription_ends_the_wait_of_its_own_thread(
 
 
 def test_a_handler_meets_an_error_that_names_the_remedy(broker: Broker) -> None:
-    told: list[str] = []
+    refusals: list[str] = []
 
     def publish() -> None:
         with pytest.raises(BrokerBusy, match=r"queue\.SimpleQueue") as caught:
@@ -108,12 +108,12 @@ def test_a_handler_meets_an_error_that_names_the_remedy(broker: Broker) -> None:
             broker.subscribe("a")
         with pytest.raises(BrokerBusy):
             broker.revoke("me")
-        told.append(str(caught.value))
+        refusals.append(str(caught.value))
 
     broker.publish("a", "1")
     with on_a_signal(publish) as send, entered():
         send()
-    assert told
+    assert refusals
     assert not is_inside()
     broker.publish("a", "2")
 
@@ -154,11 +154,11 @@ def test_threads_that_publish_while_another_closes_meet_the_brokers_own_errors_a
 
 def test_a_coalescing_function_may_use_the_broker_and_wait_for_other_threads_that_do(memory: Broker) -> None:
     plain = memory.subscribe("a", "b", patience=60)
-    asked = []
+    coalesced = []
 
     def key(event: Event) -> str:
-        if not asked:
-            asked.append(event)
+        if not coalesced:
+            coalesced.append(event)
             memory.publish("b", "from within")
             in_a_thread(lambda: memory.publish("b", "from another thread"))
             memory.subscribe("c").close()
@@ -185,12 +185,12 @@ def test_a_coalescing_function_may_end_its_own_subscription(memory: Broker) -> N
 
 
 def test_a_coalescing_function_is_not_called_before_the_queue_is_full(memory: Broker) -> None:
-    asked: list[Event] = []
-    coalescing = memory.subscribe("a", overflow="coalesce", coalesce=asked.append, max_pending_events=3)
+    coalesced: list[Event] = []
+    coalescing = memory.subscribe("a", overflow="coalesce", coalesce=coalesced.append, max_pending_events=3)
     published(memory, "a", *numbered(3))
-    assert not asked
+    assert not coalesced
     published(memory, "a", "3")
-    assert [event.data for event in asked] == numbered(4)
+    assert [event.data for event in coalesced] == numbered(4)
     coalescing.close()
 
 

@@ -167,13 +167,13 @@ try:
 except BrokerUnavailable as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     broker.publish("a", "2")
-    print("told")
+    print("raised")
     broker.close()
 """
     run = subprocess.run(
         [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
-    assert run.stdout == "told\n", run.stderr
+    assert run.stdout == "raised\n", run.stderr
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

@@ -56,7 +56,7 @@ def test_what_is_offered_while_the_log_is_read_follows_what_was_read() -> None:
     assert subscriber.poll() == []  # not before what comes first
     assert seqs_of(subscriber.read()) == [1, 2, 3]
     assert subscriber.state is State.LIVE
-    assert log.asked == [("e", 0)]
+    assert log.reads == [("e", 0)]
 
 
 def test_what_was_left_out_while_the_log_was_read_makes_it_be_read_again() -> None:
@@ -69,7 +69,7 @@ def test_what_was_left_out_while_the_log_was_read_makes_it_be_read_again() -> No
     assert subscriber.state is State.CATCHING_UP
     assert seqs_of(subscriber.read()) == [2, 3]
     assert subscriber.state is State.LIVE
-    assert log.asked == [("e", 0), ("e", 1)]
+    assert log.reads == [("e", 0), ("e", 1)]
 
 
 def test_a_page_that_is_not_the_last_leaves_it_reading() -> None:

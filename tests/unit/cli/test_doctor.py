@@ -42,8 +42,8 @@ def test_a_stream_as_it_should_be_has_no_problem(server: FakeSSEServer):
     assert findings["retry:"] == ("ok", "2,000 ms")
     assert findings["Framing"] == ("ok", "chunked")
     assert (report["events"], report["comments"], report["status"]) == (2, 1, 200)
-    asked = server.requests[0].headers
-    assert asked["accept"] == "text/event-stream"
+    request_headers = server.requests[0].headers
+    assert request_headers["accept"] == "text/event-stream"
     assert {each.headers["accept-encoding"] for each in server.requests} == {"gzip, deflate, br, zstd", "identity"}
 
 

@@ -64,10 +64,10 @@ def followed(server: FakeSSEServer, session: requests.Session | None) -> list[An
 
 
 def closed_while_connecting(server: FakeSSEServer) -> list[Any]:
-    asked, go = threading.Event(), threading.Event()
-    server.add(Answer().wait_for(go), when=lambda request: asked.set() or True)
+    requested, go = threading.Event(), threading.Event()
+    server.add(Answer().wait_for(go), when=lambda request: requested.set() or True)
     source = EventSource(server.url)
-    threading.Thread(target=lambda: (asked.wait(TIMEOUT), source.close())).start()
+    threading.Thread(target=lambda: (requested.wait(TIMEOUT), source.close())).start()
     seen = [event.data for event in source]
     go.set()
     return [seen, source.state]

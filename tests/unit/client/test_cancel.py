@@ -376,14 +376,14 @@ def test_a_cancel_ends_the_wait_for_the_body_of_a_refused_answer(
 
 
 def test_cancelling_an_iterable_takes_effect_at_its_next_piece() -> None:
-    asked = 0
+    calls = 0
     closed = False
 
     def pieces() -> Any:
-        nonlocal asked, closed
+        nonlocal calls, closed
         try:
             while True:
-                asked += 1
+                calls += 1
                 yield b"data: x\n\n"
         finally:
             closed = True
@@ -392,4 +392,4 @@ def test_cancelling_an_iterable_takes_effect_at_its_next_piece() -> None:
     assert [reader.read() for _ in range(3)] == [EVENT] * 3
     reader.cancel()
     assert reader.read() is None
-    assert (asked, closed) == (3, True)
+    assert (calls, closed) == (3, True)

@@ -161,19 +161,19 @@ def test_a_refused_answer_that_stalls_raises_with_the_bytes_so_far(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [head(CHUNKED, status="500 Oh"), head(CHUNKED, content_type="text/html")])
-@pytest.mark.parametrize("said", [b"", b"too bad"])
+@pytest.mark.parametrize("content", [b"", b"too bad"])
 def test_a_short_silence_is_enough_to_report_a_refused_answer_that_stays_open(
-    start: bytes, said: bytes, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response],
+    start: bytes, content: bytes, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.undo()  # the silence that is usual
     monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", TIMEOUT * 2)
-    response = get(serve_both([start + (chunk(said) if said else b""), HOLD]))
+    response = get(serve_both([start + (chunk(content) if content else b""), HOLD]))
     began = time.monotonic()
     with pytest.raises(ResponseError) as caught:
         Reader(response)
     assert time.monotonic() - began < TIMEOUT
-    assert caught.value.body in (said, b"")
+    assert caught.value.body in (content, b"")
 
 
 @pytest.mark.parametrize("end", [FIN, RST])

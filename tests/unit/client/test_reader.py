@@ -171,14 +171,14 @@ def test_the_reconnection_time_is_the_last_that_the_stream_has_set(
 
 
 def test_comments_are_reported_in_order_among_the_events() -> None:
-    told: list[str] = []
+    collected: list[str] = []
     reader = Reader(
-        [b": one\n:two\n\ndata: a\n\n:\n", b": \xc3\xbc\n:", b"tail\ndata: b\n: in\n\n"], on_comment=told.append
+        [b": one\n:two\n\ndata: a\n\n:\n", b": \xc3\xbc\n:", b"tail\ndata: b\n: in\n\n"], on_comment=collected.append
     )
     assert reader.read() == event("a")
-    assert told == ["one", "two"]
+    assert collected == ["one", "two"]
     assert reader.read() == event("b")
-    assert told == ["one", "two", "", "ü", "tail", "in"]
+    assert collected == ["one", "two", "", "ü", "tail", "in"]
 
 
 def test_an_error_in_on_comment_closes_the_response_and_goes_on(

@@ -76,9 +76,9 @@ for _ in range(3):
     with inner, outer:
         pass
 """
-    told = reports(code, tmp_path)
-    assert told.count(f"{OUTER} is taken while {INNER} is held, against the order of the locks") == 1
-    assert "with inner, outer" in told or "<module>" in told
+    report = reports(code, tmp_path)
+    assert report.count(f"{OUTER} is taken while {INNER} is held, against the order of the locks") == 1
+    assert "with inner, outer" in report or "<module>" in report
 
 
 @pytest.mark.slow
@@ -109,8 +109,8 @@ def test_a_lock_that_is_only_tried_can_not_close_a_circle(tmp_path: Path) -> Non
     ],
 )
 def test_foreign_code_and_waits_under_a_lock_are_reported(call: str, tmp_path: Path) -> None:
-    told = reports(f"with make_lock({OUTER!r}):\n    {call}", tmp_path)
-    assert f"foreign code under {OUTER}" in told
+    report = reports(f"with make_lock({OUTER!r}):\n    {call}", tmp_path)
+    assert f"foreign code under {OUTER}" in report
 
 
 @pytest.mark.slow

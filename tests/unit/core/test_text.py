@@ -69,9 +69,9 @@ def test_passwords_in_addresses_are_not_shown(text: str, shown: str):
 def test_errors_of_a_brokers_url_do_not_show_its_password(url: str):
     with pytest.raises(SettingsError) as caught:
         open_broker(url)
-    told = "".join(traceback.format_exception(caught.value, limit=0, chain=True))
-    assert "hid" not in told
-    assert "den" not in told
+    formatted = "".join(traceback.format_exception(caught.value, limit=0, chain=True))
+    assert "hid" not in formatted
+    assert "den" not in formatted
 
 
 def test_what_is_no_text_is_not_shown_as_a_brokers_url():

@@ -139,16 +139,16 @@ def test_all_that_subscribe_takes_may_be_given_to_as_view() -> None:
 
 
 def test_channels_authorize_and_on_connect_may_be_given_to_as_view() -> None:
-    asked: list[str] = []
+    authorized: list[str] = []
     view = ChannelView.as_view(
         channels=["a"],
-        authorize=lambda request, channel: asked.append(channel) or True,
+        authorize=lambda request, channel: authorized.append(channel) or True,
         on_connect=lambda subscription: ["first"],
     )
     response: Any = view(RequestFactory().get("/"))
     _, chunks = opened(response)
     assert next(chunks) == b"data: first\n\n"
-    assert asked == ["a"]
+    assert authorized == ["a"]
     response.event_stream.close()
 
 

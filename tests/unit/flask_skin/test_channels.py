@@ -236,15 +236,15 @@ def test_a_ready_made_event_can_t_bring_its_own_id(sse: SSE) -> None:
 
 
 def test_a_stream_begins_with_on_connect_within_the_request_and_ends_with_on_close(app: Flask, sse: SSE) -> None:
-    told: list[Any] = []
+    calls: list[Any] = []
 
     def arrived(subscription: Subscription) -> list[Event]:
-        told.append((request.path, subscription.channels))
+        calls.append((request.path, subscription.channels))
         sse.publish("room:1", "somebody came")
         return [Event("you", type="hello")]
 
     def left(reason: CloseReason, stats: Any) -> None:
-        told.append(reason)
+        calls.append(reason)
         sse.publish("room:1", "somebody left")
 
     room_view(app, sse, on_connect=arrived, on_close=left)
@@ -254,7 +254,7 @@ def test_a_stream_begins_with_on_connect_within_the_request_and_ends_with_on_clo
         first += stream.events()
     assert [(event.type, event.data) for event in first] == [("hello", "you"), ("message", "somebody came")]
     stream.close()
-    assert told == [("/rooms/1", ("room:1",)), "client_gone"]
+    assert calls == [("/rooms/1", ("room:1",)), "client_gone"]
 
 
 @pytest.mark.slow
@@ -268,10 +268,10 @@ def test_what_on_connect_raises_is_the_answer(app: Flask, sse: SSE) -> None:
 
 
 def test_authorize_is_called_with_the_request_for_each_channel_and_pattern(app: Flask, sse: SSE) -> None:
-    asked: list[Any] = []
+    authorized: list[Any] = []
 
     def may(request: flask.Request, channel: str) -> bool:
-        asked.append((type(request), request.args["q"], channel))
+        authorized.append((type(request), request.args["q"], channel))
         return True
 
     @app.get("/")
@@ -279,7 +279,7 @@ def test_authorize_is_called_with_the_request_for_each_channel_and_pattern(app: 
         return sse.subscribe("a", "b", patterns=["c:*"], authorize=may)
 
     Stream(app, "/?q=5").close()
-    assert asked == [(flask.Request, "5", "a"), (flask.Request, "5", "b"), (flask.Request, "5", "c:*")]
+    assert authorized == [(flask.Request, "5", "a"), (flask.Request, "5", "b"), (flask.Request, "5", "c:*")]
 
 
 def no(request: flask.Request, channel: str) -> Any:

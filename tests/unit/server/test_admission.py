@@ -287,19 +287,19 @@ def test_a_snapshot_describes_each_stream_without_its_data(afresh: Streams) -> N
     stream = served(writer, name="/rooms")
     writer.write(Event(SECRET, type=SECRET, id=SECRET))
     snapshot = afresh.snapshot()
-    [told] = snapshot["streams"]
-    assert told.pop("age") >= 0
+    [entry] = snapshot["streams"]
+    assert entry.pop("age") >= 0
     size = len(SECRET) * 3 + len("event: \ndata: \nid: \n\n")
-    assert told == {
+    assert entry == {
         "id": id(stream), "name": "/rooms", "events": 1, "bytes": 0, "pending_events": 1, "pending_bytes": size,
         "last_write": None, "tier": "served", "senses_disconnect": False,
     }  # fmt: skip
     next(stream)
     next(stream)
-    [told] = afresh.snapshot()["streams"]
-    assert told["bytes"] == size + len(b":ok\n")
-    assert told["pending_events"] == told["pending_bytes"] == 0
-    assert 0 <= told["last_write"] <= told["age"]
+    [entry] = afresh.snapshot()["streams"]
+    assert entry["bytes"] == size + len(b":ok\n")
+    assert entry["pending_events"] == entry["pending_bytes"] == 0
+    assert 0 <= entry["last_write"] <= entry["age"]
     assert SECRET not in json.dumps(afresh.snapshot())
     assert snapshot["pid"] == os.getpid()
     stream.close()

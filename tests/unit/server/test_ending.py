@@ -362,11 +362,11 @@ def test_a_stream_that_did_not_finish_in_time_is_named_in_the_log(caplog: pytest
 
 @pytest.mark.slow
 def test_a_quick_stop_waits_only_for_streams_with_drain_finish() -> None:
-    asked = Writer()
-    finishing, ended = served(asked, POST, drain="finish"), served(Writer(), POST)
+    finishing_writer = Writer()
+    finishing, ended = served(finishing_writer, POST, drain="finish"), served(Writer(), POST)
     shutdown._drain(None, quickly=True)
     assert events(list(ended))[0].type == "error"
-    asked.close()
+    finishing_writer.close()
     assert list(finishing) == []
     assert finishing.reason == "done"
 

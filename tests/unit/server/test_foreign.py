@@ -167,19 +167,19 @@ def test_a_handler_of_the_log_that_hangs_does_not_stop_the_reactor(own_callers: 
 
 def test_a_destructor_only_requests_the_end() -> None:
     """Garbage is collected in the middle of anything. It was on_close and a log line, under whichever lock."""
-    told: list[tuple[str, CloseReason]] = []
+    closes: list[tuple[str, CloseReason]] = []
 
     def on_close(reason: CloseReason, stats: StreamStats) -> None:
-        told.append((threading.current_thread().name, reason))
+        closes.append((threading.current_thread().name, reason))
 
     stream = EventStream(Writer(), on_close=on_close)
     stream.open(environ())
     del stream
     gc.collect()
     pass_through()
-    assert within(lambda: told)
-    assert told == [(told[0][0], CloseReason.CANCELLED)]
-    assert told[0][0].startswith("ssesync-caller")
+    assert within(lambda: closes)
+    assert closes == [(closes[0][0], CloseReason.CANCELLED)]
+    assert closes[0][0].startswith("ssesync-caller")
 
 
 @pytest.mark.slow
@@ -236,14 +236,14 @@ def test_what_is_cancelled_or_stopped_before_it_is_opened_ends_as_it_opens() -> 
 
 
 def test_a_signal_handler_that_has_interrupted_the_counting_is_counted_after_it() -> None:
-    stream = EventStream(Writer(), on_close=lambda *_: told.append(streams._lock._is_owned()))  # type: ignore[attr-defined]
-    told: list[bool] = []
+    stream = EventStream(Writer(), on_close=lambda *_: owned.append(streams._lock._is_owned()))  # type: ignore[attr-defined]
+    owned: list[bool] = []
     stream.open(environ())
     before = streams.snapshot()["closed"].get("cancelled", 0)
     with streams._locked():
         stream.close()
-        assert told == []
-    assert told == [False]
+        assert owned == []
+    assert owned == [False]
     assert streams.snapshot()["closed"]["cancelled"] == before + 1
 
 

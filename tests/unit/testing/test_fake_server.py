@@ -1,4 +1,4 @@
-"""FakeSSEServer, asked by a Reader over requests, by requests alone and by a bare socket."""
+"""FakeSSEServer, read by a Reader over requests, by requests alone and by a bare socket."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def read(session: requests.Session, server: FakeSSEServer, path: str = "", **opt
         return list(Reader(response))
 
 
-def raw(server: FakeSSEServer, asked: bytes = b"GET / HTTP/1.1\r\n\r\n") -> bytes:
+def raw(server: FakeSSEServer, sent: bytes = b"GET / HTTP/1.1\r\n\r\n") -> bytes:
     """All that a bare socket is sent."""
     received = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as connection:
-        connection.sendall(asked)
+        connection.sendall(sent)
         while data := connection.recv(65536):
             received += data
     return received
@@ -133,8 +133,8 @@ def test_an_answer_may_be_for_certain_requests_and_for_many(server: FakeSSEServe
     server.answer(when=lambda request: request.path == "/b", times=2).event("b")
     server.answer(when=lambda request: request.connection == 0, times=None).event("first connection")
     server.answer().event("other")
-    asked = [read(session, server, path)[0].data for path in ("a", "b", "a", "b", "b")]
-    assert asked == ["first connection", "b", "first connection", "b", "first connection"]
+    answers = [read(session, server, path)[0].data for path in ("a", "b", "a", "b", "b")]
+    assert answers == ["first connection", "b", "first connection", "b", "first connection"]
     session.close()
     assert read(session, server)[0].data == "other"
 
@@ -144,9 +144,9 @@ def test_requests_are_recorded(server: FakeSSEServer, session: requests.Session)
     session.get(server.url + "a?b=c", headers={"Last-Event-ID": event_id.encode(), "X-Mine": "yes"}, timeout=TIMEOUT)
     session.post(server.url, json={"x": 1}, timeout=TIMEOUT)
     session.post(server.url, data=iter([b"one ", b"two"]), timeout=TIMEOUT)
-    asked, posted, chunked_body = server.wait_for_requests(3)
-    assert (asked.method, asked.target, asked.path, asked.connection) == ("GET", "/a?b=c", "/a", 0)
-    assert (asked.last_event_id, asked.headers["x-mine"], asked.body) == (event_id, "yes", b"")
+    simple, posted, chunked_body = server.wait_for_requests(3)
+    assert (simple.method, simple.target, simple.path, simple.connection) == ("GET", "/a?b=c", "/a", 0)
+    assert (simple.last_event_id, simple.headers["x-mine"], simple.body) == (event_id, "yes", b"")
     assert (posted.method, posted.json(), posted.last_event_id) == ("POST", {"x": 1}, "")
     assert chunked_body.body == b"one two"
 
@@ -336,7 +336,7 @@ def test_wait_for_requests_lists_those_that_arrived(server: FakeSSEServer, sessi
 
 
 @pytest.mark.parametrize(
-    ("script", "asked", "message"),
+    ("script", "sent", "message"),
     [
         ([HOLD], b"GET / HTTP/1.1\r\n\r\n", "sends bytes while the script holds"),
         ([head(), "text"], b"GET / HTTP/1.1\r\n\r\n", "no step of type str: 'text'"),
@@ -344,10 +344,10 @@ def test_wait_for_requests_lists_those_that_arrived(server: FakeSSEServer, sessi
         ([], b"hello\r\n\r\n", "request is not HTTP: 'hello'"),
     ],
 )
-def test_what_went_wrong_is_raised_when_the_server_is_closed(script: Any, asked: bytes, message: str) -> None:
+def test_what_went_wrong_is_raised_when_the_server_is_closed(script: Any, sent: bytes, message: str) -> None:
     server = FakeSSEServer(script, patience=0.2).start()
     with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as connection:
-        connection.sendall(asked)
+        connection.sendall(sent)
         if script == [HOLD]:
             server.wait_for_requests(1)
             connection.sendall(b"more")

@@ -38,8 +38,8 @@ def numbers() -> Iterator[Event]:
 
 
 def test_an_endless_stream_is_read_and_left(server: str) -> None:
-    told: list[tuple[CloseReason, StreamStats]] = []
-    with opened(EventStream(numbers, on_close=lambda *how: told.append(how), retry=1500)) as stream:
+    closes: list[tuple[CloseReason, StreamStats]] = []
+    with opened(EventStream(numbers, on_close=lambda *how: closes.append(how), retry=1500)) as stream:
         assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         assert stream.headers["Server"].lower().startswith("werkzeug" if server == "werkzeug" else "wsgiserver")
         assert [event.data for event in stream.take(3)] == ["1", "2", "3"]
@@ -49,7 +49,7 @@ def test_an_endless_stream_is_read_and_left(server: str) -> None:
         assert stream.closed
         stream.wait_finished()
         assert stream.reason == "client_gone"
-    assert [reason for reason, _ in told] == ["client_gone"]
+    assert [reason for reason, _ in closes] == ["client_gone"]
 
 
 def test_a_silent_view_is_woken_when_the_socket_is_closed(server: str) -> None:

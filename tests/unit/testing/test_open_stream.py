@@ -25,14 +25,14 @@ class Ended:
     """An ``on_close`` that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[CloseReason, StreamStats]] = []
+        self.closes: list[tuple[CloseReason, StreamStats]] = []
 
     def __call__(self, reason: CloseReason, stats: StreamStats) -> None:
-        self.told.append((reason, stats))
+        self.closes.append((reason, stats))
 
     @property
     def reason(self) -> CloseReason:
-        [(reason, _)] = self.told
+        [(reason, _)] = self.closes
         return reason
 
 
@@ -485,8 +485,8 @@ def test_a_hundred_streams_leak_no_resources(ended: Ended) -> None:
     for stream in streams:
         stream.disconnect()
         stream.wait_finished(TIMEOUT)
-    assert {reason for reason, _ in ended.told} == {"client_gone"}
-    assert len(ended.told) == 100
+    assert {reason for reason, _ in ended.closes} == {"client_gone"}
+    assert len(ended.closes) == 100
 
 
 @pytest.mark.parametrize("make", [event_stream, event_writer])

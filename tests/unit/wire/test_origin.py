@@ -46,8 +46,8 @@ ALLOWED = ("https://app.example", "https://other.example")
 def test_only_a_listed_origin_is_allowed_and_the_answer_varies_by_it_in_any_case(
     origin: str | None, credentials: bool
 ) -> None:
-    asked = environ(**({} if origin is None else {"origin": origin}))
-    headers = dict(with_cors([("X-Own", "1")], asked, ALLOWED, credentials=credentials))
+    request = environ(**({} if origin is None else {"origin": origin}))
+    headers = dict(with_cors([("X-Own", "1")], request, ALLOWED, credentials=credentials))
     expected = {"X-Own": "1", "Vary": "Origin"}
     if origin in ALLOWED:
         expected["Access-Control-Allow-Origin"] = str(origin)

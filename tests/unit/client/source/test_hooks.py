@@ -186,9 +186,9 @@ class TestComments:
         assert [entry[1] for entry in log.entries if entry[0] == "comment"] == ["a", "b", "c", "keep-alive"]
 
     def test_they_come_as_soon_as_their_line_is_complete(self, server: FakeSSEServer) -> None:
-        told = threading.Event()
-        server.answer().raw(": hello\n").wait_for(told).event("one")
-        source = source_of(server, on_comment=lambda _: told.set())
+        received = threading.Event()
+        server.answer().raw(": hello\n").wait_for(received).event("one")
+        source = source_of(server, on_comment=lambda _: received.set())
         assert data_of(source) == ["one"]
 
     def test_iterating_gives_events_only(self, server: FakeSSEServer) -> None:

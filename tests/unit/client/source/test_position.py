@@ -15,7 +15,7 @@ from ....cases import each_case
 from .following import Following, data_of, in_turn, source_of
 
 
-def asked(server: FakeSSEServer) -> list[str]:
+def requested_ids(server: FakeSSEServer) -> list[str]:
     return [request.last_event_id for request in server.requests]
 
 
@@ -24,7 +24,7 @@ def test_it_is_sent_from_the_first_connection_on_where_it_is_given(server: FakeS
     source = source_of(server, last_event_id="41")
     assert source.last_event_id == "41"
     assert list(source) == [Event("one", type="message", id="41")]
-    assert asked(server) == ["41", "41"]
+    assert requested_ids(server) == ["41", "41"]
     assert source.last_event_id == "41"
 
 
@@ -40,7 +40,7 @@ def test_it_moves_as_the_consumer_takes_an_event(server: FakeSSEServer) -> None:
     assert source.last_event_id == ""
     seen = [(event.data, source.last_event_id) for event in source]
     assert seen == [("one", "1"), ("two", "2"), ("no id", "2"), ("three", "3")]
-    assert asked(server) == ["", "3"]
+    assert requested_ids(server) == ["", "3"]
 
 
 def test_what_has_arrived_but_was_not_taken_comes_again_in_a_new_life(serve: Callable[..., FakeSSEServer]) -> None:
@@ -52,7 +52,7 @@ def test_what_has_arrived_but_was_not_taken_comes_again_in_a_new_life(serve: Cal
     stored = pickle.loads(pickle.dumps(source.last_event_id))
     with source_of(server, last_event_id=stored) as again:
         again.read()
-    assert asked(server) == ["", "1"]
+    assert requested_ids(server) == ["", "1"]
 
 
 def test_events_that_were_not_taken_are_requested_again_after_restart(server: FakeSSEServer) -> None:
@@ -62,7 +62,7 @@ def test_events_that_were_not_taken_are_requested_again_after_restart(server: Fa
     assert source.read().data == "one"  # type: ignore[union-attr]
     source.restart()
     assert data_of(source) == ["two"]
-    assert asked(server) == ["", "1", "2"]
+    assert requested_ids(server) == ["", "1", "2"]
 
 
 def test_an_event_that_is_lost_in_the_consumers_crash_comes_again_if_its_id_was_stored_after_it(
@@ -80,7 +80,7 @@ def test_an_event_that_is_lost_in_the_consumers_crash_comes_again_if_its_id_was_
         source_of(server).for_each(handle)
     server.answer().event("two", id=2)
     assert data_of(source_of(server, last_event_id=stored[-1])) == ["two"]
-    assert asked(server) == ["", "1", "2"]
+    assert requested_ids(server) == ["", "1", "2"]
 
 
 def test_a_block_that_only_sets_the_id_moves_it_once_all_before_it_was_taken(server: FakeSSEServer) -> None:
@@ -91,14 +91,14 @@ def test_a_block_that_only_sets_the_id_moves_it_once_all_before_it_was_taken(ser
     assert source.last_event_id == "1"
     taken.set()
     assert source.read() is None
-    assert asked(server) == ["", "2"]
+    assert requested_ids(server) == ["", "2"]
     assert source.last_event_id == "2"
 
 
 def test_an_id_of_an_event_that_was_cut_does_not_count(server: FakeSSEServer) -> None:
     server.answer().event("one", id=1).raw("id: 2\ndata: cut\n").drop()
     assert data_of(source_of(server)) == ["one"]
-    assert asked(server) == ["", "1"]
+    assert requested_ids(server) == ["", "1"]
 
 
 def test_the_server_may_empty_it(server: FakeSSEServer) -> None:
@@ -112,7 +112,7 @@ def test_the_server_may_empty_it(server: FakeSSEServer) -> None:
 def test_an_id_with_nul_is_none(server: FakeSSEServer) -> None:
     server.answer().event("one", id=1).raw("id: 2\0\ndata: two\n\n")
     assert [event.id for event in source_of(server)] == ["1", "1"]
-    assert asked(server) == ["", "1"]
+    assert requested_ids(server) == ["", "1"]
 
 
 # From the ID to the bytes that are sent for it. Space around a header's value is no part of it.
@@ -155,7 +155,7 @@ def test_an_id_that_can_not_be_sent_is_refused_at_once(given: str) -> None:
 def test_it_wins_over_a_header_of_the_callers(server: FakeSSEServer) -> None:
     server.answer().event("one", id=1)
     assert data_of(source_of(server, headers={"last-event-id": "0"})) == ["one"]
-    assert asked(server) == ["0", "1"]
+    assert requested_ids(server) == ["0", "1"]
 
 
 class TestManual:
@@ -171,7 +171,7 @@ class TestManual:
         source.ack(first)
         assert source.last_event_id == "1"
         assert data_of(source) == ["two", "three", "two", "three"]
-        assert asked(server) == ["", "1", "1"]
+        assert requested_ids(server) == ["", "1", "1"]
         assert source.last_event_id == "1"
 
     def test_an_event_stands_for_all_before_it(self, server: FakeSSEServer) -> None:
@@ -181,14 +181,14 @@ class TestManual:
         assert source.last_event_id == "0"
         source.ack(events[2])  # type: ignore[arg-type]
         assert source.read() is None
-        assert asked(server) == ["0", "2"]
+        assert requested_ids(server) == ["0", "2"]
 
     def test_the_server_may_empty_it(self, server: FakeSSEServer) -> None:
         server.answer().event("one", id=1).raw("id:\ndata: two\n\n")
         source = source_of(server, commit="manual", last_event_id="0")
         for event in source:
             source.ack(event)
-        assert asked(server) == ["0", ""]
+        assert requested_ids(server) == ["0", ""]
 
     def test_another_thread_may_acknowledge_while_the_stream_is_read_or_waited_for(self, server: FakeSSEServer) -> None:
         for number in range(1, 4):
@@ -199,7 +199,7 @@ class TestManual:
             following.source.ack(following.events[-1])
             following.source.restart()
         assert len(following.result()) == 3
-        assert asked(server) == ["", "1", "2", "3"]
+        assert requested_ids(server) == ["", "1", "2", "3"]
 
     def test_without_it_nothing_can_be_acknowledged(self) -> None:
         with pytest.raises(RuntimeError, match="manual"):

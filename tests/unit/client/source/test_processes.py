@@ -41,13 +41,13 @@ def running(module: str, *args: str) -> Iterator[subprocess.Popen[str]]:
 def lines(process: subprocess.Popen[str], last: str) -> list[str]:
     """What it says, up to a line."""
     assert process.stdout is not None
-    said = []
+    output = []
     for line in process.stdout:
-        said.append(line.rstrip("\n"))
-        if said[-1] == last:
-            return said
+        output.append(line.rstrip("\n"))
+        if output[-1] == last:
+            return output
     assert process.stderr is not None
-    raise AssertionError(f"{last!r} is not among {said}\n{process.stderr.read()}")
+    raise AssertionError(f"{last!r} is not among {output}\n{process.stderr.read()}")
 
 
 def test_a_server_that_is_killed_and_comes_back_costs_no_event_and_doubles_none() -> None:
@@ -99,8 +99,8 @@ def following(name: str, serve: Callable[..., FakeSSEServer], mode: str) -> Iter
 def test_ctrl_c_ends_the_main_thread_at_once(name: str, serve: Callable[..., FakeSSEServer]) -> None:
     with following(name, serve, "Ctrl-C") as process:
         process.send_signal(signal.SIGINT)
-        said = lines(process, "threads 1")
-        assert said[-3:] == ["interrupted", "state closed", "threads 1"]
+        output = lines(process, "threads 1")
+        assert output[-3:] == ["interrupted", "state closed", "threads 1"]
         assert process.wait(TIMEOUT) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""

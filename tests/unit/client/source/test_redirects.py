@@ -103,8 +103,8 @@ def test_every_connection_begins_at_the_first_url(server: FakeSSEServer) -> None
         server.answer(307, location=f"/{number}")
         server.answer().event(str(number), id=number)
     assert data_of(source_of(server)) == ["0", "1", "2"]
-    asked = [(request.path, request.last_event_id) for request in server.requests]
-    assert asked == [("/", ""), ("/0", ""), ("/", "0"), ("/1", "0"), ("/", "1"), ("/2", "1"), ("/", "2")]
+    requested = [(request.path, request.last_event_id) for request in server.requests]
+    assert requested == [("/", ""), ("/0", ""), ("/", "0"), ("/1", "0"), ("/", "1"), ("/2", "1"), ("/", "2")]
 
 
 @pytest.mark.parametrize("status", [500, 204, 404])

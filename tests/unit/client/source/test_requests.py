@@ -60,8 +60,8 @@ class TestMethods:
         server.answer().event("one", id=1).drop()
         body = None if method in ("GET", "get") else b"body"
         assert data_of(source_of(server, method=method, data=body)) == ["one"]
-        asked = [(request.method, request.body, request.last_event_id) for request in server.requests]
-        assert asked == [(method.upper(), body or b"", last_event_id) for last_event_id in ("", "", "1")]
+        received = [(request.method, request.body, request.last_event_id) for request in server.requests]
+        assert received == [(method.upper(), body or b"", last_event_id) for last_event_id in ("", "", "1")]
 
     @pytest.mark.parametrize("method", OTHERS)
     def test_what_may_not_is_never_sent_twice_unasked(self, method: str, server: FakeSSEServer) -> None:
@@ -202,8 +202,8 @@ class TestFunctions:
             params=lambda: {"count": next(counts[2])},
         )
         assert data_of(source) == ["one"]
-        asked = [(request.target, request.headers["x-count"]) for request in server.requests]
-        assert asked == [("/0?count=0", "0"), ("/1?count=1", "1"), ("/2?count=2", "2")]
+        received = [(request.target, request.headers["x-count"]) for request in server.requests]
+        assert received == [("/0?count=0", "0"), ("/1?count=1", "1"), ("/2?count=2", "2")]
         assert server.requests[2].last_event_id == "1"
 
     def test_they_may_give_nothing(self, server: FakeSSEServer) -> None:

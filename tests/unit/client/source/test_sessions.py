@@ -162,10 +162,10 @@ class InMemory(BaseAdapter):
     def __init__(self, *bodies: bytes) -> None:
         super().__init__()
         self.bodies: Iterator[bytes] = iter(bodies)
-        self.asked: list[requests.PreparedRequest] = []
+        self.adapted: list[requests.PreparedRequest] = []
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        self.asked.append(request)
+        self.adapted.append(request)
         body = next(self.bodies, None)
         response = requests.Response()
         response.status_code = 204 if body is None else 200
@@ -183,7 +183,7 @@ def test_a_session_whose_answers_have_no_socket_is_followed_all_the_same(session
     session.mount("mock://", adapter)
     source = EventSource("mock://stream", session=session, clock=FakeClock())
     assert data_of(source) == ["one", "two"]
-    assert [request.headers.get("Last-Event-ID") for request in adapter.asked] == [None, "1", "1"]
+    assert [request.headers.get("Last-Event-ID") for request in adapter.adapted] == [None, "1", "1"]
 
 
 def test_closing_one_without_a_socket_ends_it(session: requests.Session) -> None:

@@ -260,10 +260,10 @@ class TestShouldRetry:
     def test_it_retries_a_final_status(self, status: int, server: FakeSSEServer) -> None:
         server.answer(status, times=3)
         server.answer().event("one")
-        asked: list[Exception] = []
-        source = source_of(server, should_retry=lambda error: asked.append(error) or True)  # type: ignore[func-returns-value]
+        judged: list[Exception] = []
+        source = source_of(server, should_retry=lambda error: judged.append(error) or True)  # type: ignore[func-returns-value]
         assert data_of(source) == ["one"]
-        assert [type(error) for error in asked] == [StatusError] * 3 + [StreamEnded]
+        assert [type(error) for error in judged] == [StatusError] * 3 + [StreamEnded]
 
     def test_it_retries_another_media_type_and_obeys_retry_after(
         self, server: FakeSSEServer, smallest_waits: None

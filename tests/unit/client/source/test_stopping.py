@@ -154,16 +154,16 @@ def reading_an_error_that_never_ends(tls: Any, **options: Any) -> Iterator[Situa
 @situation
 @contextmanager
 def asking_for_a_token(tls: Any, **options: Any) -> Iterator[Situation]:
-    asked, go_on = threading.Semaphore(0), threading.Event()
+    requested, go_on = threading.Semaphore(0), threading.Event()
 
     def headers() -> dict[str, str]:
-        asked.release()
+        requested.release()
         assert go_on.is_set() or go_on.wait(TIMEOUT)
         return {}
 
     with _serving(Answer().event("again")) as server:
         source = EventSource(server.url, backoff=MINUTE, headers=headers, **options)
-        made = Situation(source, server, lambda: asked.acquire(timeout=0.01))
+        made = Situation(source, server, lambda: requested.acquire(timeout=0.01))
         yield made
         before = len(server.requests)
         go_on.set()
@@ -228,18 +228,18 @@ def test_restart_requests_another_token_while_the_first_request_runs(
     serve: Callable[..., FakeSSEServer],
 ) -> None:
     server = serve(in_turn(Answer().event("one")))
-    asked, go_on = threading.Semaphore(0), threading.Event()
+    requested, go_on = threading.Semaphore(0), threading.Event()
     tokens = iter(["late", "good", "good"])
 
     def headers() -> dict[str, str]:
         token = next(tokens)
-        asked.release()
+        requested.release()
         if token == "late":
             assert go_on.wait(TIMEOUT)
         return {"Authorization": token}
 
     following = Following(EventSource(server.url, headers=headers, backoff=Backoff(initial=0)))
-    assert asked.acquire(timeout=TIMEOUT)
+    assert requested.acquire(timeout=TIMEOUT)
     following.source.restart()
     assert [event.data for event in following.result()] == ["one"]
     go_on.set()

@@ -51,7 +51,6 @@ THROUGH = {
     "channels/queue": "channels/test_overflow",
     "channels/starting": "channels/test_contract",
     "channels/completion": "channels/test_subscribing",
-    "channels/client_index": "channels/test_subscribing",
     "channels/subscriber_ends": "channels/test_subscriber",
     "channels/runs/appender": "channels/runs/test_run",
     "channels/runs/options": "channels/runs/test_run",

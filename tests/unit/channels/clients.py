@@ -136,7 +136,7 @@ def set_limits(broker: Broker, **limits: Any) -> None:
     broker._log._limits = Limits(**limits)
 
 
-def begin_anew(broker: Broker, seq: int, *channels: str) -> None:
+def begin_anew(broker: Broker, seq: int, *channels: str) -> MemoryLog:
     """Begin a new log in a memory broker, as a server does that has lost its own: it has so many events, and then one
     for each of these channels is published."""
     assert isinstance(broker, MemoryBroker)
@@ -145,3 +145,4 @@ def begin_anew(broker: Broker, seq: int, *channels: str) -> None:
     broker.dispatcher.restarted("new", seq)
     for channel in channels:
         broker.dispatcher.deliver([message := log.append(channel, b"data: new\n\n")], message.seq)
+    return log

@@ -137,7 +137,11 @@ def test_a_final_event_between_subscribing_and_the_hand_over_is_not_lost(memory:
 
 
 def test_an_event_of_a_type_ends_the_clients_that_want_that_and_no_others(memory: Broker, join: Join) -> None:
-    ends, goes_on, elsewhere = join(memory, "a", until_type="end"), join(memory, "a"), join(memory, "b", until_type="end")
+    ends, goes_on, elsewhere = (
+        join(memory, "a", until_type="end"),
+        join(memory, "a"),
+        join(memory, "b", until_type="end"),
+    )
     turn()
     with reactor_held_up():
         for text, kind in (("1", None), ("2", "end"), ("3", "end"), ("4", None)):

@@ -19,6 +19,7 @@ from typing import Protocol
 from ...errors import BrokerClosed
 from ...retry import FailureLog
 from ..reentry import Wakeup
+from ..starting import SharedStart
 
 __all__ = ["LEASE", "Owner"]
 
@@ -61,10 +62,19 @@ class Owner:
     """See the module.
 
     :param renew: renews the lease; see :meth:`ssesync.channels.backend.Backend._renew_owner`.
+    :param check: raises an error if the broker is closed.
     :param work: what is looked after.
+    :param lock: held for single steps only.
     """
 
-    def __init__(self, renew: Callable[[str, float], bool], work: Work) -> None:
+    def __init__(
+        self,
+        renew: Callable[[str, float], bool],
+        check: Callable[[], object],
+        work: Work,
+        lock: threading.Lock,
+    ) -> None:
+        self._lease = SharedStart(lock, self._renew_now, check)
         self._renew = renew
         self._work = work
         self.name = self._new_name()
@@ -87,8 +97,7 @@ class Owner:
         :raises RuntimeError: no thread can be started.
         """
         self.look_after()
-        if time.monotonic() - self._renewed > LEASE / 3:
-            self._renew_now()
+        self._renew_if_due()
         return self.name
 
     def look_after(self) -> None:
@@ -112,6 +121,12 @@ class Owner:
         self._closed = True
         self._woken.set()
 
+    def _renew_if_due(self) -> None:
+        if time.monotonic() - self._renewed >= LEASE / 3:
+            # One thread at a time: the others wait for it, and have the same name then.
+            self._lease.end()
+            self._lease.ensure()
+
     def _renew_now(self) -> None:
         now, name = time.monotonic(), self.name
         if not self._renew(name, LEASE):
@@ -127,8 +142,8 @@ class Owner:
         while not self._closed:
             now = time.monotonic()
             try:
-                if self._work.owns_runs and now - self._renewed >= LEASE / 3:
-                    self._renew_now()
+                if self._work.owns_runs:
+                    self._renew_if_due()
                 self._work.turn(now)
             except BrokerClosed:
                 return

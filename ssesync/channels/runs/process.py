@@ -67,7 +67,7 @@ class OwnRuns:
         self._broker = broker
         self._own: dict[Production, None] = {}
         self._appender = Appender(broker)
-        self._owner = Owner(broker._renew_owner, self)
+        self._owner = Owner(broker._renew_owner, broker._check_open, self, self._appender.lock)
         self._ended: Counter[str] = Counter()
         self._prepared, self._closed = Once(), Once()
         self._unsure = False

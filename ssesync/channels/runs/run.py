@@ -12,6 +12,7 @@ from ...server.source import Followable
 from .ending import Ending
 from .production import Production
 from .record import RunRecord, RunState
+from .request import unknown
 
 if TYPE_CHECKING:
     from ..subscription import Subscription
@@ -111,9 +112,12 @@ class Run(Followable):
 
         :return: this run.
         :raises BrokerError: the broker can't be asked.
-        :raises RunUnknown: its time to be retained is over.
+        :raises RunUnknown: its time to be retained is over, or it was started anew.
         """
-        self._record = self._runs.current.find(self.name, self.subject)
+        found = self._runs.current.find(self.name, self.subject)
+        if not found.is_same(self._record):
+            raise unknown(self.name)
+        self._record = found
         return self
 
     def write(self, item: Any, *, type: str | None = None) -> None:

@@ -1,17 +1,10 @@
-"""The brokers that have runs."""
+"""What the log has of a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ssesync import Broker
-
-
-@pytest.fixture(params=["memory", "redis"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def transcript(broker: Broker, name: str) -> list[tuple[str, Any]]:

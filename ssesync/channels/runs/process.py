@@ -29,7 +29,7 @@ from .contract import RunBroker
 from .ending import SHUTDOWN, Ending, final_entry
 from .options import RunOptions
 from .owner import Owner
-from .production import REFUSED, Production
+from .production import LOST, REFUSED, Production
 from .record import RunRecord, RunState
 
 __all__ = ["OwnRuns", "stop_entry"]
@@ -65,7 +65,7 @@ class OwnRuns:
 
     def __init__(self, broker: RunBroker) -> None:
         self._broker = broker
-        self._own: dict[Production, None] = {}
+        self._own: dict[Production, bool] = {}  # and whether the log has it
         self._appender = Appender(broker)
         self._owner = Owner(broker._renew_owner, broker._check_open, self, self._appender.lock)
         self._ended: Counter[str] = Counter()
@@ -106,11 +106,19 @@ class OwnRuns:
         :return: what writes it.
         """
         production = Production(record, options, self._appender, self._over)
-        self._own[production] = None
+        self._own[production] = False
         if not self._broker.expects_requests:
             self._broker.expects_requests = True
             self._broker._attached()
         return production
+
+    def begun(self, production: Production) -> None:
+        """Note that the log has a run that was added.
+
+        :param production: the run.
+        """
+        if production in self._own:
+            self._own[production] = True
 
     def remove(self, production: Production) -> None:
         """Remove a run that was added, and that the log does not have.
@@ -126,7 +134,8 @@ class OwnRuns:
         :param record: the run.
         :return: ``None``: another process produces it.
         """
-        return next((each for each in list(self._own) if each.record.is_same(record)), None)
+        own = list(self._own.items())
+        return next((each for each, is_begun in own if is_begun and each.record.is_same(record)), None)
 
     def snapshot(self) -> dict[str, int]:
         """Count the runs of this process.
@@ -217,8 +226,7 @@ class OwnRuns:
         record, ending = production.record, production.ended
         assert ending is not None
         if ending.reason == REFUSED:
-            ending = self._real_ending(record) or ending
-            production.ended = ending
+            ending = production.ended = self._real_ending(record) or ending
         with entered(), self._appender.lock:
             self.remove(production)
             self._ended[ending.state] += 1
@@ -234,9 +242,14 @@ class OwnRuns:
         """Find how a run was ended that this process has not ended. ``None``: that is not known any more."""
         try:
             found = self._broker._find_run(record.name)
+            if found is None or not found.is_same(record):
+                return None
+            if not found.state.ended:
+                # The log has lost events of it: no more can be appended.
+                lost = Ending(RunState.INTERRUPTED, LOST)
+                self._broker._append_many([final_entry(record, lost, owner=record.owner)], whole=False)
+                return lost
         except BrokerError:
-            return None
-        if found is None or not found.state.ended or not found.is_same(record):
             return None
         return Ending(found.state, found.reason)
 

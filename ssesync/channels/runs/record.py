@@ -43,10 +43,6 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 
-# Seconds by which the times differ that the log keeps: it may round them. A run is not started anew as soon as that.
-_SAME = 0.001
-
-
 class RunRecord(NamedTuple):
     """A run's record in the log."""
 
@@ -79,7 +75,7 @@ class RunRecord(NamedTuple):
         :param began: the time.
         :return: whether it is.
         """
-        return self.name == name and abs(self.began - began) < _SAME
+        return self.name == name and self.began == began
 
     def is_same(self, other: RunRecord) -> bool:
         """Whether another record is one of the same run, perhaps at another time.

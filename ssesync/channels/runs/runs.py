@@ -130,6 +130,7 @@ class Runs:
             production.end(Ending(RunState.INTERRUPTED, LOST))  # it may have been begun all the same
             raise
         if begun:
+            self.own.begun(production)
             return Run(self, record, production)
         self.own.remove(production)
         return None
@@ -148,6 +149,7 @@ class Runs:
             production.end(Ending(RunState.INTERRUPTED, LOST))  # it may have been added all the same
             raise
         if added:
+            self.own.begun(production)
             if self._broker.closed:  # by another thread, which has not seen it
                 production.cancel(Ending(RunState.INTERRUPTED, SHUTDOWN))
             return Run(self, record, production), production

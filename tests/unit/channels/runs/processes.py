@@ -20,6 +20,7 @@ def say(text: str) -> None:
 def own(url: str, lease: str) -> None:
     """Produce a run without end. It says when the producer has begun, and by what it was ended."""
     owner.LEASE = float(lease)
+    over = threading.Event()
 
     def produce(writer: Writer) -> None:
         say("begun")
@@ -29,10 +30,12 @@ def own(url: str, lease: str) -> None:
                 time.sleep(0.005)
         finally:
             say(f"ended {writer.reason}")
+            over.set()
 
     run = open_broker(url).start_run("a", produce, writer=True)
     run.wait()
     say(f"state {run.state}")
+    over.wait(10)
 
 
 def silent(url: str, lease: str) -> None:

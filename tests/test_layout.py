@@ -52,7 +52,6 @@ THROUGH = {
     "channels/starting": "channels/test_contract",
     "channels/completion": "channels/test_subscribing",
     "channels/subscriber_ends": "channels/test_subscriber",
-    "channels/runs/appender": "channels/runs/test_run",
     "channels/runs/options": "channels/runs/test_run",
     "channels/runs/producing": "channels/runs/test_run",
     "channels/runs/writer": "channels/runs/test_run",

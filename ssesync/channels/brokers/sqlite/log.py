@@ -374,7 +374,8 @@ def trimmed_after(connection: sqlite3.Connection, after: int) -> list[str] | Non
     if meta(connection, "base") > after:
         return None
     names = []
-    for run in (0, 1):  # each has an index of its own
-        query = f"SELECT name FROM ssesync_channel WHERE run = {run} AND tail > ? AND trimmed > ?"
+    # Each kind has an index of its own. A run that has no event yet may have taken the place of one that had.
+    for kind in ("run = 0 AND tail > ?", "run = 1 AND (tail > ? OR tail = 0)"):
+        query = f"SELECT name FROM ssesync_channel WHERE {kind} AND trimmed > ?"
         names += [name for (name,) in connection.execute(query, (after, after))]
     return names

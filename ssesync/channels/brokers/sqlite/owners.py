@@ -166,7 +166,12 @@ class OwnerLocks:
         try:
             with handle.transaction(write=True) as connection:
                 file = lock_file(self._database)  # here, as the database is there now
-                number = runs.add_owner(connection, owner, lease, time.monotonic())
+                now = time.monotonic()
+                number = runs.renew_owner(connection, owner, lease, now)  # if another broker has added it
+                if number:
+                    self._added[owner] = number
+                    return
+                number = runs.add_owner(connection, owner, lease, now)
                 if file is not None and file.lock(number):
                     self._held[number] = file
                     runs.set_file(connection, number, file.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ssesync import Broker, ChannelClosed, ChannelError
+from ssesync import Broker, ChannelClosed, ChannelError, StreamClosed
 from ssesync.channels.entry import CLOSED, DUPLICATE, Entry, Outcome
 from ssesync.channels.runs.record import RunRecord, RunState
 
@@ -271,6 +272,27 @@ def test_a_run_that_has_ended_is_started_anew_by_its_subject_alone(openers: Open
     assert begin(broker, "r") == ["1"]
     assert page(broker, f"{place(position)[0]}-{seq}", "r").lost == "trimmed"
     assert broker.start_of(["r"], [], 0).closed == {}
+
+
+def test_a_follower_elsewhere_never_takes_the_events_of_a_run_that_is_started_anew_for_those_of_the_one_before(
+    openers: Open,
+) -> None:
+    one, other = openers(), openers()
+    for number in range(10):
+        name = f"r{number}"
+        add(one, name)
+        append(one, event(1, name))
+        with other.subscribe(name) as subscription:
+            append(one, event(2, name), final("interrupted", name=name))
+            assert one._begin_run(record(name, "new"), None, True)[0]
+            append(one, Entry(name, body("new"), number=1, owner="new"))
+            seen: list[str | None] = []
+            with contextlib.suppress(StreamClosed):
+                while "reset" not in seen:
+                    got = subscription.get(30)
+                    assert got is not None
+                    seen.append("reset" if got.type == "reset" else got.data)
+        assert seen in (["reset"], ["2", "reset"], ["2", "interrupted"])
 
 
 def test_a_subject_has_so_many_runs_at_most_that_have_not_ended(openers: Open) -> None:

@@ -130,6 +130,11 @@ class RedisBroker(RedisRuns):
         with self._link.use() as client:
             return bool(client.set(f"{self._prefix}:claim:{name}", b"", nx=True, px=max(1, int(seconds * 1000))))
 
+    def _append(self, channel: str, body: bytes) -> str:
+        event_id = super()._append(channel, body)
+        self._warn_of_eviction()
+        return event_id
+
     def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
         appended = super()._append_many(entries, whole=whole)
         self._warn_of_eviction()

@@ -13,7 +13,7 @@ from ...log import Page, merged
 from ...message import Message, compiled
 from ..acceptance import refusal
 from . import scripts
-from .append_script import APPEND
+from .append_scripts import APPEND, PUBLISH
 from .link import Link
 
 __all__ = ["RedisLog"]
@@ -42,19 +42,22 @@ class RedisLog(Broker):
         return 0 if self.limits.max_age is None else max(1, int(self.limits.max_age * 1_000_000))
 
     def _append(self, channel: str, body: bytes) -> str:
-        epoch, (number,) = self._append_many((Entry(channel, body),), whole=True)
-        return f"{epoch}-{number}"
+        epoch, number = self._run(PUBLISH, secrets.token_hex(4), *self._bounds, channel, body)
+        if number == b"0":
+            raise refusal(channel)
+        return f"{epoch.decode()}-{int(number)}"
+
+    @property
+    def _bounds(self) -> tuple[int, ...]:
+        limits = self.limits
+        return limits.max_events, limits.max_bytes, self._max_age, limits.max_channels, self._index_size
 
     def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
-        limits = self.limits
         flat: list[str | bytes | int] = []
         for channel, body, final, number, outcome, owner in entries:
             end = "" if not final else "final" if outcome is None else f"{outcome.state}\n{outcome.reason}"
             flat += (channel, body, number, owner, end)
-        epoch, *numbers = self._run(
-            APPEND, secrets.token_hex(4), limits.max_events, limits.max_bytes, self._max_age, limits.max_channels,
-            self._index_size, int(whole), *flat,
-        )  # fmt: skip
+        epoch, *numbers = self._run(APPEND, secrets.token_hex(4), *self._bounds, int(whole), *flat)
         if whole and numbers and int(numbers[0]) == CLOSED:
             raise refusal(numbers[1].decode())
         return epoch.decode(), [int(number) for number in numbers]

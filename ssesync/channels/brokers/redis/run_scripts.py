@@ -4,7 +4,7 @@ A run is begun and owned by these, is ended by an append of its final event, and
 run that has to be ended by others, or removed, ``due`` has the time. The times are microseconds of the server's clock.
 """
 
-from .append_script import REPAIR
+from .append_scripts import REPAIR
 from .scripts import COMMON
 
 __all__ = ["ABANDONED", "BEGIN_RUN", "FIND_RUN", "OWN_RUN", "RENEW_OWNER"]

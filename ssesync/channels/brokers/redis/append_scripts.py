@@ -1,8 +1,8 @@
-"""The script of the Redis broker that appends to the log. Its keys: see ``scripts.py``."""
+"""The scripts of the Redis broker that append to the log. Their keys: see ``scripts.py``."""
 
 from .scripts import COMMON
 
-__all__ = ["APPEND", "REPAIR"]
+__all__ = ["APPEND", "PUBLISH", "REPAIR"]
 
 #: After ``COMMON``, of scripts that write what is known of runs.
 REPAIR = """
@@ -34,6 +34,67 @@ local function repair(time)
 end
 """
 
+# After ``COMMON``: how a channel that is no run's begins, and what its limits remove.
+_LIMITS = """
+local function begin_stream(c)
+  local info = p .. ':info:' .. c.name
+  if redis.call('TYPE', info).ok == 'string' then redis.call('DEL', info) end  -- of a run that is gone
+  redis.call('HSET', info, 'trimmed', num(c.trimmed))  -- first: a server without free memory refuses it
+  redis.call('DEL', c.stream)
+end
+local function trim(c, max_events, max_bytes, cutoff)
+  local info, trimmed = p .. ':info:' .. c.name, nil
+  while c.events > 1 do
+    local first = redis.call('XRANGE', c.stream, '-', '+', 'COUNT', 1)[1]
+    local old = seq_of(first[1])
+    if c.events <= max_events and c.bytes <= max_bytes and old >= cutoff then break end
+    redis.call('XDEL', c.stream, first[1])
+    c.events = c.events - 1
+    c.bytes = c.bytes - #first[2][2]
+    trimmed = old
+  end
+  if trimmed then
+    redis.call('HSET', info, 'trimmed', num(trimmed), 'bytes', num(c.bytes))
+  else
+    redis.call('HSET', info, 'bytes', num(c.bytes))
+  end
+end
+local function remove_channels(base, max_channels, cutoff, most)
+  for _ = 1, most do
+    local oldest = redis.call('ZRANGE', tails, 0, 0, 'WITHSCORES')
+    if tonumber(oldest[2]) >= cutoff and redis.call('ZCARD', tails) <= max_channels then break end
+    base = forget(oldest[1], oldest[2], base)
+  end
+end
+"""
+
+#: ARGV: prefix, epoch if there is none, max_events, max_bytes, max_age in us or 0, max_channels, entries of the index,
+#: channel, body: of an event that is neither final nor a run's. Returns epoch, seq; 0 in its place if it is refused.
+#: ``APPEND`` does the same, and takes a third longer for a single event.
+PUBLISH = (
+    COMMON
+    + _LIMITS
+    + """
+local max_age = tonumber(ARGV[5])
+local epoch, last, base, has_runs = current(ARGV[2])
+local c = find_channel(ARGV[8], base, has_runs)
+if c.closed or c.is_run then return {epoch, '0'} end
+local time = now()
+local cutoff = max_age > 0 and time - max_age or 0
+local seq = num(math.max(last + 1, time))
+local id = seq .. '-0'
+if not c.whole then begin_stream(c) end
+redis.call('XADD', c.stream, id, 'b', ARGV[9])
+redis.call('XADD', index, 'MAXLEN', '~', ARGV[7], id, 'c', c.name, 'p', num(last))
+redis.call('HSET', meta, 'seq', seq)
+redis.call('ZADD', tails, seq, c.name)
+c.events, c.bytes = c.events + 1, c.bytes + #ARGV[9]
+trim(c, tonumber(ARGV[3]), tonumber(ARGV[4]), cutoff)
+remove_channels(base, tonumber(ARGV[6]), cutoff, 20)
+return {epoch, seq}
+"""
+)
+
 #: ARGV: prefix, epoch if there is none, max_events, max_bytes, max_age in us or 0, max_channels, entries of the index,
 #: whether all or none, and for each event channel, body, number, owner, end. "end" is empty for an event that is not
 #: final, "final" for one without an outcome, else a state and, after a line feed, a reason. Returns the epoch and for
@@ -42,6 +103,7 @@ end
 APPEND = (
     COMMON
     + REPAIR
+    + _LIMITS
     + """
 local max_events, max_bytes, max_age = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local max_channels, index_size, all_or_none = tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
@@ -103,15 +165,12 @@ if uses_due then repair(time) end
 for _, each in ipairs(accepted) do
   local c, i, id = each[1], each[2], num(each[3]) .. '-0'
   if not c.whole then
-    -- First: a server without free memory refuses it.
     if c.is_run then
       redis.call('HSET', p .. ':run:' .. c.name, 'since', num(c.trimmed), 'born', num(c.trimmed))
+      redis.call('DEL', c.stream)
     else
-      local info = p .. ':info:' .. c.name
-      if redis.call('TYPE', info).ok == 'string' then redis.call('DEL', info) end  -- of a run that is gone
-      redis.call('HSET', info, 'trimmed', num(c.trimmed))
+      begin_stream(c)
     end
-    redis.call('DEL', c.stream)
     c.whole = true
   end
   if ARGV[i + 4] == '' then
@@ -123,23 +182,6 @@ for _, each in ipairs(accepted) do
   last = each[3]
 end
 if #accepted > 0 then redis.call('HSET', meta, 'seq', num(last)) end
-local function trim(c)
-  local info, trimmed = p .. ':info:' .. c.name, nil
-  while c.events > 1 do
-    local first = redis.call('XRANGE', c.stream, '-', '+', 'COUNT', 1)[1]
-    local old = seq_of(first[1])
-    if c.events <= max_events and c.bytes <= max_bytes and old >= cutoff then break end
-    redis.call('XDEL', c.stream, first[1])
-    c.events = c.events - 1
-    c.bytes = c.bytes - #first[2][2]
-    trimmed = old
-  end
-  if trimmed then
-    redis.call('HSET', info, 'trimmed', num(trimmed), 'bytes', num(c.bytes))
-  else
-    redis.call('HSET', info, 'bytes', num(c.bytes))
-  end
-end
 local function end_run(c)
   local run = p .. ':run:' .. c.name
   local state, reason = string.match(c.ending, '^([^\\n]*)\\n?(.*)$')
@@ -167,19 +209,13 @@ for name, c in pairs(channels) do
       if c.ending then end_run(c) end
     else
       is_changed = true
-      trim(c)
+      trim(c, max_events, max_bytes, cutoff)
       if c.closed then redis.call('XSETID', c.stream, '18446744073709551615-18446744073709551615') end
     end
   end
   if c.is_run and not c.closed and (not c.whole or c.is_broken ~= c.broken) then note_loss(c) end
 end
-if is_changed then
-  for _ = 1, 20 + #accepted do
-    local oldest = redis.call('ZRANGE', tails, 0, 0, 'WITHSCORES')
-    if tonumber(oldest[2]) >= cutoff and redis.call('ZCARD', tails) <= max_channels then break end
-    base = forget(oldest[1], oldest[2], base)
-  end
-end
+if is_changed then remove_channels(base, max_channels, cutoff, 20 + #accepted) end
 return out
 """
 )

@@ -262,13 +262,13 @@ def make_stream(
     """The core's stream with the project's settings and Django's JSON encoder, which releases database connections."""
     settings = options.setdefault("settings", app_settings())
     options.setdefault("dumps", dump_json)
-    options.setdefault("scope", _Scope())
+    options.setdefault("scope", Scope())
     # In tests the view must run on the test's thread, and the open transaction is the test's.
     tested = is_tested(environ)
     if tested:
         options.setdefault("threaded", False)
     release = options.get("release_db", settings.release_db)
-    release_step = release_connections if tested else _release_and_warn
+    release_step = release_connections if tested else release_and_warn
     if release is not None:
         options.setdefault("on_start", release_step)
     if release == "step":
@@ -307,7 +307,7 @@ def release_connections() -> list[str]:
     return held
 
 
-def _release_and_warn() -> None:
+def release_and_warn() -> None:
     # A connection that threads share belongs to a test, whose transaction is meant to last.
     held = [alias for alias in release_connections() if not connections[alias].allow_thread_sharing]
     if held and not _warned.is_set():
@@ -319,7 +319,7 @@ def _release_and_warn() -> None:
         )
 
 
-class _Scope:
+class Scope:
     """Sets Django's thread-local state on the producer's thread, and releases its connections at the end.
 
     The language, time zone, URL configuration and script prefix are in asgiref's ``Local``, which since 3.12 keeps

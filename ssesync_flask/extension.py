@@ -7,20 +7,20 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from flask import Flask, abort, after_this_request, current_app, has_app_context, request
-from flask.wrappers import Request, Response
+from flask import Flask, abort, current_app, has_app_context, request
+from flask.wrappers import Request
 
 from ssesync import Broker, Settings, Subscription, Ticket
-from ssesync.wire import with_cors
 
-from .response import EventStreamResponse, unavailable
-from .state import State, bind, encoder_of, state_of, state_of_current_app
+from .response import EventStreamResponse, allow_other_origins, unavailable
+from .runs import RunMethods
+from .state import State, bind, encoder_of, state_of, state_of_current_app, take_settings
 from .tickets import redeem, tickets_of
 
 __all__ = ["SSE"]
 
 
-class SSE:
+class SSE(RunMethods):
     """Binds an application's settings and its broker: ``SSE(app)``, or ``sse = SSE()`` and ``sse.init_app(app)`` in a
     factory.
 
@@ -153,10 +153,7 @@ class SSE:
         app, state = self._state()
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
-        settings: Settings = options.pop("settings", state.settings)
-        settings = settings.replace(
-            **{name: options.pop(name) for name in Settings.__dataclass_fields__.keys() & options.keys()}
-        )
+        settings = take_settings(state.settings, options)
         allow_other_origins(settings)
         state.broker.warn_once(current.environ)
 
@@ -235,20 +232,3 @@ class SSE:
         if self._several:
             raise RuntimeError("several applications were bound: choose one with app.app_context()")
         raise RuntimeError("no application was bound: SSE(app), or sse.init_app(app)")
-
-
-def allow_other_origins(settings: Settings) -> None:
-    """Allow the pages of ``cors_origins`` to read the response to the current request, also an error.
-
-    :param settings: the settings.
-    """
-    if not settings.cors_origins:
-        return
-    environ = request.environ
-
-    @after_this_request
-    def add_headers(response: Response) -> Response:
-        headers, credentials = list(response.headers), settings.cors_credentials
-        response.headers.clear()
-        response.headers.extend(with_cors(headers, environ, settings.cors_origins, credentials=credentials))
-        return response

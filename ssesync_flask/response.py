@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, current_app, has_request_context, request, stream_with_context
+from flask import (
+    Flask,
+    Request,
+    Response,
+    after_this_request,
+    current_app,
+    has_request_context,
+    request,
+    stream_with_context,
+)
 from flask.globals import app_ctx, request_ctx
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wsgi import ClosingIterator
 
 from ssesync import EventStream, Settings, Subscription, Writer
+from ssesync.wire import with_cors
 
 from .dropped import end_with_request, mark_sent
 from .state import encoder_of, state_of_current_app
@@ -21,7 +31,7 @@ from .state import encoder_of, state_of_current_app
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["EventStreamResponse"]
+__all__ = ["EventStreamResponse", "after_step", "allow_other_origins", "unavailable"]
 
 
 class EventStreamResponse(Response):
@@ -138,7 +148,7 @@ def make_stream(source: Any, *, imperative: bool = False, **options: Any) -> Eve
     options.setdefault("settings", state_of_current_app().settings)
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     options.setdefault("dumps", encoder_of(app))
-    options.setdefault("after_step", _after_step(app, options))
+    options.setdefault("after_step", after_step(app, options))
     if has_request_context():
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         options.setdefault("name", current.path)
@@ -174,9 +184,26 @@ class _Scope:
                 yield
 
 
-def _after_step(app: Flask, options: Mapping[str, Any]) -> Callable[[], object] | None:
+def after_step(app: Flask, options: Mapping[str, Any]) -> Callable[[], object] | None:
     """Remove Flask-SQLAlchemy's session after each write, if the extension is installed. The application's teardown
     removes it at the end."""
     session = getattr(app.extensions.get("sqlalchemy"), "session", None)
     release = options.get("release_db", options["settings"].release_db)
     return session.remove if session is not None and release == "step" else None
+
+
+def allow_other_origins(settings: Settings) -> None:
+    """Allow the pages of ``cors_origins`` to read the response to the current request, if there is one, also an error.
+
+    :param settings: the settings.
+    """
+    if not settings.cors_origins or not has_request_context():
+        return
+    environ = request.environ
+
+    @after_this_request
+    def add_headers(response: Response) -> Response:
+        headers, credentials = list(response.headers), settings.cors_credentials
+        response.headers.clear()
+        response.headers.extend(with_cors(headers, environ, settings.cors_origins, credentials=credentials))
+        return response

@@ -14,7 +14,7 @@ from flask.json.provider import DefaultJSONProvider
 from ssesync import Broker, Settings, SettingsError, open_broker
 from ssesync.wire import escape
 
-__all__ = ["State", "bind", "encoder_of", "state_of_current_app"]
+__all__ = ["State", "bind", "encoder_of", "state_of", "state_of_current_app", "take_settings"]
 
 logger = logging.getLogger("ssesync")
 
@@ -98,3 +98,15 @@ def encoder_of(app: Flask) -> Callable[[Any], str]:
         return provider.dumps(value)
 
     return dumps
+
+
+def take_settings(settings: Settings, options: dict[str, Any]) -> Settings:
+    """Take the settings out of a call's options.
+
+    :param settings: those of the application.
+    :param options: the options, of which ``settings`` and the names of settings are removed.
+    :return: the settings of the call.
+    :raises ssesync.SettingsError: a value that can't work.
+    """
+    given: Settings = options.pop("settings", settings)
+    return given.replace(**{name: options.pop(name) for name in Settings.__dataclass_fields__.keys() & options.keys()})

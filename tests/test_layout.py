@@ -28,6 +28,7 @@ THROUGH = {
     "channels/backend": "channels/test_contract",
     "channels/entry": "channels/test_contract",
     "channels/log": "channels/test_subscriber",
+    "channels/runs/answer": "flask_skin/test_runs",
     "channels/policy": "channels/test_overflow",
     "detached/head": "detached/test_handover",
     "detached/group": "detached/test_state",

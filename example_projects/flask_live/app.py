@@ -1,13 +1,15 @@
-"""Live statistics of this server, and a job with a progress bar."""
+"""Live statistics of this server, and a job that survives reloads."""
 
 import time
+import uuid
+from pathlib import Path
 
 import job as work
 import stats as statistics
 from flask import Flask, current_app, render_template
 
 from ssesync import Event
-from ssesync_flask import SSE, event_stream, event_writer
+from ssesync_flask import SSE, event_stream
 
 sse = SSE()
 
@@ -18,13 +20,17 @@ def create_app(**config):
         INTERVAL=0.5,  # seconds between two samples
         PAUSE=0.05,  # seconds between two steps of the job, so that its progress is visible
         SSESYNC={"retry": 1000},  # a page reconnects a second after its connection broke
+        SSESYNC_BROKER=f"sqlite:///{app.instance_path}/jobs.db",  # all processes of this machine have the same jobs
     )
     app.config.from_prefixed_env("LIVE")  # LIVE_INTERVAL=2
     app.config.from_mapping(config)
+    Path(app.instance_path).mkdir(exist_ok=True)
     sse.init_app(app)
     app.add_url_rule("/", view_func=page)
     app.add_url_rule("/stats", view_func=stats)
-    app.add_url_rule("/job", view_func=job)
+    app.add_url_rule("/jobs", view_func=start_job, methods=["POST"])
+    app.add_url_rule("/jobs/<name>", view_func=follow_job)
+    app.add_url_rule("/jobs/<name>/stop", view_func=stop_job, methods=["POST"])
     return app
 
 
@@ -42,18 +48,26 @@ def stats():
         yield Event.from_json(sampler.sample(), type="sample")
 
 
-def is_finished(last_event_id):
-    """Whether this client has the job's last event. It is then answered with 204, and does not reconnect."""
-    return work.steps_done(last_event_id) == work.STEPS
+def job(pause):
+    """A run's producer. It runs in the background, whether or not a client follows it."""
+    for percent, result in work.run():
+        time.sleep(pause)
+        yield Event.from_json({"percent": percent, **result}, type="progress")
 
 
-@event_writer(finished=is_finished)
-def job(w):
-    """An imperative view. IDs are the percentage, so a client that reconnects resumes the job there."""
-    for percent, result in work.run(done=work.steps_done(w.last_event_id)):
-        if w.cancelled.wait(current_app.config["PAUSE"]):
-            return
-        if percent < work.STEPS:
-            w.write_event(result, type="progress", id=percent)
-        else:
-            w.finish(result, type="done", id=percent)
+# A job's name can't be guessed: each client that has it may follow and stop the job. With users, it is the user's id.
+SUBJECT = ""
+
+
+def start_job():
+    name = f"job-{uuid.uuid4().hex}"
+    sse.start_run(name, job, current_app.config["PAUSE"], subject=SUBJECT)
+    return {"name": name}, 202
+
+
+def follow_job(name):
+    return sse.follow_run(name, subject=SUBJECT)
+
+
+def stop_job(name):
+    return {"stopped": sse.stop_run(name, subject=SUBJECT)}

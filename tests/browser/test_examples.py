@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,16 +19,20 @@ from tests.examples.started import Server, gunicorn
 TABLE = {"flask_live": "processes", "django_live": "busiest"}
 
 
+def serving(name: str, folder: Path, **variables: str) -> contextlib.AbstractContextManager[Server]:
+    return gunicorn(name, folder, LIVE_SSESYNC_BROKER=f"sqlite:///{folder}/jobs.db", **variables)
+
+
 @pytest.fixture(scope="module", params=list(TABLE))
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with gunicorn(request.param, tmp_path_factory.mktemp(request.param)) as server:
+    with serving(request.param, tmp_path_factory.mktemp(request.param)) as server:
         yield server
 
 
 @pytest.fixture(params=list(TABLE))
 def slow_example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One of its own, whose job takes seconds: long enough to be cut off in the middle."""
-    with gunicorn(request.param, tmp_path_factory.mktemp(request.param), LIVE_PAUSE="0.04") as server:
+    with serving(request.param, tmp_path_factory.mktemp(request.param), LIVE_PAUSE="0.04") as server:
         yield server
 
 
@@ -84,8 +90,18 @@ def test_the_machine_is_drawn_as_events_arrive(example: Server, browser: Chrome)
     assert all(address.startswith(example.url) for address in requested)
 
 
+def answers(example: Server) -> list[int]:
+    """The statuses that were sent to followers of jobs."""
+    if example.example == "django_live":
+        return example.answers("/job")
+    lines = (example.folder / "access").read_text().splitlines()
+    return [
+        int(line.split()[1]) for line in lines if line.startswith("/jobs/") and not line.split()[0].endswith("/stop")
+    ]
+
+
 def test_the_jobs_bar_reaches_100_percent_and_the_browser_stays_away(example: Server, browser: Chrome) -> None:
-    before = len(example.answers("/job"))
+    before = len(answers(example))
     browser.get(example.url)
     assert attribute(browser, "bar", "aria-valuenow") == "0"
     click(browser, "start")
@@ -96,22 +112,23 @@ def test_the_jobs_bar_reaches_100_percent_and_the_browser_stays_away(example: Se
     assert attribute(browser, "bar", "data-cuts") == "0"
     assert text(browser, "percent") == "100 %"
     # The log's line comes after the answer.
-    until(browser, lambda: len(example.answers("/job")) >= before + 2)
-    assert example.answers("/job")[before:] == [200, 204]
+    until(browser, lambda: len(answers(example)) >= before + 2)
+    assert answers(example)[before:] == [200, 204]
 
 
 def test_a_job_that_is_done_can_be_started_anew(example: Server, browser: Chrome) -> None:
-    before = len(example.answers("/job"))
+    before = len(answers(example))
     browser.get(example.url)
     for times in (1, 2):
         click(browser, "start")
         # The page's own state may still be that of the job before; the server's log is not.
-        until(browser, lambda times=times: len(example.answers("/job")) >= before + 2 * times)
+        until(browser, lambda times=times: len(answers(example)) >= before + 2 * times)
         until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
         assert attribute(browser, "bar", "data-events") == "100"
-    assert example.answers("/job")[before:] == [200, 204, 200, 204]
+    assert answers(example)[before:] == [200, 204, 200, 204]
 
 
+@pytest.mark.parametrize("slow_example", ["django_live"], indirect=True)
 def test_the_page_goes_on_where_it_was_when_the_server_is_killed_and_comes_back(
     slow_example: Server, browser: Chrome
 ) -> None:
@@ -130,3 +147,41 @@ def test_the_page_goes_on_where_it_was_when_the_server_is_killed_and_comes_back(
     until(browser, lambda: events(browser) > before)
     # The browser's console has the two connections that broke, and nothing else.
     assert all("net::ERR_" in entry["message"] for entry in browser.get_log("browser"))
+
+
+@pytest.mark.parametrize("slow_example", ["flask_live"], indirect=True)
+def test_a_job_survives_a_reload_and_is_followed_by_a_second_tab(slow_example: Server, browser: Chrome) -> None:
+    browser.get(slow_example.url)
+    click(browser, "start")
+    until(browser, lambda: int(attribute(browser, "bar", "aria-valuenow") or 0) >= 10)
+    browser.refresh()
+    until(browser, lambda: int(attribute(browser, "bar", "aria-valuenow") or 0) >= 20)
+    address, first = browser.current_url, browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(address)
+    for handle in (browser.current_window_handle, first):
+        browser.switch_to.window(handle)
+        until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
+        assert attribute(browser, "bar", "data-events") == "100"
+        if handle != first:
+            browser.close()
+    # Both tabs, and the first one before its reload: one producer for all.
+    assert slow_example.answers("/jobs") == [202]
+
+
+@pytest.mark.parametrize("slow_example", ["flask_live"], indirect=True)
+@pytest.mark.parametrize("state", ["stopped", "interrupted"])
+def test_the_page_shows_how_a_job_ended(slow_example: Server, browser: Chrome, state: str) -> None:
+    browser.get(slow_example.url)
+    click(browser, "start")
+    until(browser, lambda: int(attribute(browser, "bar", "aria-valuenow") or 0) >= 10)
+    if state == "stopped":
+        click(browser, "stop")
+    else:
+        (worker,) = psutil.Process(slow_example.process.pid).children()
+        os.kill(worker.pid, signal.SIGKILL)
+    until(browser, lambda: attribute(browser, "job-state", "data-state") == state)
+    # The browser has asked once more, and was kept away: a new job can be started.
+    until(browser, lambda: browser.execute_script("return !document.getElementById('start').disabled"))
+    assert answers(slow_example)[-1] == 204
+    assert attribute(browser, "job-state", "data-state") == state

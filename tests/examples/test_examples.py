@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -24,7 +23,7 @@ def test_the_page_requests_only_its_own_streams(example: Server) -> None:
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert set(re.findall(r"https?://[^\"'\s<]+", page)) <= {"http://www.w3.org/2000/svg"}
-    assert not re.findall(r"\bsrc=|@import|\burl\(|\bfetch\(|\bimport\b", page)
+    assert not re.findall(r"\bsrc=|@import|\burl\(|\bfetch\((?![`\"]jobs)|\bimport\b", page)
     assert re.findall(r"<link [^>]*>", page) == ['<link rel="icon" href="data:,">']
 
 
@@ -60,6 +59,7 @@ def test_a_head_request_is_given_the_stream_s_headers_and_no_stream(example: Ser
         assert response.content == b""
 
 
+@DJANGO
 def test_the_job_counts_its_percents_in_ids_and_ends(example: Server) -> None:
     with read(example.url + "job") as reader:
         events = list(reader)
@@ -68,6 +68,7 @@ def test_the_job_counts_its_percents_in_ids_and_ends(example: Server) -> None:
     assert [event.type for event in events] == ["progress"] * 99 + ["done"]
 
 
+@DJANGO
 def test_a_cut_off_job_goes_on_where_it_was_without_gap_or_repetition(example: Server) -> None:
     events: list[Event] = []
     last_event_id = ""
@@ -78,17 +79,13 @@ def test_a_cut_off_job_goes_on_where_it_was_without_gap_or_repetition(example: S
     assert [event.id for event in events] == [str(percent) for percent in range(1, 101)]
 
 
+@DJANGO
 def test_the_job_s_results_are_those_of_the_files_on_disk(example: Server) -> None:
     with read(example.url + "job") as reader:
         results = [event.json() for event in reader]
     files = sorted(Path(os.__file__).parent.glob("*.py"))
-    if example.example == "flask_live":
-        last = hashlib.sha256(files[-1].read_bytes()).hexdigest()
-        assert results[-1] == {"file": files[-1].name, "sha256": last}
-        assert {result["file"] for result in results} <= {file.name for file in files}
-    else:
-        assert [name for result in results for name in result["files"]] == [file.name for file in files]
-        assert sum(result["lines"] for result in results) == sum(file.read_bytes().count(b"\n") for file in files)
+    assert [name for result in results for name in result["files"]] == [file.name for file in files]
+    assert sum(result["lines"] for result in results) == sum(file.read_bytes().count(b"\n") for file in files)
 
 
 @DJANGO
@@ -108,6 +105,7 @@ def test_a_wrong_question_is_answered_404_and_no_stream(example: Server) -> None
         assert response.status_code == 404
 
 
+@DJANGO
 def test_a_client_that_saw_the_job_s_end_is_answered_204(example: Server) -> None:
     with get(example.url + "job", "100") as response:
         assert response.status_code == 204
@@ -116,6 +114,7 @@ def test_a_client_that_saw_the_job_s_end_is_answered_204(example: Server) -> Non
         assert list(reader) == []
 
 
+@DJANGO
 @pytest.mark.parametrize("last_event_id", ["101", "999", "0100", "-1", "1e1", "half", "٣"])
 def test_a_last_event_id_that_is_no_percentage_starts_the_job_anew(example: Server, last_event_id: str) -> None:
     with read(example.url + "job", last_event_id) as reader:

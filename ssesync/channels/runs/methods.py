@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...errors import BrokerError
 from ...validation import check_number
 from ..backend import Backend
 from ..reentry import entered
+from .answer import answer_run, status_of
+from .options import RunOptions, options_of
 from .record import RunRecord
 from .request import request_of
 
@@ -21,6 +24,8 @@ __all__ = ["RunMethods"]
 class RunMethods(Backend):
     """The part of a broker that starts, finds and stops runs. See :class:`ssesync.Run`."""
 
+    #: The names of what :meth:`start_run` takes as ``options``, for an integration that takes it among other options.
+    RUN_OPTIONS = frozenset(RunOptions.__dataclass_fields__)
     #: Called with the record of a run that was interrupted; a forked child has the same.
     when_interrupted: Callable[[RunRecord], object] | None = None
     _runs: Runs | None = None
@@ -72,8 +77,6 @@ class RunMethods(Backend):
         :raises SettingsError: an option that does not exist or can't work.
         :raises TypeError: the producer is nothing that gives events, or asynchronous.
         """
-        from .options import options_of
-
         request = request_of(name, subject, fingerprint, restart=restart)
         return self.runs.start(request, producer, args, options_of(options))
 
@@ -99,8 +102,6 @@ class RunMethods(Backend):
         :return: the run.
         :raises BrokerError: as for :meth:`start_run`.
         """
-        from .options import options_of
-
         check_number("wait", wait, above=0)
         return self.runs.queue(request_of(name, subject, fingerprint, restart=restart), wait, options_of(options))
 
@@ -133,8 +134,6 @@ class RunMethods(Backend):
         :raises BrokerError: as for :meth:`start_run`.
         :raises RunConflict: there is a run of this name that is running or has ended.
         """
-        from .options import options_of
-
         request = request_of(name, subject, fingerprint, optional=True, restart=restart)
         return self.runs.open(request, options_of(options))
 
@@ -160,6 +159,47 @@ class RunMethods(Backend):
         :raises RunUnknown: as for :meth:`get_run`.
         """
         return self.get_run(name, subject=subject).stop()
+
+    def answer_run(
+        self,
+        environ: Mapping[str, Any],
+        name: str,
+        *,
+        subject: str | None,
+        start: Callable[[], Run] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Answer a request with the stream of a run, for the integration of a web framework.
+
+        A request that has a last event ID never starts a producer: it is that of a client whose connection broke, and
+        the run that it follows may have expired.
+
+        :param environ: the request's WSGI environ.
+        :param name: the run's name.
+        :param subject: as for :meth:`get_run`.
+        :param start: starts or joins the run; ``None``: the request only follows.
+        :param arguments: ``respond``, a function that makes the framework's response of the
+            :class:`ssesync.Subscription`; ``refuse``, one that makes the response for a status (404, 409 or 503) and
+            the error, if there is one, or raises; ``authorize``, a function of the run; ``last_event_id``, where to
+            begin if the client sends no id; and the options of the subscription.
+        :return: what ``respond`` or ``refuse`` has returned.
+        """
+
+        def find() -> Run:
+            return self.get_run(name, subject=subject)
+
+        return answer_run(environ, start=start or find, find=find, **arguments)
+
+    @staticmethod
+    def status_of(error: BrokerError) -> int:
+        """Choose the status of the response to a request that starts or stops a run, for the integration of a web
+        framework: 404 for an unknown run, 409 for a conflict, 503 for what may work later. That is logged.
+
+        :param error: what was raised.
+        :return: the status.
+        :raises BrokerError: the error, if a client should not know of it.
+        """
+        return status_of(error)
 
     def on_interrupted(self, function: Callable[[RunRecord], object]) -> Callable[[RunRecord], object]:
         """Have a function called for runs that were interrupted, as their process has ended: to start them again.

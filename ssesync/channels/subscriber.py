@@ -28,6 +28,9 @@ from .subscriber_state import Input, State
 
 __all__ = ["State", "Subscriber"]
 
+# An attribute of an enumeration costs 0.19 µs each time in CPython 3.11, a tenth of an offer.
+_STARTING, _LIVE, _DRAINING = State.STARTING, State.LIVE, State.DRAINING
+_COMPLETING, _ENDING = State.COMPLETING, State.ENDING
 _NO_KEYS: Mapping[int, Any] = {}
 # Events that are read from the log at a time: at first, and at most.
 _FIRST_PAGE, _PAGE = 100, 1000
@@ -66,7 +69,7 @@ class Subscriber(Endable):
         self._lock = make_lock("channels.subscriber")
         self._queue = MessageQueue(policy, log.count)
         #: Whether queue or log is read next, and whether the subscriber has ended.
-        self.state = State.STARTING
+        self.state = _STARTING
         #: After the last message that was given to the reader.
         self.position = Position("", -1)
         #: How many events were given to the reader.
@@ -117,7 +120,7 @@ class Subscriber(Endable):
         keys: dict[int, Any] = {}
         while True:
             with entered(), self._lock:
-                is_due = self.state is State.LIVE and message.seq > self._newest
+                is_due = self.state is _LIVE and message.seq > self._newest
                 unkeyed = self._queue.unkeyed(message, keys) if is_due and not self._ends else []
                 changed = not unkeyed and self._offer((message,), keys)
             if not unkeyed:
@@ -129,10 +132,10 @@ class Subscriber(Endable):
     def restarted(self, epoch: str, position: int) -> None:
         """See :class:`ssesync.channels.dispatcher.Sink`."""
         with entered(), self._lock:
-            if self._ends or self.state is State.COMPLETING:
+            if self._ends or self.state is _COMPLETING:
                 return
             self._queue.clear()
-            if self.state is State.STARTING:
+            if self.state is _STARTING:
                 self._miss()  # the position that it is started with may be one of the old log
             elif epoch == self.position.epoch:
                 # It was started with an id of the new log before the listener had noticed that log. Messages that were
@@ -175,7 +178,7 @@ class Subscriber(Endable):
                 self._queue.keep(lambda message: message.seq > seq)
                 self._move(Input.START_LIVE)
                 self._completion.closed = closed or self._completion.closed
-                if self.state is State.LIVE and self._queue and (last := self._completion.cut(self._queue.messages)):
+                if self.state is _LIVE and self._queue and (last := self._completion.cut(self._queue.messages)):
                     self._queue.keep(lambda message: message.seq <= last[-1].seq)
                     self._move(Input.COMPLETED)
         self._after()
@@ -267,7 +270,7 @@ class Subscriber(Endable):
 
     def _offer(self, messages: Sequence[Message], keys: Mapping[int, Any]) -> bool:
         """Queue messages. The result: whether the reader must be woken."""
-        if self._ends or self.state is State.COMPLETING:
+        if self._ends or self.state is _COMPLETING:
             return False
         queue, changed, completion = self._queue, False, self._completion
         watches_all = completion.types or completion.closed  # else final events only
@@ -279,9 +282,9 @@ class Subscriber(Endable):
             if self.state.queues:
                 if not queue and self._polled != math.inf:
                     self._polled = time.monotonic()  # the queue was empty, so the reader had no reason to poll
-                if queue.put(message, keys, lossless=self.state is not State.LIVE):
+                if queue.put(message, keys, lossless=self.state is not _LIVE):
                     changed = True
-                    if (message.final or watches_all) and self.state is State.LIVE:
+                    if (message.final or watches_all) and self.state is _LIVE:
                         if completion.note(message):
                             self._move(Input.COMPLETED)
                             break
@@ -311,16 +314,16 @@ class Subscriber(Endable):
             self._carry_out_ends()
             if self.state is State.ENDED:
                 return self._ends[0].reason
-        if self.state is not State.LIVE and self._must_read():
+        if self.state is not _LIVE and self._must_read():
             return self._queue.take_notes()
         notes, messages = self._queue.take(most)
         if messages:
             self.position = Position(self.position.epoch, messages[-1].seq)
             self.events += len(messages)
         items: list[bytes] = [*notes, *messages]
-        if self.state is State.COMPLETING and not self._queue:
+        if self.state is _COMPLETING and not self._queue:
             self._end_now(CloseReason.DONE, discard=False)
-        if self.state is State.ENDING and not self._queue:
+        if self.state is _ENDING and not self._queue:
             if last := self._ends[0].last:
                 items.append(last)
             self._move(Input.GIVEN)
@@ -329,7 +332,7 @@ class Subscriber(Endable):
 
     def _must_read(self) -> bool:
         """Whether the log is to be read. From now on the state notes that the queue has not taken a message."""
-        if self.state is State.DRAINING and not self._queue:
+        if self.state is _DRAINING and not self._queue:
             self._move(Input.DRAINED)
         if self.state.reads_log and not self.state.queues:
             self._queue.clear()
@@ -364,7 +367,7 @@ class Subscriber(Endable):
             completion.closed = page.closed
             if completion.all_closed:
                 given = messages
-            elif self.state is State.LIVE:
+            elif self.state is _LIVE:
                 self._queue.keep(lambda message: message.seq > end)
                 queued = self._queue.take(ALL)[1]
                 if (last := completion.cut(queued)) is not None:

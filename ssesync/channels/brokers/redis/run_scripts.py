@@ -1,7 +1,8 @@
 """The scripts of the Redis broker for runs. Their keys: see ``scripts.py``.
 
-A run is begun and owned by these, is ended by an append of its final event, and is removed some time after. Of every
-run that has to be ended by others, or removed, ``due`` has the time. The times are microseconds of the server's clock.
+They begin a run, give it an owner, and remove it some time after its end. The append of its final event ends it. ``due``
+has the time at which a run is to be removed or, by other processes, to be ended. Times are microseconds of the server's
+clock.
 """
 
 from .append_scripts import REPAIR
@@ -13,14 +14,14 @@ _RUNS = (
     COMMON
     + REPAIR
     + """
--- The number after its last event: whoever has an id of that run does not go on in another one of its name.
+-- The seq of its last event is kept: a client with an id of this run must not go on in another one of its name.
 local function remove(name)
   local score = redis.call('ZSCORE', runs, name)
   local removed = score and math.floor(tonumber(score)) + 1 or 0
+  redis.call('DEL', p .. ':run:' .. name, p .. ':events:' .. name)  -- first: a server without free memory allows it
   if removed > tonumber(redis.call('HGET', meta, 'removed') or 0) then
     redis.call('HSET', meta, 'removed', num(removed))
   end
-  redis.call('DEL', p .. ':run:' .. name, p .. ':events:' .. name)
   if not redis.call('ZSCORE', tails, name) then redis.call('DEL', p .. ':info:' .. name) end
   redis.call('ZREM', runs, name)
   redis.call('ZREM', due, name)
@@ -45,7 +46,8 @@ local function prepare(epoch, has_runs, time)
   if not has_runs then
     for _, name in ipairs(redis.call('ZRANGE', runs, 0, -1)) do remove(name) end
     redis.call('DEL', runs, active, owners, due)
-    -- It is no channel's name. With it there is always a member, which an older version may expect as well.
+    -- It is no channel's name. So runs are never empty, nor are tails, which tells a process of an earlier version that
+    -- no channel was lost.
     redis.call('ZADD', runs, '0', '\\1')
     if redis.call('EXISTS', tails) == 0 then redis.call('ZADD', tails, '0', '\\1') end
   end

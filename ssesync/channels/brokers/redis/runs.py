@@ -54,7 +54,7 @@ class RedisRuns(RedisLog):
         return self._owners[owner]
 
     def _abandoned(self) -> list[RunRecord]:
-        alive = [owner for owner, is_owner in self._owners.items() if is_owner]
+        alive = [owner for owner, is_owner in list(self._owners.items()) if is_owner]
         flat = self._run(run_scripts.ABANDONED, secrets.token_hex(4), _ABANDONED, *alive)
         return [_record(name.decode(), fields) for name, fields in zip(flat[::2], flat[1::2], strict=True)]
 

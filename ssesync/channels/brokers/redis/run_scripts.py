@@ -1,8 +1,8 @@
 """The scripts of the Redis broker for runs. Their keys: see ``scripts.py``.
 
-They begin a run, give it an owner, and remove it some time after its end. The append of its final event ends it. ``due``
-has the time at which a run is to be removed or, by other processes, to be ended. Times are microseconds of the server's
-clock.
+They begin a run, give it an owner, and remove it some time after its end. The append of its final event ends it. In
+``due`` is the time at which a run is to be removed or, by other processes, to be ended. Times are microseconds of the
+server's clock.
 """
 
 from .append_scripts import REPAIR

@@ -250,11 +250,12 @@ class SubscriptionSource(Detachable):
         return self.subscriber.events if self._connection is None else self._connection.stats.events
 
     def cancel(self, reason: CloseReason | str, *, dropped: bool = False) -> None:
-        """See :class:`Source`. Subscriptions have no end of their own."""
+        """See :class:`Source`."""
         if self._connection is not None:
             self._connection.cancel(reason)
+        dropped = dropped or bool(self.first or self._ahead)
         self.first, self._ahead = [], []
-        self.subscriber.close(CloseReason(reason), discard=True)
+        self.subscriber.close(CloseReason(reason), discard=True, unsent=dropped)
         self._dispatcher.remove(self.subscriber)
 
     def stop(self, reason: CloseReason | str, last: bytes = b"") -> None:

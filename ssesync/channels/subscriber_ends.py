@@ -24,11 +24,13 @@ class EndRequest(NamedTuple):
     """Whether the queued messages are dropped."""
     successor: Closable | None = None
     """The object that serves the client now."""
+    replaces_done: bool = False
+    """Whether it counts in place of a ``DONE``, whose last events were not sent."""
 
 
 class Ends(list[EndRequest]):
     """The requests to end one subscriber. Any thread and any signal handler appends. The first one counts, and is never
-    removed. Only a revocation replaces a ``DONE``, whose last events may not have been sent yet."""
+    removed, but may be replaced if it is ``DONE``."""
 
     __slots__ = ()
 
@@ -47,7 +49,7 @@ class Ends(list[EndRequest]):
         first = self[0]
         if first is not end and first.successor is not None:
             first.successor.close(end.reason)
-        if first.reason is CloseReason.DONE and end.reason is CloseReason.REVOKED:
+        if first.reason is CloseReason.DONE and end.replaces_done:
             self[0] = end
         return first is end
 
@@ -66,15 +68,19 @@ class Endable:
         """Why the subscriber has ended, ``None`` while it has not."""
         return self._ends.reason
 
-    def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False) -> bool:
+    def close(self, reason: CloseReason, *, last: bytes = b"", discard: bool = False, unsent: bool = False) -> bool:
         """End it. Any thread, any signal handler, any number of times.
 
         :param reason: why it ends.
         :param last: bytes to be sent after the queued messages.
         :param discard: drop the queued messages, and ``last``. The reason ``REVOKED`` always drops the messages.
+        :param unsent: events that were given to the reader are not sent: it does not count as ``DONE``. Nor does it
+            after a revocation.
         :return: whether this call was the first one.
         """
-        return self._end(EndRequest(reason, b"" if discard else last, discard or reason is CloseReason.REVOKED))
+        is_revoked = reason is CloseReason.REVOKED
+        last = b"" if discard else last
+        return self._end(EndRequest(reason, last, discard or is_revoked, replaces_done=unsent or is_revoked))
 
     def pass_on(self, successor: Closable) -> CloseReason | None:
         """End it, as another object serves the client now. Later requests to end close that object.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, CloseReason, Event, SettingsError, Subscription
-from ssesync.server.source import Refusal
+from ssesync.server.source import END, Refusal
 
 from .clients import Client, Join, await_events, await_that, turn
 from .conftest import Open, numbered, published, texts
@@ -236,3 +236,23 @@ def test_a_client_that_had_the_event_of_that_type_is_answered_204(broker: Broker
         assert answer_of(subscription) is None
         subscription.close()
     assert answer_of(broker.subscribe(patterns=["a*"], until_type="end", last_event_id=last)) == NO_CONTENT
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_a_stream_whose_last_events_are_not_sent_does_not_count_as_complete(memory: Broker, pulled: bool) -> None:
+    memory.publish("a", "last", final=True)
+    source = memory.subscribe("a").as_source()
+    assert source.reason is CloseReason.DONE
+    if pulled:
+        source.pull(1000)
+    source.cancel(CloseReason.LIFETIME, dropped=pulled)
+    assert source.reason is CloseReason.LIFETIME
+    assert source.pull(1000) is END
+
+
+def test_a_right_that_is_revoked_before_the_last_events_are_sent_drops_them(memory: Broker) -> None:
+    memory.publish("a", "last", final=True)
+    source = memory.subscribe("a", key="ada").as_source()
+    memory.revoke("ada")
+    assert source.pull(1000) is END
+    assert source.reason is CloseReason.REVOKED

@@ -119,12 +119,16 @@ def test_a_queued_run_that_no_process_begins_is_interrupted(broker: Broker, capl
 
 
 def test_what_is_interrupted_can_be_started_again(broker: Broker) -> None:
+    followed = threading.Event()
+
     @broker.on_interrupted
     def again(record: RunRecord) -> None:
+        followed.wait(WAIT)
         broker.start_run(record.name, numbers, 2, subject=record.subject, restart=True)
 
     run = broker.queue_run("a", subject="u", wait=0.02)
     assert [event.type for event in run.follow()] == ["end"]
+    followed.set()
     deadline = threading.Event()
     while broker.get_run("a", subject="u").state != "done":
         deadline.wait(0.01)

@@ -39,9 +39,10 @@ def run(
         def answer(request, pk):
             return run(request, f"answer:{pk}", generate, request.POST["prompt"])
 
-    A request that has a last event ID (``Last-Event-ID`` or ``?lastEventId=``) never starts a producer: if the run is
-    unknown or has expired, the response is 404. It is 409 if the run was started with another fingerprint. POST starts
-    and stops, GET follows: so a page whose ``EventSource`` reconnects can't start anything.
+    A request that has a last event ID (``Last-Event-ID`` or ``?lastEventId=``) never starts a producer, nor does one
+    whose method is HEAD or OPTIONS: if the run is unknown or has expired, the response is 404. It is 409 if the run was
+    started with another fingerprint. POST starts and stops, GET follows: so a page whose ``EventSource`` reconnects
+    can't start anything.
 
     :param request: the request, Django's or that of REST framework.
     :param name: see :func:`start_run`.

@@ -37,8 +37,8 @@ class RunMethods:
             def answer(id):
                 return sse.run(f"answer:{id}", generate, request.form["prompt"], subject=current_user.get_id())
 
-        A request that has a last event ID (``Last-Event-ID`` or ``?lastEventId=``) never starts a producer: if the run
-        is unknown or has expired, the response is 404.
+        A request that has a last event ID (``Last-Event-ID`` or ``?lastEventId=``) never starts a producer, nor does
+        one whose method is HEAD or OPTIONS: if the run is unknown or has expired, the response is 404.
 
         :param name: see :meth:`start_run`.
         :param producer: see :meth:`start_run`.
@@ -47,6 +47,7 @@ class RunMethods:
         :param fingerprint: see :meth:`start_run`.
         :param options: those of :meth:`start_run` and of :meth:`follow_run`.
         :return: the response.
+        :raises TypeError: the subject is no text: perhaps nobody is logged in.
         :raises werkzeug.exceptions.HTTPException: as for :meth:`start_run`.
         """
         _, state = self._state()
@@ -74,6 +75,7 @@ class RunMethods:
         :param fingerprint: of what it is started with. A start with another one is a conflict.
         :param options: see :class:`ssesync.channels.runs.options.RunOptions`; and ``restart``.
         :return: the run.
+        :raises TypeError: the subject is no text, as perhaps nobody is logged in; or the producer can't be one.
         :raises werkzeug.exceptions.Conflict: there is such a run with another fingerprint: 409.
         :raises werkzeug.exceptions.NotFound: it is another subject's, or no run can have this name: 404.
         :raises werkzeug.exceptions.ServiceUnavailable: there are too many runs, or the broker can't be reached: 503.
@@ -106,19 +108,21 @@ class RunMethods:
         :raises TypeError: neither ``subject`` nor ``authorize`` is given.
         :raises werkzeug.exceptions.NotFound: there is no such run for this client.
         """
-        if subject is None and authorize is None:
-            raise TypeError("follow_run takes subject=, whose run it must be, or authorize=, a function of the run")
         return self._answer_run(name, subject=subject, authorize=authorize, **options)
 
-    def stop_run(self, name: str, *, subject: str | None) -> bool:
+    def stop_run(self, name: str, *, subject: str) -> bool:
         """Stop a run, in whatever process it is produced. See :meth:`ssesync.Broker.stop_run`.
 
         :param name: the run's name.
-        :param subject: whose run it must be; ``None``: anybody's, if the view has checked the right by itself.
+        :param subject: whose run it must be. If the view has checked the right by itself, it can call
+            ``sse.broker.stop_run(name, subject=None)``.
         :return: whether this has ended it; else it had ended before.
+        :raises TypeError: the subject is no text: perhaps nobody is logged in.
         :raises werkzeug.exceptions.NotFound: there is no such run for this client.
         :raises werkzeug.exceptions.ServiceUnavailable: the broker can't be reached.
         """
+        if subject is None:  # for the broker this is anybody's run; here it is an anonymous user's id
+            raise TypeError(f"stop_run takes the subject of the run {name!r}, got None: is the user logged in?")
         _, state = self._state()
         allow_other_origins(state.settings)
         try:

@@ -20,6 +20,8 @@ logger = logging.getLogger("ssesync")
 
 Response = TypeVar("Response")
 
+# Methods of requests that never start a producer. Flask calls a view of GET for HEAD, and Django calls any view for both.
+_SAFE = ("HEAD", "OPTIONS")
 _STATUSES: tuple[tuple[type[BrokerError], int], ...] = (
     (RunUnknown, 404),
     (ChannelError, 404),  # no run can have this name
@@ -58,7 +60,7 @@ def answer_run(
     """See :meth:`ssesync.Broker.answer_run`."""
     last_event_id = get_last_event_id(environ) or last_event_id
     try:
-        run = find() if last_event_id else start()
+        run = find() if last_event_id or environ.get("REQUEST_METHOD") in _SAFE else start()
         subscription = run.follow(last_event_id or None, **options)
     except BrokerError as error:
         return refuse(status_of(error), error)

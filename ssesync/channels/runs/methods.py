@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BrokerError
+from ...errors import BrokerError, excerpt
 from ...validation import check_number
 from ..backend import Backend
 from ..reentry import entered
@@ -171,19 +171,26 @@ class RunMethods(Backend):
     ) -> Any:
         """Answer a request with the stream of a run, for the integration of a web framework.
 
-        A request that has a last event ID never starts a producer: it is that of a client whose connection broke, and
-        the run that it follows may have expired.
+        A request that has a last event ID never starts a producer: its client's connection broke, and the run that it
+        follows may have expired. Nor does one whose method is HEAD or OPTIONS.
 
         :param environ: the request's WSGI environ.
         :param name: the run's name.
-        :param subject: as for :meth:`get_run`.
+        :param subject: whose run it has to be; ``None``: ``authorize`` decides alone.
         :param start: starts or joins the run; ``None``: the request only follows.
         :param arguments: ``respond``, a function that makes the framework's response of the
             :class:`ssesync.Subscription`; ``refuse``, one that makes the response for a status (404, 409 or 503) and
             the error, if there is one, or raises; ``authorize``, a function of the run; ``last_event_id``, where to
             begin if the client sends no id; and the options of the subscription.
         :return: what ``respond`` or ``refuse`` has returned.
+        :raises TypeError: there is no subject, as perhaps nobody is logged in, and a run would be started, or there is
+            no ``authorize``.
         """
+        if subject is None and (start is not None or arguments.get("authorize") is None):
+            raise TypeError(
+                f"the run {excerpt(name)} needs subject=, whose run it must be, got None; to follow it, "
+                "authorize=, a function of the run, suffices"
+            )
 
         def find() -> Run:
             return self.get_run(name, subject=subject)

@@ -61,6 +61,10 @@ def app(sse: SSE, producers: Producers) -> Flask:
     def run(name: str) -> EventStreamResponse:
         return sse.run(name, producers.words, name, subject=subject(), retain=60, keep_alive=5)
 
+    @app.route("/any/<name>", methods=["GET", "HEAD", "OPTIONS"])
+    def run_by_any(name: str) -> EventStreamResponse:
+        return sse.run(name, producers.words, name, subject=subject())
+
     @app.get("/runs/<name>")
     def follow(name: str) -> EventStreamResponse:
         return sse.follow_run(name, subject=subject(), keep_alive=5)
@@ -151,6 +155,25 @@ def test_a_function_of_the_run_decides_who_may_follow(app: Flask) -> None:
 def test_who_may_follow_must_be_given(app: Flask, sse: SSE) -> None:
     with app.test_request_context("/"), pytest.raises(TypeError, match="subject=, whose run"):
         sse.follow_run("quick")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Last-Event-ID": "abcd1234-7"}])
+def test_a_user_who_is_not_logged_in_has_no_run(app: Flask, sse: SSE, headers: dict[str, str]) -> None:
+    """``current_user.get_id()`` is None then."""
+    nobody: Any = None
+    sse.start_run("quick", iter(["secret"]), subject="anna").wait(20)
+    with app.test_request_context("/", headers=headers):
+        with pytest.raises(TypeError, match="whose run it must be"):
+            sse.run("quick", iter(["x"]), subject=nobody)
+        with pytest.raises(TypeError, match="logged in"):
+            sse.stop_run("quick", subject=nobody)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+def test_a_request_for_the_head_alone_starts_nothing(app: Flask, producers: Producers, method: str) -> None:
+    response = app.test_client().open("/any/quick", method=method)
+    assert response.status_code == 404
+    assert not producers.begun
 
 
 def test_a_process_with_no_room_for_producers_answers_503(app: Flask, sse: SSE, producers: Producers) -> None:

@@ -54,7 +54,6 @@ THROUGH = {
     "channels/completion": "channels/test_subscribing",
     "channels/subscriber_ends": "channels/test_subscriber",
     "channels/runs/options": "channels/runs/test_run",
-    "channels/runs/producing": "channels/runs/test_run",
     "channels/runs/writer": "channels/runs/test_run",
     "channels/runs/ending": "channels/runs/test_run",
     "channels/runs/methods": "channels/runs/test_run",

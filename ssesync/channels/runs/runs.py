@@ -244,7 +244,8 @@ class Runs:
 
     def _stop(self, record: RunRecord) -> bool:
         # The final event is appended here and not by the owner, which may be gone, or busy: so a stop is definite.
-        final = final_entry(record, Ending(RunState.STOPPED), owner="")
+        # It names the owner, if there was one: else it could end a run that another process has started anew.
+        final = final_entry(record, Ending(RunState.STOPPED), owner=record.owner)
         _, numbers = self._broker._append_many([final, stop_entry(record)], whole=False)
         if numbers[0] == CLOSED:
             return False

@@ -1,0 +1,91 @@
+"""What produces a run: relays, and the thread's surroundings."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+
+from ssesync import Broker, Relay, RunState, Writer
+from ssesync.testing import FakeSSEServer
+
+from .conftest import final_of, transcript
+
+WAIT = 30
+
+
+@pytest.fixture
+def upstream() -> Iterator[FakeSSEServer]:
+    with FakeSSEServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["the relay", "a function that makes it"])
+def producer_of(request: pytest.FixtureRequest) -> Callable[[FakeSSEServer], object]:
+    def relay(server: FakeSSEServer) -> Relay:
+        return Relay(requests.get(server.url, stream=True, timeout=WAIT))
+
+    def make(server: FakeSSEServer) -> object:
+        return relay(server) if request.param == "the relay" else lambda: relay(server)
+
+    return make
+
+
+def test_an_upstream_is_passed_on_event_by_event_without_its_ids(
+    memory: Broker, upstream: FakeSSEServer, producer_of: Callable[[FakeSSEServer], object]
+) -> None:
+    upstream.answer().event("a", type="x", id=7).raw(": comment\n").event("b\nc").event("d")
+    run = memory.start_run("a", producer_of(upstream))
+    assert run.wait(WAIT)
+    assert transcript(memory, "a") == [
+        ("x", "a"), ("message", "b\nc"), ("message", "d"), ("end", {"state": "done", "events": 3}),
+    ]  # fmt: skip
+
+
+def test_an_upstream_that_refuses_fails_the_run(
+    memory: Broker, upstream: FakeSSEServer, producer_of: Callable[[FakeSSEServer], object]
+) -> None:
+    upstream.answer(404)
+    run = memory.start_run("a", producer_of(upstream))
+    assert run.wait(WAIT)
+    assert (run.state, final_of(memory, "a")["reason"]) == (RunState.FAILED, "error")
+
+
+def test_a_stop_ends_the_read_of_an_upstream(
+    memory: Broker, upstream: FakeSSEServer, producer_of: Callable[[FakeSSEServer], object]
+) -> None:
+    upstream.answer().event("a").stall()
+    run = memory.start_run("a", producer_of(upstream))
+    followed = run.follow()
+    assert followed.get(WAIT) is not None
+    assert run.stop()
+    named = [each for each in threading.enumerate() if each.name == "ssesync-run-a"]
+    for thread in named:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+
+
+def test_the_producer_runs_in_its_scope_and_without_the_context_of_its_start(memory: Broker) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    variable.set("of the request")
+    steps: list[str] = []
+
+    @contextlib.contextmanager
+    def scope() -> Iterator[None]:
+        steps.append("begin")
+        yield
+        steps.append("end")
+
+    def produce(writer: Writer) -> None:
+        steps.append(variable.get())
+        writer.write("x")
+
+    options = {"scope": scope, "after_step": lambda: steps.append("step")}
+    assert memory.start_run("a", produce, writer=True, **options).wait(WAIT)
+    for thread in [each for each in threading.enumerate() if each.name == "ssesync-run-a"]:
+        thread.join(WAIT)
+    assert steps == ["begin", "none", "step", "end"]

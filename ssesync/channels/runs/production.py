@@ -114,28 +114,25 @@ class Production:
             raise EventError("id", event.id, "is given by the broker: write the event of a run without one")
         if event.data is None:
             return
-        self._check_open()
         self._appender.wait_for_room(self._is_closed)
         body = b"" if joins else encode(event)
         with entered(), self._appender.lock:
-            if not self._is_closed():
+            closed = self._is_closed()
+            if not closed:
                 if joins:
                     self._join(event)
                 else:
-                    self.flush()
+                    if self._text:
+                        self.flush()
                     self._put(body)
         self._appender.wake()
-        self.flushed()
-        self._check_open()
-
-    def _check_open(self) -> None:
-        if (reason := self._source.reason) is not None:
-            raise StreamClosed(reason)
-        if self._endings:
-            raise StreamClosed(self._endings[0].closes_with)
+        if self._bound:
+            self.flushed()
+        if closed or self._bound:
+            raise StreamClosed(self._source.reason or self._endings[0].closes_with)
 
     def _is_closed(self) -> bool:
-        return bool(self._endings) or self._source.reason is not None
+        return bool(self._endings) or not self._source.mailbox.is_idle  # nothing is put into it: it is closed
 
     # With the appender's lock held.
 

@@ -13,6 +13,7 @@ from typing import Any
 from ssesync import Broker, CloseReason, Event, Settings, StreamStats, Subscription
 from ssesync.channels.brokers.memory.broker import MemoryBroker
 from ssesync.channels.brokers.memory.log import MemoryLog
+from ssesync.channels.entry import Entry
 from ssesync.channels.options import Limits
 from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.connections import connections
@@ -136,13 +137,15 @@ def set_limits(broker: Broker, **limits: Any) -> None:
     broker._log._limits = Limits(**limits)
 
 
-def begin_anew(broker: Broker, seq: int, *channels: str) -> MemoryLog:
-    """Begin a new log in a memory broker, as a server does that has lost its own: it has so many events, and then one
-    for each of these channels is published."""
+def begin_anew(broker: Broker, seq: int, *channels: str, closed: str = "") -> None:
+    """Begin a new log in a memory broker, as a server does that has lost its own: it has so many events, the last of
+    which has closed a channel if one is named. Then one is published to each of the channels."""
     assert isinstance(broker, MemoryBroker)
-    broker._log = log = MemoryLog("new", Limits())
-    log.seq = seq
+    log = MemoryLog("new", Limits())
+    log.seq = seq - bool(closed)
+    if closed:
+        log.append_accepted(Entry(closed, b"data: last\n\n", final=True))
+    broker._log = log
     broker.dispatcher.restarted("new", seq)
     for channel in channels:
         broker.dispatcher.deliver([message := log.append(channel, b"data: new\n\n")], message.seq)
-    return log

@@ -98,10 +98,7 @@ def test_a_burst_whose_final_event_was_lost_from_the_log_ends_all_clients(
 def test_clients_end_where_a_log_that_began_anew_has_closed_their_channel(memory: Broker, join: Join) -> None:
     client, other = join(memory, "a"), join(memory, "b")
     turn()
-    log = begin_anew(memory, 3)
-    log._put(None, "a", b"data: last\n\n", 0.0, True)
-    memory.dispatcher.restarted("newer", 4)
-    log.epoch = memory.dispatcher.epoch
+    begin_anew(memory, 4, closed="a")
     await_ends(client)
     await_events(1, other)
     assert {event.type for event in client.events} == {"reset"}

@@ -20,7 +20,7 @@ logger = logging.getLogger("ssesync")
 
 Response = TypeVar("Response")
 
-# Methods of requests that never start a producer. Flask calls a view of GET for HEAD, and Django calls any view for both.
+# Methods of requests that never start a producer: Flask calls a view of GET for HEAD, and Django calls any for both.
 _SAFE = ("HEAD", "OPTIONS")
 _STATUSES: tuple[tuple[type[BrokerError], int], ...] = (
     (RunUnknown, 404),

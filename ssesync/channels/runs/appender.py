@@ -121,6 +121,18 @@ class Appender:
         assert self.lock.locked()
         self._held.pop(sender, None)
 
+    def discard(self, sender: Sender) -> None:
+        """Remove what a run has put and the thread has not taken. With the lock held; :meth:`notify` is to be called
+        afterwards.
+
+        :param sender: the run.
+        """
+        assert self.lock.locked()
+        kept = [item for item in self._queue if item.sender is not sender]
+        self._size -= sum(len(item.entry.body) + _OVERHEAD for item in self._queue if item.sender is sender)
+        self._queue.clear()
+        self._queue.extend(kept)
+
     def wake(self) -> None:
         """Have the thread see what was added. Without the lock.
 

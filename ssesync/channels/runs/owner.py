@@ -35,10 +35,16 @@ _RETRY = (0.25, 2.0)
 class Work(Protocol):
     """What the thread does, and whether there is something to do."""
 
-    def turn(self, now: float) -> None:
-        """Look after the runs of this process, and those of processes that are gone.
+    def check_time(self, now: float) -> None:
+        """End the runs of this process whose time is over, also while the log can't be reached.
 
         :param now: the time on the monotonic clock.
+        """
+
+    def turn(self) -> None:
+        """End the runs of this process that others have ended, and those of processes that are gone.
+
+        :raises BrokerError: the log can't be reached.
         """
 
     @property
@@ -142,9 +148,10 @@ class Owner:
         while not self._closed:
             now = time.monotonic()
             try:
+                self._work.check_time(now)
                 if self._work.owns_runs:
                     self._renew_if_due()
-                self._work.turn(now)
+                self._work.turn()
             except BrokerClosed:
                 return
             except Exception as error:

@@ -117,6 +117,10 @@ class OwnRuns:
 
         :param production: the run.
         """
+        for each, is_begun in list(self._own.items()):
+            if is_begun and each.record.name == production.record.name:
+                # It was ended by another process, as the log has this run in its place, into which it would write.
+                each.supersede()
         if production in self._own:
             self._own[production] = True
 
@@ -126,7 +130,10 @@ class OwnRuns:
         :param production: the run.
         """
         self._own.pop(production, None)
-        self._broker.expects_requests = bool(self._own)
+        if not self._own:
+            self._broker.expects_requests = False
+            if self._own:  # another thread has added one meanwhile
+                self._broker.expects_requests = True
 
     def find(self, record: RunRecord) -> Production | None:
         """Find a run of this process.
@@ -173,13 +180,16 @@ class OwnRuns:
         """See :class:`ssesync.channels.runs.owner.Work`."""
         return bool(self._own)
 
-    def turn(self, now: float) -> None:
+    def check_time(self, now: float) -> None:
         """See :class:`ssesync.channels.runs.owner.Work`."""
         for production in list(self._own):
             production.check_time(now)
             since = streams.stopping_since
             if since is not None and now - since >= _seconds_to_finish(production):
                 production.end(Ending(RunState.INTERRUPTED, SHUTDOWN))
+
+    def turn(self) -> None:
+        """See :class:`ssesync.channels.runs.owner.Work`."""
         if self._unsure:
             self._unsure = False
             self._check_own()

@@ -180,10 +180,12 @@ class ProducerThread:
             if not (isinstance(error, StreamClosed) and run.reason is not None):
                 self._fail(error)
         finally:
-            run.end(Ending(RunState.STOPPED if run.cancelled.is_set() else RunState.DONE))
-            self._slot.release()
-            with contextlib.suppress(Exception):
-                producer.release()
+            try:
+                run.end(Ending(RunState.STOPPED if run.cancelled.is_set() else RunState.DONE))
+            finally:
+                self._slot.release()
+                with contextlib.suppress(Exception):
+                    producer.release()
 
     def _fail(self, error: BaseException) -> None:
         name = self._slot.name

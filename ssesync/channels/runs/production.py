@@ -210,6 +210,13 @@ class Production:
         self._close(ending)
         self._finish(ending)
 
+    def supersede(self) -> None:
+        """Note that another run has its name by now: other processes have ended it, and nothing of it is appended."""
+        with entered(), self._appender.lock:
+            self._appender.discard(self)
+        self._appender.notify()
+        self._give_up(Ending(RunState.STOPPED))
+
     def cancel(self, ending: Ending) -> None:
         """Cancel the producer, and leave the end of the run to other processes. Takes no lock.
 

@@ -243,9 +243,12 @@ class Runs:
         return self._stop(record)
 
     def _stop(self, record: RunRecord) -> bool:
+        found = self._broker._find_run(record.name)
+        if found is None or found.state.ended or not found.is_same(record):
+            return False  # the run that has its name by now is another one
         # The final event is appended here and not by the owner, which may be gone, or busy: so a stop is definite.
         # It names the owner, if there was one: else it could end a run that another process has started anew.
-        final = final_entry(record, Ending(RunState.STOPPED), owner=record.owner)
+        final = final_entry(found, Ending(RunState.STOPPED), owner=found.owner)
         _, numbers = self._broker._append_many([final, stop_entry(record)], whole=False)
         if numbers[0] == CLOSED:
             return False

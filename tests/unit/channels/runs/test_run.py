@@ -10,6 +10,7 @@ import pytest
 
 from ssesync import (
     Broker,
+    BrokerUnavailable,
     ChannelClosed,
     ChannelError,
     CloseReason,
@@ -24,6 +25,7 @@ from ssesync import (
     StreamClosed,
     Writer,
 )
+from ssesync.channels.runs.ending import Ending, final_entry
 
 from ..conftest import Open
 from .conftest import final_of, texts_of, transcript
@@ -163,6 +165,39 @@ def test_a_stop_ends_the_run_wherever_it_is_called_and_its_producer_learns_of_it
     assert other.stop_run("a") is False
     assert other.get_run("a").state is RunState.STOPPED
     assert texts_of(one, "a") == ["first"]
+
+
+def test_a_run_that_was_started_anew_is_not_ended_by_what_is_left_of_the_one_before(openers: Open, held: Held) -> None:
+    one, other = openers(), openers()
+    earlier = one.start_run("a", held, writer=True)
+    assert held.started.wait(WAIT)
+    # Another process stops it, and its request to this one comes late.
+    record = other._find_run("a")
+    assert record is not None
+    other._append_many([final_entry(record, Ending(RunState.STOPPED), owner="")], whole=False)
+    with one.open_run("a", restart=True) as run:
+        run.write("new")
+        held.go.set()
+        assert held.ended.wait(WAIT)
+        assert isinstance(held.error, StreamClosed)
+        assert earlier.wait(WAIT)
+        assert earlier.state is RunState.STOPPED
+        assert not earlier.stop()
+        run.write("newer")
+    assert texts_of(one, "a") == ["new", "newer"]
+    assert final_of(one, "a") == {"state": "done", "events": 2}
+
+
+def test_the_time_of_a_run_ends_while_the_lease_can_not_be_renewed(memory: Broker, held: Held) -> None:
+    def renew(owner: str, lease: float) -> bool:
+        raise BrokerUnavailable("away")
+
+    memory.start_run("a", held, writer=True, max_seconds=0.2)
+    owner = memory.runs.own._owner
+    owner._renew, owner._renewed = renew, -1e9
+    assert held.ended.wait(WAIT)
+    assert isinstance(held.error, StreamClosed)
+    assert held.error.reason is CloseReason.LIFETIME
 
 
 def test_a_generator_that_is_stopped_is_closed_where_it_yields(broker: Broker) -> None:

@@ -72,9 +72,7 @@ class Backend:
 
     def start_of(self, channels: Iterable[str], patterns: Iterable[str], last: int | None) -> Start:
         """See :class:`ssesync.channels.log.Log`."""
-        if last != 0:
-            raise NotImplementedError
-        return Start(*self._head(), {})
+        raise NotImplementedError
 
     def find(self, epoch: str, seq: int) -> Message | None:
         """Find an event.

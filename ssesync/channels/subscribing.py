@@ -80,7 +80,8 @@ def _start(broker: Broker, subscription: Subscription, event_id: str | None, las
     else:
         epoch, seq, closed = broker.start_of(names, globs, last)
         if last == 0 and closed and not globs and len(closed) == len(names):
-            last, seq = 1, max(closed.values()) - 1  # nothing will come: it gets the final event
+            last = 1  # nothing will be published: the client gets the final event
+            epoch, seq, closed = broker.start_of(names, globs, last)
         subscriber.start(epoch, seq, from_log=last != 0, closed=closed)
         if last == 0:
             return

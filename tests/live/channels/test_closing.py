@@ -23,11 +23,12 @@ from .processes import TIMEOUT, Gunicorn
 Serve = Callable[..., Gunicorn]
 
 
-@pytest.fixture(params=["gthread", "sync"])
+@pytest.fixture(params=["sqlite-gthread", "sqlite-sync", "redis-gthread"])
 def server(request: pytest.FixtureRequest, serve: Serve) -> Gunicorn:
     # gunicorn takes gthread for sync workers that have several threads. Served, each of these holds one client.
-    options = ("--workers", "2") if request.param == "gthread" else ("--workers", "5", "--threads", "1")
-    return serve("sqlite", *options, "--worker-class", request.param)
+    kind, worker = request.param.split("-")
+    options = ("--workers", "2") if worker == "gthread" else ("--workers", "5", "--threads", "1")
+    return serve(kind, *options, "--worker-class", worker)
 
 
 @pytest.fixture

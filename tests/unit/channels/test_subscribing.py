@@ -14,11 +14,6 @@ from .clients import Client, Join, await_events, await_that, turn
 from .conftest import Open, numbered, published, texts
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def all_of(subscription: Subscription) -> list[Event]:
     """What a subscription gives up to its end."""
     events = list(subscription)

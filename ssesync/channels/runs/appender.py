@@ -89,6 +89,7 @@ class Appender:
         self._held: dict[Sender, float] = {}  # when their text is due
         self._idle = True  # the thread waits, and is to be woken
         self._working = False  # it has taken a group
+        self._groups = 0  # how many were appended
         self._woken, self._stopped = Wakeup(), Wakeup()
         self._changed = Waiters()  # for room, and for the end of a group
         self._failures = FailureLog("runs: appending to the log", *_RETRY)
@@ -164,6 +165,15 @@ class Appender:
         """
         return self._changed.wait(lambda: not (self._queue or self._held or self._working), timeout)
 
+    def wait_for_group(self, timeout: float) -> bool:
+        """Wait until the group that the thread has taken is appended.
+
+        :param timeout: seconds.
+        :return: whether it is, or there is none.
+        """
+        groups = self._groups
+        return self._changed.wait(lambda: not self._working or self._groups != groups, timeout)
+
     def close(self, timeout: float) -> None:
         """Append what waits, and end the thread. Any number of times.
 
@@ -194,6 +204,7 @@ class Appender:
             if group:
                 self._append(group)
                 self._appended_at = time.monotonic()
+            self._groups += 1
             self._working = False
             self._changed.wake()
 

@@ -135,6 +135,17 @@ class OwnRuns:
             if self._own:  # another thread has added one meanwhile
                 self._broker.expects_requests = True
 
+    def settle(self, record: RunRecord) -> None:
+        """Have nothing more appended of a run that has ended, before it is started anew: this process may not have
+        noticed yet that another one has ended it, and what it writes would be taken for the new run's.
+
+        :param record: the run.
+        """
+        production = self.find(record)
+        if production is not None:
+            production.supersede()
+            self._appender.wait_for_group(_CLOSE_TIMEOUT)
+
     def find(self, record: RunRecord) -> Production | None:
         """Find a run of this process.
 

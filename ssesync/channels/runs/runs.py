@@ -115,6 +115,8 @@ class Runs:
                 if run is not None:
                     return run
         if record is None or request.replaces(record):
+            if record is not None:
+                self.own.settle(record)
             run, production = self._begin(request, options)
             if production is not None:
                 return run
@@ -168,6 +170,7 @@ class Runs:
             return None
         request.check(record)
         if request.replaces(record):
+            self.own.settle(record)
             return None
         if not record.state.ended:
             self.own.look_after()

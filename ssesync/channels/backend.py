@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ..locks import make_lock
 from .dispatcher import Dispatcher
@@ -90,6 +90,10 @@ class Backend:
         :return: whether it has.
         """
         raise NotImplementedError
+
+    def is_run(self, channels: Collection[str], patterns: Collection[str]) -> bool:
+        """See :class:`ssesync.channels.log.Log`."""
+        return not patterns and len(channels) == 1 and self._find_run(next(iter(channels))) is not None
 
     # Runs. An owner is a process with a lease: if it does not renew the lease, other processes end its runs.
 

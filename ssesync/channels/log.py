@@ -70,6 +70,16 @@ class Log(Protocol):
         """
         ...
 
+    def is_run(self, channels: Collection[str], patterns: Collection[str]) -> bool:
+        """Whether these are one channel, a run's. The log has all of its events.
+
+        :param channels: names of channels.
+        :param patterns: patterns of names.
+        :return: whether they are.
+        :raises BrokerError: the log can't be read.
+        """
+        ...
+
     def count(self, name: str, by: int) -> None:
         """Add to a counter of the broker. It waits for no lock.
 
@@ -98,7 +108,7 @@ class LogReader:
         self, position: Position, names: Names | None, limit: int, is_complete: Callable[[Mapping[str, int]], bool]
     ) -> Page | CloseReason | None:
         """Read the events after a position. If the log has dropped the next events and adds no more, the page leads to
-        the first event that it still has.
+        the first event that it still has; so does one of a run, which was started anew then.
 
         :param position: the position.
         :param names: the channels and patterns, in place of those that the reader was made with.
@@ -107,9 +117,10 @@ class LogReader:
         :return: the events; or the reason why the subscriber must end; or ``None``: try again at ``retry_at``.
         """
         try:
-            page = self._log.read(*position, *(names or self._names), limit)
-            if page.lost and page.closed and is_complete(page.closed):
-                start = self._log.start_of(*(names or self._names), None)
+            names = names or self._names
+            page = self._log.read(*position, *names, limit)
+            if page.lost and ((page.closed and is_complete(page.closed)) or self._log.is_run(*names)):
+                start = self._log.start_of(*names, None)
                 page = page._replace(complete=False, epoch=start.epoch, head=start.seq)
         except BrokerClosed:
             return CloseReason.SHUTDOWN

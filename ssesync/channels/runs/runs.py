@@ -201,21 +201,22 @@ class Runs:
         """See :meth:`Run.follow`."""
         self.find(record.name, record.subject)
         self.own.look_after()
-        lost = "" if not last_event_id else self._lost(record.name, last_event_id)
-        if last_event_id and not lost:
+        if last_event_id and self._is_of(record.name, last_event_id):
             return self._broker.subscribe(record.name, last_event_id=last_event_id, **options)
         subscription = self._broker.subscribe(record.name, since="start", **options)
-        if lost:
+        if last_event_id:
             # Unlike a client of any other channel it can be given all that it may have missed.
             reset = options.get("reset_event", Policy().reset_event)
-            subscription.send_first([Event.from_json({"reason": lost}, type=reset)])
+            subscription.send_first([Event.from_json({"reason": "unknown"}, type=reset)])
             self._broker.count("resets", 1)
         return subscription
 
-    def _lost(self, name: str, event_id: str) -> str:
-        """Why the log does not know an id, or not any more; ``""`` if it does."""
+    def _is_of(self, name: str, event_id: str) -> bool:
+        """Whether an id is that of an event of a run, and not of one of this name that was before it: a client that has
+        that one shows its events."""
         position = parse_id(event_id)
-        return "unknown" if position is None else self._broker.read(*position, [name], (), 1).lost
+        message = self._broker.find(*position) if position is not None else None
+        return message is not None and message.channel == name
 
     def wait(self, record: RunRecord, timeout: float | None) -> bool:
         """See :meth:`Run.wait`, for a run of another process."""

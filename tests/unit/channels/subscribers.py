@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ssesync.channels.log import Page
@@ -28,6 +28,9 @@ class ScriptedLog:
         if isinstance(page, Exception):
             raise page
         return page
+
+    def is_run(self, channels: Collection[str], patterns: Collection[str]) -> bool:
+        return False
 
     def count(self, name: str, by: int) -> None:
         self.counters[name] += by

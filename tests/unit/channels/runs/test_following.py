@@ -79,11 +79,24 @@ def test_an_unknown_id_begins_with_a_reset_and_the_runs_start(broker: Broker, ev
 
 def test_the_id_of_a_run_that_was_started_anew_begins_with_a_reset(broker: Broker) -> None:
     broker.start_run("a", numbers, 3).wait(WAIT)
-    _, events = served(EventStream(broker.get_run("a")))
+    _, earlier = served(EventStream(broker.get_run("a")))
     run = broker.start_run("a", ["new"], restart=True)
     assert run.wait(WAIT)
-    _, events = served(EventStream(run), HTTP_LAST_EVENT_ID=str(events[0].id))
-    assert [event.type for event in events] == ["reset", "message", "end"]
+    for event in earlier:  # the final one, too: its client shows the earlier run
+        _, events = served(EventStream(run), HTTP_LAST_EVENT_ID=str(event.id))
+        assert [event.type for event in events] == ["reset", "message", "end"]
+
+
+def test_a_follower_that_reads_a_run_as_it_is_started_anew_gets_all_of_it(broker: Broker) -> None:
+    broker.start_run("a", numbers, 2_000).wait(WAIT)
+    subscription = broker.get_run("a").follow()
+    assert len(subscription.take(WAIT) or ()) < 2_000
+    with broker.open_run("a", restart=True) as run:
+        run.write("new")
+        assert broker.runs.own._appender.flush(WAIT)
+        events = [subscription.get(WAIT), subscription.get(5)]
+        assert [event.type for event in events if event] == ["reset", "message"]
+    assert [event.type for event in subscription] == ["end"]
 
 
 def test_a_run_that_has_expired_is_unknown(memory: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from .response import EventStreamResponse, Scope, dump_json, refusal, release_an
 
 __all__ = ["follow_run", "run", "start_run", "stop_run"]
 
-# Options of a run that are none of the stream's.
+# Options of a subscription, and of a run, that are none of the stream's.
+_SUBSCRIPTION = Broker.POLICY | {"envelope"}
 _OWN = (Broker.RUN_OPTIONS | {"restart"}) - {"settings"}
 _REFUSALS = {404: ("404 Not Found", "no such run"), 409: ("409 Conflict", "started with something else")}
 
@@ -120,7 +121,7 @@ def follow_run(
     :param authorize: called with the request and the :class:`ssesync.Run`; returns whether this client may follow it.
         If it is false the response is 404.
     :param options: those of :func:`subscribe` that are for the client: ``key``, by default the subject, ``headers``,
-        the policy, and the options of :class:`ssesync.EventStream`.
+        ``envelope``, the policy, and the options of :class:`ssesync.EventStream`.
     :return: the response: 404 if there is no such run for this client, 204 if the client has the final event already.
     :raises django.core.exceptions.PermissionDenied: there is no subject, as nobody is logged in: 403.
     """
@@ -169,7 +170,7 @@ def _answer(
     arguments = {
         each: options.pop(each) for each in ("subject", "start", "authorize", "last_event_id") if each in options
     }
-    policy = {each: options.pop(each) for each in Broker.POLICY & options.keys()}
+    policy = {each: options.pop(each) for each in _SUBSCRIPTION & options.keys()}
     key = arguments["subject"] or None if key is None else key_of(key)
     if key is not None:
         options.setdefault("key", key)

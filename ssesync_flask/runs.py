@@ -16,7 +16,8 @@ from .state import State, encoder_of, take_settings
 
 __all__ = ["RunMethods"]
 
-# Options of a run that are none of the stream's.
+# Options of a subscription, and of a run, that are none of the stream's.
+_SUBSCRIPTION = Broker.POLICY | {"envelope"}
 _OWN = (Broker.RUN_OPTIONS | {"restart"}) - {"settings"}
 
 
@@ -102,8 +103,8 @@ class RunMethods:
         :param subject: whose run it must be.
         :param authorize: called with the :class:`ssesync.Run` where there is no ``subject``; returns whether this
             client may follow it. If it is false the response is 404.
-        :param options: those of :meth:`SSE.subscribe` that are for the client: ``key``, by default the subject, the
-            policy, and the options of :class:`EventStreamResponse`.
+        :param options: those of :meth:`SSE.subscribe` that are for the client: ``key``, by default the subject,
+            ``envelope``, the policy, and the options of :class:`EventStreamResponse`.
         :return: the response. 204 if the client has the final event already.
         :raises TypeError: neither ``subject`` nor ``authorize`` is given.
         :raises werkzeug.exceptions.NotFound: there is no such run for this client.
@@ -149,7 +150,7 @@ class RunMethods:
         **options: Any,
     ) -> EventStreamResponse:
         _, state = self._state()
-        policy = {each: options.pop(each) for each in Broker.POLICY & options.keys()}
+        policy = {each: options.pop(each) for each in _SUBSCRIPTION & options.keys()}
         settings = take_settings(state.settings, options)
         allow_other_origins(settings)
         key = key or subject or None

@@ -43,16 +43,21 @@ def envelope_of(given: Sequence[str | bytes] | None) -> Envelope | None:
     """
     if given is None:
         return None
-    if isinstance(given, (str, bytes)) or len(given) not in (2, 3):
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence) or len(given) not in (2, 3):
         raise SettingsError(f"envelope takes (before, after) or (before, inside, after), got {excerpt(given)}")
-    texts = []
-    for each in given:
-        text = each.encode() if isinstance(each, str) else each
-        if not isinstance(text, bytes) or b"\n" in text or b"\r" in text or b"\0" in text:
-            raise SettingsError(f"the parts of an envelope are text without line ends, got {excerpt(each)}")
-        text.decode()
-        texts.append(text)
+    texts = [_checked(each) for each in given]
     return Envelope(*texts) if len(texts) == 3 else Envelope(texts[0], b"", texts[1])
+
+
+def _checked(part: object) -> bytes:
+    try:
+        text = part.encode() if isinstance(part, str) else part
+        if isinstance(text, bytes) and not any(end in text for end in (b"\n", b"\r", b"\0")):
+            text.decode()
+            return text
+    except UnicodeError:
+        pass
+    raise SettingsError(f"the parts of an envelope are UTF-8 text without line ends, got {excerpt(part)}")
 
 
 def jsonrpc_result(id: str | int) -> Envelope:

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ...errors import BrokerClosed, BrokerDamaged, BrokerError
@@ -236,7 +236,8 @@ class Appender:
                 group.append(self._queue.popleft())
                 size += len(group[-1].entry.body)
         for sender in due:
-            sender.flushed()
+            with _guarded():
+                sender.flushed()
         return group
 
     def _append(self, group: list[Item]) -> None:
@@ -247,7 +248,7 @@ class Appender:
         with entered(), self.lock:
             self._size -= sum(len(entry.body) + _OVERHEAD for entry in entries)
         for place, (entry, sender) in enumerate(group):
-            with contextlib.suppress(BrokerError):
+            with _guarded():
                 if isinstance(result, Exception):
                     sender.lost(result)
                 elif entry.final or result[place] == CLOSED:  # else there is nothing to do with the event
@@ -266,3 +267,12 @@ class Appender:
             return error
         self._failures.succeeded()
         return numbers
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Log an error of one run: the thread has those of all others to append."""
+    try:
+        yield
+    except Exception:
+        logger.exception("a run of this process was not ended as it should be")

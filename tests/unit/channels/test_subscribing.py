@@ -203,7 +203,8 @@ def test_options_that_can_not_work_are_refused(memory: Broker) -> None:
     for wrong in ({"since": 5}, {"until_type": [5]}):
         with pytest.raises(TypeError):
             memory.subscribe("a", **wrong)  # type: ignore[arg-type]
-    for envelope in ("ab", ("a",), ("a\n", "b"), ("a", 5)):
+    wrong_envelopes: tuple[Any, ...] = ("ab", 5, ("a",), ("a\n", "b"), ("a", 5), (b"\xff", "b"), ("\ud800", "b"))
+    for envelope in wrong_envelopes:
         with pytest.raises(SettingsError):
             memory.subscribe("a", envelope=envelope)
     assert len(memory.dispatcher) == 0

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask, request
 
 from ssesync import Run, open_broker
+from ssesync.channels.envelope import jsonrpc_result
 from ssesync.wire import Decoder
 from ssesync_flask import SSE, EventStreamResponse
 
@@ -174,6 +175,16 @@ def test_a_request_for_the_head_alone_starts_nothing(app: Flask, producers: Prod
     response = app.test_client().open("/any/quick", method=method)
     assert response.status_code == 404
     assert not producers.begun
+
+
+def test_each_client_may_have_an_envelope(app: Flask, sse: SSE) -> None:
+    @app.get("/rpc/<name>")
+    def answer(name: str) -> EventStreamResponse:
+        return sse.follow_run(name, subject="anna", envelope=jsonrpc_result(7))
+
+    app.test_client().post("/runs/quick")
+    data = [data for _, data in events_of(app.test_client().get("/rpc/quick"))]
+    assert data == [f'{{"jsonrpc":"2.0","id":7,"result":{each}}}' for _, each in ALL]
 
 
 def test_a_process_with_no_room_for_producers_answers_503(app: Flask, sse: SSE, producers: Producers) -> None:

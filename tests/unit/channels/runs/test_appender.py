@@ -14,7 +14,7 @@ import pytest
 from ssesync import Broker, BrokerUnavailable, RunState, Writer, open_broker
 from ssesync.channels.brokers.memory.broker import MemoryBroker
 from ssesync.channels.entry import Entry
-from ssesync.channels.runs import appender
+from ssesync.channels.runs import appender, process
 
 from .conftest import final_of, texts_of
 
@@ -98,8 +98,6 @@ def test_a_locked_file_delays_a_run_and_loses_nothing(tmp_path: Path, monkeypatc
 
 
 def test_what_waits_for_a_broker_that_is_gone_is_given_up_when_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssesync.channels.runs import process
-
     monkeypatch.setattr(process, "_CLOSE_TIMEOUT", 0.1)
     broker = Forgetful()
     opened = broker.open_run("a")
@@ -108,6 +106,23 @@ def test_what_waits_for_a_broker_that_is_gone_is_given_up_when_it_is_closed(monk
     broker.close()
     assert opened.wait(WAIT)
     assert opened.state is RunState.INTERRUPTED
+
+
+def test_an_error_at_the_end_of_a_run_leaves_other_runs_alone(
+    memory: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(message: str, *args: object) -> None:
+        if message.startswith("run ended"):
+            raise OSError("an application's filter of log records")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.logger, "info", fail)
+        memory.start_run("a", ["x"])
+        deadline = time.monotonic() + 10
+        while "was not ended as it should be" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert memory.start_run("b", ["y"]).wait(10)
+    assert final_of(memory, "b") == {"state": "done", "events": 1}
 
 
 def test_a_thread_that_waits_for_room_is_woken_by_the_end_of_its_run(

@@ -245,14 +245,18 @@ class Appender:
         result: list[int] | Exception | None = None
         while result is None:
             result = self._try(entries)
-        with entered(), self.lock:
-            self._size -= sum(len(entry.body) + _OVERHEAD for entry in entries)
-        for place, (entry, sender) in enumerate(group):
-            with _guarded():
-                if isinstance(result, Exception):
-                    sender.lost(result)
-                elif entry.final or result[place] == CLOSED:  # else there is nothing to do with the event
-                    sender.appended(entry, result[place])
+        size = sum(len(entry.body) + _OVERHEAD for entry in entries)
+        with entered(), self.lock:  # all producers wait for it
+            self._size -= size
+        if isinstance(result, Exception):
+            for item in group:
+                with _guarded():
+                    item.sender.lost(result)
+            return
+        for (entry, sender), number in zip(group, result, strict=True):
+            if entry.final or number == CLOSED:  # else there is nothing to do with the event
+                with _guarded():
+                    sender.appended(entry, number)
 
     def _try(self, entries: list[Entry]) -> list[int] | Exception | None:
         """Append. The numbers, or the error if it is of no use to try again, or ``None`` if it is."""

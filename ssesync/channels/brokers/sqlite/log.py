@@ -13,7 +13,7 @@ from ...log import Page, merged
 from ...message import Message, compiled
 from ...options import Limits
 from ..acceptance import ACCEPTED, ChannelState, accept, refusal
-from .runs import end_run, find_run, meta, owner_of
+from .runs import end_run, find_run, meta
 
 __all__ = [
     "append",
@@ -29,6 +29,8 @@ __all__ = [
 
 # Events, and channels, that one publish removes at most.
 _SWEEP = 50
+# Channels that are found by one query. SQLite takes 999 parameters at least.
+_AT_ONCE = 500
 
 
 def head_of(connection: sqlite3.Connection) -> tuple[str, int]:
@@ -100,15 +102,13 @@ def append_many(
     :return: for each event its number, ``CLOSED`` or ``DUPLICATE``.
     :raises ChannelClosed: with ``whole``: a channel is closed, or is a run's.
     """
-    channels: dict[str, _Channel] = {}
+    channels, owners = _find_channels(connection, {entry.channel for entry in entries})
 
     def state_of(name: str) -> ChannelState:
-        row = connection.execute(_FIND_CHANNEL, (name,)).fetchone()
-        if row is None:
+        found = channels.get(name)
+        if found is None:
             return ChannelState()
-        found = channels[name] = _Channel(*row)
-        owner = owner_of(connection, name) if found.run else ""
-        return ChannelState(found.closed > 0, found.run > 0, found.events, owner)
+        return ChannelState(found.closed > 0, found.run > 0, found.events, owners[name])
 
     numbers = accept(entries, state_of, whole=whole)
     known = len(channels)
@@ -131,16 +131,35 @@ def append_many(
         if entry.outcome is not None:
             end_run(connection, entry.channel, entry.outcome, now)
     connection.executemany("INSERT INTO ssesync_event (seq, channel, at, body, number) VALUES (?, ?, ?, ?, ?)", rows)
-    for channel in channels.values():
-        if channel.tail:
-            if not channel.run:
-                _trim(connection, limits, channel, now)
-            update = (channel.events, channel.size, channel.trimmed, channel.tail, now, channel.id)
-            connection.execute(_UPDATE, update)
-            if channel.closed:
-                connection.execute("UPDATE ssesync_channel SET closed = ? WHERE id = ?", (channel.closed, channel.id))
+    changed = [channel for channel in channels.values() if channel.tail]
+    for channel in changed:
+        if not channel.run:
+            _trim(connection, limits, channel, now)
+        if channel.closed:
+            connection.execute("UPDATE ssesync_channel SET closed = ? WHERE id = ?", (channel.closed, channel.id))
+    updates = [(each.events, each.size, each.trimmed, each.tail, now, each.id) for each in changed]
+    connection.executemany(_UPDATE, updates)
     _remove_channels(connection, limits, now, count=len(channels) > known)
     return numbers
+
+
+def _find_channels(
+    connection: sqlite3.Connection, names: Collection[str]
+) -> tuple[dict[str, _Channel], dict[str, str]]:
+    """Find channels. One query for many of them, as each gives the interpreter's lock to the threads of all producers.
+
+    :return: those that there are by their names, and the owners of those that are runs'.
+    """
+    channels, owners, every = dict[str, _Channel](), dict[str, str](), list(names)
+    for some in (every[at : at + _AT_ONCE] for at in range(0, len(every), _AT_ONCE)):
+        query = (
+            "SELECT c.name, coalesce(r.owner, ''), c.id, c.events, c.bytes, c.trimmed, c.closed, c.run "
+            "FROM ssesync_channel AS c LEFT JOIN ssesync_run AS r ON c.run AND r.name = c.name "
+            f"WHERE c.name IN ({', '.join('?' * len(some))})"
+        )
+        for name, owner, *row in connection.execute(query, some).fetchall():
+            owners[name], channels[name] = owner, _Channel(*row)
+    return channels, owners
 
 
 def _add_channel(connection: sqlite3.Connection, name: str) -> _Channel:

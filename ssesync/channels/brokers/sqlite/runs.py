@@ -18,7 +18,6 @@ __all__ = [
     "find_run",
     "meta",
     "own_run",
-    "owner_of",
     "owners",
     "remove_owner",
     "renew_owner",
@@ -68,17 +67,6 @@ def find_run(connection: sqlite3.Connection, name: str, now: float) -> RunRecord
     query = f"SELECT {_RECORD} FROM ssesync_run WHERE name = ? AND (ended = 0 OR expires >= ?)"
     row = connection.execute(query, (name, now)).fetchone()
     return None if row is None else _record(row)
-
-
-def owner_of(connection: sqlite3.Connection, name: str) -> str:
-    """Find the owner of a run.
-
-    :param connection: a connection in a transaction.
-    :param name: the run's name.
-    :return: the owner; ``""`` while it is queued.
-    """
-    row: tuple[str] = connection.execute("SELECT owner FROM ssesync_run WHERE name = ?", (name,)).fetchone()
-    return row[0]
 
 
 def add_run(

@@ -57,6 +57,7 @@ bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks.channels
 	@$(BIN)/python -m benchmarks.fanout
 	@$(BIN)/python -m benchmarks.answers
+	@$(BIN)/python -m benchmarks.runs
 
 clean:
 	rm -rf $(VENV) docs/_build build dist *.egg-info .nox .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ Environment: UPSTREAM, that server's URL, and UPSTREAM_KEY, the API key for clie
 """
 
 import os
+import uuid
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
@@ -11,7 +12,7 @@ from flask import Flask, render_template, request
 from requests.adapters import HTTPAdapter
 
 from ssesync import Event, ReadError, Relay, relay_request
-from ssesync_flask import EventStreamResponse
+from ssesync_flask import SSE, EventStreamResponse
 
 # The client's key, and the type of the body. No other header of the client is sent to the upstream.
 FORWARD = ("Authorization", "Content-Type")
@@ -31,10 +32,14 @@ def error_event(error):
     return Event.from_json({"error": fields}, type="error")
 
 
+sse = SSE()
+
+
 def create_app():
     app = Flask(__name__)
     # An answer can't be resumed: when the server stops it waits for unfinished answers, this many seconds at most.
     app.config["SSESYNC"] = {"error_event": error_event, "drain_timeout": 10}
+    sse.init_app(app)
     upstream = os.environ["UPSTREAM"].rstrip("/")
     key = os.environ.get("UPSTREAM_KEY")
     session = requests.Session()
@@ -53,6 +58,28 @@ def create_app():
     @app.post("/v1/chat/completions")
     def chat_completions():
         return pass_on("/v1/chat/completions")
+
+    # The same answer as a run: made in the background, it survives a reload, and ends when the page says so. Nobody can
+    # guess its name. With users, the subject is the user's id.
+
+    def complete(question):
+        """A run's producer: the upstream's answer."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        url = f"{upstream}/v1/chat/completions"
+        return Relay(session.post(url, json=question, headers=headers, stream=True, timeout=TIMEOUT))
+
+    @app.post("/answers")
+    def start_answer():
+        run = sse.start_run(f"answer-{uuid.uuid4().hex}", complete, request.get_json(), subject="", max_seconds=600)
+        return {"name": run.name}, 202
+
+    @app.get("/answers/<name>")
+    def follow_answer(name):
+        return sse.follow_run(name, subject="")
+
+    @app.post("/answers/<name>/stop")
+    def stop_answer(name):
+        return {"stopped": sse.stop_run(name, subject="")}
 
     @app.get("/counters")
     def counters():

@@ -185,3 +185,5 @@ def test_the_page_shows_how_a_job_ended(slow_example: Server, browser: Chrome, s
     until(browser, lambda: browser.execute_script("return !document.getElementById('start').disabled"))
     assert answers(slow_example)[-1] == 204
     assert attribute(browser, "job-state", "data-state") == state
+    # The browser's console has the two connections that broke, and nothing else.
+    assert all("net::ERR_" in entry["message"] for entry in browser.get_log("browser"))

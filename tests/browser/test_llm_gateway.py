@@ -119,3 +119,26 @@ def test_a_refusal_of_the_model_is_shown_with_its_text(page: Page, browser: Chro
     page.wait_for(lambda: page.text(".end.failed") == "Incorrect API key provided.")
     assert page.is_shown("send")
     browser.get_log("browser")  # that it was a 401
+
+
+def test_an_answer_in_the_background_survives_a_reload_and_is_stopped_by_the_page(
+    page: Page, system: llm.Running, browser: Chrome
+) -> None:
+    before = system.counters()
+    # By the keyboard: the page still grows, and a click could meet something else.
+    browser.find_element(By.ID, "keep").send_keys(" ")
+    assert browser.find_element(By.ID, "keep").is_selected()
+    page.ask("How does a token get here?")
+    page.wait_for(lambda: page.number("arrived") > 5)
+    browser.refresh()
+    seen = page.wait_for(lambda: page.number("arrived") > 10 and page.number("arrived"))
+    # From its start, although the first part came before the reload.
+    assert page.text(".answer").startswith("Each token appears")
+    assert page.text(".asked") == "How does a token get here?"
+    assert system.counters()["requests"] == before["requests"] + 1
+    page.click("stop")
+    page.wait_for(lambda: page.text(".end").startswith("Stopped after "))
+    assert seen <= page.number("arrived") <= system.wait_until_at_rest() - before["produced"] < 400
+    browser.refresh()
+    page.wait_for(lambda: page.is_shown("send"))
+    assert not page.text(".answer")

@@ -43,6 +43,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(flask|werkzeug|django|rest_framework|requests|urllib3)\..*"),
     (r"py:class", r"(Callable|Iterable|Iterator|Mapping|AsyncIterator|AbstractContextManager|TracebackType|Any)"),
     (r"py:class", r"(WSGIEnvironment|StartResponse|HttpRequest|JSONRenderer|AppConfig|Flask|View|Source|Scope)"),
-    (r"py:class", r"(Connection|Streamable|Producing|Refusal)"),
+    (r"py:class", r"(Connection|Streamable|Producing|Refusal|Runs|RunRecord|Production)"),
     (r"py:class", r"ssesync\.(producing|server|detached|channels)\..*"),
 ]

@@ -61,6 +61,7 @@ def publish(
     event: Any,
     *,
     type: str | None = None,
+    final: bool = False,
     on_commit: bool = True,
     using: str | None = None,
 ) -> str | None:
@@ -74,6 +75,7 @@ def publish(
     :param channel: the channel.
     :param event: an :class:`ssesync.Event` without an id, text, or a value that ``DjangoJSONEncoder`` encodes.
     :param type: the event's type, if ``event`` is no :class:`ssesync.Event`.
+    :param final: close the channel: the streams of its subscribers end after this event.
     :param on_commit: ``False`` publishes at once, even if the transaction is rolled back later.
     :param using: the database whose transaction it is.
     :return: the event's id; ``None`` if it waits for a commit.
@@ -81,7 +83,7 @@ def publish(
     :raises ssesync.ChannelError: no channel can have this name.
     :raises ssesync.EventError: the event has an id, or no data, or can't be written.
     """
-    send = get_broker().prepare(channel, event, type=type, dumps=dump_json)
+    send = get_broker().prepare(channel, event, type=type, final=final, dumps=dump_json)
     if not (on_commit and _in_transaction(using)):
         return send()
 

@@ -77,6 +77,7 @@ class SSE(RunMethods):
         event: Any,
         *,
         type: str | None = None,
+        final: bool = False,
         dumps: Callable[[Any], str | bytes] | None = None,
     ) -> str:
         """Publish an event to a channel. See :meth:`ssesync.Broker.publish` for its errors.
@@ -87,11 +88,12 @@ class SSE(RunMethods):
         :param channel: the channel.
         :param event: an :class:`ssesync.Event` without an id, text, or a value that the JSON provider encodes.
         :param type: the event's type, if ``event`` is no :class:`ssesync.Event`.
+        :param final: close the channel: the streams of its subscribers end after this event.
         :param dumps: another JSON encoder.
         :return: the event's id.
         """
         app, state = self._state()
-        return state.broker.publish(channel, event, type=type, dumps=dumps or encoder_of(app))
+        return state.broker.publish(channel, event, type=type, final=final, dumps=dumps or encoder_of(app))
 
     def subscribe(
         self,

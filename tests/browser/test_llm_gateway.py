@@ -136,7 +136,7 @@ def test_an_answer_in_the_background_survives_a_reload_and_is_stopped_by_the_pag
     assert page.text(".answer").startswith("Each token appears")
     assert page.text(".asked") == "How does a token get here?"
     assert system.counters()["requests"] == before["requests"] + 1
-    page.click("stop")
+    browser.find_element(By.ID, "stop").send_keys("\n")
     page.wait_for(lambda: page.text(".end").startswith("Stopped after "))
     assert seen <= page.number("arrived") <= system.wait_until_at_rest() - before["produced"] < 400
     browser.refresh()

@@ -181,8 +181,11 @@ def _answer(
     def refuse(status: int, error: Exception | None) -> EventStreamResponse:
         return unavailable(plain, options) if status == 503 else refusal(plain, *_REFUSALS[status], options)
 
+    broker = get_broker()
+    broker.warn_once(plain.META)
+
     def answering() -> EventStreamResponse:
-        response: EventStreamResponse = get_broker().answer_run(
+        response: EventStreamResponse = broker.answer_run(
             plain.META, name, respond=respond, refuse=refuse, key=key, **arguments, **policy
         )
         return response

@@ -154,6 +154,7 @@ class RunMethods:
         settings = take_settings(state.settings, options)
         allow_other_origins(settings)
         key = key or subject or None
+        state.broker.warn_once(request.environ)
 
         def respond(subscription: Subscription) -> EventStreamResponse:
             return EventStreamResponse(subscription, settings=settings, key=key, **options)

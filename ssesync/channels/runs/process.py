@@ -203,7 +203,11 @@ class OwnRuns:
         """See :class:`ssesync.channels.runs.owner.Work`."""
         if self._unsure:
             self._unsure = False
-            self._check_own()
+            try:
+                self._check_own()
+            except BrokerError:
+                self._unsure = True
+                raise
         self._end_abandoned(self._broker._abandoned())
 
     def fenced(self, owner: str) -> None:
@@ -220,7 +224,7 @@ class OwnRuns:
             production.withdraw(Ending(RunState.INTERRUPTED))
 
     def _check_own(self) -> None:
-        for production in list(self._own):
+        for production in [each for each, is_begun in list(self._own.items()) if is_begun]:
             found = self._broker._find_run(production.record.name)
             if found is None or found.state.ended or not found.is_same(production.record):
                 production.withdraw(Ending(RunState.STOPPED if found is None else found.state))

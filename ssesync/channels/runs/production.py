@@ -50,7 +50,7 @@ class Production:
         #: How many events were numbered.
         self.events = 0
         self.began = time.monotonic()
-        #: How it ended, once that is in the log.
+        #: How it ended, once that is in the log, or can't be found out any more.
         self.ended: Ending | None = None
         self._appender = appender
         self._over = over
@@ -224,6 +224,8 @@ class Production:
         """
         self._endings.append(ending)
         self._close(ending)
+        self.ended = self.ended or self._endings[0]
+        self._waiters.wake()
 
     def check_time(self, now: float) -> None:
         """End the run if it has taken longer than it may.

@@ -187,6 +187,13 @@ def test_each_client_may_have_an_envelope(app: Flask, sse: SSE) -> None:
     assert data == [f'{{"jsonrpc":"2.0","id":7,"result":{each}}}' for _, each in ALL]
 
 
+def test_a_broker_of_one_process_is_warned_of_where_a_server_has_several(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.test_client().get("/runs/none", environ_overrides={"wsgi.multiprocess": True})
+    assert "memory://" in caplog.text
+
+
 def test_a_process_with_no_room_for_producers_answers_503(app: Flask, sse: SSE, producers: Producers) -> None:
     @app.post("/full/<name>")
     def full(name: str) -> EventStreamResponse:

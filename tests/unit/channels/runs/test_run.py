@@ -24,7 +24,9 @@ from ssesync import (
     SettingsError,
     StreamClosed,
     Writer,
+    open_broker,
 )
+from ssesync.channels.reentry import entered
 from ssesync.channels.runs.ending import Ending, final_entry
 
 from ..conftest import Open
@@ -186,6 +188,34 @@ def test_a_run_that_was_started_anew_is_not_ended_by_what_is_left_of_the_one_bef
         run.write("newer")
     assert texts_of(one, "a") == ["new", "newer"]
     assert final_of(one, "a") == {"state": "done", "events": 2}
+
+
+def test_a_broker_that_is_closed_inside_itself_ends_the_waits_for_its_runs(held: Held) -> None:
+    """As by a signal handler that has interrupted its thread there."""
+    broker = open_broker("memory://")
+    run = broker.start_run("a", held, writer=True)
+    assert held.started.wait(WAIT)
+    with entered():
+        broker.close()
+    assert run.wait(WAIT)
+    assert (run.state, run.reason) == (RunState.INTERRUPTED, "shutdown")
+    assert held.ended.wait(WAIT)
+
+
+def test_a_run_that_is_being_started_does_not_count_as_one_that_the_log_has_lost(memory: Broker, held: Held) -> None:
+    own = memory.runs.own
+    begin = memory._begin_run
+
+    def begin_later(*arguments: Any) -> Any:
+        own._check_own()
+        return begin(*arguments)
+
+    memory._begin_run = begin_later  # type: ignore[method-assign]
+    run = memory.start_run("a", held, writer=True)
+    assert held.started.wait(WAIT)
+    held.go.set()
+    assert run.wait(WAIT)
+    assert (run.state, texts_of(memory, "a")) == (RunState.DONE, ["first", "last"])
 
 
 def test_the_time_of_a_run_ends_while_the_lease_can_not_be_renewed(memory: Broker, held: Held) -> None:

@@ -234,8 +234,8 @@ class Broker(Publisher, RunMethods):
         control = json.loads(message.event.data or "{}")
         if "revoke" in control:
             self.dispatcher.revoke(control["revoke"], control.get("channel"))
-        elif self._runs is not None:
-            self._runs.own.requested(control)
+        elif self._runs is not None or self.when_interrupted is not None:
+            self.runs.own.requested(control)
 
     def _requests_lost(self) -> None:
         """End the subscriptions that have a key: another process may have revoked any key, and the request be lost.

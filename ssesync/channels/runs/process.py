@@ -315,8 +315,8 @@ class OwnRuns:
                 production.withdraw(Ending(RunState.STOPPED))
 
     def _interrupted(self, name: str, began: float) -> None:
-        # A process that is stopping could not start it again.
-        if self._broker.when_interrupted is not None and not streams.stopping:
+        # A process that is stopping, or has closed the broker, could not start it again: another one is to call it.
+        if self._broker.when_interrupted is not None and not (streams.stopping or self._broker.closed):
             callers().submit(functools.partial(self._call_interrupted, name, began))
 
     def _call_interrupted(self, name: str, began: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -53,11 +54,12 @@ class RedisLog(Broker):
         return limits.max_events, limits.max_bytes, self._max_age, limits.max_channels, self._index_size
 
     def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]:
-        flat: list[str | bytes | int] = []
+        events = []
         for channel, body, final, number, outcome, owner in entries:
             end = "" if not final else "final" if outcome is None else f"{outcome.state}\n{outcome.reason}"
-            flat += (channel, body, number, owner, end)
-        epoch, *numbers = self._run(APPEND, secrets.token_hex(4), *self._bounds, int(whole), *flat)
+            events.append((channel, len(body), number, owner, end))
+        bodies = b"".join([entry.body for entry in entries])
+        epoch, *numbers = self._run(APPEND, secrets.token_hex(4), *self._bounds, int(whole), json.dumps(events), bodies)
         if whole and numbers and int(numbers[0]) == CLOSED:
             raise refusal(numbers[1].decode())
         return epoch.decode(), [int(number) for number in numbers]

@@ -1,4 +1,4 @@
-"""Runs: what is produced once, in the background, and followed by any number of clients."""
+"""Runs: streams that are produced once, in the background, and followed by any number of clients."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def start_run(
     :param producer: a generator function, a :class:`ssesync.Relay`, or with ``writer=True`` a function that is given a
         :class:`ssesync.Writer` first.
     :param args: the function's arguments: what it needs of the request.
-    :param subject: whose run it is: a user or text. By default the logged-in user; ``""``: anybody's who
+    :param subject: whose run it is: a user or text. By default the logged-in user; ``""``: of any client that
         knows the name.
     :param fingerprint: of what it is started with. A start with another one is a conflict.
     :param options: see :class:`ssesync.channels.runs.options.RunOptions`; and ``restart``.

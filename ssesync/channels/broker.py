@@ -107,7 +107,7 @@ class Broker(Publisher, RunMethods):
 
         A subscription without patterns ends, with the reason ``done``, when all of its channels are closed (see
         :meth:`publish`) and their events were given. A client that has all of these events, by its id, is answered 204,
-        on which a browser does not come back. A client that comes without an id when all channels are closed gets the
+        on which a browser does not reconnect. A client that comes without an id when all channels are closed gets the
         final event.
 
         :param channels: the channels' names.

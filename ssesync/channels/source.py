@@ -149,7 +149,7 @@ class SubscriptionSource(Detachable):
             self.complete()
 
     def complete(self) -> None:
-        """End, as the client has everything: it is answered 204, and does not come back."""
+        """End, as the client has everything: it is answered 204, and does not reconnect."""
         self._has_everything = True
         self.subscriber.close(CloseReason.DONE)
         self._dispatcher.remove(self.subscriber)

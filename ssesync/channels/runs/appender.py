@@ -39,7 +39,7 @@ _RETRY = (0.02, 1.0)
 
 
 class Log(Protocol):
-    """What is appended to."""
+    """The log of a broker."""
 
     def _append_many(self, entries: Sequence[Entry], *, whole: bool) -> tuple[str, list[int]]: ...
 
@@ -135,7 +135,7 @@ class Appender:
         self._queue.extend(kept)
 
     def wake(self) -> None:
-        """Have the thread see what was added. Without the lock.
+        """Wake the thread, which appends what was added. Without the lock.
 
         :raises RuntimeError: no thread can be started.
         """

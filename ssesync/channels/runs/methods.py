@@ -50,7 +50,7 @@ class RunMethods(Backend):
         restart: bool = False,
         **options: Any,
     ) -> Run:
-        """Start a run in this process, or join the one of this name, which runs in whatever process or has ended.
+        """Start a run in this process, or join the one of this name, in whichever process it runs or has ended.
 
         A start is safe to be repeated: of any number of starts in any processes one starts the producer. The others
         join: they get the same run.
@@ -64,7 +64,8 @@ class RunMethods(Backend):
         :param subject: whose run it is, a user's name for one. For others there is no such run.
         :param fingerprint: of what it is started with, a digest of the question for one. A start with another one does
             not join.
-        :param restart: start it anew if the run of this name has ended. Its events are removed.
+        :param restart: start it anew if the run of this name has ended. Its events are removed. A client that
+            has some of them gets a ``reset`` event and all of the new run.
         :param options: see :class:`ssesync.channels.runs.options.RunOptions`: ``writer``, ``max_events``,
             ``max_bytes``, ``max_seconds``, ``max_per_subject``, ``retain``, ``merge``, ``numbered``, ``end_type``,
             ``dumps``, ``scope``, ``after_step`` and ``settings``.
@@ -75,7 +76,7 @@ class RunMethods(Backend):
         :raises RunRefused: this process or this subject has too many runs, or the process is stopping.
         :raises RunUnknown: the run of this name is another subject's.
         :raises SettingsError: an option that does not exist or can't work.
-        :raises TypeError: the producer is nothing that gives events, or asynchronous.
+        :raises TypeError: the producer gives no events, or is asynchronous.
         """
         request = request_of(name, subject, fingerprint, restart=restart)
         return self.runs.start(request, producer, args, options_of(options))
@@ -125,7 +126,7 @@ class RunMethods(Backend):
         stopped, the next write raises :class:`StreamClosed`, which ends the block without an error.
 
         :param name: the run's name.
-        :param subject: whose run it is; ``None``: that of the queued run, or nobody's.
+        :param subject: the user that it belongs to; ``None``: that of the queued run, or none.
         :param fingerprint: of what it is started with; ``None``: anything.
         :param restart: begin it anew if the run of this name has ended: a task that is delivered again may do so.
         :param options: as for :meth:`start_run`. Of a run that was queued, ``retain`` and ``end_type`` are those that
@@ -141,7 +142,7 @@ class RunMethods(Backend):
         """Find a run.
 
         :param name: the run's name.
-        :param subject: whose run it has to be; ``None``: anybody's, where the caller has checked the right by itself.
+        :param subject: whose run it has to be; ``None``: anybody's, if the caller has checked the right by itself.
         :return: the run.
         :raises BrokerError: the broker can't be asked.
         :raises RunUnknown: there is none, or it is another subject's, or its time to be retained is over.
@@ -150,7 +151,7 @@ class RunMethods(Backend):
 
     def stop_run(self, name: str, *, subject: str | None = "") -> bool:
         """Stop a run, whichever process produces it: it has ended when this returns, and its followers have been sent
-        the final event. Its producer learns of it at its next step, as one whose client has left.
+        the final event. Its producer is cancelled at its next step, as one whose client has disconnected.
 
         :param name: the run's name.
         :param subject: as for :meth:`get_run`.

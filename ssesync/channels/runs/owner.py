@@ -1,4 +1,4 @@
-"""The owner of runs: a process with a lease in the log, and the thread that looks after runs.
+"""The owner of runs: a process with a lease in the log, and the thread that monitors runs.
 
 The log knows which process produces each run. That process renews its lease while it has runs. A process that does not
 any more is gone, or was halted for too long: then any other process that has runs, or clients that follow some, ends
@@ -25,15 +25,15 @@ __all__ = ["LEASE", "Owner"]
 
 #: Seconds after its last renewal for which a process counts as alive.
 LEASE = 5.0
-# Seconds between two turns of the thread while there is something to look after, and for how long that is so after the
-# last call of look_after().
-_TURN, _LOOKED_AFTER = 0.25, 30.0
+# Seconds between two turns of the thread while it monitors runs, and for how long it does after the last call of
+# monitor().
+_TURN, _MONITORED = 0.25, 30.0
 # Seconds between attempts while the log can't be reached, the first and the longest.
 _RETRY = (0.25, 2.0)
 
 
 class Work(Protocol):
-    """What the thread does, and whether there is something to do."""
+    """What the thread does, and whether it has to."""
 
     def check_time(self, now: float) -> None:
         """End the runs of this process whose time is over, also while the log can't be reached.
@@ -69,7 +69,7 @@ class Owner:
 
     :param renew: renews the lease; see :meth:`ssesync.channels.backend.Backend._renew_owner`.
     :param check: raises an error if the broker is closed.
-    :param work: what is looked after.
+    :param work: the runs.
     :param lock: held for single steps only.
     """
 
@@ -85,7 +85,7 @@ class Owner:
         self._work = work
         self.name = self._new_name()
         self._renewed = -LEASE  # on the monotonic clock
-        self._looked_after = 0.0
+        self._monitored_until = 0.0
         self._woken = Wakeup()
         self._threads: dict[None, threading.Thread] = {}  # one, put in and taken out in single steps
         self._failures = FailureLog("runs: the lease of this process", *_RETRY)
@@ -102,16 +102,16 @@ class Owner:
         :raises BrokerError: the log can't be reached.
         :raises RuntimeError: no thread can be started.
         """
-        self.look_after()
+        self.monitor()
         self._renew_if_due()
         return self.name
 
-    def look_after(self) -> None:
+    def monitor(self) -> None:
         """Have the thread run for a while at least, although there are neither runs nor followers here.
 
         :raises RuntimeError: it can't be started.
         """
-        self._looked_after = time.monotonic() + _LOOKED_AFTER
+        self._monitored_until = time.monotonic() + _MONITORED
         if not self._threads:
             thread = threading.Thread(target=self._run, name="ssesync-runs", daemon=True)
             if self._threads.setdefault(None, thread) is thread:
@@ -158,7 +158,7 @@ class Owner:
                 wait: float | None = self._failures.failed(error)
             else:
                 self._failures.succeeded()
-                is_needed = self._work.is_needed or now < self._looked_after
+                is_needed = self._work.is_needed or now < self._monitored_until
                 # Not all processes at the same moment: one of them ends what another has left.
                 wait = _TURN * random.uniform(0.8, 1.2) if is_needed else None
             self._woken.wait(wait)

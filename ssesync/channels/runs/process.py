@@ -93,10 +93,10 @@ class OwnRuns:
         except RuntimeError as error:
             raise RunRefused("no thread can be started for runs") from error
 
-    def look_after(self) -> None:
-        """Have the thread run for a while: there are followers here, or there may be a run whose owner is gone."""
-        with contextlib.suppress(RuntimeError):  # no thread can be started: another process may look after it
-            self._owner.look_after()
+    def monitor(self) -> None:
+        """Have the thread run for a while: this process has followers, or the owner of a run may be gone."""
+        with contextlib.suppress(RuntimeError):  # no thread can be started: another process may monitor the runs
+            self._owner.monitor()
 
     def add(self, record: RunRecord, options: RunOptions) -> Production:
         """Add a run of this process, before the log has it: a request to stop it may come at once.
@@ -299,10 +299,10 @@ class OwnRuns:
             self._interrupted(request[_INTERRUPTED], request["began"])
 
     def requests_lost(self) -> None:
-        """Look whether runs of this process were stopped: requests for that may have been lost."""
+        """Have the thread check whether runs of this process were stopped: requests for that may have been lost."""
         if self._own:
             self._unsure = True
-            self.look_after()
+            self.monitor()
 
     def stopped(self, name: str, began: float) -> None:
         """Cancel the producer of a run that was stopped, if it is one of this process.
@@ -332,7 +332,7 @@ class OwnRuns:
     def seconds_to_finish(self) -> float | None:
         """How long the runs of this process may go on when it stops.
 
-        :return: seconds since it was told to stop; ``None``: there are none.
+        :return: seconds since the first request to stop; ``None``: there are none.
         """
         return max(map(_seconds_to_finish, list(self._own)), default=None)
 

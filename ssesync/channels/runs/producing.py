@@ -122,7 +122,7 @@ def _run_upstream(upstream: Producing, writer: Writer) -> None:
 
 
 def producer_of(given: Any, args: tuple[Any, ...], options: RunOptions) -> Producer:
-    """Make what runs of what a user gave.
+    """Make a producer of an application's object.
 
     :param given: the producer.
     :param args: its arguments.

@@ -1,4 +1,4 @@
-"""How a run is asked for: by its name, by whom, and for what."""
+"""Requests for a run: its name, its subject and its fingerprint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["RunRequest", "request_of", "unknown"]
 
 
 class RunRequest(NamedTuple):
-    """How a run is asked for."""
+    """A request for a run."""
 
     name: str
     subject: str | None
-    """Whose it has to be; ``None``: anybody's."""
+    """The subject that it must have; ``None``: any."""
     fingerprint: str | None = None
-    """Of what it has to have been started with; ``None``: of anything."""
+    """The fingerprint that it must have; ``None``: any."""
     restart: bool = False
     """Whether one that has ended is started anew."""
 
     def check(self, record: RunRecord) -> None:
-        """Check whether a run is the one that is asked for.
+        """Check that a run is the requested one.
 
         :param record: the run of this name.
         :raises RunConflict: it was started with something else.
@@ -45,11 +45,11 @@ class RunRequest(NamedTuple):
 def request_of(
     name: object, subject: object, fingerprint: object = None, *, optional: bool = False, restart: bool = False
 ) -> RunRequest:
-    """Check how a run is asked for.
+    """Check a request for a run.
 
     :param name: the run's.
-    :param subject: whose it is.
-    :param fingerprint: of what it was started with; ``None``: of anything.
+    :param subject: its subject.
+    :param fingerprint: its fingerprint; ``None``: any.
     :param optional: whether the subject may be ``None``.
     :param restart: whether one that has ended is started anew.
     :return: the request.
@@ -63,7 +63,7 @@ def request_of(
 
 
 def unknown(name: str) -> RunUnknown:
-    """Make the error for a run that there is not, or not for this subject.
+    """Make the error for a run that does not exist, or belongs to another subject.
 
     :param name: the run's.
     :return: the error.

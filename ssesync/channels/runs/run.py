@@ -22,7 +22,7 @@ __all__ = ["Run"]
 
 
 class Run(Followable):
-    """A run: what is produced once, in the background of one process, and followed by any number of clients.
+    """A run: events that are produced once, in the background of one process, and followed by any number of clients.
 
     ::
 
@@ -30,9 +30,9 @@ class Run(Followable):
         return EventStreamResponse(run)
 
     ``EventStream(run)`` is a stream that follows it: from its start, or from the client's last event ID, to its final
-    event. The client may leave and come back as often as it wants to. The final event has the type ``end`` and the data
+    event. A client may disconnect and reconnect at any time. The final event has the type ``end`` and the data
     ``{"state": …, "events": …, "reason": …, "error": …}``, of which all but ``state`` may be missing. After it the
-    stream ends, and an ``EventSource`` that comes back nonetheless is answered 204, so that it stays away.
+    stream ends, and an ``EventSource`` that reconnects all the same is answered 204, on which it stops.
 
     Methods may be called from any thread. :meth:`write` and :meth:`write_text` are for the process that produces it.
     """
@@ -49,12 +49,12 @@ class Run(Followable):
 
     @property
     def subject(self) -> str:
-        """Whose run it is."""
+        """The user that it belongs to."""
         return self._record.subject
 
     @property
     def fingerprint(self) -> str:
-        """Of what it was started with."""
+        """The fingerprint that it was started with."""
         return self._record.fingerprint
 
     @property
@@ -64,12 +64,12 @@ class Run(Followable):
 
     @property
     def state(self) -> RunState:
-        """Where it is, as far as this process knows: see :meth:`refresh`."""
+        """Its state, as far as this process knows it: see :meth:`refresh`."""
         return self._record.state if self._own_ending is None else self._own_ending.state
 
     @property
     def reason(self) -> str:
-        """Why it has ended, where the state alone does not tell."""
+        """Why it has ended, if the state alone does not show it."""
         return self._record.reason if self._own_ending is None else self._own_ending.reason
 
     @property
@@ -121,14 +121,14 @@ class Run(Followable):
         return self
 
     def write(self, item: Any, *, type: str | None = None) -> None:
-        """Write an event. Waits while too much of this process waits for the log.
+        """Write an event. Waits while too many bytes of this process wait to be appended to the log.
 
         :param item: an :class:`Event` without an id, text, or anything that JSON can hold.
         :param type: the event's type, where ``item`` is no :class:`Event`.
         :raises EventError: the event has an id, or can't be written.
         :raises RuntimeError: another process produces the run.
         :raises StreamClosed: the run has ended.
-        :raises TypeError: the item is nothing that can be sent.
+        :raises TypeError: the item can't be sent.
         """
         self._own.write(item, type)
 
@@ -144,8 +144,8 @@ class Run(Followable):
         self._own.write_event(Event(text, type=type), joins=True)
 
     def stop(self) -> bool:
-        """End the run, wherever it is produced. Its producer learns of it as one whose client has left. In a signal
-        handler that has interrupted its thread inside a broker, another thread does so.
+        """End the run, wherever it is produced. Its producer is cancelled, as one whose client has disconnected. In a
+        signal handler that has interrupted its thread inside a broker, another thread ends it.
 
         :return: whether this call has ended it. ``False``: it had ended before, or that is not known yet.
         :raises BrokerError: the broker can't be reached.
@@ -195,7 +195,7 @@ class Run(Followable):
     ) -> bool:
         """End a run of :meth:`Broker.open_run`: as one that is done, or that has failed if there was an exception.
 
-        :return: whether the exception only was how the block learned of the run's end.
+        :return: whether the exception is the one by which a write has reported the run's end.
         """
         production = self._mine
         if production is None:

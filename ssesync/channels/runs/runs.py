@@ -37,7 +37,7 @@ logger = logging.getLogger("ssesync")
 
 # Seconds that the end of a `with` block waits for the log.
 _FINISH_TIMEOUT = 30.0
-# Seconds between two looks at the record of a run that another process produces, and until a look after the
+# Seconds between two reads of the record of a run that another process produces, and until it is read after the
 # subscription to it has ended.
 _REFRESH, _PAUSE = 2.0, 0.2
 
@@ -173,7 +173,7 @@ class Runs:
             self.own.settle(record)
             return None
         if not record.state.ended:
-            self.own.look_after()
+            self.own.monitor()
         return Run(self, record, self.own.find(record))
 
     def get(self, request: RunRequest) -> Run:
@@ -200,7 +200,7 @@ class Runs:
     def follow(self, record: RunRecord, last_event_id: str | None, options: dict[str, Any]) -> Subscription:
         """See :meth:`Run.follow`."""
         self.find(record.name, record.subject)
-        self.own.look_after()
+        self.own.monitor()
         if last_event_id and self._is_of(record.name, last_event_id):
             return self._broker.subscribe(record.name, last_event_id=last_event_id, **options)
         subscription = self._broker.subscribe(record.name, since="start", **options)
@@ -220,7 +220,7 @@ class Runs:
 
     def wait(self, record: RunRecord, timeout: float | None) -> bool:
         """See :meth:`Run.wait`, for a run of another process."""
-        self.own.look_after()
+        self.own.monitor()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         looked = -math.inf
         with self._broker.subscribe(record.name) as subscription:

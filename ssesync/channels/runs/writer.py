@@ -17,7 +17,7 @@ __all__ = ["RunSource", "RunWriter", "event_of"]
 
 
 class Target(Protocol):
-    """What is written to: the run."""
+    """The run that is written to."""
 
     options: RunOptions
     events: int
@@ -33,7 +33,7 @@ class Target(Protocol):
 
 
 class RunSource(WriterSource):
-    """The source of a run's writer. Nobody pulls from it: its mailbox is empty, and only closed.
+    """The source of a run's writer. Nothing is pulled from it: its mailbox is empty, and only closed.
 
     :param target: the run.
     """
@@ -59,7 +59,7 @@ class RunWriter(Writer):
     """The writer of a run. Its writes wait while too much of this process waits for the log.
 
     ``close()`` ends the run after what was written, ``cancel()`` as one that was stopped. Ids are the broker's: an
-    event that has one is refused. Comments and keep-alives are left out, as no follower would see them.
+    event that has one is refused. Comments and keep-alives are left out, as followers are not sent them.
 
     :param target: the run.
     :param source: its source.

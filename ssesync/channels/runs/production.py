@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -285,9 +286,12 @@ class Production:
 
 
 def _with_number(body: bytes, number: int) -> bytes:
-    """Add a member to the object that an event's data begins with, if it does."""
+    """Add a member to an event's data, if that is a JSON object. Other text may begin like one."""
     head, found, rest = body.partition(b"data: {")
     if not found or (head and not head.endswith(b"\n")):
         return body
-    comma = b"" if rest.startswith(b"}") else b","
-    return b'%sdata: {"sequence_number":%d%s%s' % (head, number, comma, rest)
+    try:
+        members = json.loads(b"{" + rest.replace(b"\ndata: ", b"\n"))
+    except (ValueError, RecursionError):
+        return body
+    return b'%sdata: {"sequence_number":%d%s%s' % (head, number, b"," if members else b"", rest)

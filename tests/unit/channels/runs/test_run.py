@@ -411,12 +411,17 @@ def test_joined_text_does_not_wait_longer_than_merge(broker: Broker) -> None:
 
 
 def test_objects_are_numbered_where_that_is_asked_for(broker: Broker) -> None:
-    assert broker.start_run("a", [{"a": 1}, "text", {}, Event('{"b":2}', type="x")], numbered=True).wait(WAIT)
+    items = [{"a": 1}, "text", {}, Event('{"b":2}', type="x"), "{", "{}}", "{ }", '{\n"c":\n3}']
+    assert broker.start_run("a", items, numbered=True).wait(WAIT)
     assert texts_of(broker, "a") == [
         '{"sequence_number":1,"a":1}',
         "text",
         '{"sequence_number":3}',
         '{"sequence_number":4,"b":2}',
+        "{",
+        "{}}",
+        '{"sequence_number":7 }',
+        '{"sequence_number":8,\n"c":\n3}',
     ]
 
 

@@ -120,7 +120,10 @@ class Runs:
             run, production = self._begin(request, options)
             if production is not None:
                 return run
-        raise RunConflict(f"there is a run {excerpt(request.name)} already, and it is not queued: see restart=")
+        record = record or self._broker._find_run(request.name)  # None: another process has added it meanwhile
+        if record is not None and record.state.ended:
+            raise RunConflict(f"the run {excerpt(request.name)} has ended: restart=True begins it anew")
+        raise RunConflict(f"the run {excerpt(request.name)} is running already: stop() ends it")
 
     def _begin_queued(self, record: RunRecord, options: RunOptions) -> Run | None:
         owner = self.own.ensure_owner()

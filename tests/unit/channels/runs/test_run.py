@@ -476,3 +476,10 @@ def test_closing_the_broker_interrupts_its_runs(memory: Broker, held: Held) -> N
     assert held.ended.wait(WAIT)
     assert isinstance(held.error, StreamClosed)
     assert held.error.reason is CloseReason.SHUTDOWN
+
+
+def test_the_error_for_a_run_that_can_not_be_opened_says_what_to_do(broker: Broker) -> None:
+    with broker.open_run("a"), pytest.raises(RunConflict, match=r"is running already: stop\(\) ends it"):
+        broker.open_run("a", restart=True)
+    with pytest.raises(RunConflict, match="has ended: restart=True begins it anew"):
+        broker.open_run("a")

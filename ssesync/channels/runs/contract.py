@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..entry import Entry
 from ..log import ProcessBroker
-from ..message import Message
 from .record import RunRecord
 
 if TYPE_CHECKING:
@@ -30,10 +29,6 @@ class RunBroker(ProcessBroker, Protocol):
 
     def subscribe(self, *channels: str, **options: Any) -> Subscription:
         """See :meth:`ssesync.channels.broker.Broker.subscribe`."""
-        ...
-
-    def find(self, epoch: str, seq: int) -> Message | None:
-        """See :meth:`ssesync.channels.backend.Backend.find`."""
         ...
 
     def use_once(self, token: str, seconds: float) -> bool:

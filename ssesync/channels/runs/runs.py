@@ -215,11 +215,11 @@ class Runs:
         return subscription
 
     def _is_of(self, name: str, event_id: str) -> bool:
-        """Whether an id is that of an event of a run, and not of one of this name that was before it: a client that has
-        that one shows its events."""
+        """Whether an id is one from after a run's start, and not of an event of an earlier run of this name: a client
+        that has that id shows its events."""
+        start = self._broker.start_of([name], (), None)
         position = parse_id(event_id)
-        message = self._broker.find(*position) if position is not None else None
-        return message is not None and message.channel == name
+        return position is not None and position[0] == start.epoch and position[1] > start.seq
 
     def wait(self, record: RunRecord, timeout: float | None) -> bool:
         """See :meth:`Run.wait`, for a run of another process."""

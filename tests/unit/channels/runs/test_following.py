@@ -68,6 +68,14 @@ def test_a_client_that_comes_back_gets_the_rest_and_after_the_end_204(broker: Br
     assert (status, rest) == ("204 No Content", [])
 
 
+def test_an_id_that_the_log_has_not_reached_begins_with_a_reset_and_the_runs_start(broker: Broker) -> None:
+    run = broker.start_run("a", numbers, 2)
+    assert run.wait(WAIT)
+    epoch, number = broker.position().split("-")
+    _, events = served(EventStream(run), HTTP_LAST_EVENT_ID=f"{epoch}-{int(number) + 10**9}")
+    assert [event.type for event in events] == ["reset", "message", "message", "end"]
+
+
 @pytest.mark.parametrize("event_id", ["no id", "abc-7"])
 def test_an_unknown_id_begins_with_a_reset_and_the_runs_start(broker: Broker, event_id: str) -> None:
     run = broker.start_run("a", numbers, 2)

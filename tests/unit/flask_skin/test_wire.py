@@ -55,7 +55,7 @@ def test_a_subscription_is_detached_and_one_with_a_body_put_round_it_is_served_t
 
 def test_publishing_in_a_child_of_a_worker_is_warned_of_and_in_the_worker_it_is_not(server: Server) -> None:
     """Though with --preload a worker is the forked child of the process that made the broker."""
-    warning = "there are none; use sqlite:////path"
+    warning = "this process has none; use sqlite:////path"
     server.fetch("/publish")
     server.fetch("/publish/child")
     assert server.logs(warning)

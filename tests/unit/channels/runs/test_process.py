@@ -106,7 +106,7 @@ def test_a_stop_reaches_a_producer_that_writes_nothing(openers: Open, start: Sta
     began = time.time()
     assert broker.stop_run("a")
     seconds = float(line(owner).removeprefix("cancelled ")) - began
-    assert seconds < 1, seconds  # 0.02 on a machine that has nothing else to do
+    assert seconds < 5, seconds  # 0.02 on a machine that has nothing else to do
 
 
 @pytest.mark.slow

@@ -21,6 +21,9 @@ from ..conftest import Open, published, texts
 from ..test_closing import begin, data, page
 from ..test_contract import eventually, place
 
+#: Between processes: of memory://, an owner is gone together with the log.
+shared = pytest.mark.parametrize("kind", ["sqlite", "redis"])
+
 ROOT = Path(__file__).parents[4]
 
 
@@ -308,6 +311,7 @@ def test_a_subject_has_so_many_runs_at_most_that_have_not_ended(openers: Open) -
     assert begin(broker, "r1") == ["stopped"]
 
 
+@pytest.mark.slow
 def test_of_many_that_begin_a_run_at_the_same_time_one_does(kind: str, url: str, openers: Open) -> None:
     """50 threads, of four processes where the broker reaches them."""
     here = 50 if kind == "memory" else 14
@@ -361,9 +365,8 @@ def test_queued_runs_that_nobody_begins_are_found_until_they_are_ended(openers: 
     assert broker._abandoned() == []
 
 
-def test_a_run_is_abandoned_when_the_lease_of_its_owner_is_over(kind: str, openers: Open) -> None:
-    if kind == "memory":
-        pytest.skip("its owner is gone together with the log")
+@shared
+def test_a_run_is_abandoned_when_the_lease_of_its_owner_is_over(openers: Open) -> None:
     one, other = openers(), openers()
     assert one._renew_owner("me", 60)
     assert other._renew_owner("you", 60)
@@ -387,9 +390,8 @@ def test_a_run_is_abandoned_when_the_lease_of_its_owner_is_over(kind: str, opene
     assert other._abandoned() == []
 
 
-def test_an_owner_never_ends_its_own_runs(kind: str, openers: Open) -> None:
-    if kind == "memory":
-        pytest.skip("its owner is gone together with the log")
+@shared
+def test_an_owner_never_ends_its_own_runs(openers: Open) -> None:
     broker = openers()
     assert broker._renew_owner("me", 0.05)
     assert broker._begin_run(record(), None, False)[0]

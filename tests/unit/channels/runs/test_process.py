@@ -162,6 +162,7 @@ def test_a_process_that_stops_starts_no_runs(memory: Broker, monkeypatch: pytest
         memory.start_run("a", ["x"])
 
 
+@pytest.mark.slow
 @shared
 def test_one_process_is_called_for_a_run_that_was_interrupted(openers: Open, start: Start) -> None:
     called: list[tuple[Broker, RunRecord]] = []

@@ -68,6 +68,7 @@ class Broker(Publisher, RunMethods):
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
         self._runs = None
+        self._group_commit = None
         self.expects_requests = False
 
     def answer(

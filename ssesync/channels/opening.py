@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from ..errors import SettingsError
 from .broker import Broker
-from .options import LIMITS, Limits, check_url, checked_options, options_of_url, shown_url
+from .options import LIMITS, Limits, check_url, checked_options, options_of_url, shown_url, take_linger
 
 __all__ = ["open_broker"]
 
@@ -20,7 +20,9 @@ def open_broker(url: str, **options: Any) -> Broker:
     - ``redis://host:port/db``, ``rediss://…`` (TLS), ``unix:///path/to/socket``: between machines. Needs redis-py.
 
     Options are given in the URL's query or by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
-    ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own.
+    ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own. ``linger``, in
+    seconds, has what several threads publish within that time appended in one step: many threads then publish several
+    times as many events a second, and each waits for up to that time (``None``: each event is appended at once).
 
     :param url: the URL.
     :param options: options by name.
@@ -30,8 +32,15 @@ def open_broker(url: str, **options: Any) -> Broker:
     check_url(url)
     if not url.strip():
         raise SettingsError("the broker's URL is empty: check its setting; for one process use memory://")
-    scheme = urlsplit(url).scheme.lower()
     given = {**options_of_url(url), **options}
+    linger = take_linger(given)
+    broker = _open(url, given)
+    broker.linger = linger
+    return broker
+
+
+def _open(url: str, given: dict[str, Any]) -> Broker:
+    scheme = urlsplit(url).scheme.lower()
     if scheme == "memory":
         from .brokers.memory.broker import MemoryBroker
 

@@ -12,7 +12,7 @@ from ..errors import SettingsError, excerpt
 from ..text import redact
 from ..validation import check_number, suggest
 
-__all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_url"]
+__all__ = ["Limits", "check_url", "checked_options", "options_of_url", "shown_url", "take_linger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,3 +136,15 @@ def take_limits(options: dict[str, Any]) -> Limits:
     :raises SettingsError: a limit that can't work.
     """
     return Limits(**{name: options.pop(name) for name in LIMITS.keys() & options.keys()})
+
+
+def take_linger(options: dict[str, Any]) -> float | None:
+    """Take the option ``linger`` out of a broker's options.
+
+    :param options: the options by name, as text or values.
+    :return: seconds; ``None``: each event is appended by itself.
+    :raises SettingsError: a value that can't work.
+    """
+    linger = checked_options({"linger": options.pop("linger", None)}, {"linger": _number_or_none})["linger"]
+    check_number("linger", linger, above=0, most=1, optional=True)
+    return None if linger is None else float(linger)

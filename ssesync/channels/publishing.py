@@ -8,9 +8,12 @@ from typing import Any
 
 from ..errors import BrokerClosed, excerpt
 from .backend import Backend
+from .brokers.acceptance import refusal
 from .counters import Counters
-from .entry import Entry
+from .entry import CLOSED, Entry
+from .group_commit import GroupCommit
 from .message import CONTROL, body_of, check_channel, parse_id
+from .reentry import entered
 
 __all__ = ["Publisher"]
 
@@ -18,8 +21,12 @@ __all__ = ["Publisher"]
 class Publisher(Backend):
     """The part of a broker that publishes. See :class:`ssesync.Broker`."""
 
+    #: Seconds within which what threads of this process publish goes into the log in one step; ``None``: each event by
+    #: itself.
+    linger: float | None = None
     _closed = False
     _counters: Counters
+    _group_commit: GroupCommit | None = None
 
     def publish(
         self,
@@ -155,11 +162,27 @@ class Publisher(Backend):
 
     def _publish(self, channel: str, body: bytes) -> str:
         self._check_open()
-        event_id = self._append(channel, body)
+        if self.linger is not None and channel != CONTROL:
+            event_id = self._publish_in_group(channel, body, self.linger)
+        else:
+            event_id = self._append(channel, body)
         if channel != CONTROL:
             self.count("published", 1)
         if self._closed:
             self._release()  # it was closed after the check above, for example by a signal handler
+        return event_id
+
+    def _publish_in_group(self, channel: str, body: bytes, linger: float) -> str:
+        group = self._group_commit
+        if group is None:
+            with entered(), self._lock:
+                append = functools.partial(self._append_many, whole=False)
+                group = self._group_commit = self._group_commit or GroupCommit(append, linger, self._lock)
+        if group.is_used_here():
+            return self._append(channel, body)
+        event_id, number = group.publish(Entry(channel, body))
+        if number == CLOSED:
+            raise refusal(channel)
         return event_id
 
     def _publish_final(self, channel: str, body: bytes) -> str:

@@ -21,8 +21,8 @@ def open_broker(url: str, **options: Any) -> Broker:
 
     Options are given in the URL's query or by name: ``max_events``, ``max_bytes``, ``max_age`` in seconds and
     ``max_channels`` for all (see :class:`ssesync.channels.options.Limits`), and each broker's own. ``linger``, in
-    seconds, has what several threads publish within that time appended in one step: many threads then publish several
-    times as many events a second, and each waits for up to that time (``None``: each event is appended at once).
+    seconds, has what several threads publish within that time appended in one step: fewer transactions or round trips,
+    and less processor time, while each thread waits for up to that time (``None``: each event is appended at once).
 
     :param url: the URL.
     :param options: options by name.

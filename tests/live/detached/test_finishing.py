@@ -213,16 +213,23 @@ def test_after_a_reload_in_between_there_are_as_many_workers_as_are_configured(
 def test_a_quick_stop_waits_for_no_answer(
     start: Callable[..., Answering], worker: str, hooks: bool, signum: signal.Signals
 ) -> None:
-    server = start(worker, hooks=hooks)
-    with server.begin(5, *ANSWERS_OF_ALL_KINDS):
-        for _ in range(3):
-            # The signal has gunicorn's gthread wait for itself where it is about to start a thread: now it has all.
-            server.pid()
-        server.signal(signum)
-        for answer in server.answers:
-            assert_incomplete(answer)
-        assert server.leaves(within=GRACE / 2)
-    assert not server.go.exists()
+    for may_hang in (worker == "gthread", False):
+        server = start(worker, hooks=hooks)
+        with server.begin(5, *ANSWERS_OF_ALL_KINDS):
+            for _ in range(3):
+                # The signal has gunicorn's gthread wait for itself where it is about to start a thread: now it has all.
+                server.pid()
+            server.signal(signum)
+            try:
+                for answer in server.answers:
+                    assert_incomplete(answer)
+            except EOFError:
+                if may_hang and "was sent SIGKILL" in server.log():
+                    continue  # it did so all the same, as in 1 of some 70 runs
+                raise
+            assert server.leaves(within=GRACE / 2)
+        assert not server.go.exists()
+        return
 
 
 @everywhere

@@ -23,7 +23,16 @@ from django.test import Client, RequestFactory, TestCase, override_settings
 from django.urls import path
 from rest_framework.views import APIView
 
-from ssesync import BrokerUnavailable, ChannelError, Event, EventError, SettingsError, Subscription, streams
+from ssesync import (
+    BrokerUnavailable,
+    ChannelClosed,
+    ChannelError,
+    Event,
+    EventError,
+    SettingsError,
+    Subscription,
+    streams,
+)
 from ssesync.server.refusal import ReconnectionTimes
 from ssesync.wire import Decoder
 from ssesync_django import ChannelView, get_broker, publish, revoke, subscribe
@@ -565,3 +574,10 @@ def test_a_view_of_a_channel_that_ends_answers_404_before_it_and_204_after_it(cl
     events = Decoder().feed(b"".join(response.streaming_content))  # type: ignore[attr-defined]
     assert [event.data for event in events] == ["first", "last"]
     assert client.get("/job", headers={"Last-Event-ID": last}).status_code == 204
+
+
+def test_a_final_event_closes_its_channel() -> None:
+    with override_settings(SSESYNC_BROKER="memory://?max_events=7"):
+        publish("job", {"state": "done"}, final=True, on_commit=False)
+        with pytest.raises(ChannelClosed):
+            publish("job", "more", on_commit=False)

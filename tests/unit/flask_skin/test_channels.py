@@ -20,6 +20,7 @@ from flask import Flask, abort, request, session
 from ssesync import (
     Broker,
     BrokerUnavailable,
+    ChannelClosed,
     ChannelError,
     CloseReason,
     Event,
@@ -724,3 +725,10 @@ def test_an_envelope_is_put_around_each_event_of_this_client_and_not_around_the_
     ]
     assert [event.json() for event in events if event.type == "reset"] == [{"reason": "unknown"}]
     assert stream.ends()
+
+
+def test_a_final_event_closes_its_channel(sse: SSE) -> None:
+    sse.publish("job", {"percent": 50})
+    sse.publish("job", {"state": "done"}, final=True)
+    with pytest.raises(ChannelClosed):
+        sse.publish("job", "more")

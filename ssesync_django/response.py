@@ -308,6 +308,7 @@ def release_connections() -> list[str]:
 
 
 def release_and_warn() -> None:
+    """Close this thread's database connections, and warn once of one that a transaction holds."""
     # A connection that threads share belongs to a test, whose transaction is meant to last.
     held = [alias for alias in release_connections() if not connections[alias].allow_thread_sharing]
     if held and not _warned.is_set():

@@ -86,7 +86,7 @@ class Store:
             database.execute("DELETE FROM streams WHERE id = ?", [stream])
 
     def people(self, room):
-        """The people who have the room open, each once. Deletes the streams of workers that were killed."""
+        """The people with the room open, each once. Deletes the streams of workers that were killed."""
         with self._transaction() as database:
             rows = database.execute("SELECT * FROM streams WHERE room = ? ORDER BY rowid", [room]).fetchall()
             runs = {process: is_running(process) for process in {row["process"] for row in rows}}

@@ -49,7 +49,7 @@ def relay_request(
     """Send a client's request to an upstream: the same method, query, body and last event ID, and some of its headers.
 
     :param request: a WSGI environ, or a Flask or Django request.
-    :param url: the upstream's URL. Take it from your code, never from the client, who could reach your network.
+    :param url: the upstream's URL. Take it from your code, never from the client: it could reach your network.
     :param session: a session to send it with, which is not closed.
     :param forward: the names of the headers to forward; by default those of language and body. Hop-by-hop headers and
         cookies are never forwarded. Add ``"Authorization"`` only if the upstream may see it.

@@ -14,6 +14,6 @@ class BoardConfig(AppConfig):
 
 
 def end_streams(*, user, **_):
-    """End the streams of a user who signs out. Those of the user's other browsers reconnect after a second."""
+    """End the streams of a user at the sign-out. Those of the user's other browsers reconnect after a second."""
     if user is not None:
         revoke(user)

@@ -94,6 +94,8 @@ class CloseReason(str, Enum):
     """``cancel()`` was called, or the stream was dropped without being served."""
     ERROR = "error"
     """The producer raised."""
+    TRANSFERRED = "transferred"
+    """Another process serves the client now: the stream continues there, and its client notices nothing."""
 
     def __str__(self) -> str:
         return self.value

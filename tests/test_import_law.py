@@ -3,7 +3,7 @@
 ::
 
     errors <- event <- wire <- {server, client}
-    reactor <- server <- detached <- channels
+    reactor <- server <- detached <- channels <- keeper
 
 ``server`` and ``client`` never import each other. Below all rooms lie modules that know nothing of them: ``locks``,
 ``text``, ``greenlets``, ``cancel``, ``executor``, ``producing``, ``validation``, ``retry`` and ``settings``. The skins
@@ -66,6 +66,7 @@ MAY = {
     "client": LEAVES | {"wire"},
     "detached": LEAVES | {"wire", "reactor", "server"},
     "channels": LEAVES | {"wire", "reactor", "server", "detached"},
+    "keeper": LEAVES | {"wire", "reactor", "server", "detached", "channels"},
 }
 # Doors of the house, which open on all rooms.
 DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli", "ssesync.__main__"}

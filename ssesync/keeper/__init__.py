@@ -1,0 +1,1 @@
+"""The keeper: passing detached clients to another process, a sibling worker or one that outlives the workers."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import SettingsError, excerpt
+from .errors import EventError, SettingsError, excerpt
 from .event import Event
 from .validation import check_choice, check_number, nearest, suggest
 
@@ -37,6 +37,11 @@ class Settings:
     keep_alive: float | None = 15.0
     """Seconds of silence after which a comment is sent, so that neither proxies (nginx gives up after 60 s, some
     load balancers after 30) nor clients give up the stream. Each event restarts the time. ``None``: never."""
+
+    keep_alive_event: str | None = None
+    """The type of an event that is sent in the comment's place, such as ``"ping"``: a page's scripts see events and no
+    comments, so they can notice a dead connection. It has empty data and no id. ``None``: a comment, which no client
+    has to handle."""
 
     retry: int | None = None
     """The reconnection time in milliseconds that each stream opens with. ``None`` leaves it to the client
@@ -158,6 +163,7 @@ class Settings:
     def __post_init__(self) -> None:
         check = functools.partial(check_number, most=_LONGEST)
         check("keep_alive", self.keep_alive, above=0, optional=True)
+        self._check_keep_alive_event()
         check("retry", self.retry, least=0, whole=True, optional=True)
         check("padding", self.padding, least=0, whole=True)
         if self.first_event_timeout != "auto":
@@ -191,6 +197,17 @@ class Settings:
                 raise SettingsError("error_event: without data no client dispatches an event, so give it some")
         elif made is not None and not callable(made):
             raise SettingsError(f"error_event takes an Event, a function that returns one or None, got {excerpt(made)}")
+
+    def _check_keep_alive_event(self) -> None:
+        if (event_type := self.keep_alive_event) is None:
+            return
+        if event_type in ("", "message", "open", "error"):
+            # A page's handlers of events without a type, and of the connection, would be called.
+            raise SettingsError(f"keep_alive_event takes a type of its own, as 'ping', got {excerpt(event_type)}")
+        try:
+            Event(type=event_type)
+        except (EventError, TypeError) as error:
+            raise SettingsError(f"keep_alive_event takes an event's type or None: {error}") from error
 
     def _check_origins(self) -> None:
         origins = self.cors_origins

@@ -1,6 +1,6 @@
 """The broadcast groups of a broker: its detached clients in this process, and their channels.
 
-All clients of a broker with the same policy and keep-alive time are one group, whatever their channels. The group is
+All clients of a broker with the same policy and keep-alives are one group, whatever their channels. The group is
 one sink of the dispatcher, which offers it each event once, and an index has the clients of the event's channel.
 Clients that have the same subset of a batch's channels get the same bytes, joined once, in one send for each client in
 sync. A lagging client has a subscriber of its own: the dispatcher offers messages to the group, and the group to these
@@ -28,6 +28,7 @@ from ..detached.connection import Connection, Handover, Record
 from ..detached.connections import Connections, connections
 from ..detached.source import Position
 from ..errors import BrokerClosed, CloseReason
+from ..wire.encoder import encode_keep_alive
 from .batch import next_batch
 from .client_index import ClientIndex
 from .completion import Completion
@@ -68,13 +69,16 @@ class BroadcastGroups:
         """See :class:`ssesync.channels.source.Groups`."""
         detached = connections()
         # Clients with envelopes get bytes of their own, and are not counted together: they are a group by themselves.
-        key = (place.policy.grouping_key, handover.settings.keep_alive, place.envelope is not None)
+        seconds, keep_alive = handover.settings.keep_alive, encode_keep_alive(handover.settings.keep_alive_event)
+        key = (place.policy.grouping_key, seconds, keep_alive, place.envelope is not None)
         with entered(), self._lock:
             source = self._sources.get(key)
             if source is None:
                 release = functools.partial(self._release, key)
                 joiner = None if place.envelope is None else splice
-                group_of = functools.partial(BroadcastGroup, detached, handover.settings.keep_alive, splice=joiner)
+                group_of = functools.partial(
+                    BroadcastGroup, detached, seconds, splice=joiner, keep_alive_data=keep_alive
+                )
                 source = ChannelSource(self._broker, place.policy, group_of, detached, self._lock, release)
                 self._sources[key] = source
             source.clients += 1

@@ -43,13 +43,20 @@ class BroadcastGroup:
     :param source: the source of its messages.
     :param splice: if each client gets bytes of its own: a function that prepares items, and returns one that joins them
         for a client's envelope. The registrations of the clients have the envelopes.
+    :param keep_alive_data: the bytes of a keep-alive.
     """
 
     def __init__(
-        self, connections: Connections, keep_alive: float | None, source: Source, splice: Splice | None = None
+        self,
+        connections: Connections,
+        keep_alive: float | None,
+        source: Source,
+        splice: Splice | None = None,
+        keep_alive_data: bytes = KEEP_ALIVE,
     ) -> None:
         self._connections = connections
         self._keep_alive = keep_alive
+        self._keep_alive_data = keep_alive_data
         self._source = source
         self._splice = splice
         #: The last message that was sent to all clients in sync.
@@ -369,13 +376,13 @@ class BroadcastGroup:
         # The next keep-alive is due for one of the other clients, or for one of these.
         self._due = min([now, *(written for written in last.values() if written > limit)]) + keep_alive
         if silent:
-            self.give(silent, KEEP_ALIVE, 0, 1)
+            self.give(silent, self._keep_alive_data, 0, 1)
 
     def _keep_alive_others(self, now: float, keep_alive: float) -> None:
         for connection in (*self._ahead, *self._lagging):
             # Not with unsent bytes: a client that takes those needs no keep-alive.
             if connection.sent.last + keep_alive <= now and connection.unsent is None:
-                connection.give(KEEP_ALIVE, 0, 1)
+                connection.give(self._keep_alive_data, 0, 1)
 
 
 def split(messages: Sequence[Numbered]) -> tuple[Sequence[Numbered], Sequence[Numbered]]:

@@ -21,7 +21,7 @@ from ..server.detaching import Handover, Record
 from ..server.ending import ABSENT, Ending
 from ..server.source import Pending, Pulled, Source
 from ..server.stats import StreamStats
-from ..wire.encoder import KEEP_ALIVE
+from ..wire.encoder import encode_keep_alive
 from .accounting import NOTHING
 from .connection import Connection
 from .connections import Connections, connections
@@ -144,7 +144,8 @@ class Feed(Connection):
 
     def send_keep_alive(self) -> None:
         """Send a keep-alive between two events."""
-        if not self._has_ended and not self.give(KEEP_ALIVE, 0, 1) and self.state is State.IN_SYNC:
+        data = encode_keep_alive(self.settings.keep_alive_event)
+        if not self._has_ended and not self.give(data, 0, 1) and self.state is State.IN_SYNC:
             self.group.move(self, State.DRAINING)
 
     def finish(self, reason: CloseReason, last: bytes = b"") -> None:

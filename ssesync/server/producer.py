@@ -49,7 +49,7 @@ class ProducerWriter(Writer):
     """
 
     def __init__(self, source: ProducerSource, spec: StreamSpec, last_event_id: str) -> None:
-        self._write_to(source, spec.settings.max_pending_bytes, spec.dumps, last_event_id)
+        self._write_to(source, spec.settings, spec.dumps, last_event_id)
         self._after_step = spec.after_step
         self._producer = source
 

@@ -11,7 +11,7 @@ from ..cancel import CancelToken
 from ..errors import CloseReason
 from ..producing import Producing
 from ..settings import DEFAULTS, Settings
-from ..wire.encoder import KEEP_ALIVE
+from ..wire.encoder import encode_keep_alive
 from ..wire.http import get_last_event_id, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .body import secure_body
@@ -325,7 +325,7 @@ class EventStream(Leaving):
             return self._send(pulled)
         if isinstance(pulled, Pending):
             self._output.keep_alives += 1
-            return self._send(KEEP_ALIVE)
+            return self._send(encode_keep_alive(self._spec.settings.keep_alive_event))
         return self._send_last(cast(Source, self._source))
 
     def _send_preamble(self) -> bytes:

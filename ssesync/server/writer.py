@@ -13,7 +13,7 @@ from ..event import Event, dump_json, warn_if_encoded
 from ..reactor import run_foreign
 from ..settings import DEFAULTS, Settings
 from ..wire.blocks import sets_id
-from ..wire.encoder import KEEP_ALIVE, encode, encode_comment
+from ..wire.encoder import encode, encode_comment, encode_keep_alive
 from .mailbox import Mailbox
 from .source import Pulled, Source, Streamable
 
@@ -113,7 +113,7 @@ class Writer(Streamable):
     Every method may be called from several threads at once; each write reaches the client whole. A signal handler may
     call :meth:`close`, :meth:`cancel` and :meth:`stop`; it can't wait as a write does.
 
-    :param settings: the limits of the writes that may wait for a slow client.
+    :param settings: the limits of the writes that may wait for a slow client, and ``keep_alive_event``.
     :param dumps: the JSON encoder for values that are neither :class:`Event` nor text.
     :param last_event_id: the client's last event ID; ``None``: none.
     """
@@ -130,12 +130,12 @@ class Writer(Streamable):
     ) -> None:
         settings = settings or DEFAULTS
         mailbox = Mailbox(settings.max_pending_events, settings.max_pending_bytes)
-        self._write_to(WriterSource(mailbox, CancelToken()), settings.max_pending_bytes, dumps, last_event_id)
+        self._write_to(WriterSource(mailbox, CancelToken()), settings, dumps, last_event_id)
 
     def _write_to(
         self,
         source: WriterSource,
-        batch_bytes: int,
+        settings: Settings,
         dumps: Callable[[Any], str | bytes] | None,
         last_event_id: str | None,
     ) -> None:
@@ -146,7 +146,8 @@ class Writer(Streamable):
         self.cancelled = source.cancelled
         self._dumps = dumps or dump_json
         self._source = source
-        self._batch_bytes = batch_bytes
+        self._batch_bytes = settings.max_pending_bytes
+        self._keep_alive = encode_keep_alive(settings.keep_alive_event)
         self._batch = _Batch()
 
     @property
@@ -217,11 +218,12 @@ class Writer(Streamable):
         self._put(encode_comment(text), 0)
 
     def write_keep_alive(self) -> None:
-        """Write a keep-alive now. The stream sends them by itself as well (``Settings.keep_alive``).
+        """Write a keep-alive now, of the kind that ``Settings.keep_alive_event`` sets. The stream sends them by itself
+        as well (``Settings.keep_alive``).
 
         :raises StreamClosed: the stream is over.
         """
-        self._put(KEEP_ALIVE, 0)
+        self._put(self._keep_alive, 0)
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:

@@ -5,9 +5,11 @@ An ``Event`` refuses what can't be written when it is made, so nothing here can 
 
 from __future__ import annotations
 
+import functools
+
 from ..event import Event
 
-__all__ = ["KEEP_ALIVE", "encode", "encode_comment"]
+__all__ = ["KEEP_ALIVE", "encode", "encode_comment", "encode_keep_alive"]
 
 #: One comment line and one line end. A blank line after it would make several popular clients emit an empty event.
 KEEP_ALIVE = b":keep-alive\n"
@@ -46,6 +48,17 @@ def encode_comment(text: str) -> bytes:
     :raises EventError: the text holds a lone surrogate.
     """
     return encode(Event(comment=text))
+
+
+@functools.lru_cache(64)
+def encode_keep_alive(event_type: str | None) -> bytes:
+    """Encode a keep-alive, which may be sent between two blocks.
+
+    :param event_type: the setting ``keep_alive_event``.
+    :return: a comment, or an event of this type. The event has no id, so the client's last event ID stays as it is, and
+        an empty data line, as none is dispatched without one (HTML standard, "dispatch the event").
+    """
+    return KEEP_ALIVE if event_type is None else encode(Event("", type=event_type))
 
 
 def _lines(text: str, prefix: str) -> str:

@@ -67,7 +67,7 @@ class RunWriter(Writer):
 
     def __init__(self, target: Target, source: RunSource) -> None:
         options = target.options
-        self._write_to(source, options.settings.max_pending_bytes, options.dumps, None)
+        self._write_to(source, options.settings, options.dumps, None)
         self._target = target
         self._after = options.after_step
 

@@ -388,6 +388,19 @@ def test_a_log_that_is_begun_anew_resets_clients_of_different_channels_once(memo
         assert [event.type for event in client.events].count("reset") == 1
 
 
+def test_clients_with_other_keep_alives_are_a_group_of_their_own(memory: Broker, join: Join):
+    comments, pings = (join(memory, "news", keep_alive=1_000, keep_alive_event=event) for event in (None, "ping"))
+    turn()
+    for client, sent in ((comments, KEEP_ALIVE), (pings, b"event: ping\ndata: \n\n")):
+        group = client.connection.group
+        connections().call_soon(lambda group=group: group.tick(time.monotonic() + 1_001))
+        turn()
+        client.read()
+        assert client.bytes == b"head" + sent
+        stats = client.connection.stats
+        assert (stats.keep_alives, stats.events) == (1, 0)
+
+
 def test_a_keep_alive_goes_only_to_clients_that_were_sent_nothing_for_so_long(memory: Broker, join: Join):
     clients = [join(memory, "news", f"user:{number}", keep_alive=1_000) for number in range(3)]
     ahead = join(memory, "news", keep_alive=1_000)

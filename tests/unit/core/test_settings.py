@@ -37,7 +37,7 @@ def test_settings_are_frozen_and_travel() -> None:
     [
         ({"keepalive": 5}, "unknown option 'keepalive': did you mean 'keep_alive'"),
         ({"KEEPALIVE": 5}, "did you mean 'keep_alive'"),
-        ({"zzz": 5}, "there are keep_alive, retry"),
+        ({"zzz": 5}, "there are keep_alive, keep_alive_event, retry"),
     ],
 )
 def test_an_unknown_option_is_named_with_the_nearest(options: dict[str, Any], message: str) -> None:
@@ -54,6 +54,10 @@ def test_an_unknown_option_is_named_with_the_nearest(options: dict[str, Any], me
         ("keep_alive", True),
         ("keep_alive", float("nan")),
         ("keep_alive", float("inf")),
+        ("keep_alive_event", ""),
+        ("keep_alive_event", "message"),
+        ("keep_alive_event", "a\nb"),
+        ("keep_alive_event", 5),
         ("retry", -1),
         ("retry", 1.5),
         ("padding", None),

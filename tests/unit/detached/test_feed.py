@@ -13,7 +13,7 @@ import pytest
 
 from ssesync import CloseReason, Event, EventStream, StreamClosed, StreamStats, Writer, streams
 from ssesync.detached.feed import Feed
-from ssesync.wire.encoder import KEEP_ALIVE
+from ssesync.wire.encoder import KEEP_ALIVE, encode_keep_alive
 
 from .small_server import TIMEOUT, SmallServer
 
@@ -176,21 +176,24 @@ def test_a_lifetime_ends_a_stream_after_what_waits() -> None:
 
 
 @pytest.mark.slow
-def test_silence_is_filled_with_keep_alives() -> None:
+@pytest.mark.parametrize("event", [None, "ping"])
+def test_silence_is_filled_with_keep_alives(event: str | None) -> None:
     go, ended = threading.Event(), Ended()
 
     def produce(writer: Writer) -> None:
         writer.write("one")
         go.wait(TIMEOUT)
 
-    server = SmallServer(lambda: EventStream.from_writer(produce, on_close=ended, keep_alive=0.2))
+    options = {"keep_alive": 0.2, "keep_alive_event": event}
+    server = SmallServer(lambda: EventStream.from_writer(produce, on_close=ended, **options))
     feed = detached(server)
     assert eventually(lambda: feed.stats.keep_alives >= 2)
     go.set()
     answer = server.read()
     ended.wait()
     assert ended.stats is not None
-    assert answer.body == b":ok\ndata: one\n\n" + KEEP_ALIVE * ended.stats.keep_alives
+    assert answer.body == b":ok\ndata: one\n\n" + encode_keep_alive(event) * ended.stats.keep_alives
+    assert ended.stats.events == 1
 
 
 @BOTH_FRAMINGS

@@ -27,7 +27,7 @@ from requests.adapters import HTTPAdapter
 from ssesync import CloseReason, Event, EventStream, Relay, StreamStats, streams
 from ssesync.detached import relaying
 from ssesync.wire import Decoder
-from ssesync.wire.encoder import KEEP_ALIVE
+from ssesync.wire.encoder import encode_keep_alive
 
 from .small_server import TIMEOUT, Answer, SmallServer
 from .upstreams import FIN, HOLD, RST, RawUpstream, cut, get
@@ -366,25 +366,27 @@ class Proxy(RawUpstream):
 
 
 @pytest.mark.slow
-def test_a_keep_alive_comes_between_two_events_only() -> None:
+@pytest.mark.parametrize("event", [None, "ping"])
+def test_a_keep_alive_comes_between_two_events_only(event: str | None) -> None:
+    keep_alive = encode_keep_alive(event)
     halves = [b"data: on", b"e\n", b"\n", b"data: two\n\n"]
     go = threading.Semaphore(0)
     steps: list[Any] = [CHUNKED]
     for half in halves:
         steps += [chunk(half), lambda: go.acquire(timeout=TIMEOUT)]
     with RawUpstream(lambda: [*steps, LAST]) as upstream:
-        server = serve(upstream, keep_alive=0.1)
+        server = serve(upstream, keep_alive=0.1, keep_alive_event=event)
         detached(server)
         data = b""
         for count in range(len(halves)):
-            while data.count(KEEP_ALIVE) < 2 * (count + 1):
+            while data.count(keep_alive) < 2 * (count + 1):
                 data += server.client.recv(65536)
             go.release()
         while piece := server.client.recv(65536):
             data += piece
         server.client.close()
     body = Answer(data, reset=False).body
-    assert body.replace(KEEP_ALIVE, b"") == b":ok\ndata: one\n\ndata: two\n\n"
+    assert body.replace(keep_alive, b"") == b":ok\ndata: one\n\ndata: two\n\n"
 
 
 # Ends.

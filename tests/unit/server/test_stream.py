@@ -202,17 +202,21 @@ def test_the_first_chunk_is_there_before_any_event_and_dispatches_nothing(
 # keep-alives
 
 
-def test_silence_is_filled_with_keep_alives_that_are_counted() -> None:
+@pytest.mark.parametrize(("event", "sent"), [(None, KEEP_ALIVE), ("ping", b"event: ping\ndata: \n\n")])
+def test_silence_is_filled_with_keep_alives_that_are_counted(event: str | None, sent: bytes) -> None:
     closes = Closes()
-    writer = Writer()
-    stream = EventStream(writer, keep_alive=0.01, on_close=closes)
+    writer = Writer(Settings(keep_alive_event=event))
+    stream = EventStream(writer, keep_alive=0.01, keep_alive_event=event, on_close=closes)
     next(stream)
-    assert [next(stream), next(stream)] == [KEEP_ALIVE, KEEP_ALIVE]
+    assert [next(stream), next(stream)] == [sent, sent]
     writer.write("x")
     assert next(stream) == b"data: x\n\n"
+    writer.write_keep_alive()
+    assert next(stream) == sent
     writer.close()
     assert list(stream) == []
-    assert closes.calls[0][1].keep_alives == 2
+    stats = closes.calls[0][1]
+    assert (stats.keep_alives, stats.events) == (2, 1)
 
 
 def test_keep_alives_are_off_with_none() -> None:

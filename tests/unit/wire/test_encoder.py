@@ -10,6 +10,7 @@ from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 from ssesync.errors import EventError
 from ssesync.event import Event
 from ssesync.wire import KEEP_ALIVE, Decoder, encode, encode_comment
+from ssesync.wire.encoder import encode_keep_alive
 
 from ...cases import each_case
 from .helpers import decode, message
@@ -125,6 +126,13 @@ def test_a_comment_with_a_lone_surrogate_is_refused():
 
 
 # What clients make of it. The stream ends in an event, so that what a client forges would show.
+
+
+def test_a_keep_alive_that_is_an_event_changes_no_id():
+    assert encode_keep_alive(None) == KEEP_ALIVE
+    stream = encode(Event("a", id="1")) + encode_keep_alive("ping") + encode(Event("b"))
+    assert decode([stream]).events == [message("a", "1"), Event("", type="ping", id="1"), message("b", "1")]
+
 
 STREAM = encode(Event("a", id="1")) + KEEP_ALIVE + KEEP_ALIVE + encode(Event("b", type="t")) + KEEP_ALIVE
 

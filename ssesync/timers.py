@@ -19,9 +19,11 @@ _KEPT = 64
 class Timer:
     """A call to be made later."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "due")
 
-    def __init__(self, call: Callback) -> None:
+    def __init__(self, due: float, call: Callback) -> None:
+        #: When it is to be made, on the monotonic clock.
+        self.due = due
         self._call: Callback | None = call
 
     def cancel(self) -> None:
@@ -60,7 +62,7 @@ class Timers:
 
         :param due: when it is to be made, on the monotonic clock.
         """
-        timer = Timer(call)
+        timer = Timer(due, call)
         self._added.append((due, next(self._numbers), timer))
         self._every_tick(self._tick)
         return timer

@@ -12,7 +12,7 @@ import operator
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
 
-from ..detached.broadcast import SEND
+from ..detached.pieces import SEND
 from .message import Message
 
 __all__ = ["next_batch"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -31,13 +32,15 @@ from .options import Limits
 from .policy import Policy
 from .publishing import Publisher
 from .reentry import entered
+from .revocations import Revocations
 from .runs.methods import RunMethods
 from .starting import SharedStart
 from .subscribing import subscribe
 from .subscription import Subscription
 
-__all__ = ["Broker"]
+__all__ = ["Broker", "open_brokers"]
 
+_opened: weakref.WeakSet[Broker] = weakref.WeakSet()
 logger = logging.getLogger("ssesync")
 
 
@@ -53,6 +56,8 @@ class Broker(Publisher, RunMethods):
 
     #: The names of the options that make a policy, for an integration that gets them among other options.
     POLICY = frozenset(Policy.__dataclass_fields__)
+    #: Whether several processes can have the same log.
+    is_shared = True
     #: Takes any of these options, and raises :class:`SettingsError` for a value that can't work.
     check_policy = staticmethod(Policy)
 
@@ -61,12 +66,15 @@ class Broker(Publisher, RunMethods):
         self._counters = Counters("published", "disconnected", "dropped", "coalesced", "resets")
         self._reset()
         forks.register(self)
+        _opened.add(self)
 
     def _reset(self) -> None:
         super()._reset()
         self._listening = SharedStart(self._lock, self._listen, self._check_open)
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
+        #: The revocations of the last minute.
+        self.revocations = Revocations()
         self._runs = None
         self._group_commit = None
         self.expects_requests = False
@@ -234,7 +242,9 @@ class Broker(Publisher, RunMethods):
     def _control(self, message: Message) -> None:
         control = json.loads(message.event.data or "{}")
         if "revoke" in control:
-            self.dispatcher.revoke(control["revoke"], control.get("channel"))
+            key, channel = control["revoke"], control.get("channel")
+            self.revocations.note(message.seq, key, channel)  # before it is carried out
+            self.dispatcher.revoke(key, channel)
         elif self._runs is not None or self.when_interrupted is not None:
             self.runs.own.requested(control)
 
@@ -261,3 +271,11 @@ class Broker(Publisher, RunMethods):
         if self._closed:
             self.close()  # again: the first call found no listener yet
             self._check_open()
+
+
+def open_brokers() -> list[Broker]:
+    """Find the brokers of this process.
+
+    :return: those that were made here or in a parent process, and are not closed.
+    """
+    return [broker for broker in list(_opened) if not broker.closed]

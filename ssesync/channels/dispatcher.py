@@ -88,6 +88,8 @@ class Registration:
     """The types of events after which its stream ends. Only for a client that shares its sink."""
     envelope: Any = None
     """The client's envelope, if it has one."""
+    is_held: bool = False
+    """Whether the application may refer to the subscription, and end it: then its client stays in this process."""
 
     def covers(self, channel: str) -> bool:
         """Whether a channel is among those of the member.
@@ -114,9 +116,20 @@ class Dispatcher:
         self.epoch = ""
         #: The number of a message: a sink that is added now is offered all later ones.
         self.position = 0
+        #: Up to here, all messages were offered, and the requests of the brokers' own channel carried out.
+        self.handled = -1
         self._changed: set[str] | None = None  # noted from the first take_changed() on: memory:// never calls it
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
+
+    def begin(self, epoch: str, position: int) -> None:
+        """Set the position at which the broker begins to listen.
+
+        :param epoch: of the log.
+        :param position: the number of the log's last message.
+        """
+        self.epoch, self.position = epoch, position
+        self.handled = position
 
     def register(
         self, member: Closable, registration: Registration, replaces: Closable | None = None
@@ -195,7 +208,10 @@ class Dispatcher:
         """
         with self._held():
             self.position = position
-            return [channel for channel in channels if channel == CONTROL or self._sinks_of(channel)]
+            wanted = [channel for channel in channels if channel == CONTROL or self._sinks_of(channel)]
+            if not wanted:
+                self.handled = position
+            return wanted
 
     def deliver(self, messages: Iterable[Message], position: int | None = None) -> None:
         """Offer messages to all members that have their channels.
@@ -207,6 +223,7 @@ class Dispatcher:
             if position is not None:
                 # Before the messages are offered: a sink that is added from now on reads them from the log.
                 self.position = position
+            reached = self.position
             runs: list[tuple[list[Message], tuple[Sink, ...]]] = []
             for message in messages:
                 sinks = self._sinks_of(message.channel)
@@ -222,6 +239,7 @@ class Dispatcher:
             for sink in sinks:
                 if sink.offer(run) is not None:
                     self._removed.append(sink)
+        self.handled = reached
         self._purge()
 
     def restarted(self, epoch: str, position: int) -> None:
@@ -235,6 +253,7 @@ class Dispatcher:
             sinks = self._all_sinks()
         for sink in sinks:
             sink.restarted(epoch, position)
+        self.handled = position
 
     def missed(self, channels: Iterable[str] | None) -> None:
         """Report to sinks that messages could not be delivered, which are in the log.

@@ -137,6 +137,8 @@ class LogReader:
 class ProcessBroker(Log, Protocol):
     """A broker, as used by objects that add members to its dispatcher."""
 
+    #: Whether several processes can have the same log.
+    is_shared: bool
     #: The subscribers of this process. Another one in a forked child.
     dispatcher: Dispatcher
 

@@ -276,3 +276,5 @@ class SubscriptionSource(Detachable):
         subscriber: Subscriber | None = self.__dict__.get("subscriber")
         if subscriber is not None:
             self._dispatcher.remove(subscriber)
+            if self._connection is not None:
+                self._connection.registration.is_held = False

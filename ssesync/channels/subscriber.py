@@ -266,6 +266,17 @@ class Subscriber(Endable):
         self._after()
         return items
 
+    def freeze(self) -> tuple[Position, list[bytes]] | None:
+        """See :class:`ssesync.detached.source.Subscriber`."""
+        with entered(), self._lock:
+            if self._ends or self.state is _STARTING:
+                return None
+            waiting, notes = self._queue.messages, self._queue.take_notes()
+            if waiting and notes and self.state is _LIVE:
+                # Earlier messages were dropped, as one of these events reports: the next process must not read them.
+                return Position(self.position.epoch, waiting[0].seq - 1), notes
+            return self.position, notes
+
     # With the lock held.
 
     def _offer(self, messages: Sequence[Message], keys: Mapping[int, Any]) -> bool:

@@ -42,6 +42,13 @@ class Sent:
         self.keep_alives += keep_alives
         self.last = now
 
+    def restore(self, events: int, size: int, keep_alives: int, last: float) -> None:
+        """Continue the figures of another process.
+
+        :param last: when bytes were last sent, on this process's monotonic clock.
+        """
+        self.events, self.bytes, self.keep_alives, self.last = events, size, keep_alives, last
+
     def join(self, totals: Totals) -> None:
         """Count the group's sends from now on.
 

@@ -8,7 +8,6 @@ subscribers.
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,15 @@ from ..wire.encoder import KEEP_ALIVE
 from .accounting import NOTHING, Totals
 from .connection import Connection
 from .group import check_transition
+from .pieces import split
 from .source import Numbered, Position, Source, Subscriber
 from .state import OVER, RUNNING, State
 
 if TYPE_CHECKING:
     from .connections import Connections
 
-__all__ = ["SEND", "BroadcastGroup", "split"]
+__all__ = ["BroadcastGroup"]
 
-#: About how many bytes one send has: half of the kernel's buffer for a client (see head.py), so that one send fits.
-SEND = 32768
 Splice = Callable[[Sequence[bytes]], Callable[[Any], bytes]]
 # The states of clients to which the group itself gives messages.
 _FED = RUNNING - {State.LAGGING}
@@ -144,6 +142,25 @@ class BroadcastGroup:
         self.move(connection, State.LAGGING, subscriber)
         if connection.unsent is None:
             self._serve(connection)
+
+    def freeze(self, connection: Connection) -> tuple[Position, bool] | None:
+        """Send a client nothing from now on, as another process is about to serve it.
+
+        :return: its position, and whether the next messages may be in the log alone; ``None`` if the client can't be
+            frozen now: the log is being read for it, or it is ending.
+        """
+        subscriber, position = self._lagging.get(connection), self._ahead.get(connection, self.position)
+        if subscriber is not None:
+            held = None if connection in self._reading else subscriber.freeze()
+            if held is None:
+                return None
+            position, notes = held
+            if notes:
+                connection.give(self._joined(connection, notes), len(notes))
+        if connection.state not in RUNNING:
+            return None
+        self.move(connection, State.FROZEN)
+        return position, subscriber is not None
 
     def read_log(self, connections: Iterable[Connection]) -> None:
         """Make clients read the log, each from its last message, as the group will not send all messages."""
@@ -383,17 +400,3 @@ class BroadcastGroup:
             # Not with unsent bytes: a client that takes those needs no keep-alive.
             if connection.sent.last + keep_alive <= now and connection.unsent is None:
                 connection.give(self._keep_alive_data, 0, 1)
-
-
-def split(messages: Sequence[Numbered]) -> tuple[Sequence[Numbered], Sequence[Numbered]]:
-    """Divide messages after as many as fit into one send, at least one.
-
-    :param messages: one or more.
-    :return: the messages of the send, and the others.
-    """
-    size = len(messages[0])
-    for index, message in enumerate(itertools.islice(messages, 1, None), 1):
-        size += len(message)
-        if size > SEND:
-            return messages[:index], messages[index:]
-    return messages, messages[:0]

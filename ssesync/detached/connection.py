@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from .accounting import Sent
 from .disconnecting import disconnect
 from .sending import AGAIN, PIECE, Unsent
 from .state import OVER, State
+from .transfer import FrozenConnection
 
 if TYPE_CHECKING:
     from .connections import Connections
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Handover", "Record"]
 
 logger = logging.getLogger("ssesync")
+
+# The states in which requests to end wait for the next state.
+_DEFERS = frozenset((State.ARRIVING, State.FROZEN))
 
 
 class Connection:
@@ -57,7 +63,7 @@ class Connection:
         self.state = State.ARRIVING
         self.sent = Sent(handover.given)
         self._reason: CloseReason | None = None  # why it is ending, or closed
-        self._deferred: Callable[[], object] | None = None  # the first request before it was registered
+        self._deferred: Callable[[], object] | None = None  # requested before it was registered, or while it is frozen
         #: The bytes that the client must accept before it can be sent more. Set by the connection alone.
         self.unsent: Unsent | None = None
 
@@ -133,10 +139,13 @@ class Connection:
         return self.unsent is not None
 
     def open(self, head: bytes) -> None:
-        """Send the head, or the rest of it, and carry out a request that was made before the connection was
-        registered."""
+        """Send the head, or the rest of it."""
         if head:
             self.put(head)
+        self.carry_out_deferred()
+
+    def carry_out_deferred(self) -> None:
+        """Carry out what was requested before the connection was registered, or while it was frozen."""
         deferred, self._deferred = self._deferred, None
         if deferred is not None:
             deferred()
@@ -184,7 +193,7 @@ class Connection:
 
     def on_event(self, gone: bool, writable: bool) -> None:
         """The client is gone, or the socket is writable. See :class:`ssesync.reactor.Handler`."""
-        if self.state is State.ARRIVING:
+        if self.state in _DEFERS:
             return  # this may be of the number's former connection; what lasts is reported again in the next turn
         if gone:
             self.abort(CloseReason.CLIENT_GONE)
@@ -225,16 +234,66 @@ class Connection:
             "the detached stream %s is closed, as its socket can't be watched: %s", escape(self.name), escape(error)
         )
 
+    # The reactor's thread: another process.
+
+    def freeze(self) -> FrozenConnection:
+        """Send nothing from now on, and have the reactor ignore the socket. The caller changes the state first.
+
+        :return: the connection's values for another process.
+        """
+        now, unsent = time.monotonic(), self.unsent
+        events, size, keep_alives = self.sent.total(self.group.totals)
+        return FrozenConnection(
+            fd=self.fd, chunked=self.chunked, name=self.name, key=self.record.key, settings=self.settings,
+            orderly=self.orderly, unsent=b"" if unsent is None else b"".join(unsent.pieces), age=now - self.began,
+            silent=now - self.last_write, stalled=0.0 if unsent is None else now - unsent.since,
+            lifetime=self._connections.freeze(self), events=events, bytes=size, keep_alives=keep_alives,
+        )  # fmt: skip
+
+    def thaw(self, lifetime: float | None) -> bool:
+        """Undo :meth:`freeze`, except the state.
+
+        :param lifetime: the rest of its lifetime, in seconds.
+        :return: whether that was possible. If not, it is closed.
+        """
+        try:
+            self._connections.thaw(self, lifetime)
+        except OSError as error:
+            self.fail(error)
+            return False
+        return True
+
+    def restore(self, frozen: FrozenConnection) -> None:
+        """Continue the figures of a connection that comes from another process, before it is registered."""
+        now = time.monotonic()
+        self.began = now - frozen.age
+        self.sent.restore(frozen.events, frozen.bytes, frozen.keep_alives, now - frozen.silent)
+
+    def release(self) -> None:
+        """Close the descriptor of a frozen connection, which another process serves now: nothing is sent, and the
+        connection itself is not ended."""
+        self._reason = CloseReason.TRANSFERRED
+        self.group.move(self, State.CLOSED)
+        self._connections.released(self)
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+        self._forget(CloseReason.TRANSFERRED)
+
     # The reactor's thread: the end.
 
     def abort(self, reason: CloseReason) -> None:
         """End at once. Does nothing if it has ended."""
-        if self.state is not State.CLOSED and not self._defer(lambda: self.abort(reason)):
+        if self.state in _DEFERS:
+            self._deferred = lambda: self.abort(reason)  # in place of a request to end later
+        elif self.state is not State.CLOSED:
             self._close(reason)
 
     def finish(self, reason: CloseReason, last: bytes = b"") -> None:
         """End after all pending bytes, ``last`` and the trailer. Does nothing if it is ending already."""
-        if self.state in OVER or self._defer(lambda: self.finish(reason, last)):
+        if self.state in _DEFERS:
+            self._deferred = self._deferred or (lambda: self.finish(reason, last))
+            return
+        if self.state in OVER:
             return
         if self.is_orderly(reason) or not callable(self.settings.error_event):
             self._finish(reason, last + self._trailer(reason))
@@ -250,14 +309,6 @@ class Connection:
         """End a connection that can't be registered: not even its head is sent."""
         self._log_unwatched(error)
         self._close(CloseReason.ERROR)
-
-    def _defer(self, request: Callable[[], object]) -> bool:
-        """Keep a request that is made before the connection is registered, unless one is kept already. The result:
-        whether it is too early."""
-        if self.state is not State.ARRIVING:
-            return False
-        self._deferred = self._deferred or request
-        return True
 
     def _trailer(self, reason: CloseReason) -> bytes:
         """The last bytes: a reconnection time, or the error event; none if the client has everything."""
@@ -304,6 +355,9 @@ class Connection:
         # Before the steps that may fail: no more bytes are sent to the descriptor.
         self.group.move(self, State.CLOSED)
         logged(lambda: self._disconnect(reason, is_silent))
+        self._forget(why)
+
+    def _forget(self, why: CloseReason) -> None:
         logged(lambda: self.group.left(self))
         logged(lambda: self.record.ended(self, why, self.stats))
         self._connections.note_end()

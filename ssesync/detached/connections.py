@@ -61,6 +61,7 @@ class Connections:
         # From admit() or register() to unwatch(). Only connections are added: the reactor's own dict, as a second one
         # would take some 40 bytes for each.
         self._open = cast(dict[int, Connection], reactor.added)
+        self._frozen: dict[Connection, None] = {}
         self._groups: dict[Group, None] = {}
         self._shared: dict[Callable[[Connections], Group], Group] = {}  # see shared_group()
         self._lifetimes: dict[Connection, Timer] = {}
@@ -73,7 +74,7 @@ class Connections:
     # Any thread.
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) + len(self._frozen)
 
     def read(self, read: Callable[[], list[bytes] | None], then: Callable[[list[bytes] | None], object]) -> None:
         """Read a log on a thread that may wait, and pass the result to a function on the reactor's.
@@ -151,13 +152,52 @@ class Connections:
             return
         self._groups[connection.group] = None
         connection.group.move(connection, State.OPENING)
-        if (seconds := lifetime_of(connection.settings)) is not None:
-            finish = functools.partial(connection.finish, CloseReason.LIFETIME)
-            self._lifetimes[connection] = self._reactor.call_later(seconds, finish)
+        self.limit_lifetime(connection, lifetime_of(connection.settings))
         self._reactor.every_tick(self._tick)
         connection.open(head)
         if self._last is not None:
             connection.finish(CloseReason.SHUTDOWN, self._last)
+
+    def limit_lifetime(self, connection: Connection, seconds: float | None) -> None:
+        """End a connection after a time, in place of an earlier limit.
+
+        :param seconds: the time; ``None``: never.
+        """
+        if (timer := self._lifetimes.pop(connection, None)) is not None:
+            timer.cancel()
+        if seconds is not None and not connection.closed:
+            finish = functools.partial(connection.finish, CloseReason.LIFETIME)
+            self._lifetimes[connection] = self._reactor.call_later(seconds, finish)
+
+    def freeze(self, connection: Connection) -> float | None:
+        """Ignore a connection's socket until :meth:`thaw` or :meth:`released`.
+
+        :return: the rest of its lifetime, in seconds; ``None``: no limit.
+        """
+        self._frozen[connection] = None
+        self._reactor.remove(connection.fd)
+        timer = self._lifetimes.get(connection)
+        self.limit_lifetime(connection, None)
+        return None if timer is None else max(0.0, timer.due - time.monotonic())
+
+    def thaw(self, connection: Connection, lifetime: float | None) -> None:
+        """Serve a frozen connection again.
+
+        :param lifetime: the rest of its lifetime.
+        :raises OSError: the socket can't be watched.
+        """
+        self._frozen.pop(connection, None)
+        self._reactor.add(connection.fd, connection, half_close=_half_close(connection))
+        self.limit_lifetime(connection, lifetime)
+        if connection.waits:
+            self.watch_writable(connection, True)
+        if self._last is not None:
+            connection.finish(CloseReason.SHUTDOWN, self._last)
+
+    def released(self, connection: Connection) -> None:
+        """A frozen connection is another process's now."""
+        self._frozen.pop(connection, None)
+        self.note_end()
 
     def watch_writable(self, connection: Connection, wanted: bool) -> None:
         """Call :meth:`Connection.on_writable` when the socket is writable, or no longer.
@@ -179,9 +219,9 @@ class Connections:
 
     def unwatch(self, connection: Connection) -> None:
         """Remove a connection from the reactor, before its descriptor is closed."""
+        self._frozen.pop(connection, None)
         self._reactor.remove(connection.fd)
-        if (timer := self._lifetimes.pop(connection, None)) is not None:
-            timer.cancel()
+        self.limit_lifetime(connection, None)
 
     def discard(self, group: Group) -> None:
         """Remove a group that has no more clients."""
@@ -198,7 +238,7 @@ class Connections:
 
     def release(self) -> None:
         """Close all descriptors without ending the streams: in a forked child, as its parent still serves them."""
-        for fd in list(self._open):
+        for fd in (*self._open, *(connection.fd for connection in self._frozen)):
             with contextlib.suppress(OSError):
                 os.close(fd)
         for _, handle in self._resets:
@@ -210,10 +250,10 @@ class Connections:
             logged(functools.partial(group.tick, now))
         if self._resets:
             self._reset_due(now)
-        return bool(self._open or self._resets)
+        return bool(self._open or self._frozen or self._resets)
 
     def _finish_all(self, last: bytes) -> None:
-        self._last = last
+        self._last = last  # a frozen one is ended when it is thawed
         for connection in list(self._open.values()):
             logged(functools.partial(connection.finish, CloseReason.SHUTDOWN, last))
         self.note_end()
@@ -230,7 +270,7 @@ class Connections:
 
     def note_end(self) -> None:
         """A connection is closed: end :meth:`drain` if it was the last."""
-        if self._last is not None and not self._open and not self._resets:
+        if self._last is not None and not (self._open or self._frozen or self._resets):
             self._empty.set()
 
 

@@ -69,6 +69,14 @@ class Subscriber(Protocol):
         """
         ...
 
+    def freeze(self) -> tuple[Position, list[bytes]] | None:
+        """Give the client away. The subscriber is not used after it, but for :meth:`close`.
+
+        :return: the position after which another process continues, and the events to be sent before; ``None`` if the
+            subscriber is ending.
+        """
+        ...
+
     def close(self, reason: CloseReason) -> object:
         """Release the subscriber, when the client does not need it any more."""
 

@@ -28,6 +28,8 @@ class State(enum.Enum):
     """Its position is after the group's. It is in sync as soon as the group reaches that position."""
     LAGGING = "lagging"
     """It has missed messages. It gets them from a subscriber of its own, which has a queue and reads the log."""
+    FROZEN = "frozen"
+    """It is sent nothing, as another process is about to serve it. If that fails, it is served here again."""
     ENDING = "ending"
     """It is closed as soon as it has accepted the unsent bytes, the trailer included."""
     CLOSED = "closed"
@@ -43,10 +45,11 @@ OVER = frozenset((State.ENDING, State.CLOSED))
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.ARRIVING: frozenset((State.OPENING, State.CLOSED)),
     State.OPENING: RUNNING | OVER,
-    State.IN_SYNC: frozenset((State.DRAINING, State.LAGGING)) | OVER,
-    State.DRAINING: frozenset((State.IN_SYNC, State.LAGGING)) | OVER,
-    State.AHEAD: RUNNING | OVER,  # AHEAD again: the group has not reached it yet
-    State.LAGGING: frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD)) | OVER,
+    State.IN_SYNC: frozenset((State.DRAINING, State.LAGGING, State.FROZEN)) | OVER,
+    State.DRAINING: frozenset((State.IN_SYNC, State.LAGGING, State.FROZEN)) | OVER,
+    State.AHEAD: RUNNING | {State.FROZEN} | OVER,  # AHEAD again: the group has not reached it yet
+    State.LAGGING: frozenset((State.IN_SYNC, State.DRAINING, State.AHEAD, State.FROZEN)) | OVER,
+    State.FROZEN: RUNNING | {State.CLOSED},
     State.ENDING: frozenset((State.CLOSED,)),
     State.CLOSED: frozenset(),
 }

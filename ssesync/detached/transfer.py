@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..event import Event
 from ..settings import DEFAULTS, Settings
 
 __all__ = ["FrozenConnection", "is_plain", "plain_settings", "settings_from"]
+
+_FIELDS = tuple(each.name for each in dataclasses.fields(Settings))
 
 
 @dataclass(slots=True)
@@ -25,6 +30,8 @@ class FrozenConnection:
     key: str
     """The stream's key, for ``max_streams_per_key``."""
     settings: Settings
+    orderly: bool
+    """Whether the client can resume, so that its response may end as a complete one does."""
     unsent: bytes = field(repr=False)
     """The bytes to be sent first, as they go over the connection. The last message in them is complete."""
     age: float
@@ -43,29 +50,49 @@ class FrozenConnection:
     """How many keep-alives."""
 
 
-def is_plain(settings: Settings) -> bool:
-    """Whether settings can be sent to another process. A subscription does not use ``error_event``.
+def is_plain(settings: Settings, *, orderly: bool) -> bool:
+    """Whether settings can be sent to another process.
 
     :param settings: a stream's.
+    :param orderly: whether its client can resume. Such a client is never sent ``error_event``.
     :return: whether they can.
     """
-    raise NotImplementedError
+    return orderly or not callable(settings.error_event)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that differ from the defaults.
+    """Find the settings that differ from the defaults.
 
     :param settings: a stream's.
     :return: values for JSON, by name.
     """
-    raise NotImplementedError
+    plain: dict[str, Any] = {}
+    for each in _FIELDS:
+        value = getattr(settings, each)
+        if value == getattr(DEFAULTS, each):
+            continue
+        if each == "error_event":
+            if callable(value):
+                continue  # see is_plain()
+            value = {"data": value.data, "type": value.type, "id": value.id, "retry": value.retry}
+        plain[each] = list(value) if isinstance(value, tuple) else value
+    return plain
 
 
 def settings_from(plain: Mapping[str, Any]) -> Settings:
-    """Undo :func:`plain_settings`. The settings of equal values are one object, as thousands of clients share them.
+    """Undo :func:`plain_settings`. Equal settings are one object, as thousands of clients have them.
 
     :param plain: the values. Names that this version does not know are ignored.
     :return: the settings.
-    :raises SettingsError: a value that can't work.
+    :raises SSEError: a value that can't work, such as ``SettingsError``.
+    :raises TypeError: a value of a wrong type.
     """
-    raise NotImplementedError
+    return _cached(json.dumps({name: plain[name] for name in _FIELDS if name in plain}))
+
+
+@functools.lru_cache(maxsize=64)
+def _cached(text: str) -> Settings:
+    values = json.loads(text)
+    if (event := values.get("error_event")) is not None:
+        values["error_event"] = Event(**event)
+    return DEFAULTS.replace(**values)

@@ -127,6 +127,16 @@ class Detached(Served, Protocol):
 class Record(Protocol):
     """The process's record of a detached stream."""
 
+    @property
+    def key(self) -> str:
+        """The stream's key, for ``max_streams_per_key``."""
+        ...
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether nothing in this process depends on the stream, so that another one can serve it."""
+        ...
+
     def began(self, connection: Detached) -> object:
         """Called before the reactor serves the connection, on the server's thread."""
 

@@ -36,10 +36,14 @@ class Admission:
         per_key = settings.max_streams_per_key
         admitted = not is_full and (per_key is None or self._keys[key] < per_key)
         if admitted:
-            self._keys[key] += 1
+            self.count(key)
         else:
             self.refused += 1
         return admitted
+
+    def count(self, key: str) -> None:
+        """Count a stream of a key as open."""
+        self._keys[key] += 1
 
     def release(self, key: str) -> None:
         """Count a stream of a key as closed."""

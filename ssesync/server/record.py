@@ -18,7 +18,7 @@ from .detaching import Detached, Served
 from .registry import streams
 from .stats import StreamStats
 
-__all__ = ["DetachedRecord", "call_on_close"]
+__all__ = ["DetachedRecord", "ReceivedRecord", "call_on_close"]
 
 logger = logging.getLogger("ssesync")
 
@@ -35,7 +35,7 @@ class Detaching(Served, Protocol):
 class DetachedRecord:
     """Counts a detached stream, and calls its ``on_close``. See :class:`ssesync.server.detaching.Record`."""
 
-    __slots__ = ("_calls", "_context", "_has_ended", "_key", "_on_close", "_stream")
+    __slots__ = ("_calls", "_context", "_has_ended", "_on_close", "_stream", "key")
 
     def __init__(
         self,
@@ -47,17 +47,23 @@ class DetachedRecord:
         self._stream = weakref.ref(stream)
         self._calls: list[Callable[[], object]] = []  # of at_end(); a deque takes 600 bytes more
         self._has_ended = False
-        self._key = key
+        #: The stream's key.
+        self.key = key
         self._on_close = on_close
         # A context refers to the request and all that the request refers to.
         self._context = None if on_close is None else context
+
+    @property
+    def is_movable(self) -> bool:
+        """See :class:`ssesync.server.detaching.Record`. The application may end a stream that it refers to."""
+        return self._on_close is None and not self._calls and self._stream() is None
 
     def began(self, connection: Detached) -> None:
         """Count the stream as detached."""
         stream = self._stream()
         assert stream is not None
         stream._set_detached(connection)  # before the client may leave, and ``on_close`` read the stream's properties
-        streams.detached(stream, self._key, connection)
+        streams.detached(stream, self.key, connection)
 
     def at_end(self, call: Callable[[], object]) -> None:
         """See :class:`ssesync.server.detaching.Record`."""
@@ -70,7 +76,7 @@ class DetachedRecord:
         then the functions of :meth:`at_end`."""
         self._has_ended = True
         run = callers().submit
-        streams.leave(connection, self._key, reason, run)
+        streams.leave(connection, self.key, reason, run)
         stream, on_close, context = self._stream(), self._on_close, self._context
         if stream is not None and reason is not CloseReason.DONE:
             stream.cancelled._set(reason, run)
@@ -89,6 +95,35 @@ class DetachedRecord:
         with contextlib.suppress(IndexError):
             while True:
                 logged(self._calls.pop(0))
+
+
+class ReceivedRecord:
+    """Counts a detached stream that comes from another process. See :class:`ssesync.server.detaching.Record`.
+
+    :param key: the stream's.
+    """
+
+    __slots__ = ("key",)
+    #: Nothing in this process depends on the stream.
+    is_movable = True
+
+    def __init__(self, key: str) -> None:
+        #: The stream's key.
+        self.key = key
+
+    def began(self, connection: Detached) -> None:
+        """Count the stream.
+
+        :raises RuntimeError: this process stops, or holds as many streams as it may.
+        """
+        streams.receive(connection, self.key)
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """See :class:`ssesync.server.detaching.Record`. Not used: a subscription does not use its request."""
+
+    def ended(self, connection: Detached, reason: CloseReason, stats: StreamStats) -> None:
+        """Count the stream as closed, and log its line on a thread of the executor."""
+        streams.leave(connection, self.key, reason, callers().submit)
 
 
 def call_on_close(

@@ -151,6 +151,39 @@ class Streams:
         finally:
             self._call_later()
 
+    def receive(self, connection: Detached, key: str) -> None:
+        """Count a detached stream that comes from another process. ``max_streams_per_key`` does not hold it up: it was
+        admitted there.
+
+        :param connection: the connection that will serve its client.
+        :param key: its key.
+        :raises RuntimeError: this process stops, or holds as many detached streams as it may. The message says which.
+        """
+        ticking = reactor()
+        self.prepare()
+        limit = detached_limit(connection.settings)
+        with self._locked():
+            held = len(self._detached) + len(self._leaving)
+            if self.stopping:
+                raise RuntimeError("this process stops")
+            if limit is not None and held >= limit:
+                raise RuntimeError(f"this process holds {held} detached streams, and may hold {limit}")
+            self._admission.count(key)
+            self._detached[connection] = key
+            self._opened += 1
+        ticking.every_tick(self._tick)
+
+    def withdraw(self, connection: Detached, key: str) -> None:
+        """Undo :meth:`receive`: the stream stays with the other process.
+
+        :param connection: the connection.
+        :param key: the stream's key.
+        """
+        with self._locked():
+            if self._detached.pop(connection, None) is not None:
+                self._admission.release(key)
+                self._opened -= 1
+
     def keep_served(self, stream: Served) -> bool:
         """Count a stream as served that can't be detached.
 

@@ -56,6 +56,14 @@ class Client:
             raise
         other.detach()
 
+    @property
+    def key(self) -> str:
+        return "a key"
+
+    @property
+    def is_movable(self) -> bool:
+        return True
+
     def began(self, connection: Connection) -> None:
         pass
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ssesync.channels import batch
 from ssesync.channels.batch import next_batch
 from ssesync.channels.message import Message
-from ssesync.detached.broadcast import SEND, split
+from ssesync.detached.pieces import SEND, split
 
 from ...cases import each_case
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings
-from ssesync.channels import broadcast as broadcast_module
+from ssesync.channels import channel_source
 from ssesync.channels.log import Page
 from ssesync.channels.message import compiled
 from ssesync.detached.connection import Connection, Handover
@@ -278,7 +278,7 @@ def test_thousands_that_come_back_while_much_is_published_catch_up(
 def test_a_burst_beyond_what_may_wait_for_all_and_what_the_log_keeps_is_a_reset_for_all(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 100)
+    monkeypatch.setattr(channel_source, "_EVENTS", 100)
     set_limits(memory, max_events=10)
     clients = [join(memory, "a"), join(memory, "a", overflow="drop_oldest")]
     turn()
@@ -355,7 +355,7 @@ def test_a_log_that_fails_at_the_hand_over_ends_the_subscription(
 def test_a_group_that_was_silent_for_long_is_not_given_up_at_the_first_burst(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 100)
+    monkeypatch.setattr(channel_source, "_EVENTS", 100)
     set_limits(memory, max_events=100_000, max_bytes=100_000_000)
     client = join(memory, "a", max_pending_events=5)
     turn()
@@ -442,7 +442,7 @@ def test_by_chance_no_client_has_a_gap_or_a_duplicate(
 ):
     """Clients that come, read a little, stop, leave and come back with their last id, while events come in bursts."""
     if seed % 3 == 2:
-        monkeypatch.setattr(broadcast_module, "_EVENTS", 5)  # so that bursts are left to the log
+        monkeypatch.setattr(channel_source, "_EVENTS", 5)  # so that bursts are left to the log
     chance = random.Random(f"{kind} {seed}")
     order: list[tuple[str, str]] = []
     crowd: list[tuple[tuple[str, ...], Client, int, list[str]]] = []

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ssesync import Broker, CloseReason, Settings
-from ssesync.channels import broadcast as broadcast_module
+from ssesync.channels import channel_source
 from ssesync.detached.connection import Connection, Handover
 from ssesync.detached.state import State
 
@@ -65,7 +65,7 @@ def test_a_client_that_has_not_taken_all_ends_after_it_has(memory: Broker, join:
 def test_a_burst_that_is_read_from_the_log_ends_all_clients(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch, distinct: bool
 ) -> None:
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 5)
+    monkeypatch.setattr(channel_source, "_EVENTS", 5)
     clients = [join(memory, "a"), *([join(memory, "a", "b")] if distinct else [join(memory, "a")])]
     turn()
     with reactor_held_up():
@@ -82,7 +82,7 @@ def test_a_burst_that_is_read_from_the_log_ends_all_clients(
 def test_a_burst_whose_final_event_was_lost_from_the_log_ends_all_clients(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 5)
+    monkeypatch.setattr(channel_source, "_EVENTS", 5)
     set_limits(memory, max_events=10)
     clients = [join(memory, "a"), join(memory, "a", overflow="drop_oldest")]
     turn()

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from ssesync import Broker, CloseReason
-from ssesync.channels import broadcast as broadcast_module
-from ssesync.channels.broadcast import ChannelSource
+from ssesync.channels import channel_source
+from ssesync.channels.channel_source import ChannelSource
 from ssesync.channels.subscriber import Subscriber
 from ssesync.detached.connection import Connection
 from ssesync.detached.connections import connections
@@ -288,7 +288,7 @@ def test_only_clients_of_a_gap_s_channel_read_the_log(memory: Broker, join: Join
 def test_a_burst_beyond_what_may_wait_is_read_by_each_from_the_log_and_only_clients_that_lost_something_are_reset(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 50)
+    monkeypatch.setattr(channel_source, "_EVENTS", 50)
     set_limits(memory, max_events=100)
     busy, quiet, both = join(memory, "busy"), join(memory, "quiet"), join(memory, "busy", "quiet")
     ahead = join(memory, "quiet", "other")
@@ -318,7 +318,7 @@ def test_a_client_that_comes_while_the_log_is_read_for_all_others_misses_nothing
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
     """What is read for the others is read without its channels."""
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 10)
+    monkeypatch.setattr(channel_source, "_EVENTS", 10)
     first = [join(memory, "news") for _ in range(2)]
     turn()
     with reactor_held_up():
@@ -338,8 +338,8 @@ def test_a_client_that_comes_while_the_log_is_read_for_all_others_misses_nothing
 def test_a_client_that_comes_when_the_log_was_read_for_all_others_and_is_not_sent_yet_misses_nothing(
     memory: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(broadcast_module, "_EVENTS", 10)
-    monkeypatch.setattr(broadcast_module, "_TURN", 0.0)
+    monkeypatch.setattr(channel_source, "_EVENTS", 10)
+    monkeypatch.setattr(channel_source, "_TURN", 0.0)
     first = [join(memory, "news") for _ in range(2)]
     turn()
     send_batch, sending, go_on = ChannelSource._send_batch, threading.Event(), threading.Event()

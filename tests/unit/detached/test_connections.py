@@ -50,6 +50,8 @@ class Note:
         self.reasons: list[CloseReason] = []
         self.stats: StreamStats | None = None
         self._ended = threading.Event()
+        self.key = ""
+        self.is_movable = True
 
     def began(self, connection: Connection) -> None:
         pass

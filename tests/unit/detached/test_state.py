@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,9 @@ class Queue:
 
     def read(self, size: int) -> None:
         return None
+
+    def freeze(self) -> tuple[Position, list[bytes]]:
+        return self.position or FIRST, [b"note"]
 
     def close(self, reason: CloseReason) -> None:
         self.is_closed = True
@@ -158,6 +162,8 @@ def test_a_change_that_is_not_in_the_table_raises_and_changes_nothing(before: St
         if before is not State.ARRIVING:
             stage.connections.register(connection, HEAD)
         held = {State.AHEAD: Position("log", 9), State.LAGGING: Queue(FIRST)}
+        if before is State.FROZEN:
+            stage.group.place(connection, FIRST)
         if connection.state is not before:
             stage.group.move(connection, before, held.get(before))
         sizes = len(stage.group), len(list(stage.group.members()))
@@ -200,6 +206,40 @@ def test_a_client_that_does_not_take_all_is_draining_then_lagging_then_in_sync(s
     stage.send(message(9))
     assert got + read_all(client) == b"".join([large, *small, message(9)])
     assert slow.stats.events == other.stats.events == 4
+
+
+def test_a_frozen_client_is_sent_nothing_until_it_is_thawed(stage: Stage) -> None:
+    connection, client = stage.join()
+    assert stage.group.freeze(connection) == (FIRST, False)
+    values = connection.freeze()
+    assert (connection.state, values.fd, values.unsent) == (State.FROZEN, connection.fd, b"")
+    assert stage.group.freeze(connection) is None
+    connection.abort(CloseReason.REVOKED)
+    connection.finish(CloseReason.LIFETIME)
+    stage.send(message(6))
+    stage.group.tick(time.monotonic() + 100)
+    assert read_all(client) == b""
+    assert connection.thaw(None)
+    stage.group.place(connection, FIRST)
+    connection.carry_out_deferred()
+    assert connection.reason is CloseReason.REVOKED
+
+
+def test_a_released_client_is_not_ended(stage: Stage) -> None:
+    lagging, client = stage.join()
+    stage.send(message(6, 100_000))
+    stage.send(message(7))
+    assert lagging.state is State.LAGGING
+    got = read_all(client)
+    assert stage.group.freeze(lagging) == (Position("log", 7), True)
+    values = lagging.freeze()
+    assert got + values.unsent == message(6, 100_000) + b"note"
+    with socket.socket(fileno=os.dup(values.fd)) as other_process:
+        lagging.release()
+        assert lagging.closed
+        assert len(stage.connections) == len(stage.group) == 0
+        other_process.send(b"more")
+        assert read_all(client) == b"more"
 
 
 def test_a_client_that_is_ahead_gets_what_comes_after_its_position(stage: Stage) -> None:

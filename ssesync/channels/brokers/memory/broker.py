@@ -40,6 +40,8 @@ class MemoryBroker(Broker):
     Publishing costs a microsecond or two for each subscriber, on the thread that publishes.
     """
 
+    #: See :class:`Broker`.
+    is_shared = False
     _made_in = 0  # the id of the process that made the broker
 
     def _reset(self) -> None:
@@ -48,7 +50,7 @@ class MemoryBroker(Broker):
         self._warned_of_fork = self._made_in == os.getpid()
         self._warned = False
         self._delivery = Delivery(self.dispatcher, self._lock)
-        self.dispatcher.epoch = secrets.token_hex(4)
+        self.dispatcher.begin(secrets.token_hex(4), 0)
         self._log = MemoryLog(self.dispatcher.epoch, self.limits)
 
     def warn_once(self, environ: Mapping[str, Any]) -> None:

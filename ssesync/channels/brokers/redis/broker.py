@@ -165,7 +165,7 @@ class RedisBroker(RedisRuns):
     # Listening.
 
     def _listen(self) -> None:
-        self.dispatcher.epoch, self.dispatcher.position = self._head()
+        self.dispatcher.begin(*self._head())
         self._warn_of_eviction()
         self._listener.start()
 

@@ -173,7 +173,7 @@ class SQLiteBroker(Broker):
     def _listen(self) -> None:
         self._version = self._follow.data_version()
         with self._follow.transaction() as connection:
-            self.dispatcher.epoch, self.dispatcher.position = log.head_of(connection)
+            self.dispatcher.begin(*log.head_of(connection))
         self._listener.start()
 
     def _unlisten(self) -> None:

@@ -53,10 +53,8 @@ class BroadcastGroup:
         keep_alive_data: bytes = KEEP_ALIVE,
     ) -> None:
         self._connections = connections
-        self._keep_alive = keep_alive
-        self._keep_alive_data = keep_alive_data
-        self._source = source
-        self._splice = splice
+        self._keep_alive, self._keep_alive_data = keep_alive, keep_alive_data
+        self._source, self._splice = source, splice
         #: The last message that was sent to all clients in sync.
         self.position = Position("", -1)
         #: The time of the last send to all clients in sync.
@@ -85,8 +83,7 @@ class BroadcastGroup:
 
         :return: events and bytes.
         """
-        subscriber = self._lagging.get(connection)
-        return (0, 0) if subscriber is None else subscriber.pending
+        return (0, 0) if (subscriber := self._lagging.get(connection)) is None else subscriber.pending
 
     # States.
 
@@ -146,8 +143,7 @@ class BroadcastGroup:
     def freeze(self, connection: Connection) -> tuple[Position, bool] | None:
         """Send a client nothing from now on, as another process is about to serve it.
 
-        :return: its position, and whether the next messages may be in the log alone; ``None`` if the client can't be
-            frozen now: the log is being read for it, or it is ending.
+        :return: its position, and whether it lags; ``None``: not now, as the log is being read for it, or it is ending.
         """
         subscriber, position = self._lagging.get(connection), self._ahead.get(connection, self.position)
         if subscriber is not None:
@@ -314,8 +310,7 @@ class BroadcastGroup:
 
     def progressed(self, connection: Connection) -> None:
         """See :class:`ssesync.detached.group.Group`."""
-        subscriber = self._lagging.get(connection)
-        if subscriber is not None:
+        if (subscriber := self._lagging.get(connection)) is not None:
             subscriber.progressed()
 
     def take_rest(self, connection: Connection) -> tuple[bytes, int]:

@@ -59,7 +59,7 @@ OF_DJANGO = {
     "_template_string_if_invalid_marker",
 }
 #: Rooms without a Django application.
-WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "server", "wire")
+WITHOUT_DJANGO = ("channels", "cli", "client", "contract", "core", "detached", "keeper", "server", "wire")
 #: Rooms in which no stream is made, so that none can be left over.
 WITHOUT_STREAMS = ("client", "wire")
 OF_STREAMS = {"dropped_streams_end_with_their_test"}

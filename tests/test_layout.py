@@ -77,6 +77,8 @@ THROUGH = {
     "detached/detacher": "detached/test_handover",
     "detached/disconnecting": "detached/test_connections",
     "detached/sending": "detached/test_connections",
+    "keeper/listening": "keeper/test_peer",
+    "keeper/message": "keeper/test_framing",
     "lock_check": "core/test_locks",
     "server/checks": "server/test_stream",
     "server/closing": "server/test_ending",

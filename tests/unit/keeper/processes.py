@@ -1,0 +1,50 @@
+"""Processes that the tests of this folder start."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+def opened() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def run(program: str, *arguments: str, **options: Any) -> str:
+    """Run a program in a process of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
+    found = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, **options)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
+
+
+@contextlib.contextmanager
+def started(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a program, which is killed in the end. It reads lines and prints some."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    """The next line that a program has printed; "" at its end."""
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def give(process: subprocess.Popen[str], text: str = "") -> None:
+    """Give a program a line."""
+    assert process.stdin is not None
+    process.stdin.write(text + "\n")

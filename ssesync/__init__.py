@@ -46,6 +46,7 @@ from .errors import (
 )
 from .event import Event
 from .server.detaching import register_detacher
+from .server.event_loop import end_at_exit
 from .server.registry import streams
 from .server.shutdown import drain, drain_on_signal
 from .server.stats import StreamStats
@@ -66,8 +67,10 @@ if TYPE_CHECKING:
     from .client.relay import Relay, relay_request
     from .client.source import EventSource
     from .retry import Backoff
+    from .server.asynchronous import from_async
 
 register_detacher(SocketDetacher())
+end_at_exit()
 
 __version__ = "0.1.0"
 
@@ -120,6 +123,7 @@ __all__ = [
     "add_accept_mime",
     "drain",
     "drain_on_signal",
+    "from_async",
     "get_last_event_id",
     "open_broker",
     "relay_request",
@@ -140,6 +144,7 @@ _LAZY = {
     "Subscription": "ssesync.channels.subscription",
     "Ticket": "ssesync.channels.tickets",
     "Tickets": "ssesync.channels.tickets",
+    "from_async": "ssesync.server.asynchronous",
     "open_broker": "ssesync.channels.opening",
     "relay_request": "ssesync.client.relay",
 }

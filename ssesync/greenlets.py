@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import select
+import selectors
 import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["native_select", "threads_are_greenlets", "wait_readable"]
+__all__ = ["cooperative_selector", "native_select", "threads_are_greenlets", "wait_readable"]
 
 
 def threads_are_greenlets() -> bool:
@@ -57,3 +58,34 @@ def wait_readable() -> Callable[[int, float | None], None] | None:
             pass
 
     return wait
+
+
+def cooperative_selector() -> selectors.BaseSelector | None:
+    """Make the selector for an event loop that a greenlet runs.
+
+    asyncio keeps the running loop by thread, and all greenlets are on one. Other greenlets would find a running loop:
+    ``asyncio.run()`` fails then, and so does each query of Django's. They run only while the loop waits, so here the
+    loop does not count as running meanwhile.
+
+    :return: the selector; ``None`` where threads are not greenlets.
+    """
+    if not threads_are_greenlets():
+        return None
+    from asyncio import _get_running_loop, _set_running_loop
+
+    kind: Any = selectors.DefaultSelector  # gevent and eventlet have replaced it
+
+    class CooperativeSelector(kind):  # type: ignore[misc]
+        outer: Any = None
+
+        def select(self, timeout: float | None = None) -> Any:
+            own = _get_running_loop()
+            _set_running_loop(self.outer)
+            try:
+                return super().select(timeout)
+            finally:
+                self.outer = _get_running_loop()
+                _set_running_loop(own)
+
+    selector: selectors.BaseSelector = CooperativeSelector()
+    return selector

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .executor import callers
-from .locks import Once, Waiters, make_rlock
+from .locks import make_rlock
 from .pollers import Poller, make_poller
-from .text import escape
+from .thread_start import ThreadStart
 from .timers import Timer, Timers
 
 __all__ = ["TICK", "Reactor", "Timer", "reactor", "reactor_if_any", "run_foreign"]
@@ -64,7 +64,7 @@ class Reactor:
         self._awake = False  # whether it makes new calls without being woken
         self._ticks: dict[Tick, None] = {}
         self._timers = Timers(self.every_tick, self._call)
-        self._start = _Start(self._run)
+        self._start = ThreadStart(self._run, "reactor", "the end of clients' connections is noticed late")
         self._closed = False
         self._ident = 0
         self._pipe = os.pipe()  # its read end and its write end, to wake the thread
@@ -301,54 +301,6 @@ class Reactor:
             error = failed
             callers().submit(lambda: logger.error("a callback of the reactor failed: %r", callback, exc_info=error))
             return False
-
-
-class _Start:
-    """Starts the reactor's thread once. It has no lock, as gunicorn's hooks are imported before gevent's patch, so the
-    lock could be an unpatched one. Other greenlets run while a thread starts; a greenlet that waits for an unpatched
-    lock would block all of them."""
-
-    def __init__(self, run: Callback) -> None:
-        self._run = run
-        self._attempt = Once()
-        self._ended = Waiters()  # for the end of an attempt
-        self._started = False
-        self._once = Once()
-        self._warned = Once()
-
-    def __call__(self) -> None:
-        if self._started or not self._attempt():
-            return
-        try:
-            threading.Thread(target=self._run_once, name="ssesync-reactor", daemon=True).start()
-            self._started = True
-        except RuntimeError as error:
-            if self._warned():
-                logger.warning(
-                    "no thread can be started for the reactor, so the end of clients' connections is noticed late: %s",
-                    escape(error),
-                )
-        finally:
-            if not self._started:
-                self._attempt = Once()
-            self._ended.wake()
-
-    def require(self) -> None:
-        if self._started:
-            return
-        attempt = self._attempt
-        self()
-        self._ended.wait(lambda: self._started or self._attempt is not attempt)
-        if not self._started:
-            raise RuntimeError("no thread can be started for the reactor")
-
-    def _run_once(self) -> None:
-        # The SystemExit of a worker's timeout may have interrupted an attempt after its thread was started: then the
-        # next attempt starts another one.
-        if self._once():
-            self._started = True
-            self._ended.wake()
-            self._run()
 
 
 _current: dict[None, Reactor] = {}

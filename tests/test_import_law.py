@@ -41,6 +41,7 @@ LEAVES = {
     "executor",
     "greenlets",
     "receiving",
+    "thread_start",
     "validation",
 }
 MAY = {
@@ -56,7 +57,8 @@ MAY = {
     "pollers": {"greenlets"},
     "receiving": set(),
     "timers": set(),
-    "reactor": {"locks", "text", "executor", "errors", "pollers", "timers"},
+    "thread_start": {"locks", "text"},
+    "reactor": {"locks", "text", "executor", "errors", "pollers", "thread_start", "timers"},
     "event": {"errors"},
     "validation": {"errors"},
     "retry": {"errors", "text", "validation"},

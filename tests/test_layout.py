@@ -90,6 +90,7 @@ THROUGH = {
     "server/record": "detached/test_connections",
     "server/upstream": "detached/test_relaying",
     "timers": "core/test_reactor",
+    "thread_start": "core/test_reactor",
     "receiving": "client/test_tap",
     "wire/body": "client/test_tap",
     "wire/blocks": "../live/relay/test_bytes",

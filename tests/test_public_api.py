@@ -66,6 +66,7 @@ PUBLIC = {
         "add_accept_mime",
         "drain",
         "drain_on_signal",
+        "from_async",
         "get_last_event_id",
         "open_broker",
         "relay_request",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .spec import StreamSpec
 
-__all__ = ["SourceFactory", "WriterFunction", "factory_of"]
+__all__ = ["SourceFactory", "WriterFunction", "factory_of", "name_of"]
 
 
 class SourceFactory(abc.ABC):
@@ -185,7 +185,7 @@ class ItemsFunction(Producer):
 
     def __init__(self, function: Callable[[], Iterable[Any]]) -> None:
         check_function(function)
-        super().__init__(_name_of(function), function)
+        super().__init__(name_of(function), function)
         self._function = function
 
     def run(self, writer: Writer) -> Iterator[Any]:
@@ -208,7 +208,7 @@ class WriterFunction(Producer):
         if not callable(function):
             raise TypeError(f"from_writer takes a function of a Writer, got {type(function).__name__}")
         check_function(function)
-        name = _name_of(function)
+        name = name_of(function)
         if inspect.isgeneratorfunction(function):
             raise TypeError(
                 f"{name}() yields, but it is called with a writer: let it call w.write(…), or stream the items that it "
@@ -293,7 +293,8 @@ def factory_of(source: object) -> SourceFactory:
     return Items(cast(Any, source))  # it is checked
 
 
-def _name_of(function: Callable[..., object]) -> str:
+def name_of(function: Callable[..., object]) -> str:
+    """Find the name of a function, for the log."""
     if isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__name__)

@@ -4,6 +4,9 @@ A detached stream takes none of the server's threads. So the number of these thr
 application runs at a time, its use of databases and upstreams included: a limit of producers does. Each counts until
 its thread *ends*, which may be after its stream: a call that waits for an upstream does not notice that the client has
 left.
+
+A producer that the event loop runs takes no thread. It counts for a limit that is set, which is one of the work that an
+application does at a time, and not for the automatic one, which is one of threads.
 """
 
 from __future__ import annotations
@@ -76,27 +79,37 @@ class Producers:
     def _reset(self) -> None:
         self._lock = make_lock("server.producers")
         self._running: dict[Slot, None] = {}
+        self._threads: dict[Slot, None] = {}  # those that take a thread
         self._views: dict[View, dict[Slot, None]] = {}  # as many as the application has functions
         self._most: int | None = None
         self._automatic: int | None = None
         self._warned = False
 
-    def reserve(self, view: View, name: str, settings: Settings, of_view: int | None) -> Slot | None:
+    def reserve(
+        self, view: View, name: str, settings: Settings, of_view: int | None, *, thread: bool = True
+    ) -> Slot | None:
         """Reserve a slot for a producer, which must be released.
 
         :param view: the producer's view.
         :param name: its stream's.
         :param settings: its stream's; ``max_producers`` limits the producers of the process.
         :param of_view: the limit of the view; ``None``: no limit.
+        :param thread: whether it takes a thread.
         :return: the slot; ``None`` if all are taken.
         """
-        most = self._most = self._limit(settings)
+        is_set = settings.max_producers != "auto"
+        most = self._limit(settings) if thread or is_set else None
+        if thread or is_set:
+            self._most = most
+        counted = self._running if is_set else self._threads
         with self._lock:
             same = self._views.setdefault(view, {})
-            full = (most is not None and len(self._running) >= most) or (of_view is not None and len(same) >= of_view)
-            slot = None if full else Slot(name, self._running, same)
+            full = (most is not None and len(counted) >= most) or (of_view is not None and len(same) >= of_view)
+            tables = (self._running, same, self._threads) if thread else (self._running, same)
+            slot = None if full else Slot(name, *tables)
             if slot is not None:
-                self._running[slot] = same[slot] = None
+                for table in tables:
+                    table[slot] = None
             warn, self._warned = full and not self._warned, self._warned or full
         if warn:
             allowed = most if of_view is None else of_view
@@ -107,7 +120,7 @@ class Producers:
             )  # fmt: skip
         return slot
 
-    def warn_of_threads(self, error: RuntimeError) -> None:
+    def warn_of_threads(self, error: Exception) -> None:
         """Log that no thread can be started for a producer."""
         logger.warning(
             "no thread can be started for the producer of an event stream while %d others run, so its client is "
@@ -118,13 +131,14 @@ class Producers:
     def describe(self) -> dict[str, Any]:
         """Describe the producers for ``streams.snapshot()``.
 
-        :return: the number of running ones, their limit, and, of those whose stream has ended, the name and the seconds
-            since then.
+        :return: the number of running ones, how many of these are asynchronous, their limit, and, of those whose stream
+            has ended, the name and the seconds since then.
         """
         running = list(self._running)
         ended = [(each.name, seconds) for each in running if (seconds := each.stream_ended_for) is not None]
         return {
             "running": len(running),
+            "asynchronous": max(0, len(running) - len(self._threads)),
             "limit": self._most,
             "ended": [{"name": name, "seconds": round(seconds, 3)} for name, seconds in ended],
         }

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import CodeType, GeneratorType
+from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 
 from ..settings import Settings
 
@@ -83,6 +83,10 @@ def view_of(source: object) -> View:
     """
     if isinstance(source, GeneratorType):
         return _view(source.gi_code)
+    if isinstance(source, AsyncGeneratorType):
+        return _view(source.ag_code)
+    if isinstance(source, CoroutineType):
+        return _view(source.cr_code)
     while isinstance(source, functools.partial):
         source = source.func
     try:

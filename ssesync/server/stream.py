@@ -19,7 +19,7 @@ from .checks import check_callbacks
 from .detaching import Detached, Takeover, takeover_of
 from .ending import Ending
 from .environ import counted_address
-from .factory import WriterFunction, factory_of
+from .factory import SourceFactory, WriterFunction, factory_of
 from .framing import make_preamble
 from .leaving import Leaving
 from .lifecycle import Lifecycle, State
@@ -56,9 +56,9 @@ class EventStream(Leaving):
 
     :param source: an iterable of events; a function without arguments that returns one (for example a generator
         function, which is called on the producer's thread); a :class:`Writer` that threads of your own write to; a
-        :class:`Relay` or a :class:`Subscription`. See :meth:`from_writer` for a function that is called with a writer.
-        With a function, the object can be served many times, each time as a new stream:
-        ``application = EventStream(ticks)``.
+        :class:`Relay`, a :class:`Subscription`, or what :func:`from_async` makes of an asynchronous producer. See
+        :meth:`from_writer` for a function that is called with a writer. With a function, the object can be served many
+        times, each time as a new stream: ``application = EventStream(ticks)``.
     :param environ: the WSGI environ, if the server iterates over the stream without calling it as an application.
     :param headers: more response headers, or others instead of the default ones of the same name.
     :param finished: called with the last event ID; true if the client has all events that it will ever get. Then the
@@ -81,7 +81,7 @@ class EventStream(Leaving):
 
     def __init__(
         self,
-        source: Iterable[Any] | Callable[[], Iterable[Any]] | Streamable | Producing | Source | Refusal,
+        source: Iterable[Any] | Callable[[], Iterable[Any]] | Streamable | Producing | Source | SourceFactory | Refusal,
         *,
         environ: WSGIEnvironment | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,

@@ -22,7 +22,7 @@ from ssesync_flask import EventStreamResponse, event_stream, event_writer
 from tests.apps import process
 from tests.apps.line import TIMEOUT
 
-from . import create_app
+from . import asynchronous, create_app
 
 blueprint = Blueprint("answers", __name__)
 #: What happened, in its order.
@@ -174,4 +174,4 @@ def state() -> dict[str, Any]:
 
 
 process.log_to_stderr(logging.WARNING)
-application = create_app(blueprint, SSESYNC=json.loads(os.environ.get("OPTIONS", "{}")))
+application = create_app(blueprint, asynchronous.blueprint, SSESYNC=json.loads(os.environ.get("OPTIONS", "{}")))

@@ -1,4 +1,4 @@
-"""The application of benchmarks.deploys: subscriptions to a channel, and a plain view."""
+"""The application of benchmarks.deploys: subscriptions to a channel, a plain view, and what it has moved."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from flask import Flask, request
 
 from ssesync_flask import SSE
 
+#: Milliseconds of each batch of clients that this process has moved to another one.
+moves: list[float] = []
+
 
 def application() -> Any:
     """The application that gunicorn serves. ``BENCH_BROKER`` is its broker's URL."""
@@ -16,4 +19,5 @@ def application() -> Any:
     sse = SSE(app, broker=os.environ["BENCH_BROKER"], retry=int(os.environ.get("BENCH_RETRY", "1000")))
     app.add_url_rule("/events", "events", lambda: sse.subscribe(request.args["channel"]))
     app.add_url_rule("/plain", "plain", lambda: ("plain", {"X-Worker": str(os.getpid())}))
+    app.add_url_rule("/moves", "moves", lambda: moves)
     return app

@@ -358,13 +358,11 @@ class Load:
         now = monotonic_ns()
         events, over = self._parser.feed(client, data)
         for channel, number, sent, _ in events:
-            if number == client.next or not client.next:
-                self.counts["received"] += 1
-            elif number < client.next:
+            if number < client.next:
                 self.counts["repeated"] += 1
                 continue
-            else:
-                self.counts["missing"] += number - client.next
+            self.counts["received"] += 1
+            self.counts["missing"] += number - client.next if client.next else 0
             self.counts["corrupt"] += channel != client.channel
             client.next = number + 1
             if client.kind == "normal":
@@ -473,8 +471,13 @@ class Load:
                 # What most clients receive: one event in one piece, the next one. As little work as can be.
                 try:
                     data = client.recv(_READ)
+                except BlockingIOError:
+                    continue
                 except OSError:
-                    self._read(client)
+                    self._lost(client, "reset")
+                    continue
+                if not data:
+                    self._lost(client, "fin")
                     continue
                 events = find(data)
                 if events is None or len(events) != 1 or client.rest or client.text:

@@ -103,7 +103,7 @@ class Deployment:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         self._environ = {
             **os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "XDG_RUNTIME_DIR": str(runtime),
-            "BENCH_BROKER": plan.broker, "SSESYNC_BROKER": plan.broker, **plan.environment,
+            "BENCH_BROKER": plan.broker, "SSESYNC_BROKER": plan.broker, "BENCH_WAY": plan.way, **plan.environment,
         }  # fmt: skip
         if plan.way == "keeper":
             self._environ["SSESYNC_KEEPER"] = ",".join(str(self._keeper_path(each)) for each in range(plan.keepers))
@@ -137,7 +137,6 @@ class Deployment:
         command = [
             sys.executable, "-m", "gunicorn", "--bind", f"fd://{descriptor}", "--workers", str(plan.workers),
             "--worker-class", plan.worker, *(["--threads", "4"] if plan.worker == "gthread" else []),
-            # Without the hooks a worker that stops ends its streams, as it did before there were siblings.
             "--config", "python:benchmarks.deploys_hooks", "--backlog", str(_BACKLOG), *plan.options, plan.app,
         ]  # fmt: skip
         with (self.folder / "gunicorn.log").open("ab") as log:

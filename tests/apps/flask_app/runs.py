@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, request
 
 from ssesync_flask import SSE, EventStreamResponse
 
@@ -27,6 +27,12 @@ def numbers(name: str, count: int, pause: float) -> Iterator[str]:
         if pause:
             time.sleep(pause)
         yield f"{name}:{number}"
+
+
+@blueprint.after_app_request
+def name_the_worker(response: Response) -> Response:
+    response.headers["X-Worker"] = str(os.getpid())
+    return response
 
 
 def subject() -> str:

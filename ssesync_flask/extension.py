@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from flask import Flask, abort, current_app, has_app_context, request
+from flask import Blueprint, Flask, abort, current_app, has_app_context, request
 from flask.wrappers import Request
 
+import ssesync
 from ssesync import Broker, Settings, Subscription, Ticket
 
 from .response import EventStreamResponse, allow_other_origins, unavailable
@@ -18,6 +20,9 @@ from .state import State, bind, encoder_of, state_of, state_of_current_app, take
 from .tickets import redeem, tickets_of
 
 __all__ = ["SSE"]
+
+# The module for pages. Flask's own static files are served in the same way, with an ETag and SEND_FILE_MAX_AGE_DEFAULT.
+_STATIC = Path(ssesync.__file__).parent / "static"
 
 
 class SSE(RunMethods):
@@ -30,6 +35,8 @@ class SSE(RunMethods):
     The broker is ``app.config["SSESYNC_BROKER"]``, else ``broker``, else ``"memory://"``: a URL (see
     :func:`ssesync.open_broker`), of which each application gets a broker of its own, or a :class:`ssesync.Broker`.
     Nothing is connected, opened or started before its first use, so it may be bound before the server forks.
+
+    The application gets a route for the browser module, ``url_for("ssesync.static", filename="ssesync.js")``.
 
     :raises ssesync.SettingsError: an unknown option or a value that can't work, when the application is bound.
     """
@@ -50,6 +57,9 @@ class SSE(RunMethods):
         :raises ssesync.SettingsError: the configuration has a mistake.
         """
         bind(app, self._defaults, self._broker)
+        if "ssesync" not in app.blueprints:
+            blueprint = Blueprint("ssesync", __name__, static_folder=_STATIC, static_url_path="/ssesync")
+            app.register_blueprint(blueprint)
         # Collected applications count too: a test that makes one must not depend on the garbage collector.
         self._only = app if self._only in (app, None) and not self._several else None
         self._several = self._only is None
@@ -223,7 +233,8 @@ class SSE(RunMethods):
         """
         app, state = self._state()
         allow_other_origins(state.settings)
-        return redeem(app, state.broker, request.args.get("ticket", ""))
+        # HEAD opens no stream, and does not use the ticket.
+        return redeem(app, state.broker, request.args.get("ticket", ""), use=request.method != "HEAD")
 
     def _state(self) -> tuple[Flask, State]:
         current: Flask | None = current_app._get_current_object() if has_app_context() else None  # type: ignore[attr-defined]

@@ -53,10 +53,10 @@ def tickets_of(app: Flask, broker: Broker) -> Tickets:
     return Tickets(serializer.dumps, unsign, broker.use_once)
 
 
-def redeem(app: Flask, broker: Broker, text: str) -> Ticket:
+def redeem(app: Flask, broker: Broker, text: str, *, use: bool) -> Ticket:
     """See :meth:`ssesync_flask.SSE.redeem_ticket`."""
     try:
-        return tickets_of(app, broker).redeem(text)
+        return tickets_of(app, broker).redeem(text, use=use)
     except TicketRefused as refused:
         # Without the ticket and its contents, which are confidential.
         logger.info("a ticket was refused: %s", escape(refused))

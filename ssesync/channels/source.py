@@ -113,7 +113,6 @@ class SubscriptionSource(Detachable):
         # What was read from the log before the consumer asked, and the position before it.
         self._ahead: list[bytes] = []
         self._position: Position | None = None
-        self._has_everything = False  # the client has, so it gets no stream
         self._connection: Connection | None = None  # once the reactor serves the client
         self._wakeup = Wakeup()
 
@@ -150,13 +149,13 @@ class SubscriptionSource(Detachable):
 
     def complete(self) -> None:
         """End, as the client has everything: it is answered 204, and does not reconnect."""
-        self._has_everything = True
+        self.answer = Refusal("204 No Content", [])
         self.subscriber.close(CloseReason.DONE)
         self._dispatcher.remove(self.subscriber)
 
     def open(self, wait: float) -> Refusal | None:
         """See :class:`Source`."""
-        return Refusal("204 No Content", []) if self._has_everything else None
+        return self.answer
 
     def pull(self, most: int) -> Pulled:
         """See :class:`Source`."""

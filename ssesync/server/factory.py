@@ -58,6 +58,13 @@ class SourceFactory(abc.ABC):
         """
         return False
 
+    def head_answer(self) -> Refusal | None:
+        """The answer to HEAD, if GET would get another one than a stream.
+
+        :return: the answer; ``None``: GET gets a stream, or making the source would show it.
+        """
+        return None
+
     def view(self) -> View:
         """Identify the view, by the object that makes the events.
 
@@ -101,6 +108,9 @@ class ExistingSource(SourceFactory):
 
     def is_detachable(self, settings: Settings) -> bool:
         return True
+
+    def head_answer(self) -> Refusal | None:
+        return self._source.answer
 
     def make_token(self) -> CancelToken:
         return self._source.cancelled if isinstance(self._source, WriterSource) else CancelToken()

@@ -76,6 +76,8 @@ class Source(abc.ABC):
     #: Called when :meth:`pull` may return more than before: from any thread and any signal handler, while no lock is
     #: held. It must not wait and must not pull. The consumer sets it before it opens the source.
     on_ready: Callable[[], object] | None = None
+    #: The answer in place of a stream, if it is known before :meth:`open`.
+    answer: Refusal | None = None
     #: The failure to be reported to the client, if any; ``reason`` is ``ERROR`` then.
     error: BaseException | None = None
 

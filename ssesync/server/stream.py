@@ -163,7 +163,7 @@ class EventStream(Leaving):
         return cls(Refusal(status, [("Content-Type", _TEXT), *headers], f"{why}\n".encode()), **options)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request (PEP 3333). HEAD gets the headers alone and runs no producer.
+        """Answer a request (PEP 3333). HEAD gets the status and headers alone, and runs no producer.
 
         :param environ: the WSGI environ.
         :param start_response: the server's function.
@@ -230,7 +230,7 @@ class EventStream(Leaving):
         if spec.factory.answer is not None:
             return self._answer(spec.factory.answer)
         if environ.get("REQUEST_METHOD") == "HEAD":
-            return self._answer(Refusal("200 OK", self.headers))
+            return self._answer(spec.factory.head_answer() or Refusal("200 OK", self.headers))
         self._output.preamble = make_preamble(settings, reset_retry=streams.refused_lately)
         key = spec.key(environ) if callable(spec.key) else spec.key
         key = key or counted_address(environ, limited=settings.max_streams_per_key is not None)

@@ -107,7 +107,9 @@ def test_a_client_that_has_the_final_event_is_answered_204(app: Flask) -> None:
     client = app.test_client()
     body = b"".join(client.post("/runs/quick/stream").iter_encoded())
     ids = [event.id for event in Decoder().feed(body)]
-    assert client.get("/runs/quick", headers={"Last-Event-ID": str(ids[-1])}).status_code == 204
+    for method in ("HEAD", "GET"):
+        answer = client.open("/runs/quick", method=method, headers={"Last-Event-ID": str(ids[-1])})
+        assert (answer.status_code, answer.data) == (204, b"")
     assert events_of(client.get("/runs/quick", headers={"Last-Event-ID": str(ids[1])})) == ALL[2:]
 
 

@@ -35,7 +35,8 @@ window.follow = (url, options) => {
     ...options,
   });
   stream.onopen = () => seen.push("open");
-  stream.onerror = event => seen.push("data" in event ? `event of type error: ${event.data}` : `error ${stream.readyState}`);
+  stream.onerror = event =>
+    seen.push("data" in event ? `event of type error: ${event.data}` : `error ${stream.readyState}`);
   stream.onmessage = event => seen.push(event.data);
   stream.addEventListener("ping", () => { window.pings = (window.pings ?? 0) + 1; });
 };

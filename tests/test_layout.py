@@ -77,6 +77,7 @@ THROUGH = {
     "detached/detacher": "detached/test_handover",
     "detached/disconnecting": "detached/test_connections",
     "detached/sending": "detached/test_connections",
+    "keeper/batch": "keeper/test_importing",
     "keeper/listening": "keeper/test_peer",
     "keeper/message": "keeper/test_framing",
     "lock_check": "core/test_locks",

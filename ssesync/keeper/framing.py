@@ -27,6 +27,7 @@ from .message import (
     LinkError,
     LinkLost,
     LinkTimeout,
+    MessageTooLarge,
     close_all,
     encode,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "LinkError",
     "LinkLost",
     "LinkTimeout",
+    "MessageTooLarge",
     "close_in_child",
 ]
 
@@ -82,21 +84,29 @@ class Link:
         self._released = Once()
         _links.add(self)
 
-    def send(self, head: Mapping[str, Any], blob: bytes = b"", fds: Sequence[int] = ()) -> None:
-        """Send a message. Waits up to ``MESSAGE_TIMEOUT`` seconds. After an error no further message can be sent, and
-        the other process has not received this one as a whole.
+    def send(
+        self,
+        head: Mapping[str, Any],
+        blob: bytes = b"",
+        fds: Sequence[int] = (),
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Send a message. After an error no further message can be sent, and the other process has not received this
+        one as a whole.
 
         :param head: values for JSON, with ``op``, and without ``fds``, which is set here.
         :param blob: bytes.
         :param fds: descriptors. They remain the caller's, who may close them after this returns.
+        :param timeout: seconds; ``None``: ``MESSAGE_TIMEOUT``.
         :raises LinkLost: the link is closed or broken. :class:`LinkTimeout`: the other process does not receive.
-        :raises LinkError: the message exceeds a limit: nothing was sent, and the link can be used.
+        :raises MessageTooLarge: nothing was sent, and the link can be used.
         """
         data = encode(head, blob, fds)
         with self._in_use():
             if self._is_torn:
                 raise LinkLost(errno.EPIPE, "an earlier message could not be sent to its end")
-            deadline = time.monotonic() + MESSAGE_TIMEOUT
+            deadline = time.monotonic() + (MESSAGE_TIMEOUT if timeout is None else timeout)
             self._is_torn = True
             left = memoryview(data)
             while left:

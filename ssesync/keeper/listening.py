@@ -71,6 +71,11 @@ class Listener:
             os.close(lock)
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closing.done
+
     def accept(self) -> socket.socket:
         """Wait for a process that connects. Several threads may wait.
 

@@ -30,6 +30,7 @@ __all__ = [
     "LinkError",
     "LinkLost",
     "LinkTimeout",
+    "MessageTooLarge",
     "close_all",
     "encode",
 ]
@@ -52,11 +53,15 @@ class LinkError(ValueError):
     """The other process has sent something that is no message, or exceeds a limit. The link can only be closed."""
 
 
+class MessageTooLarge(LinkError):
+    """A message exceeds a limit. Nothing was sent, and the link can be used further."""
+
+
 class DescriptorsLost(LinkError):
     """A whole message came without all of its descriptors: this process has too few free ones (``MSG_CTRUNC``). They
     are closed; the sender still has its own. The link can be used further.
 
-    ``head`` is the message's, ``count`` the number of the descriptors that it should have had.
+    ``head`` is the message's, ``arrived`` the number of the descriptors that could be received.
     """
 
     def __init__(self, head: dict[str, Any], arrived: int, count: int) -> None:
@@ -64,7 +69,7 @@ class DescriptorsLost(LinkError):
             f"only {arrived} of {count} descriptors could be received: this process has reached its limit of open files"
         )
         self.head = head
-        self.count = count
+        self.arrived = arrived
 
 
 class Frame:
@@ -172,11 +177,11 @@ def encode(head: Mapping[str, Any], blob: bytes, fds: Sequence[int]) -> bytes:
     :param blob: bytes.
     :param fds: the descriptors that go with it.
     :return: the bytes.
-    :raises LinkError: it exceeds a limit.
+    :raises MessageTooLarge: it exceeds a limit.
     """
     text = json.dumps({**head, "fds": len(fds)} if fds else head, separators=(",", ":")).encode()
     if len(text) > MAX_HEAD or len(blob) > MAX_BLOB or len(fds) > MAX_DESCRIPTORS:
-        raise LinkError(
+        raise MessageTooLarge(
             f"a message of {len(text):,} and {len(blob):,} bytes with {len(fds)} descriptors exceeds a limit"
         )
     return _SIZES.pack(len(text), len(blob)) + text + blob

@@ -1,0 +1,208 @@
+"""Passes detached clients of this process to another one.
+
+The law of this file: a frozen client is released if the other process has acknowledged it, and thawed otherwise,
+whatever fails. If no acknowledgement comes in time, the link is cancelled first: after that none can arrive, and one
+that has arrived before counts. Then the *token* is set. It is an eventfd that goes with each batch, so the other
+process can find out, also after this one has ended, that its clients were thawed, and must not serve them.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ..channels.transfer import Frozen
+from ..detached.connections import connections
+from ..detached.source import Position
+from ..executor import logged
+from ..locks import Once, Waiters
+from .framing import Link, LinkError, LinkLost, MessageTooLarge
+from .message import close_all
+
+if TYPE_CHECKING:
+    from ..channels.broker import Broker
+
+__all__ = ["ANSWER_TIMEOUT", "Exporter", "Moved"]
+
+logger = logging.getLogger("ssesync")
+
+#: Seconds in which a batch must be sent and acknowledged. Its clients are sent nothing meanwhile.
+ANSWER_TIMEOUT = 2.0
+
+# The limits of a batch: clients, as the kernel passes 253 descriptors at a time, and about how many unsent bytes.
+_CLIENTS, _SIZE = 250, 1024 * 1024
+# Seconds that the reactor's thread may take to begin a call. It never waits, but the machine may be busy.
+_REACTOR_TIMEOUT = 30.0
+
+_T = TypeVar("_T")
+
+
+class Moved(NamedTuple):
+    """The result of a batch."""
+
+    moved: int
+    """How many clients the other process serves now."""
+    refused: int
+    """How many it has refused: they are served here. A later batch may include them again, after other clients."""
+    left: int
+    """How many clients can still be moved, now or soon, those that were refused included."""
+
+
+class Exporter:
+    """Moves clients of a broker to the process at the other end of a link. One thread at a time, which may wait.
+
+    :param link: the link, after the hellos. It remains the caller's.
+    :param broker: the broker, on a log that the other process has opened too.
+    :raises OSError: there are no more descriptors.
+    """
+
+    def __init__(self, link: Link, broker: Broker) -> None:
+        self._link = link
+        self._broker = broker
+        self._limit = self._most = max(1, min(_CLIENTS, _number(link.peer.get("most"), _CLIENTS)))
+        self._token = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)]  # a list, so that it is closed once
+        #: How many clients were moved.
+        self.moved = 0
+        #: The longest time for which clients were frozen, in seconds.
+        self.worst = 0.0
+        #: Why a client was refused last; empty: none was.
+        self.why = ""
+
+    def move(self) -> Moved:
+        """Move a batch of clients.
+
+        :return: how many were moved.
+        :raises LinkLost: the link is lost. The clients that were not acknowledged are served here again.
+        :raises LinkError: the other process has sent something that is no answer. Likewise, and the link is cancelled.
+        :raises RuntimeError: the reactor does not run.
+        """
+        frozen, since, began = _on_reactor(self._freeze)
+        waiting = dict.fromkeys(frozen)  # the clients that no process serves
+        try:
+            parts = [frozen] if frozen else []
+            while parts:
+                part = parts.pop()
+                try:
+                    answer, error = self._ask(part, since)
+                except MessageTooLarge as too_large:
+                    self.why = str(too_large)
+                    if len(part) > 1:
+                        half = len(part) // 2
+                        parts += [part[half:], part[:half]]
+                    continue
+                taken = self._taken(part, answer)
+                for each in taken:
+                    del waiting[each]
+                connections().call_soon(functools.partial(_each, Frozen.release, taken))
+                self.moved += len(taken)
+                if error is not None:
+                    raise error
+        finally:
+            connections().call_soon(functools.partial(_each, Frozen.thaw, list(waiting)))
+            left = _on_reactor(self._broker.broadcast_groups.movable)
+            if frozen:
+                self.worst = max(self.worst, time.monotonic() - began)
+        return Moved(len(frozen) - len(waiting), len(waiting), left)
+
+    def close(self) -> None:
+        """Release the exporter's descriptor. The link remains. Any number of times."""
+        close_all(self._token)
+
+    def __enter__(self) -> Exporter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _freeze(self) -> tuple[list[Frozen], Position, float]:
+        """Freeze a batch, on the reactor's thread."""
+        dispatcher = self._broker.dispatcher
+        # Before the clients are frozen: a revocation that is carried out later is deferred, and the other process
+        # carries it out.
+        since = Position(dispatcher.epoch, dispatcher.handled)
+        return self._broker.broadcast_groups.freeze(self._most, _SIZE), since, time.monotonic()
+
+    def _ask(self, clients: list[Frozen], since: Position) -> tuple[Mapping[str, Any], BaseException | None]:
+        """Send clients to the other process.
+
+        :return: its answer; the error, if the link was lost but the answer had arrived.
+        """
+        blob = b"".join(each.client.connection.unsent for each in clients)
+        fds = [*self._token, *(each.client.connection.fd for each in clients)]
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        try:
+            head = {"op": "take", "epoch": since.epoch, "position": since.seq, "clients": list(map(_plain, clients))}
+            self._link.send(head, blob, fds, timeout=ANSWER_TIMEOUT)
+            return self._answer(max(0.0, deadline - time.monotonic())), None
+        except MessageTooLarge:
+            raise
+        except BaseException as error:
+            self._link.cancel()  # from now on no answer can arrive
+            try:
+                return self._answer(0), error
+            except (LinkLost, LinkError):
+                os.eventfd_write(self._token[0], 1)
+                raise error from None
+
+    def _answer(self, timeout: float) -> Mapping[str, Any]:
+        with self._link.receive(timeout) as frame:
+            if frame.op != "taken":
+                raise LinkError(f"the other process has answered with {frame.op!r}: {frame.head.get('why', '')}")
+            return frame.head
+
+    def _taken(self, clients: list[Frozen], answer: Mapping[str, Any]) -> list[Frozen]:
+        """Find the clients that the other process serves now."""
+        refused = answer.get("refused") or {}
+        for why in refused.values():
+            self.why = str(why)
+        if "most" in answer:  # it has too few free descriptors
+            self._most = max(1, min(self._most - 1, _number(answer["most"], 1)))
+        else:
+            self._most = min(self._limit, self._most * 2)
+        return [each for index, each in enumerate(clients) if str(index) not in refused]
+
+
+def _plain(frozen: Frozen) -> dict[str, Any]:
+    return {**frozen.client.to_plain(), "unsent": len(frozen.client.connection.unsent)}
+
+
+def _number(value: object, default: int) -> int:
+    return value if type(value) is int else default
+
+
+def _each(method: Callable[[Frozen], object], clients: Iterable[Frozen]) -> None:
+    for each in clients:
+        logged(functools.partial(method, each))
+
+
+def _on_reactor(call: Callable[[], _T]) -> _T:
+    """Call on the reactor's thread, and wait for the result.
+
+    :param call: the function.
+    :return: its result.
+    :raises RuntimeError: the reactor does not run. Then the function is not called later either.
+    """
+    results: list[_T] = []
+    errors: list[BaseException] = []
+    begun, ended = Once(), Waiters()
+
+    def run() -> None:
+        if begun():
+            try:
+                results.append(call())
+            except BaseException as error:
+                errors.append(error)
+            ended.wake()
+
+    connections().call_soon(run)
+    if not ended.wait(lambda: bool(results or errors), _REACTOR_TIMEOUT):
+        if begun():
+            raise RuntimeError(f"the reactor has not begun a call within {_REACTOR_TIMEOUT:g} s")
+        ended.wait(lambda: bool(results or errors))
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,8 +1,8 @@
 """Publishes to the clients of deploys_client.py: ``python -m benchmarks.deploys_publisher RATE SIZE CHANNEL …``.
 
 ``BENCH_BROKER`` is the broker's URL. RATE events a second go to each channel, with about SIZE bytes of data each.
-Commands are lines of standard input: ``pause`` is answered with the number of the newest event, when it is published;
-``go`` continues. It begins paused, and the end of standard input ends it.
+Its first line is ``ready``. Commands are lines of standard input: ``pause`` is answered with the number of the newest
+event, when it is published; ``go`` continues. It begins paused, and the end of standard input ends it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def main() -> None:
     with open_broker(os.environ["BENCH_BROKER"]) as broker:
         thread = threading.Thread(target=publish)
         thread.start()
+        broker.position()  # the log is there
+        print("ready", flush=True)
         for line in sys.stdin:
             if line.strip() == "go":
                 goes.set()

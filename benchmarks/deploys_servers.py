@@ -316,6 +316,7 @@ class Clients:
 
     def __enter__(self) -> Clients:
         try:
+            self._publisher.must_hear(60)
             #: How many have connected, and the seconds that it took.
             self.connected = self._answer(150)
         except BaseException:

@@ -30,8 +30,9 @@ class Process:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.strip())
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.put(line.strip())
         self._lines.put("")
 
     def say(self, line: str) -> None:

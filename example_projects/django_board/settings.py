@@ -21,6 +21,7 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 ROOT_URLCONF = "board.urls"
 TIME_ZONE = "UTC"
 USE_TZ = True
+STATIC_URL = "static/"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "board"
 LOGOUT_REDIRECT_URL = "login"
@@ -30,6 +31,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "ssesync_django",
     "board",
 ]
@@ -63,5 +65,6 @@ DATABASES = {
 
 # Every process that opens this file, a worker, a command or a cron job, publishes to the same pages.
 SSESYNC_BROKER = f"sqlite:///{quote(str(FOLDER / 'events.sqlite3'))}"
-# A page reconnects a second after its connection broke. Pages of other sites can't open streams.
-SSESYNC = {"RETRY": 1000, "SAME_ORIGIN_ONLY": True}
+# A page reconnects a second after its connection broke, and sees keep-alives, so that it notices a dead connection. Pages
+# of other sites can't open streams.
+SSESYNC = {"RETRY": 1000, "KEEP_ALIVE_EVENT": "ping", "SAME_ORIGIN_ONLY": True}

@@ -27,7 +27,8 @@ def create_app(**config):
         # Pages of other sites can't send messages with a visitor's session.
         SESSION_COOKIE_SAMESITE="Lax",
         PERMANENT_SESSION_LIFETIME=30 * 86400,
-        SSESYNC={"retry": 1000, "same_origin_only": True},
+        # Keep-alives that the page's script can see, so that it notices a dead connection.
+        SSESYNC={"retry": 1000, "keep_alive_event": "ping", "same_origin_only": True},
     )
     app.config.from_prefixed_env("CHAT")  # CHAT_FOLDER=/var/lib/chat
     app.config.from_mapping(config)

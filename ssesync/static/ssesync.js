@@ -175,7 +175,7 @@ export class Stream extends EventTarget {
 
   #take({type, data, id}) {
     /* A tab may have loaded a newer state than the leader has events. */
-    if (this.#name && id && compare(id, this.lastEventId) <= 0) return;
+    if (this.readyState === CLOSED || (this.#name && id && compare(id, this.lastEventId) <= 0)) return;
     this.lastEventId = id || this.lastEventId;
     const event = new MessageEvent(type, {data, lastEventId: this.lastEventId});
     this.dispatchEvent(event);

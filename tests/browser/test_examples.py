@@ -100,32 +100,38 @@ def answers(example: Server) -> list[int]:
     ]
 
 
+#: The state of a job that is done, and the answers for it. flask_live's page closes its stream at the final event. The
+#: plain EventSource of django_live asks once more, and the 204 closes it: the page never does.
+DONE = {"flask_live": ("done", [200]), "django_live": ("closed", [200, 204])}
+
+
 def test_the_jobs_bar_reaches_100_percent_and_the_browser_stays_away(example: Server, browser: Chrome) -> None:
     before = len(answers(example))
     browser.get(example.url)
     assert attribute(browser, "bar", "aria-valuenow") == "0"
     click(browser, "start")
-    # The EventSource is closed for good by the 204; the page never closes it.
-    until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
+    state, statuses = DONE[example.example]
+    until(browser, lambda: attribute(browser, "job-state", "data-state") == state)
     assert attribute(browser, "bar", "aria-valuenow") == "100"
     assert attribute(browser, "bar", "data-events") == "100"
-    assert attribute(browser, "bar", "data-cuts") == "0"
+    if example.example == "django_live":
+        assert attribute(browser, "bar", "data-cuts") == "0"
     assert text(browser, "percent") == "100 %"
     # The log's line comes after the answer.
-    until(browser, lambda: len(answers(example)) >= before + 2)
-    assert answers(example)[before:] == [200, 204]
+    until(browser, lambda: len(answers(example)) >= before + len(statuses))
+    assert answers(example)[before:] == statuses
 
 
 def test_a_job_that_is_done_can_be_started_anew(example: Server, browser: Chrome) -> None:
-    before = len(answers(example))
+    before, (state, statuses) = len(answers(example)), DONE[example.example]
     browser.get(example.url)
     for times in (1, 2):
         click(browser, "start")
         # The page's own state may still be that of the job before; the server's log is not.
-        until(browser, lambda times=times: len(answers(example)) >= before + 2 * times)
-        until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
+        until(browser, lambda times=times: len(answers(example)) >= before + len(statuses) * times)
+        until(browser, lambda: attribute(browser, "job-state", "data-state") == state)
         assert attribute(browser, "bar", "data-events") == "100"
-    assert answers(example)[before:] == [200, 204, 200, 204]
+    assert answers(example)[before:] == 2 * statuses
 
 
 @pytest.mark.parametrize("slow_example", ["django_live"], indirect=True)
@@ -161,7 +167,7 @@ def test_a_job_survives_a_reload_and_is_followed_by_a_second_tab(slow_example: S
     browser.get(address)
     for handle in (browser.current_window_handle, first):
         browser.switch_to.window(handle)
-        until(browser, lambda: attribute(browser, "job-state", "data-state") == "closed")
+        until(browser, lambda: attribute(browser, "job-state", "data-state") == "done")
         assert attribute(browser, "bar", "data-events") == "100"
         if handle != first:
             browser.close()
@@ -181,9 +187,8 @@ def test_the_page_shows_how_a_job_ended(slow_example: Server, browser: Chrome, s
         (worker,) = psutil.Process(slow_example.process.pid).children()
         os.kill(worker.pid, signal.SIGKILL)
     until(browser, lambda: attribute(browser, "job-state", "data-state") == state)
-    # The browser has asked once more, and was kept away: a new job can be started.
+    # A new job can be started.
     until(browser, lambda: browser.execute_script("return !document.getElementById('start').disabled"))
-    assert answers(slow_example)[-1] == 204
     assert attribute(browser, "job-state", "data-state") == state
     # The browser's console has the two connections that broke, and nothing else.
     assert all("net::ERR_" in entry["message"] for entry in browser.get_log("browser"))

@@ -45,6 +45,7 @@ from .errors import (
     TicketRefused,
 )
 from .event import Event
+from .json_encoder import json_default, register_encoder
 from .server.detaching import register_detacher
 from .server.event_loop import end_at_exit
 from .server.registry import streams
@@ -125,7 +126,9 @@ __all__ = [
     "drain_on_signal",
     "from_async",
     "get_last_event_id",
+    "json_default",
     "open_broker",
+    "register_encoder",
     "relay_request",
     "set_last_event_id",
     "streams",

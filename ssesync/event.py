@@ -7,9 +7,10 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import EventError, excerpt
+from .json_encoder import dump_json, register_encoder
 
 __all__ = ["Event"]
 
@@ -85,8 +86,8 @@ class Event:
 
         :param obj: the object to encode.
         :param type: as for :class:`Event`, as ``id`` and ``retry`` are.
-        :param dumps: the encoder; the standard library's without it, which refuses NaN and infinities
-            (``ValueError``), as they are not JSON (RFC 8259, section 6).
+        :param dumps: the encoder; the standard library's without it, with :func:`ssesync.json_default`. It refuses
+            NaN and infinities (``ValueError``), as they are not JSON (RFC 8259, section 6).
         :return: the event.
         """
         return cls((dumps or dump_json)(obj), type=type, id=id, retry=retry)
@@ -151,6 +152,13 @@ class Event:
         return f"Event({', '.join(shown)})"
 
 
+def _refuse_event(event: Event) -> NoReturn:
+    raise TypeError("an Event is no part of JSON data: send it by itself")
+
+
+register_encoder(Event, _refuse_event)
+
+
 class UncheckedEvent:
     """An event whose fields are not checked, for the decoder: set every slot, then set ``__class__`` to :class:`Event`.
 
@@ -209,11 +217,6 @@ _FIELDS = frozenset(("data", "event", "id", "retry", ""))
 
 def _with_lf(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def dump_json(obj: Any) -> str:
-    """Encode as JSON, without spaces after separators and with non-ASCII text as it is; NaN is refused."""
-    return _json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _text(field: str, value: str | bytes | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from django.utils import timezone, translation
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import Promise
 
-from ssesync import CloseReason, EventStream, Writer
+from ssesync import CloseReason, EventStream, Writer, json_default
 from ssesync.wire import escape
 
 from .apps import app_settings, current_environ
@@ -385,8 +384,20 @@ def _for_refusals(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in names if name in options}
 
 
+class _Encoder(DjangoJSONEncoder):
+    """Django's encoder, and what it can't encode by :func:`ssesync.json_default`."""
+
+    def default(self, o: Any) -> Any:
+        """Convert a value for which JSON has no notation."""
+        return json_default(o, own=super().default)
+
+
+# Made once: json.dumps() makes one in each call that has options.
+_ENCODER = _Encoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
 def dump_json(value: Any) -> str:
     """Encode as JSON with Django's encoder; NaN, which is not JSON, is refused."""
     if isinstance(value, Promise):
         return str(value)  # a lazy translation is text
-    return json.dumps(value, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)

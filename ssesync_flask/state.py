@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from flask import Flask, current_app
 from flask.json.provider import DefaultJSONProvider
 
-from ssesync import Broker, Settings, SettingsError, open_broker
+from ssesync import Broker, Settings, SettingsError, json_default, open_broker
 from ssesync.wire import escape
 
 __all__ = ["State", "bind", "encoder_of", "state_of", "state_of_current_app", "take_settings"]
@@ -86,6 +87,7 @@ def state_of_current_app() -> State:
 
 def encoder_of(app: Flask) -> Callable[[Any], str]:
     """A JSON encoder that uses the application's own provider. NaN, which Flask's default provider writes, is refused.
+    What that provider can't encode is encoded by :func:`ssesync.json_default`.
 
     :param app: the application.
     :return: the encoder.
@@ -93,9 +95,12 @@ def encoder_of(app: Flask) -> Callable[[Any], str]:
 
     def dumps(value: Any) -> str:
         provider = app.json
-        if isinstance(provider, DefaultJSONProvider):
-            return provider.dumps(value, allow_nan=False, indent=None, separators=(",", ":"))
-        return provider.dumps(value)
+        if not isinstance(provider, DefaultJSONProvider):
+            return provider.dumps(value)
+        options: dict[str, Any] = {"allow_nan": False, "indent": None, "separators": (",", ":")}
+        if type(provider).dumps is DefaultJSONProvider.dumps:  # else it may set a default of its own there
+            options["default"] = functools.partial(json_default, own=provider.default)
+        return provider.dumps(value, **options)
 
     return dumps
 

@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..errors import CloseReason, excerpt
-from ..event import dump_json
+from ..json_encoder import dump_json
 from ..validation import check_number
 from . import forks
 from .answer import answer

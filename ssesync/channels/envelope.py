@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import SettingsError, excerpt
-from ..event import dump_json
+from ..json_encoder import dump_json
 from .message import Message, Slotted
 
 __all__ = ["Envelope", "Slotted", "envelope_of", "jsonrpc_result", "mcp_notification", "mcp_subscription", "splice"]

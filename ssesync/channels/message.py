@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ..detached.source import Numbered
 from ..errors import ChannelError, EventError, excerpt
-from ..event import Event, dump_json, warn_if_encoded
+from ..event import Event, warn_if_encoded
+from ..json_encoder import dump_json
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
 

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..event import Event, dump_json
+from ..event import Event
+from ..json_encoder import dump_json
 from ..wire.encoder import encode
 from .message import Message
 from .policy import Policy

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed, excerpt
-from ..event import dump_json
 from ..executor import callers
+from ..json_encoder import dump_json
 from ..locks import Once, Waiters
 from ..settings import Settings
 from ..wire.encoder import encode

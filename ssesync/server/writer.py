@@ -9,7 +9,8 @@ from typing import Any
 
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
-from ..event import Event, dump_json, warn_if_encoded
+from ..event import Event, warn_if_encoded
+from ..json_encoder import dump_json
 from ..reactor import run_foreign
 from ..settings import DEFAULTS, Settings
 from ..wire.blocks import sets_id

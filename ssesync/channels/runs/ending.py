@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...errors import CloseReason
-from ...event import Event, dump_json
+from ...event import Event
+from ...json_encoder import dump_json
 from ...server.ending import encode_error
 from ...settings import Settings
 from ...wire.decoder import Decoder

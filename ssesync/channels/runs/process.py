@@ -13,8 +13,8 @@ from collections import Counter
 from typing import Any
 
 from ...errors import BrokerError, RunRefused
-from ...event import dump_json
 from ...executor import callers
+from ...json_encoder import dump_json
 from ...locks import Once, foreign
 from ...reactor import reactor
 from ...server.exit import prepare

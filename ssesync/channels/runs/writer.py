@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from ...cancel import CancelToken
 from ...errors import StreamClosed
-from ...event import Event, dump_json, warn_if_encoded
+from ...event import Event, warn_if_encoded
+from ...json_encoder import dump_json
 from ...server.mailbox import Mailbox
 from ...server.writer import Writer, WriterSource, to_event
 from .options import RunOptions

@@ -16,10 +16,10 @@ from django.http import HttpRequest
 from ssesync import Broker, Settings, Subscription, open_broker
 
 from .apps import app_settings
+from .encoder import dump_json
 from .keys import key_of, own_key
 from .response import (
     EventStreamResponse,
-    dump_json,
     is_tested,
     refusal,
     runs_event_loop,

@@ -11,20 +11,19 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 from django.utils.cache import patch_vary_headers
-from django.utils.functional import Promise
 
-from ssesync import CloseReason, EventStream, Writer, json_default
+from ssesync import CloseReason, EventStream, Writer
 from ssesync.wire import escape
 
 from .apps import app_settings, current_environ
 from .dropped import end_with_request
+from .encoder import dump_json
 from .keys import own_key
 
 __all__ = ["EventStreamResponse"]
@@ -382,22 +381,3 @@ def _for_refusals(options: Mapping[str, Any]) -> dict[str, Any]:
     """The stream's options that also apply to a response that is no stream."""
     names = ("settings", "same_origin_only", "cors_origins", "cors_credentials", "refusal", "retry", "detach")
     return {name: options[name] for name in names if name in options}
-
-
-class _Encoder(DjangoJSONEncoder):
-    """Django's encoder, and what it can't encode by :func:`ssesync.json_default`."""
-
-    def default(self, o: Any) -> Any:
-        """Convert a value for which JSON has no notation."""
-        return json_default(o, own=super().default)
-
-
-# Made once: json.dumps() makes one in each call that has options.
-_ENCODER = _Encoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-
-
-def dump_json(value: Any) -> str:
-    """Encode as JSON with Django's encoder; NaN, which is not JSON, is refused."""
-    if isinstance(value, Promise):
-        return str(value)  # a lazy translation is text
-    return _ENCODER.encode(value)

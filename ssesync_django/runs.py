@@ -13,8 +13,9 @@ from ssesync import Broker, Run, RunUnknown, Settings, Subscription
 
 from .apps import app_settings
 from .channels import get_broker
+from .encoder import dump_json
 from .keys import key_of, own_key
-from .response import EventStreamResponse, Scope, dump_json, refusal, release_and_warn, runs_event_loop, unavailable
+from .response import EventStreamResponse, Scope, refusal, release_and_warn, runs_event_loop, unavailable
 
 __all__ = ["follow_run", "run", "start_run", "stop_run"]
 

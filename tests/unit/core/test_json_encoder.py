@@ -18,10 +18,10 @@ from typing import Any
 import flask
 import pytest
 
-import ssesync_django.response
 from ssesync import Event, EventStream, json_default, register_encoder
 from ssesync import json_encoder as module
 from ssesync.channels.message import body_of
+from ssesync_django.encoder import dump_json
 from ssesync_flask.state import encoder_of
 from tests.cases import each_case
 
@@ -78,7 +78,7 @@ def encoders() -> dict[str, Callable[[Any], str]]:
     return {
         "core": module.dump_json,
         "flask": encoder_of(app),
-        "django": ssesync_django.response.dump_json,
+        "django": dump_json,
     }
 
 
@@ -91,13 +91,13 @@ def test_by_each_encoder(value: Any, expected: Any) -> None:
 @each_case("value, expected", MOMENTS)
 def test_moments_are_iso_8601(value: Any, expected: str) -> None:
     assert json.loads(module.dump_json(value)) == expected
-    assert json.loads(ssesync_django.response.dump_json(value))[:10] == expected[:10]
+    assert json.loads(dump_json(value))[:10] == expected[:10]
 
 
 def test_the_frameworks_own_encoder_comes_before_the_defaults() -> None:
     app = flask.Flask(__name__)
     assert encoder_of(app)([MOMENT]) == '["Tue, 28 Jul 2026 12:30:00 GMT"]'
-    assert ssesync_django.response.dump_json(MOMENT) == '"2026-07-28T12:30:00.123Z"'
+    assert dump_json(MOMENT) == '"2026-07-28T12:30:00.123Z"'
 
 
 def test_what_is_registered_comes_before_all() -> None:

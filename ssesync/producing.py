@@ -7,7 +7,7 @@ reads a relay's upstream by its :class:`Tap`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .cancel import CancelToken
@@ -97,6 +97,8 @@ class Producing(abc.ABC):
 
     #: The answer in place of a stream; ``None``: there is a stream.
     answer: Refusal | None = None
+    #: Headers of the upstream's response that the answer of the stream gets too; none before the upstream has answered.
+    passed_headers: Sequence[tuple[str, str]] = ()
 
     @abc.abstractmethod
     def produce(self, writer: Target) -> None:

@@ -1,8 +1,10 @@
-"""Forwarding: the request to a relay's upstream, made from the client's."""
+"""Forwarding: the request to a relay's upstream, made from the client's, and the headers of the upstream's response
+that are passed on."""
 
 from __future__ import annotations
 
 import functools
+import re
 import string
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import requests
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, set_last_event_id
 from .connect import get_response
 
-__all__ = ["FORWARDED", "Forwarded", "forwarded", "relay_request"]
+__all__ = ["FORWARDED", "Forwarded", "forwarded", "names_of", "passed_headers", "relay_request"]
 
 #: The names of the headers that are forwarded unless others are named.
 FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
@@ -88,7 +90,39 @@ def forwarded(
     return Forwarded(session, options.pop("method", environ["REQUEST_METHOD"]), url, headers, options)
 
 
+def names_of(headers: Iterable[str]) -> frozenset[str]:
+    """Check the names of headers.
+
+    :param headers: the names.
+    :return: them, in lower case.
+    :raises TypeError: it is text, whose letters would be the names.
+    """
+    if isinstance(headers, (str, bytes)):
+        raise TypeError(f"pass_headers takes a list of names, got {headers!r}: pass_headers=[{headers!r}]")
+    return frozenset(name.strip().lower() for name in headers)
+
+
+def passed_headers(response: Any, names: frozenset[str]) -> list[tuple[str, str]]:
+    """Find the headers of an upstream's response that are passed on.
+
+    :param response: the response.
+    :param names: the names to pass on, in lower case.
+    :return: the headers. Without those of the connection, those of the body, which is another one here, and cookies, as
+        with the request.
+    """
+    if not names:
+        return []
+    named = {name.strip().lower() for name in str(response.headers.get("Connection") or "").split(",")}
+    wanted = names - named - _NEVER_PASSED
+    return [
+        (name, _CONTROLS.sub(" ", value).strip()) for name, value in response.headers.items() if name.lower() in wanted
+    ]
+
+
 _BODIES = ("data", "json", "files")
+_NEVER_PASSED = HOP_BY_HOP | {"content-encoding", "content-length", "content-type", "proxy-connection", "set-cookie"}
+# Of a value that was folded over several lines, for example.
+_CONTROLS = re.compile("[\x00-\x1f\x7f]+")
 _PRINTABLE = string.ascii_letters + string.digits + string.punctuation
 # Never forwarded: hop-by-hop headers, those about the connection and the body's transfer, and the client's cookies.
 _NEVER = HOP_BY_HOP | {"content-length", "cookie", "expect", "host", "proxy-connection"}

@@ -331,23 +331,24 @@ def _check_source(source: Any) -> None:
         )
 
 
-def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
+def excerpt_of(body: Body, *, patient: bool = False, size: int = EXCERPT_SIZE) -> bytes:
     """Read the beginning of a response that is no event stream, and close the response.
 
     The body may never end: the wait ends after a short silence, and after some seconds in all.
 
     :param body: the body.
     :param patient: wait for all those seconds, even without a byte.
-    :return: the first 64 kB at most.
+    :param size: bytes.
+    :return: the first ``size`` bytes at most.
     """
     pieces: list[bytes] = []
-    size = 0
+    got = 0
     end = time.monotonic() + _EXCERPT_SECONDS
     watchdog = Watchdog(_EXCERPT_SECONDS if patient else min(_EXCERPT_SILENCE, _EXCERPT_SECONDS), body.cancel)
     try:
-        while size <= EXCERPT_SIZE and (piece := body.read()):
+        while got <= size and (piece := body.read()):
             pieces.append(piece)
-            size += len(piece)
+            got += len(piece)
             if time.monotonic() >= end:
                 break
             watchdog.restart()
@@ -356,4 +357,4 @@ def excerpt_of(body: Body, *, patient: bool = False) -> bytes:
     finally:
         watchdog.close()
         body.close()
-    return b"".join(pieces)[:EXCERPT_SIZE]
+    return b"".join(pieces)[:size]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,14 +19,15 @@ from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
 from ..producing import Producing, Refusal, Tap, Target
 from ..text import escape
+from ..validation import check_number
 from ..wire.blocks import Blocks
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
 from .coding import unsupported_coding
 from .exchange import Exchange
-from .forwarding import FORWARDED, forwarded, relay_request
-from .reader import excerpt_of
+from .forwarding import FORWARDED, forwarded, names_of, passed_headers, relay_request
+from .reader import EXCERPT_SIZE, excerpt_of
 from .tap import can_tap, detect_truncation, has_ended, tap_of
 
 __all__ = ["Relay", "relay_request"]
@@ -47,15 +48,19 @@ class Relay(Producing):
 
     Bytes are passed on unchanged, except for a byte order mark: ids, comments and reconnection times as they are. While
     the upstream is silent the stream's own keep-alives are inserted, between events only. If the upstream's status is
-    not 200, or it sends another media type, the client gets an ordinary response with that status and the first 64 kB
-    of its body; if that would be a part of a successful response, 502. If the upstream's connection breaks, the stream
-    ends with an ``error`` event, and the reason is logged.
+    not 200, or it sends another media type, the client gets an ordinary response with that status and the first
+    ``max_body`` bytes of its body; if that would be a part of a successful response, 502. If the upstream's connection
+    breaks, the stream ends with an ``error`` event, and the reason is logged.
 
     :param upstream: a ``requests`` response got with ``stream=True``. It is closed when the stream ends.
     :param transform: called with each event; returns the events to send instead: one, several (any iterable), or
         ``None``. Events are decoded and encoded again then, and comments are not passed on.
     :param max_event_size: the bytes of an unfinished event that are buffered (16 MiB); with more the stream ends as if
         the upstream's connection had broken.
+    :param pass_headers: the names of headers of the upstream's response that the client gets too, for example
+        ``["Mcp-Session-Id"]``, in any case. Headers that the stream has itself are not replaced. Hop-by-hop headers,
+        cookies, and the coding, length and type of the body are never passed on.
+    :param max_body: bytes of a response that is no event stream (64 KiB). They are read within five seconds.
     """
 
     def __init__(
@@ -64,9 +69,10 @@ class Relay(Producing):
         *,
         transform: Callable[[Event], Event | Iterable[Any] | None] | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
+        pass_headers: Iterable[str] = (),
+        max_body: int | None = None,
     ) -> None:
-        self._transform = transform
-        self._max_event_size = max_event_size
+        self._configure(transform, max_event_size, pass_headers, max_body)
         #: The answer in place of a stream, ``None`` for an event stream: status line, headers, body.
         self.answer: Refusal | None = None
         self._exchange: Exchange | None = None
@@ -83,6 +89,8 @@ class Relay(Producing):
         forward: Iterable[str] = FORWARDED,
         transform: Callable[[Event], Event | Iterable[Any] | None] | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
+        pass_headers: Iterable[str] = (),
+        max_body: int | None = None,
         **options: Any,
     ) -> Relay:
         """Make a relay whose request is sent while no thread of the server waits: ``Relay(relay_request(…))``, but it
@@ -103,24 +111,41 @@ class Relay(Producing):
         :param url: the upstream.
         :param session: a session to send the request with.
         :param forward: the names of the headers to forward.
-        :param transform: see :class:`Relay`, as ``max_event_size``.
+        :param transform: see :class:`Relay`, as the next three.
         :param max_event_size: in bytes.
+        :param pass_headers: names of headers.
+        :param max_body: in bytes.
         :param options: those of ``requests``.
         :return: the relay.
         """
         relay = cls.__new__(cls)
-        relay._transform = transform
-        relay._max_event_size = max_event_size
+        relay._configure(transform, max_event_size, pass_headers, max_body)
         relay.answer = None
         relay._end = None
         relay._exchange = Exchange(forwarded(request, url, session=session, forward=forward, **options))
         return relay
+
+    def _configure(
+        self,
+        transform: Callable[[Event], Event | Iterable[Any] | None] | None,
+        max_event_size: int,
+        pass_headers: Iterable[str],
+        max_body: int | None,
+    ) -> None:
+        self._transform = transform
+        self._max_event_size = max_event_size
+        self._pass_headers = names_of(pass_headers)
+        check_number("max_body", max_body, above=0, whole=True, optional=True)
+        self._max_body = max_body
+        #: See :class:`Producing`.
+        self.passed_headers: Sequence[tuple[str, str]] = ()
 
     def _use(self, upstream: Any) -> None:
         """Set the upstream's response."""
         self._upstream = upstream
         self._body = Body(upstream)
         self._body.final()
+        self.passed_headers = passed_headers(upstream, self._pass_headers)
         refused = unsupported_coding(upstream)
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
@@ -234,9 +259,11 @@ class Relay(Producing):
         upstream = self._upstream
         status = upstream.status_code
         # A part of a successful response is useless: with a Content-Length the wait for its end is longer.
-        promised = status < 300 and "Content-Length" in upstream.headers
-        body = excerpt_of(self._body, patient=promised)
+        promised = status < 300 and (self._max_body is not None or "Content-Length" in upstream.headers)
+        body = excerpt_of(self._body, patient=promised, size=self._max_body or EXCERPT_SIZE)
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
+        answered = {name.lower() for name, _ in headers}
+        headers += [(name, value) for name, value in self.passed_headers if name.lower() not in answered]
         if refused is not None:
             # Encoded bytes without their header are useless, and the client may not know the coding either.
             host = urlsplit(upstream.url).hostname
@@ -246,20 +273,24 @@ class Relay(Producing):
                 escape(refused),
             )
             body = b"the upstream's answer is encoded in a way that can't be decoded here\n"
-            headers = [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
+            headers = _as_text(headers)
         elif status < 200:
             # An interim response (101, or one after which the connection can't be read) is not for the client.
             body = b"the upstream sent no answer but an interim one\n"
-            headers = [("Content-Type", _TEXT)]
+            headers = _as_text(self.passed_headers)
         elif status < 300 and not self._body.complete:
             # A part of an error's body is of use; a part of a successful response is a wrong response.
             body = b"the upstream sent no event stream, and its answer is too large, or its connection broke\n"
-            headers = [("Content-Type", _TEXT)]
+            headers = _as_text(self.passed_headers)
         else:
             return Refusal(f"{status} {upstream.reason or 'Unknown'}", headers, body)
         return Refusal(
             f"{status} {upstream.reason or 'Unknown'}" if status >= 300 else "502 Bad Gateway", headers, body
         )
+
+
+def _as_text(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
 
 
 def _items(result: Any, retry: int | None) -> Iterator[Any]:

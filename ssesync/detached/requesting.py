@@ -12,7 +12,7 @@ import enum
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import CloseReason, IdleTimeout
 from ..executor import Executor
@@ -21,13 +21,14 @@ from ..server.detaching import Handover, Record
 from ..server.ending import Ending
 from ..server.source import Tappable
 from ..text import escape
+from ..wire.http import missing_from
 from .connections import Connections, connections
 from .feed import Feed, feed
 from .group import Group
 from .relaying import Relay, Relays
 from .state import OVER, State
 
-__all__ = ["RequestingRelay", "relay", "rewritten"]
+__all__ = ["RequestingRelay", "extended", "relay", "rewritten"]
 
 logger = logging.getLogger("ssesync")
 
@@ -54,6 +55,19 @@ def rewritten(head: bytes, answer: Refusal, names: tuple[str, ...]) -> bytes:
     size = [] if bodiless else [b"Content-Length: %d" % len(answer.body)]
     first = status.partition(b" ")[0] + b" " + answer.status.encode("latin-1", "replace")
     return b"\r\n".join([first, *kept, *own, *size, b"", b"" if bodiless else answer.body])
+
+
+def extended(head: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
+    """Add headers to the head of a stream.
+
+    :param head: the bytes that the server has written: the head, and the stream's opening after it.
+    :param headers: the headers; those whose names are in the head are left out.
+    :return: the bytes with the headers.
+    """
+    lines, end, opening = head.partition(b"\r\n\r\n")
+    present = [(line.partition(b":")[0].decode("latin-1"), "") for line in lines.split(b"\r\n")[1:]]
+    added = [f"\r\n{name}: {value}".encode("latin-1", "replace") for name, value in missing_from(present, headers)]
+    return b"".join((lines, *added, end, opening))
 
 
 class Phase(enum.Enum):
@@ -170,6 +184,8 @@ class RequestingRelay(Relay):
         elif answer is not None:
             self._answer(answer)
         else:
+            if producer.passed_headers:
+                self._head = extended(self._head, producer.passed_headers)
             if tap is not None:
                 self._use(tap)
                 if (reason := producer.reason) is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -80,6 +80,11 @@ class Source(abc.ABC):
     answer: Refusal | None = None
     #: The failure to be reported to the client, if any; ``reason`` is ``ERROR`` then.
     error: BaseException | None = None
+
+    @property
+    def passed_headers(self) -> Sequence[tuple[str, str]]:
+        """Headers of an upstream's response that the answer gets too, once the source is open."""
+        return ()
 
     def open(self, wait: float) -> Refusal | Overload | None:
         """Start, and wait up to ``wait`` seconds for the first write.

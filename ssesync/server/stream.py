@@ -12,7 +12,7 @@ from ..errors import CloseReason
 from ..producing import Producing
 from ..settings import DEFAULTS, Settings
 from ..wire.encoder import encode_keep_alive
-from ..wire.http import get_last_event_id, response_headers
+from ..wire.http import get_last_event_id, missing_from, response_headers
 from ..wire.origin import is_same_origin, with_cors
 from .body import secure_body
 from .checks import check_callbacks
@@ -264,6 +264,8 @@ class EventStream(Leaving):
             self._watch_over()
         self._opened = time.monotonic()
         self._end_early()
+        if self._source is not None and self._source.passed_headers:
+            self.headers += missing_from(self.headers, self._source.passed_headers)
         return "200 OK"
 
     def _refuse(self, why: str, *, counted: bool) -> str:

@@ -3,6 +3,7 @@ place."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..cancel import CancelToken
@@ -32,6 +33,11 @@ class InlineUpstream(InlineProducer):
     ) -> None:
         super().__init__(producer, spec, cancelled, last_event_id)
         self._relay = relay
+
+    @property
+    def passed_headers(self) -> Sequence[tuple[str, str]]:
+        """See :class:`Source`."""
+        return self._relay.passed_headers
 
     def open(self, wait: float) -> Refusal | None:
         """See :class:`Source`. If the request was not sent to the upstream yet, it is sent now."""
@@ -66,6 +72,11 @@ class UpstreamProducer(ThreadProducer, Tappable):  # pyright: ignore[reportIncom
     def relay(self) -> Producing:
         """See :class:`Tappable`."""
         return self._relay
+
+    @property
+    def passed_headers(self) -> Sequence[tuple[str, str]]:
+        """See :class:`Source`."""
+        return self._relay.passed_headers
 
     @property
     def headers(self) -> tuple[str, ...]:

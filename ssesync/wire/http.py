@@ -17,6 +17,7 @@ __all__ = [
     "add_accept_mime",
     "get_last_event_id",
     "is_event_stream",
+    "missing_from",
     "response_headers",
     "set_last_event_id",
 ]
@@ -62,6 +63,17 @@ def response_headers(
         else:
             headers.append((name, value))
     return headers
+
+
+def missing_from(headers: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Find the headers that a response does not have.
+
+    :param headers: those of the response.
+    :param others: other headers.
+    :return: those of the other headers whose names the response does not have.
+    """
+    present = {name.lower() for name, _ in headers}
+    return [(name, value) for name, value in others if name.lower() not in present]
 
 
 def is_event_stream(content_type: str | None) -> bool:

@@ -80,6 +80,7 @@ THROUGH = {
     "keeper/batch": "keeper/test_importing",
     "keeper/listening": "keeper/test_peer",
     "keeper/message": "keeper/test_framing",
+    "keeper/lifeline": "keeper/test_upgrade",
     "lock_check": "core/test_locks",
     "server/checks": "server/test_stream",
     "server/closing": "server/test_ending",

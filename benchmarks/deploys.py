@@ -111,8 +111,9 @@ class Side:
 
     def _cpu(self, *, everything: bool = False) -> float:
         assert self.deployment.server is not None
-        pids = {*self.senders(), *([self.deployment.server.pid] if everything else [])}
-        return sum(map(cpu_of, pids))
+        if not everything or not self.deployment.keepers:
+            return sum(map(cpu_of, self.senders()))
+        return sum(map(cpu_of, [*self.senders(), self.deployment.server.pid]))
 
     def measure(self, seconds: float) -> None:
         """Publish for so long."""
@@ -133,9 +134,9 @@ class Side:
             "connect_rate": self.connect_rate, "faults": self.faults,
         }  # fmt: skip
 
-    def moves(self) -> list[float]:
-        """The milliseconds of each batch that the worker has moved."""
-        return [float(each) for each in json.loads(self.deployment.fetch("/moves")[0])]
+    def moves(self) -> list[tuple[int, float]]:
+        """The clients and the milliseconds of each batch that the worker has moved."""
+        return [(int(clients), float(ms)) for clients, ms in json.loads(self.deployment.fetch("/moves")[0])]
 
     def close(self) -> None:
         """End all."""
@@ -155,9 +156,9 @@ def steady(broker: str, clients: int, seconds: float, rounds: int, upgrades: int
             for side in sides[number % 3 :] + sides[: number % 3]:
                 side.measure(seconds)
         keeper = sides[1]
-        moves = sorted(keeper.moves())
+        moves = keeper.moves()
         rows = [side.row() for side in sides]
-        upgrade = upgrade_of(keeper, upgrades)
+        upgrade = upgrade_of(keeper, upgrades) if upgrades else None
     return {"rows": rows, "moves": moves, "upgrade": upgrade}
 
 
@@ -223,15 +224,16 @@ def table(found: Row) -> Iterator[str]:
     _, one, two = found["rows"]
     yield f"  two keepers to one: {two['send_cpu'] / one['send_cpu']:.2f} times the processor time for an event"
     if moves := found["moves"]:
+        times = sorted(ms for _, ms in moves)
         yield (
-            f"  {len(moves)} moves: p50 {moves[len(moves) // 2]:.2f} ms, p99 {moves[len(moves) * 99 // 100]:.2f}, "
-            f"most {moves[-1]:.2f}"
+            f"  {len(moves)} moves of {sum(clients for clients, _ in moves):,} clients: p50 {median(times):.2f} ms, "
+            f"p99 {times[len(times) * 99 // 100]:.2f}, most {times[-1]:.2f}"
         )
-    upgrade = found["upgrade"]
-    yield (
-        f"  longest time without an event: {upgrade['gap_quiet']:.0f} ms, "
-        f"over an upgrade {upgrade['gap_upgrade']:.0f} ms (most {upgrade['gap_most']:.0f})"
-    )
+    if upgrade := found["upgrade"]:
+        yield (
+            f"  longest time without an event: {upgrade['gap_quiet']:.0f} ms, "
+            f"over an upgrade {upgrade['gap_upgrade']:.0f} ms (most {upgrade['gap_most']:.0f})"
+        )
 
 
 @contextlib.contextmanager

@@ -68,6 +68,8 @@ _STEP_NS, _STEPS = 10_000, 400_000
 _TENTH_NS = 100_000_000
 #: Milliseconds until a client comes back, if the stream has given no reconnection time.
 _RETRY = 3000
+#: A time of an event that no later one has a gap to.
+_NEVER = 1 << 62
 #: Different pieces of streams that are kept: most clients receive the same ones.
 _KEPT = 4096
 
@@ -101,7 +103,7 @@ class Client:
         self.next = 0
         self.retry = _RETRY
         #: When its last event came, and (normal ones) the longest time between two since the last report.
-        self.last = self.gap = 0
+        self.last, self.gap = _NEVER, 0
         #: Until when its head must come.
         self.due = 0.0
         self.chunked = False
@@ -367,7 +369,7 @@ class Load:
             client.next = number + 1
             if client.kind == "normal":
                 self.late.add(now - sent)
-                client.gap = max(client.gap, now - client.last if client.last else 0)
+                client.gap = max(client.gap, now - client.last)
         if events:
             self.arrivals[now // _TENTH_NS] += len(events)
             client.got += len(events)
@@ -540,7 +542,7 @@ class Load:
 
 def _shown(client: Client) -> dict[str, Any]:
     port = client.socket.getsockname()[1] if client.socket is not None else 0
-    ago = (monotonic_ns() - client.last) / 1e9 if client.last else None
+    ago = (monotonic_ns() - client.last) / 1e9 if client.last != _NEVER else None
     names = ("kind", "phase", "channel", "next", "id", "connections", "retry")
     return {**{name: getattr(client, name) for name in names}, "port": port, "last_ago": ago}
 
@@ -554,8 +556,11 @@ def _reach(load: Load, number: int, seconds: float) -> dict[str, Any]:
         behind = [each for each in behind if each.next <= number or each.phase != "open"]
     load.calm = False
     behind = load.behind(number)
+    shown = [_shown(each) for each in behind[:10]]
+    for each in load.streams:
+        each.last = _NEVER  # the publisher pauses now
     taken = time.monotonic() - start
-    return {**load.report(), "behind": len(behind), "seconds": taken, "clients": [_shown(each) for each in behind[:10]]}
+    return {**load.report(), "behind": len(behind), "seconds": taken, "clients": shown}
 
 
 def _send(answer: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from ssesync.gunicorn import *  # noqa: F403
 control_socket_disable = True
 timeout = 120
 
-if os.environ["BENCH_WAY"] == "nothing" and "post_fork" in globals():
-    # Without this hook no worker finds another one.
-    del globals()["post_fork"]
+if os.environ["BENCH_WAY"] == "nothing":
+    # Without these hooks no worker finds another one.
+    for _name in ("pre_fork", "post_fork"):
+        globals().pop(_name, None)

@@ -292,15 +292,17 @@ class Deployment:
 
 
 class Clients:
-    """The processes of clients and of the publisher, in a ``with`` block."""
+    """The processes of clients and of the publisher, in a ``with`` block.
+
+    :param slow: how much of what is published slow clients read. With less than 1 they lag, and catch up in a pause.
+    """
 
     def __init__(
         self, port: int, kinds: dict[str, int], broker: str, *, rate: float = 20.0, size: int = 200, channels: int = 1,
-        slow_rate: float = 0.0, options: tuple[str, ...] = (),
+        slow: float = 0.8, options: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         names = [f"deploys{number}" for number in range(channels)]
-        # A little less than what is published: it falls behind, and catches up in a pause.
-        slow = slow_rate or 0.8 * rate * (size + 60)
+        slow_rate = int(slow * rate * (size + 60))
         given = [f"{kind}={count}" for kind, count in kinds.items() if count]
         environ = {"PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))}
         self._publisher = Process(
@@ -309,7 +311,7 @@ class Clients:
         )
         self._clients = Process(
             [sys.executable, "-m", "benchmarks.deploys_client", str(port), *given, "--channels", *names, "--slow-rate",
-             str(int(slow)), *options],
+             str(slow_rate), *options],
             environ,
         )  # fmt: skip
         self.published = 0

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,16 @@ class Disturber:
 
     :param seed: of the random choices.
     :param pauses: seconds between two of them, the shortest and the longest.
+    :param kinds: what happens: :data:`KINDS`, or ``hup``, as often as it is in there.
     """
 
-    def __init__(self, deployment: Deployment, seed: int, pauses: tuple[float, float], *, hups: bool = False) -> None:
+    def __init__(
+        self, deployment: Deployment, seed: int, pauses: tuple[float, float], kinds: Sequence[str] = KINDS
+    ) -> None:
         self._deployment = deployment
         self._random = random.Random(seed)
         self._pauses = pauses
-        self._hups = hups
+        self._kinds = kinds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.counts: collections.Counter[str] = collections.Counter()
@@ -67,7 +70,7 @@ class Disturber:
     def _run(self) -> None:
         try:
             while not self._pause():
-                kind = self._random.choice((*KINDS, "hup") if self._hups else KINDS)
+                kind = self._random.choice(self._kinds)
                 self.counts[kind] += 1
                 if kind in ("upgrade", "hup"):
                     (self._deployment.upgrade if kind == "upgrade" else self._deployment.hup)()
@@ -103,7 +106,7 @@ def chaos(
     *,
     seed: int = 1,
     pauses: tuple[float, float] = (0.2, 2.0),
-    hups: bool = False,
+    disturbances: Sequence[str] = KINDS,
     seconds: float = 1800.0,
     show: Callable[[str], object] = lambda line: None,
     **load: Any,
@@ -133,13 +136,13 @@ def chaos(
         url = stack.enter_context(broker_of(broker, folder))
         plan = replace(plan_of("keeper", broker, worker), broker=url)
         deployment = stack.enter_context(Deployment(plan, folder))
-        counting = stack.enter_context(Clients(deployment.port, kinds, url, **load))
+        counting = stack.enter_context(Clients(deployment.port, kinds, url, slow=1.2, **load))
         counting.publish()
         time.sleep(0.2)
         count(counting.reach_newest(30))
         counting.publish()
         end = time.monotonic() + seconds
-        with Disturber(deployment, seed, pauses, hups=hups) as disturber:
+        with Disturber(deployment, seed, pauses, disturbances) as disturber:
             while totals["requests"] < requests and time.monotonic() < end and disturber.error is None:
                 time.sleep(2)
                 count(counting.report())
@@ -164,7 +167,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1800.0, help="at most")
-    parser.add_argument("--hups", action="store_true", help="the application is deployed, too")
+    parser.add_argument("--disturbances", nargs="+", choices=[*sorted(set(KINDS)), "hup"], default=KINDS)
     parser.add_argument("--folder", type=Path, help="for logs, which are kept then")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -172,7 +175,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         figures, faults = chaos(
             given.broker, given.worker, given.clients, given.requests, folder,
-            seed=given.seed, hups=given.hups, seconds=given.seconds, show=lambda line: print(line, flush=True),
+            seed=given.seed, disturbances=given.disturbances, seconds=given.seconds,
+            show=lambda line: print(line, flush=True),
         )  # fmt: skip
     print(json.dumps({"load": os.getloadavg()[0], **figures}))
     sys.exit("\n".join(faults[:50]) or 0)

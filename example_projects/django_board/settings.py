@@ -65,6 +65,6 @@ DATABASES = {
 
 # Every process that opens this file, a worker, a command or a cron job, publishes to the same pages.
 SSESYNC_BROKER = f"sqlite:///{quote(str(FOLDER / 'events.sqlite3'))}"
-# A page reconnects a second after its connection broke, and sees keep-alives, so that it notices a dead connection. Pages
-# of other sites can't open streams.
+# A page reconnects a second after its connection broke. It can see keep-alives, so it notices a dead connection.
+# Pages of other sites can't open streams.
 SSESYNC = {"RETRY": 1000, "KEEP_ALIVE_EVENT": "ping", "SAME_ORIGIN_ONLY": True}

@@ -203,8 +203,8 @@ export class Stream extends EventTarget {
     } else if (hasSlept) this.#join();
   }
 
-  /* One connection for several tabs. Not by a SharedWorker, which Chrome for Android had not for long: it would need a
-     script of its own, and a function that makes URLs can't be passed to it. */
+  /* One connection for several tabs. Not by a SharedWorker: not every mobile browser has it, it needs a script of its own,
+     and a function that makes URLs can't be passed to it. */
 
   #enter() {
     if (!this.#name) return this.#connect();

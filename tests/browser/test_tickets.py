@@ -62,8 +62,10 @@ def test_a_page_that_gets_a_new_ticket_each_time_misses_nothing(site: Site, brow
     with serving(site.app) as base:
         browser.get(base)
         browser.execute_script(
-            f"{SCRIPT}; window.seen = []; window.following = follow(text => window.seen.push(text));"
-        )  # fmt: skip
+            "const script = document.createElement('script'); script.type = 'module'; script.text = arguments[0];"
+            "window.seen = []; document.head.append(script)",
+            f"{SCRIPT}; follow(text => window.seen.push(text));",
+        )
         for n in range(3):
             assert site.connected.acquire(timeout=30)
             site.sse.publish("news", f"live {n}")

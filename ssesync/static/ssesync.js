@@ -26,20 +26,23 @@ export class Stream extends EventTarget {
   readyState = CONNECTING; lastEventId;
   #url; #options; #types; #source = null; #request; #timer; #ticker; #closing = new AbortController();
   #turn = 0; #attempts = 0; #leastWait = 0; #isRefused = false; #isBrowsers = false;
-  #openedAt = Infinity; #activeAt = 0; #tickedAt = Date.now();
+  #sourceId = ""; #openedAt = Infinity; #activeAt = 0; #tickedAt = Date.now();
   /* Of tabs that share a connection. The leader has the connection, and a lock until it calls `release`. */
   #name; #id; #channel; #candidacy; #release; #isLeader = true; #isJoined = false; #kept = []; #keptAfter = "";
 
   constructor(url, options = {}) {
     super();
+    if (typeof url !== "function") new URL(url, document.baseURI);  /* throws now, where the mistake is */
     this.#url = url;
     this.#options = options = {
       lastEventId: "", withCredentials: false, minWait: 1000, maxWait: 30_000, silence: Infinity,
-      keepAliveEvent: "ping", resetEvent: "reset", endEvents: [], share: "", ...options,
+      keepAliveEvent: "ping", resetEvent: "reset", endEvents: [], share: "",
+      ...Object.fromEntries(Object.entries(options).filter(([, value]) => value != null)),
     };
     this.lastEventId = options.lastEventId;
     /* Of an event without a listener a page does not get the id. Runs end with "end". */
-    this.#types = new Set(["message", "end", options.keepAliveEvent, options.resetEvent, ...options.endEvents]);
+    const types = ["message", "end", options.keepAliveEvent, options.resetEvent, ...options.endEvents];
+    this.#types = new Set(types.filter(type => type !== "error" && type !== "open"));
     /* Locks are for secure contexts (HTTPS, localhost). Elsewhere each tab has a connection of its own. */
     this.#name = options.share && navigator.locks ? `ssesync ${options.share}` : "";
     for (const type of ["open", "message", "error"]) super.addEventListener(type, event => this[`on${type}`]?.(event));
@@ -47,7 +50,7 @@ export class Stream extends EventTarget {
     addEventListener("online", () => this.reconnect(), {signal});
     /* A page in the back/forward cache runs no code, and an open connection keeps a page out of it. */
     addEventListener("pagehide", () => this.#leave(), {signal});
-    addEventListener("pageshow", event => { if (event.persisted) { this.#change(CONNECTING); this.#enter(); } }, {signal});
+    addEventListener("pageshow", event => { if (event.persisted) this.#enter(); }, {signal});
     document.addEventListener("visibilitychange", () => this.#check(), {signal});
     this.#ticker = setInterval(() => this.#check(), Math.min(TICK, options.silence / 4));
     this.#enter();
@@ -64,8 +67,8 @@ export class Stream extends EventTarget {
   reconnect() {
     if (this.readyState === CLOSED || !this.#isLeader) return;
     this.#attempts = 0;
-    this.#change(CONNECTING);
     this.#connect();
+    this.#change(CONNECTING);
   }
 
   close() {
@@ -83,13 +86,15 @@ export class Stream extends EventTarget {
       /* An EventSource does not say why it was refused. HEAD does, and starts no producer and uses no ticket. */
       if (this.#isRefused) status = await this.#probe();
       if (status === 200) url = await this.#resolve();
-    } catch {
+    } catch (error) {
+      if (turn === this.#turn && typeof this.#url === "function") console.warn(error);
       status = 503;
     }
     if (turn !== this.#turn) return;
     if (url === null) status = 401;
     if (status !== 200) return isTemporary(status) ? this.#retry() : this.#finish(status);
     const source = this.#source = new EventSource(url, {withCredentials: this.#options.withCredentials});
+    this.#sourceId = "";
     /* The server may send events of these types, too. They have data. */
     source.onopen = event => "data" in event ? this.#receive(event) : this.#opened();
     source.onerror = event => "data" in event ? this.#receive(event) : this.#failed(source);
@@ -110,7 +115,7 @@ export class Stream extends EventTarget {
     if (url === null) return 401;
     const options = {credentials: this.#options.withCredentials ? "include" : "same-origin", cache: "no-store", signal};
     const answer = await fetch(url, {method: "HEAD", headers: {Accept: "text/event-stream"}, ...options});
-    this.#leastWait = 1000 * (Number(answer.headers.get("Retry-After")) || 0);
+    this.#leastWait = 1000 * Math.min(3600, Number(answer.headers.get("Retry-After")) || 0);
     /* A server without HEAD may have the stream nevertheless. */
     return [405, 501].includes(answer.status) ? 200 : answer.status;
   }
@@ -167,8 +172,9 @@ export class Stream extends EventTarget {
   #receive = ({type, data, lastEventId}) => {
     this.#activeAt = Date.now();
     this.#attempts = 0;
-    /* Without an id of its own an event has that of the one before it, or none on a new connection. */
-    const item = {type, data, id: lastEventId === this.lastEventId ? "" : lastEventId};
+    /* Without an id of its own an event has that of the one before it on this connection. */
+    const item = {type, data, id: lastEventId === this.#sourceId ? "" : lastEventId};
+    this.#sourceId = lastEventId;
     if (this.#name) this.#keep(item);
     this.#take(item);
   };
@@ -207,6 +213,7 @@ export class Stream extends EventTarget {
      and a function that makes URLs can't be passed to it. */
 
   #enter() {
+    this.readyState = CONNECTING;
     if (!this.#name) return this.#connect();
     this.#isLeader = this.#isJoined = false;
     this.#channel = new BroadcastChannel(this.#name);
@@ -230,8 +237,8 @@ export class Stream extends EventTarget {
       if (signal.aborted) return release();
       [this.#release, this.#isLeader, this.#kept, this.#keptAfter] = [release, true, [], this.lastEventId];
       this.#post({isLeader: true});
-      if (this.readyState === OPEN) this.#change(CONNECTING);
       this.#connect();
+      if (this.readyState === OPEN) this.#change(CONNECTING);
     });
     navigator.locks.request(this.#name, steal ? {steal} : {signal}, lead).catch(() => {
       if (signal.aborted) return;
@@ -266,7 +273,8 @@ export class Stream extends EventTarget {
     if (joining || this.#isLeader || (to && to !== this.#id)) return;
     this.#activeAt = Date.now();
     if (isLeader) this.#join();
-    if (to) this.#isJoined = true;
+    /* One answer: a tab that was frozen as the leader may give another one. */
+    if (to) [this.#isJoined, this.#id] = [true, ""];
     if (isLost) this.#take({type: this.#options.resetEvent, data: "{}", id: lastEventId});
     /* The answer to a tab that joins has all events before it. */
     for (const each of items ?? (item && this.#isJoined ? [item] : [])) this.#take(each);

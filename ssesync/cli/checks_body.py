@@ -103,8 +103,8 @@ def keep_alive(seen: Examination) -> Finding:
         name, count = scan.ping_events.most_common(1)[0]
         return advice(
             f"{plural(count, 'event')} with {escape(name)!r}",
-            "Clients handle these as events, and ignore comments (lines that begin with a colon). Only pages need events: "
-            "their scripts see no comments.",
+            "Clients handle these as events, and ignore comments (lines that begin with a colon). Only pages need "
+            "events, as their scripts see no comments.",
         )
     if longest >= _LONG_SILENCE:
         return problem(without, remedy)

@@ -133,6 +133,11 @@ class Record(Protocol):
         ...
 
     @property
+    def is_bound(self) -> bool:
+        """Whether the stream has to end in this process, which is to call functions at its end."""
+        ...
+
+    @property
     def is_movable(self) -> bool:
         """Whether nothing in this process depends on the stream, so that another one can serve it."""
         ...

@@ -1,4 +1,5 @@
-"""The end of a gunicorn worker: it waits for the streams and runs that finish, before it exits.
+"""The end of a gunicorn worker: it waits for the streams that move to another worker, and for the streams and runs that
+finish, before it exits.
 
 The setting ``drain`` decides which streams finish (:class:`ssesync.Settings`). The wait is in gunicorn's hook
 ``worker_exit``, which is set on the worker's own configuration, so that it needs no ``-c python:ssesync.gunicorn``. It
@@ -22,12 +23,14 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ..reactor import TICK, reactor_if_any
 from ..text import escape
+from . import transferring
 from .registry import streams
 from .shutdown import drain, drain_quickly, seconds_to_finish
 from .wsgi_server import gunicorn_worker
@@ -97,6 +100,12 @@ class _Worker:
         with contextlib.suppress(OSError):
             os.utime(self._heartbeat, (now, now))
 
+    def wait_while(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition is false, with heartbeats."""
+        while condition():
+            self.send_heartbeat()
+            time.sleep(_POLL)
+
     def close(self) -> None:
         """Close the descriptor."""
         if self._heartbeat >= 0:
@@ -124,7 +133,7 @@ def prepare(worker: Any = None) -> None:
 
 
 def finish(server: Any, worker: Any) -> None:
-    """End the streams of a worker that exits, and wait for those that finish. Any number of times.
+    """End the streams of a worker that exits, and wait for those that move or finish. Any number of times.
 
     :param server: gunicorn's arbiter.
     :param worker: gunicorn's worker.
@@ -140,21 +149,30 @@ def finish(server: Any, worker: Any) -> None:
         streams.on_tick()  # drain_on_signal() may have been given a last event
     if not streams.stopping:
         drain()
+    since = streams.stopping_since or time.monotonic()
+    transferring.begin(since, lambda: None)  # the reactor may not have done it yet
+    # Streams move to workers that run already, so this needs no substitute.
+    if (seconds := transferring.seconds_to_move()) is not None:
+        _stop_accepting(worker)
+        deadline = since + seconds + _TO_END
+        current.wait_while(lambda: time.monotonic() < deadline and transferring.seconds_to_move() is not None)
     limits = seconds_to_finish()
     if not limits:
         return
-    deadline = (streams.stopping_since or time.monotonic()) + max(limits) + _TO_END
-    for listener in worker.sockets:
-        with contextlib.suppress(OSError):
-            listener.close()  # a client that this worker will not accept must not wait for it
+    deadline = since + max(limits) + _TO_END
+    _stop_accepting(worker)
     substitute = _Substitute(server, worker)
     substitute.request()
     try:
-        while time.monotonic() < deadline and (seconds_to_finish() or substitute.must_wait()):
-            current.send_heartbeat()
-            time.sleep(_POLL)
+        current.wait_while(lambda: time.monotonic() < deadline and (seconds_to_finish() or substitute.must_wait()))
     finally:
         substitute.release()
+
+
+def _stop_accepting(worker: Any) -> None:
+    for listener in worker.sockets:
+        with contextlib.suppress(OSError):
+            listener.close()  # a client that this worker will not accept must not wait for it
 
 
 class _Substitute:

@@ -54,9 +54,14 @@ class DetachedRecord:
         self._context = None if on_close is None else context
 
     @property
+    def is_bound(self) -> bool:
+        """See :class:`ssesync.server.detaching.Record`."""
+        return self._on_close is not None or bool(self._calls)
+
+    @property
     def is_movable(self) -> bool:
         """See :class:`ssesync.server.detaching.Record`. The application may end a stream that it refers to."""
-        return self._on_close is None and not self._calls and self._stream() is None
+        return not self.is_bound and self._stream() is None
 
     def began(self, connection: Detached) -> None:
         """Count the stream as detached."""
@@ -105,7 +110,7 @@ class ReceivedRecord:
 
     __slots__ = ("key",)
     #: Nothing in this process depends on the stream.
-    is_movable = True
+    is_bound, is_movable = False, True
 
     def __init__(self, key: str) -> None:
         #: The stream's key.

@@ -184,6 +184,10 @@ class Streams:
                 self._admission.release(key)
                 self._opened -= 1
 
+    def is_leaving(self, stream: Served) -> bool:
+        """Whether a stream is about to be detached."""
+        return id(stream) in self._leaving
+
     def keep_served(self, stream: Served) -> bool:
         """Count a stream as served that can't be detached.
 

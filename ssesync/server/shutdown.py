@@ -21,10 +21,11 @@ from ..reactor import reactor, reactor_if_any, run_foreign
 from ..settings import Settings
 from ..text import escape
 from ..wire.encoder import encode
+from . import transferring
 from .registry import streams
 from .wsgi_server import gunicorn_worker
 
-__all__ = ["drain", "drain_on_signal"]
+__all__ = ["RESERVE", "drain", "drain_on_signal"]
 
 logger = logging.getLogger("ssesync")
 
@@ -32,8 +33,8 @@ _QUICK = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(sig
 _USUAL = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
 # Seconds that a process waits after a signal for its streams to send their last bytes.
 _LAST_BYTES_SECONDS = 5.0
-# Seconds of gunicorn's graceful timeout that are left to send the last bytes, and to exit.
-_RESERVE = 2.0
+#: Seconds of gunicorn's graceful timeout that are left to send the last bytes, and to exit.
+RESERVE = 2.0
 
 
 def drain(farewell: Event | None = None) -> None:
@@ -42,7 +43,7 @@ def drain(farewell: Event | None = None) -> None:
     Each client is sent the last event, if one is given, a reconnection time with jitter, and the last chunk. Streams
     that finish (``Settings.drain``) continue to their own end within their time limit. A stream that still runs then is
     named in the log, and its client is sent the last event, an error event and an incomplete answer, unless it can
-    resume. Returns at once. May be called again.
+    resume. Streams that move to another process don't end. Returns at once. May be called again.
 
     :param farewell: the last event.
     """
@@ -50,7 +51,7 @@ def drain(farewell: Event | None = None) -> None:
 
 
 def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
-    """:param quickly: end also the streams with ``drain="auto"`` at once."""
+    """:param quickly: end also the streams with ``drain="auto"`` at once, and those that could move elsewhere."""
     streams.stopping = True
     last = b"" if last_event is None else encode(last_event)
     # From the first request to stop: another signal makes the time to finish neither longer nor shorter.
@@ -60,6 +61,9 @@ def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
         waiting = False
         for stream in streams.all():
             if stream.reason is not None:
+                continue
+            if transferring.may_move(stream):
+                waiting = True
                 continue
             finishes = stream.finishes and not (quickly and stream.settings.drain == "auto")
             if finishes and time.monotonic() - started < time_to_finish(stream.settings):
@@ -75,6 +79,10 @@ def _drain(last_event: Event | None, *, quickly: bool = False) -> None:
             _keep_worker_alive()
         return waiting
 
+    if quickly:
+        transferring.abandon()
+    else:
+        transferring.begin(started, lambda: reactor().call_soon(end_those_due))
     if end_those_due():
         reactor().every_tick(end_those_due)
 
@@ -94,7 +102,7 @@ def time_to_finish(settings: Settings) -> float:
     if worker is None:
         return settings.drain_timeout
     graceful: float = worker.cfg.graceful_timeout
-    return min(settings.drain_timeout, max(0.0, graceful - _RESERVE))
+    return min(settings.drain_timeout, max(0.0, graceful - RESERVE))
 
 
 def seconds_to_finish() -> list[float]:

@@ -14,6 +14,7 @@ from ..settings import DEFAULTS, Settings
 from ..wire.encoder import encode_keep_alive
 from ..wire.http import get_last_event_id, missing_from, response_headers
 from ..wire.origin import is_same_origin, with_cors
+from . import transferring
 from .body import secure_body
 from .checks import check_callbacks
 from .detaching import Detached, Takeover, takeover_of
@@ -250,7 +251,8 @@ class EventStream(Leaving):
         if not admitted:
             return self._refuse("too many event streams", counted=True)
         self._admitted = key
-        if streams.stopping:  # a signal handler has interrupted admit(), and did not find this stream
+        # A signal handler may have interrupted admit(), and not have found this stream.
+        if streams.stopping and not transferring.may_move(self):
             self.stop(CloseReason.SHUTDOWN)
         try:
             answer = self._start(environ, slot)

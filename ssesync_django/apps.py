@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,7 +13,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.signals import request_started, setting_changed
 
-from ssesync import Settings
+from ssesync import Settings, SettingsError
 
 __all__ = ["SSESyncConfig", "app_settings", "current_environ"]
 
@@ -26,7 +28,7 @@ class SSESyncConfig(AppConfig):
     verbose_name = "Server-Sent Events"
 
     def ready(self) -> None:
-        """Register the checks and the signals."""
+        """Register the checks and the signals, and make the broker in a worker of gunicorn."""
         from .checks import check_broker, check_broker_for_deployment, check_settings
 
         checks.register(check_settings)
@@ -34,6 +36,13 @@ class SSESyncConfig(AppConfig):
         checks.register(check_broker_for_deployment, deploy=True)
         request_started.connect(_keep_environ, dispatch_uid="ssesync_django.environ")
         setting_changed.connect(_forget_settings, dispatch_uid="ssesync_django.settings")
+        if "gunicorn" in sys.modules:
+            # Before its first request, a worker may take the clients of one that stops. Nothing is opened or connected
+            # here, and a wrong URL is reported by the check and by the first view that needs the broker.
+            from .channels import get_broker
+
+            with contextlib.suppress(SettingsError):
+                get_broker()
 
 
 @functools.cache

@@ -81,6 +81,7 @@ THROUGH = {
     "keeper/listening": "keeper/test_peer",
     "keeper/message": "keeper/test_framing",
     "keeper/lifeline": "keeper/test_upgrade",
+    "keeper/siblings": "../live/siblings/test_siblings",
     "lock_check": "core/test_locks",
     "server/checks": "server/test_stream",
     "server/closing": "server/test_ending",

@@ -160,14 +160,24 @@ class ChannelSource:
 
     def movable_members(self) -> Iterator[Connection]:
         """Find the clients that may be frozen, now or soon."""
-        if self._policy.coalesce is None and self._broker.is_shared:
-            for connection in list(self.group.members()):  # freeze() changes them
-                if (
-                    not connection.registration.is_held
-                    and connection.record.is_movable
-                    and is_plain(connection.settings, orderly=connection.orderly)
-                ):
-                    yield connection
+        for connection in list(self.group.members()):  # freeze() changes them
+            if self.may_move(connection):
+                yield connection
+
+    def may_move(self, connection: Connection, *, later: bool = False) -> bool:
+        """Whether another process may serve a client. Any thread.
+
+        :param connection: the client's.
+        :param later: whether a client counts whose request is not over yet: its view may still refer to its stream.
+        :return: whether it may.
+        """
+        record = connection.record
+        return (
+            self._policy.coalesce is None
+            and self._broker.is_shared
+            and is_plain(connection.settings, orderly=connection.orderly)
+            and ((later and not record.is_bound) or (not connection.registration.is_held and record.is_movable))
+        )
 
     def freeze(self, connection: Connection) -> Frozen | None:
         """Freeze a client.

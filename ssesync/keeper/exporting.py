@@ -72,15 +72,16 @@ class Exporter:
         #: Why a client was refused last; empty: none was.
         self.why = ""
 
-    def move(self) -> Moved:
+    def move(self, most: int = _CLIENTS) -> Moved:
         """Move a batch of clients.
 
+        :param most: how many at most.
         :return: how many were moved.
         :raises LinkLost: the link is lost. The clients that were not acknowledged are served here again.
         :raises LinkError: the other process has sent something that is no answer. Likewise, and the link is cancelled.
         :raises RuntimeError: the reactor does not run.
         """
-        frozen, since, began = _on_reactor(self._freeze)
+        frozen, since, began = _on_reactor(functools.partial(self._freeze, most))
         waiting = dict.fromkeys(frozen)  # the clients that no process serves
         try:
             parts = [frozen] if frozen else []
@@ -118,13 +119,13 @@ class Exporter:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _freeze(self) -> tuple[list[Frozen], Position, float]:
+    def _freeze(self, most: int) -> tuple[list[Frozen], Position, float]:
         """Freeze a batch, on the reactor's thread."""
         dispatcher = self._broker.dispatcher
         # Before the clients are frozen: a revocation that is carried out later is deferred, and the other process
         # carries it out.
         since = Position(dispatcher.epoch, dispatcher.handled)
-        return self._broker.broadcast_groups.freeze(self._most, _SIZE), since, time.monotonic()
+        return self._broker.broadcast_groups.freeze(min(self._most, most), _SIZE), since, time.monotonic()
 
     def _ask(self, clients: list[Frozen], since: Position) -> tuple[Mapping[str, Any], BaseException | None]:
         """Send clients to the other process.

@@ -37,7 +37,13 @@ class Gunicorn:
     """A gunicorn of several workers, with the hooks of the library, on a port that it keeps."""
 
     def __init__(
-        self, folder: Path, broker: str, *options: str, environment: dict[str, str] | None = None, **sockopts: int
+        self,
+        folder: Path,
+        broker: str,
+        *options: str,
+        app: str = "flask_app.events",
+        environment: dict[str, str] | None = None,
+        **sockopts: int,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -45,6 +51,7 @@ class Gunicorn:
         self.refused = folder / "refused"
         self.refused.mkdir(exist_ok=True)
         self._options = options
+        self._app = app
         self._environment = environment or {}
         self._sockopts = sockopts
         self.port = lasting_port()
@@ -69,7 +76,7 @@ class Gunicorn:
                 bind = f"fd://{listener.fileno()}"
             log = stack.enter_context((self.folder / "log").open("ab"))
             self.process = subprocess.Popen(
-                [*command, "--bind", bind, place_of("flask_app.events")],
+                [*command, "--bind", bind, place_of(self._app)],
                 cwd=ROOT,
                 env=os.environ
                 | {

@@ -61,6 +61,10 @@ class Client:
         return "a key"
 
     @property
+    def is_bound(self) -> bool:
+        return False
+
+    @property
     def is_movable(self) -> bool:
         return True
 

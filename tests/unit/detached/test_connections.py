@@ -51,7 +51,7 @@ class Note:
         self.stats: StreamStats | None = None
         self._ended = threading.Event()
         self.key = ""
-        self.is_movable = True
+        self.is_bound, self.is_movable = False, True
 
     def began(self, connection: Connection) -> None:
         pass

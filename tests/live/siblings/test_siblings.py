@@ -1,0 +1,189 @@
+"""gunicorn's workers are replaced while much is published, and no client notices: its connection stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.live.channels.processes import Gunicorn, Publisher, await_that
+
+from .clients import Client, Crowd
+
+Serve = Callable[..., Gunicorn]
+Join = Callable[..., Crowd]
+Publish = Callable[..., Publisher]
+
+CHANNELS = ["a", "b", "c"]
+PAUSE = ("--pause", "0.005")
+TWO = ("--workers", "2", "--threads", "4")
+GTHREAD = (*TWO, "--worker-class", "gthread")
+SYNC = (*TWO, "--worker-class", "sync")
+MOVED = re.compile(r"(\d+) event streams moved to worker (\d+) in (\d+) ms")
+#: The end of a stream whose client is to reconnect.
+RETRY = re.compile(rb"retry: \d+\n+\Z")
+
+
+def reload(server: Gunicorn) -> None:
+    """Replace all workers, and wait until the old ones are gone."""
+    old = server.workers()
+    server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+    await_that(lambda: not any(map(psutil.pid_exists, old)), "the old workers are gone")
+
+
+def moved(server: Gunicorn) -> int:
+    """Count the clients that have moved so far."""
+    return sum(int(count) for count, _, _ in MOVED.findall(server.log()))
+
+
+def end(*clients: Client) -> None:
+    """Fail unless clients are sent a reconnection time, and their connections end."""
+    await_that(lambda: all(client.ended for client in clients), "the connections end")
+    assert all(RETRY.search(client.body) for client in clients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options", "environment"),
+    [
+        pytest.param("redis", (*GTHREAD, "--preload"), {}, id="gthread-redis-preload"),
+        pytest.param("sqlite", (*SYNC, "--preload"), {}, id="sync-sqlite-preload"),
+        pytest.param("redis", SYNC, {}, id="sync-redis"),
+        pytest.param("sqlite", GTHREAD, {"TESTS_DJANGO": "1"}, id="gthread-sqlite-django"),
+    ],
+)
+def test_a_reload_interrupts_no_client(
+    kind: str, options: tuple[str, ...], environment: dict[str, str], serve: Serve, join: Join, publish: Publish
+):
+    server = serve(kind, *options, **environment)
+    crowd = join(server, 30, CHANNELS)
+    crowd.join(30, CHANNELS, version="1.0")
+    publisher = publish(server, CHANNELS, *PAUSE)
+    for _ in range(2):
+        publisher.wait_for(len(publisher.published) + 50)
+        reload(server)
+    crowd.check(publisher.finish())
+    assert moved(server) == 2 * 60
+    assert {stream["name"] for stream in server.state()["streams"]} == {"/events"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [GTHREAD, SYNC], ids=["gthread", "sync"])
+def test_workers_that_end_after_so_many_requests_interrupt_no_client(
+    options: tuple[str, ...], serve: Serve, join: Join, publish: Publish, runtime: Path
+):
+    server = serve("sqlite", *options, "--max-requests", "20")
+    crowd = join(server, 20, CHANNELS)
+    publisher = publish(server, CHANNELS, *PAUSE)
+
+    def is_complete() -> bool:
+        log = server.log()
+        return log.count("Booting") == log.count("Autorestarting") + 2 and len(list(runtime.glob("*/*/*.sock"))) == 2
+
+    while server.log().count("Booting") < 6:
+        await_that(is_complete, "an ended worker is replaced")
+        with contextlib.suppress(OSError):  # the worker that was connected to has accepted its last request
+            server.fetch("/plain")
+    crowd.check(publisher.finish())
+    assert moved(server) >= 20
+
+
+@pytest.mark.slow
+def test_a_successor_that_loads_for_seconds_is_waited_for_while_events_go_on(
+    serve: Serve, join: Join, publish: Publish, tmp_path: Path
+):
+    server = serve("sqlite", *GTHREAD)
+    crowd = join(server, 20, CHANNELS)
+    [stays] = join(server, 1, ["a"], query="&on_close=1").clients
+    publisher = publish(server, CHANNELS, *PAUSE)
+    (tmp_path / "loading").write_text("3")
+    server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+    end(stays)
+    assert not moved(server)
+    publisher.wait_for(len(publisher.published) + 50)
+    assert not moved(server)
+    await_that(lambda: moved(server) == 20, "the clients move")
+    crowd.check(publisher.finish())
+
+
+@pytest.mark.slow
+def test_clients_end_if_no_successor_survives_its_loading(serve: Serve, join: Join, tmp_path: Path):
+    server = serve("sqlite", *GTHREAD)
+    crowd = join(server, 10, CHANNELS)
+    (tmp_path / "loading").write_text("die")
+    server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+    end(*crowd.clients)
+    assert not moved(server)
+    assert "event streams could not move to another worker" in server.log()
+    (tmp_path / "loading").unlink()
+    await_that(lambda: server._answers(), "workers load again")
+
+
+def test_a_full_stop_and_a_quick_one_end_all_streams_at_once(serve: Serve, join: Join):
+    server = serve("sqlite", *GTHREAD)
+    crowd = join(server, 20, CHANNELS)
+    quick = server.workers()[0]
+    held = sum(state["worker"] == quick for state in [server.state()])
+    os.kill(quick, signal.SIGQUIT)
+    await_that(lambda: not psutil.pid_exists(quick), "the worker is gone")
+    assert held in (0, 1)
+    rest = [client for client in crowd.clients if not client.ended]
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 15  # graceful_timeout is 40 s
+    end(*rest)
+    assert not moved(server)
+
+
+def test_streams_that_stay_end_as_without_other_workers(serve: Serve, join: Join):
+    server = serve("memory", *GTHREAD)
+    crowd = join(server, 10, CHANNELS)
+    reload(server)
+    end(*crowd.clients)
+    assert not moved(server)
+
+
+@pytest.mark.slow
+def test_the_only_worker_that_ends_after_so_many_requests_ends_its_streams(serve: Serve, join: Join):
+    server = serve("sqlite", "--workers", "1", "--worker-class", "gthread", "--max-requests", "15")
+    crowd = join(server, 5, CHANNELS)
+    while not all(client.ended for client in crowd.clients):
+        with contextlib.suppress(OSError):
+            server.fetch("/plain")
+    end(*crowd.clients)
+    assert not moved(server)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_master_of_root_has_workers_of_another_user(
+    serve: Serve, join: Join, publish: Publish, tmp_path: Path, runtime: Path
+):
+    for folder in (runtime, *list(tmp_path.parents)[:-2], tmp_path):
+        folder.chmod(0o777)
+    # Preloaded, as the user of the workers may not have access to Python's own folder.
+    server = serve("sqlite", *GTHREAD, "--preload", "--user", "12345", "--group", "12345")
+    await_that(lambda: len(list(runtime.glob("*/*/*.sock"))) == 2, "both workers have a socket")
+    assert {path.stat().st_uid for path in runtime.glob("*/*/*.sock")} == {12345}
+    crowd = join(server, 10, CHANNELS)
+    publisher = publish(server, CHANNELS, *PAUSE)
+    reload(server)
+    crowd.check(publisher.finish())
+    assert moved(server) == 10
+
+
+def test_a_folder_that_others_can_enter_turns_it_off(serve: Serve, join: Join, runtime: Path):
+    (runtime / f"ssesync-{os.geteuid()}").mkdir(mode=0o755)
+    (runtime / f"ssesync-{os.geteuid()}").chmod(0o755)
+    server = serve("sqlite", *GTHREAD)
+    assert server.log().count("as there can be no socket for it") == 1
+    crowd = join(server, 5, CHANNELS)
+    reload(server)
+    end(*crowd.clients)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import wire
 from .cancel import CancelToken
 from .detached.detacher import SocketDetacher
+from .detached.holder import register_holders
 from .errors import (
     BrokerBusy,
     BrokerClosed,
@@ -46,6 +47,7 @@ from .errors import (
 )
 from .event import Event
 from .json_encoder import json_default, register_encoder
+from .keeper.configuration import find_holder
 from .server.detaching import register_detacher
 from .server.event_loop import end_at_exit
 from .server.registry import streams
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 
 register_detacher(SocketDetacher())
 end_at_exit()
+register_holders(find_holder)
 
 __version__ = "0.1.0"
 

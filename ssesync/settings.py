@@ -24,7 +24,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@:A-Z\[\]]+|\[[0-9a-f:.]+\]
 # Options of a single stream, which are no settings. For the error message.
 _STREAM_OPTIONS = ("finished", "on_close", "headers", "dumps", "key", "name")
 # The keys of an application's configuration; other keys with this prefix are mistakes.
-_KEYS = ("SSESYNC", "SSESYNC_BROKER")
+_KEYS = ("SSESYNC", "SSESYNC_BROKER", "SSESYNC_KEEPER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +234,8 @@ class Settings:
 
     @classmethod
     def check_keys(cls, keys: Iterable[str]) -> None:
-        """Check the keys of an application's configuration: no key but ``SSESYNC`` and ``SSESYNC_BROKER`` may have this
-        library's prefix ``SSESYNC_``. ``SSESYNC_KEEP_ALIVE`` is such a mistake.
+        """Check the keys of an application's configuration: no key but ``SSESYNC``, ``SSESYNC_BROKER`` and
+        ``SSESYNC_KEEPER`` may have this library's prefix ``SSESYNC_``. ``SSESYNC_KEEP_ALIVE`` is such a mistake.
 
         :param keys: the keys.
         :raises SettingsError: there is such a key; the message names the nearest valid one.

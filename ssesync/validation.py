@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from .errors import SettingsError, excerpt
 
-__all__ = ["check_choice", "check_number", "nearest", "suggest"]
+__all__ = ["check_choice", "check_number", "check_sockets", "nearest", "suggest"]
+
+# Bytes of a unix socket's path (sun_path on Linux without the final NUL).
+_LONGEST_PATH = 107
 
 
 def check_choice(name: str, value: object, *choices: str | bool | None) -> None:
@@ -61,6 +65,30 @@ def check_number(
     bound = f"of at least {least}" if above is None else f"above {above}"
     alternative = " or None" if optional else ""
     raise SettingsError(f"{name} takes {kind} {bound}{alternative}, got {excerpt(value)}")
+
+
+def check_sockets(name: str, value: Any) -> tuple[str, ...]:
+    """Split the paths of unix sockets.
+
+    :param name: the value's name in the message.
+    :param value: absolute paths, separated by commas. Empty text: none.
+    :return: the paths.
+    :raises SettingsError: the value has another type, or a path is relative, empty or too long.
+    """
+    if not isinstance(value, str):
+        raise SettingsError(f"{name} takes the absolute path of a unix socket, got {excerpt(value)}")
+    paths = tuple(path.strip() for path in value.split(",")) if value.strip() else ()
+    for path in paths:
+        if not path.startswith("/") or "\0" in path:
+            raise SettingsError(
+                f"{name} takes the absolute path of a unix socket, or several with commas between them, "
+                f"got {excerpt(path)}"
+            )
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise SettingsError(f"{name}: a unix socket's path has at most {_LONGEST_PATH} bytes, got {excerpt(path)}")
+    if len(set(paths)) < len(paths):
+        raise SettingsError(f"{name} has a path twice: {excerpt(value)}")
+    return paths
 
 
 def suggest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:

@@ -21,18 +21,19 @@ _environ: ContextVar[dict[str, Any] | None] = ContextVar("ssesync_django.environ
 
 
 class SSESyncConfig(AppConfig):
-    """``"ssesync_django"`` in ``INSTALLED_APPS``: checks ``SSESYNC`` and ``SSESYNC_BROKER``, adds ``sse_publish``,
-    and lets responses find their request."""
+    """``"ssesync_django"`` in ``INSTALLED_APPS``: checks ``SSESYNC``, ``SSESYNC_BROKER`` and ``SSESYNC_KEEPER``,
+    adds ``sse_publish``, and lets responses find their request."""
 
     name = "ssesync_django"
     verbose_name = "Server-Sent Events"
 
     def ready(self) -> None:
         """Register the checks and the signals, and make the broker in a worker of gunicorn."""
-        from .checks import check_broker, check_broker_for_deployment, check_settings
+        from .checks import check_broker, check_broker_for_deployment, check_keeper, check_settings
 
         checks.register(check_settings)
         checks.register(check_broker)
+        checks.register(check_keeper)
         checks.register(check_broker_for_deployment, deploy=True)
         request_started.connect(_keep_environ, dispatch_uid="ssesync_django.environ")
         setting_changed.connect(_forget_settings, dispatch_uid="ssesync_django.settings")

@@ -26,7 +26,7 @@ from .response import (
     unavailable,
 )
 
-__all__ = ["broker_url", "get_broker", "publish", "revoke", "subscribe"]
+__all__ = ["broker_url", "get_broker", "keeper_sockets", "publish", "revoke", "subscribe"]
 
 logger = logging.getLogger("ssesync")
 
@@ -39,21 +39,31 @@ def broker_url() -> str:
     return url
 
 
+def keeper_sockets() -> str | None:
+    """The value of ``settings.SSESYNC_KEEPER``; ``None``: the environment variable of the same name counts."""
+    paths: str | None = getattr(project, "SSESYNC_KEEPER", None)
+    return paths
+
+
 def get_broker() -> Broker:
     """The broker that ``settings.SSESYNC_BROKER`` names, ``memory://`` without it: the same one for the whole process.
 
     It connects, opens files and starts its thread with the first publishing or subscription.
+    ``settings.SSESYNC_KEEPER`` names the socket of a keeper for its clients (see :attr:`ssesync.Broker.keeper`).
 
     :return: the broker.
-    :raises ssesync.SettingsError: the URL is empty or names no broker, or an option that does not exist; or there is an
-        unknown setting ``SSESYNC_…``.
+    :raises ssesync.SettingsError: the URL is empty or names no broker, or an option that does not exist; the socket has
+        no absolute path; or there is an unknown setting ``SSESYNC_…``.
     """
     url = broker_url()
     if url not in _opened:
         Settings.check_keys(dir(project))
-    # Without a lock, which a fork could leave locked: of two brokers that are made at the same time one is used, and
-    # the other has opened nothing yet.
-    return _opened.get(url) or _opened.setdefault(url, open_broker(url))
+        made = open_broker(url)
+        made.keeper = keeper_sockets()
+        # Without a lock, which a fork could leave locked: of two brokers that are made at the same time one is used,
+        # and the other has opened nothing yet.
+        return _opened.setdefault(url, made)
+    return _opened[url]
 
 
 def publish(
@@ -232,6 +242,6 @@ def revoke(who: Any, channel: str | None = None) -> None:
 @receiver(setting_changed)
 def _close_brokers(*, setting: str, **_: Any) -> None:
     # Tests change settings: a test must not get events of another test.
-    if setting == "SSESYNC_BROKER":
+    if setting in ("SSESYNC_BROKER", "SSESYNC_KEEPER"):
         while _opened:
             _opened.popitem()[1].close()

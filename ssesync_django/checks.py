@@ -15,9 +15,9 @@ from django.core.checks import Warning as Warning_
 
 from ssesync import Settings, SettingsError, open_broker
 
-from .channels import broker_url
+from .channels import broker_url, keeper_sockets
 
-__all__ = ["check_broker", "check_broker_for_deployment", "check_settings"]
+__all__ = ["check_broker", "check_broker_for_deployment", "check_keeper", "check_settings"]
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -58,6 +58,24 @@ def check_broker(**_: Any) -> list[CheckMessage]:
     except SettingsError as error:
         return [Error(f"SSESYNC_BROKER: {error}", id="ssesync.E002")]
     return _check_path(Path(unquote(urlsplit(url).path)[1:])) if scheme == "sqlite" else []
+
+
+def check_keeper(**_: Any) -> list[CheckMessage]:
+    """``ssesync.E006``: ``SSESYNC_KEEPER``, the setting or else the environment variable, has no absolute paths of unix
+    sockets. ``ssesync.W003``: there is a keeper, and ``SSESYNC_BROKER`` is ``memory://``, whose clients stay in their
+    process."""
+    paths = keeper_sockets()
+    paths = os.environ.get("SSESYNC_KEEPER", "") if paths is None else paths
+    try:
+        open_broker("memory://").keeper = paths
+    except SettingsError as error:
+        return [Error(f"SSESYNC_KEEPER: {error}", id="ssesync.E006")]
+    if paths and str(broker_url()).startswith("memory:"):
+        message = "SSESYNC_KEEPER has no effect, as SSESYNC_BROKER is memory://: the keeper can't read its log."
+        return [
+            Warning_(message, hint="Set it to sqlite:////path on one machine, or to redis://host.", id="ssesync.W003")
+        ]
+    return []
 
 
 def check_broker_for_deployment(**_: Any) -> list[CheckMessage]:

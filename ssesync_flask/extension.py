@@ -38,6 +38,9 @@ class SSE(RunMethods):
 
     The application gets a route for the browser module, ``url_for("ssesync.static", filename="ssesync.js")``.
 
+    ``app.config["SSESYNC_KEEPER"]`` names the socket of a keeper, which holds the clients of channels while workers are
+    replaced (see :attr:`ssesync.Broker.keeper`); without it the environment variable of the same name does.
+
     :raises ssesync.SettingsError: an unknown option or a value that can't work, when the application is bound.
     """
 

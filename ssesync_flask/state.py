@@ -35,8 +35,8 @@ def bind(app: Flask, defaults: Settings, broker: str | Broker | None) -> None:
     :param app: the application.
     :param defaults: the extension's settings.
     :param broker: the extension's broker, or its URL.
-    :raises ssesync.SettingsError: the configuration has an unknown key or option, an invalid value, or an empty URL of
-        a broker.
+    :raises ssesync.SettingsError: the configuration has an unknown key or option, an invalid value, an empty URL of a
+        broker, or a keeper's socket without an absolute path.
     """
     Settings.check_keys(app.config)
     options = app.config.get("SSESYNC", {})
@@ -49,6 +49,8 @@ def bind(app: Flask, defaults: Settings, broker: str | Broker | None) -> None:
     if not isinstance(where, Broker):
         url, where = where, open_broker(where)
         _warn_of_relative_path(url)
+    if (keeper := app.config.get("SSESYNC_KEEPER")) is not None:
+        where.keeper = keeper
     app.extensions[_KEY] = State(settings, where)
 
 

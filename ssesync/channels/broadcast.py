@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from ..detached.broadcast import BroadcastGroup
 from ..detached.connection import Connection, Handover, Record
 from ..detached.connections import connections
+from ..detached.holder import Holder, holder_of
 from ..detached.source import Position
 from ..errors import BrokerClosed, BrokerUnavailable
 from ..server.record import ReceivedRecord
@@ -34,7 +35,7 @@ from .log import ProcessBroker
 from .reentry import entered
 from .revocations import Revocations
 from .source import Place
-from .transfer import Frozen, FrozenClient, Prepared
+from .transfer import Frozen, FrozenClient, Prepared, Stay, Wanted
 
 __all__ = ["BroadcastGroups"]
 
@@ -59,6 +60,13 @@ class BroadcastGroups:
         self._broker = broker
         self._lock = lock
         self._sources: dict[Any, ChannelSource] = {}
+        self._holder: dict[None, Holder | None] = {}
+
+    @property
+    def holder(self) -> Holder | None:
+        """See :class:`ssesync.channels.source.Groups`."""
+        # Found without a lock, as that may log and import modules. The first one counts; others have no thread yet.
+        return self._holder[None] if self._holder else self._holder.setdefault(None, holder_of(self._broker))
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """See :class:`ssesync.channels.source.Groups`."""
@@ -73,6 +81,8 @@ class BroadcastGroups:
             detached.call_soon(lambda: source.admit(connection, head, rest_of_place))
         else:
             detached.admit(connection, head, lambda rest: source.admit(connection, rest, rest_of_place))
+        if (holder := self.holder) is not None:
+            holder.added()
         return connection
 
     def _register(
@@ -121,16 +131,17 @@ class BroadcastGroups:
 
     # Clients of other processes, see ``transfer.py``.
 
-    def freeze(self, most: int, size: int) -> list[Frozen]:
+    def freeze(self, most: int, size: int, wanted: Wanted | None = None) -> list[Frozen]:
         """Freeze clients for another process, as far as that is possible now. On the reactor's thread.
 
         :param most: how many at most.
         :param size: about how many unsent bytes they may have together.
+        :param wanted: which of them; ``None``: any.
         :return: the clients. Each has to be released or thawed.
         """
         frozen: list[Frozen] = []
         for source in list(self._sources.values()):
-            for connection in source.movable_members():
+            for connection in source.movable_members(wanted):
                 if len(frozen) >= most or size <= 0:
                     return frozen
                 if (held := source.freeze(connection)) is not None:
@@ -138,15 +149,28 @@ class BroadcastGroups:
                     size -= len(held.client.connection.unsent)
         return frozen
 
-    def movable(self) -> int:
+    def movable(self, wanted: Wanted | None = None) -> int:
         """Count the clients that :meth:`freeze` may give, now or soon. On the reactor's thread.
 
-        :return: how many there are.
+        :param wanted: which of them; ``None``: any.
+        :return: how many there are, those that are being registered included.
         """
         return sum(
-            sum(1 for _ in source.movable_members()) + max(0, source.clients - len(source.group))
+            sum(1 for _ in source.movable_members(wanted)) + max(0, source.clients - len(source.group))
             for source in list(self._sources.values())
         )
+
+    def staying(self) -> dict[Stay, str]:
+        """Find the reasons for which clients stay in this process. On the reactor's thread.
+
+        :return: the name of one of the streams for each reason.
+        """
+        found: dict[Stay, str] = {}
+        for source in list(self._sources.values()):
+            for connection in source.group.members():
+                if (reason := source.why_it_stays(connection)) is not None:
+                    found.setdefault(reason, connection.name)
+        return found
 
     def prepare(self, client: FrozenClient, since: Position) -> Prepared:
         """Prepare to serve a client that another process has frozen. Any thread.

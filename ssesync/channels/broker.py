@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import CloseReason, excerpt
 from ..json_encoder import dump_json
-from ..validation import check_number
+from ..validation import check_number, check_sockets
 from . import forks
 from .answer import answer
 from .broadcast import BroadcastGroups
@@ -63,6 +63,7 @@ class Broker(Publisher, RunMethods):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self._keeper: str | None = None
         self._counters = Counters("published", "disconnected", "dropped", "coalesced", "resets")
         self._reset()
         forks.register(self)
@@ -78,6 +79,22 @@ class Broker(Publisher, RunMethods):
         self._runs = None
         self._group_commit = None
         self.expects_requests = False
+
+    @property
+    def keeper(self) -> str | None:
+        """The socket of the keeper that takes this broker's detached clients (``python -m ssesync keeper``), or several
+        with commas between them. ``None``: as the environment variable ``SSESYNC_KEEPER`` says; ``""``: none. Set it
+        before the first client comes.
+
+        :raises SettingsError: when it is set: the value is no absolute path.
+        """
+        return self._keeper
+
+    @keeper.setter
+    def keeper(self, paths: str | None) -> None:
+        if paths is not None:
+            check_sockets("keeper", paths)
+        self._keeper = paths
 
     def answer(
         self, environ: Mapping[str, Any], channels: Iterable[str], *, options: dict[str, Any], **arguments: Any
@@ -150,6 +167,15 @@ class Broker(Publisher, RunMethods):
             with entered(), self._lock:
                 self._broadcast_groups = self._broadcast_groups or BroadcastGroups(self, self._lock)
         return self._broadcast_groups
+
+    def listen(self) -> str:
+        """Connect to the log, and begin to notice other processes' events. The first subscription does that as well.
+
+        :return: the log's epoch: it is the same for all that have the same log.
+        :raises BrokerError: the log can't be reached or used.
+        """
+        self._ensure_listening()
+        return self.dispatcher.epoch
 
     def subscriber_count(self, channel: str, *, local: bool = False) -> int:
         """Count the subscribers of a channel: in all processes where the broker knows them, or only in this one.

@@ -29,7 +29,7 @@ from .policy import Policy
 from .source import Place
 from .starting import SharedStart
 from .subscriber import Subscriber
-from .transfer import Frozen, FrozenClient
+from .transfer import Frozen, FrozenClient, Stay, Wanted
 
 __all__ = ["ChannelSource"]
 
@@ -158,10 +158,13 @@ class ChannelSource:
         if connection.unsent is not None:
             connection.unsent.since -= frozen.stalled
 
-    def movable_members(self) -> Iterator[Connection]:
-        """Find the clients that may be frozen, now or soon."""
+    def movable_members(self, wanted: Wanted | None = None) -> Iterator[Connection]:
+        """Find the clients that may be frozen, now or soon.
+
+        :param wanted: which of them; ``None``: any.
+        """
         for connection in list(self.group.members()):  # freeze() changes them
-            if self.may_move(connection):
+            if self.why_it_stays(connection) is None and (wanted is None or wanted(connection)):
                 yield connection
 
     def may_move(self, connection: Connection, *, later: bool = False) -> bool:
@@ -171,13 +174,24 @@ class ChannelSource:
         :param later: whether a client counts whose request is not over yet: its view may still refer to its stream.
         :return: whether it may.
         """
-        record = connection.record
-        return (
-            self._policy.coalesce is None
-            and self._broker.is_shared
-            and is_plain(connection.settings, orderly=connection.orderly)
-            and ((later and not record.is_bound) or (not connection.registration.is_held and record.is_movable))
-        )
+        return self.why_it_stays(connection) in ((None, Stay.HELD) if later else (None,))
+
+    def why_it_stays(self, connection: Connection) -> Stay | None:
+        """Why a client can't be frozen. Any thread.
+
+        :return: the reason; ``None``: it can be, now or soon.
+        """
+        if not self._broker.is_shared:
+            return Stay.MEMORY
+        if self._policy.coalesce is not None:
+            return Stay.COALESCE
+        if not is_plain(connection.settings, orderly=connection.orderly):
+            return Stay.ERROR_EVENT
+        if connection.record.is_bound:
+            return Stay.ON_CLOSE
+        if connection.registration.is_held or not connection.record.is_movable:
+            return Stay.HELD
+        return None
 
     def freeze(self, connection: Connection) -> Frozen | None:
         """Freeze a client.

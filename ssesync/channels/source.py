@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ..detached.holder import Holder
 from ..detached.sending import PIECE
 from ..errors import CloseReason
 from ..server.source import END, Detachable, End, Pending, Pulled, Refusal
@@ -49,6 +50,11 @@ class Place(NamedTuple):
 
 class Groups(Protocol):
     """The broadcast groups of a broker."""
+
+    @property
+    def holder(self) -> Holder | None:
+        """What may move the clients to another process."""
+        ...
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """Hand a client over to the reactor, which serves it from now on. Any thread.
@@ -231,6 +237,11 @@ class SubscriptionSource(Detachable):
             connection.cancel(reason)
         self._dispatcher.remove(subscriber)
         return connection
+
+    def reserve(self, key: str, limit: int) -> bool:
+        """See :class:`Detachable`. A subscription with ``coalesce`` is not moved."""
+        holder = self._broker.broadcast_groups.holder
+        return holder is None or self.subscriber.place[0].coalesce is not None or holder.reserve(key, limit)
 
     @property
     def reason(self) -> CloseReason | None:

@@ -10,6 +10,7 @@ meanwhile.
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,22 @@ from .envelope import Envelope
 from .policy import Policy, policy_of
 from .source import Place
 
-__all__ = ["Frozen", "FrozenClient", "Prepared"]
+__all__ = ["Frozen", "FrozenClient", "Prepared", "Stay", "Wanted"]
+
+#: Chooses among clients.
+Wanted = Callable[[Connection], bool]
+
+
+class Stay(enum.Enum):
+    """Why a client can't be served by another process."""
+
+    MEMORY = "the log of memory:// is in this process alone"
+    COALESCE = "coalesce= is a function of this process"
+    ERROR_EVENT = "error_event= is a function of this process"
+    ON_CLOSE = "on_close= is called in this process"
+    HELD = "the application still refers to the stream or its subscription, and may end it"
+    """Also for some milliseconds, until the server's thread has released the stream."""
+
 
 _POLICY = tuple(each.name for each in dataclasses.fields(Policy) if each.name != "coalesce")
 _DEFAULT = Policy()

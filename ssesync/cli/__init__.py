@@ -6,6 +6,7 @@ import click
 
 from .. import __version__
 from .doctor import doctor
+from .keeper import keeper
 from .tail import tail
 
 __all__ = ["main"]
@@ -19,3 +20,4 @@ def main() -> None:
 
 main.add_command(tail)
 main.add_command(doctor)
+main.add_command(keeper)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..channels.transfer import Frozen
+from ..channels.transfer import Frozen, Wanted
 from ..detached.connections import connections
 from ..detached.source import Position
 from ..executor import logged
@@ -26,7 +26,7 @@ from .message import close_all
 if TYPE_CHECKING:
     from ..channels.broker import Broker
 
-__all__ = ["ANSWER_TIMEOUT", "Exporter", "Moved"]
+__all__ = ["ANSWER_TIMEOUT", "Exporter", "Moved", "on_reactor"]
 
 logger = logging.getLogger("ssesync")
 
@@ -57,12 +57,14 @@ class Exporter:
 
     :param link: the link, after the hellos. It remains the caller's.
     :param broker: the broker, on a log that the other process has opened too.
+    :param wanted: which of its clients are moved; ``None``: all.
     :raises OSError: there are no more descriptors.
     """
 
-    def __init__(self, link: Link, broker: Broker) -> None:
+    def __init__(self, link: Link, broker: Broker, wanted: Wanted | None = None) -> None:
         self._link = link
         self._broker = broker
+        self._wanted = wanted
         self._limit = self._most = max(1, min(_CLIENTS, _number(link.peer.get("most"), _CLIENTS)))
         self._token = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)]  # a list, so that it is closed once
         #: How many clients were moved.
@@ -81,7 +83,7 @@ class Exporter:
         :raises LinkError: the other process has sent something that is no answer. Likewise, and the link is cancelled.
         :raises RuntimeError: the reactor does not run.
         """
-        frozen, since, began = _on_reactor(functools.partial(self._freeze, most))
+        frozen, since, began = on_reactor(functools.partial(self._freeze, most))
         waiting = dict.fromkeys(frozen)  # the clients that no process serves
         try:
             parts = [frozen] if frozen else []
@@ -104,7 +106,7 @@ class Exporter:
                     raise error
         finally:
             connections().call_soon(functools.partial(_each, Frozen.thaw, list(waiting)))
-            left = _on_reactor(self._broker.broadcast_groups.movable)
+            left = on_reactor(lambda: self._broker.broadcast_groups.movable(self._wanted))
             if frozen:
                 self.worst = max(self.worst, time.monotonic() - began)
         return Moved(len(frozen) - len(waiting), len(waiting), left)
@@ -125,7 +127,7 @@ class Exporter:
         # Before the clients are frozen: a revocation that is carried out later is deferred, and the other process
         # carries it out.
         since = Position(dispatcher.epoch, dispatcher.handled)
-        return self._broker.broadcast_groups.freeze(min(self._most, most), _SIZE), since, time.monotonic()
+        return self._broker.broadcast_groups.freeze(min(self._most, most), _SIZE, self._wanted), since, time.monotonic()
 
     def _ask(self, clients: list[Frozen], since: Position) -> tuple[Mapping[str, Any], BaseException | None]:
         """Send clients to the other process.
@@ -180,7 +182,7 @@ def _each(method: Callable[[Frozen], object], clients: Iterable[Frozen]) -> None
         logged(functools.partial(method, each))
 
 
-def _on_reactor(call: Callable[[], _T]) -> _T:
+def on_reactor(call: Callable[[], _T]) -> _T:
     """Call on the reactor's thread, and wait for the result.
 
     :param call: the function.

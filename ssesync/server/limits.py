@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 
 from ..settings import Settings
@@ -21,6 +22,8 @@ class Admission:
 
     def __init__(self) -> None:
         self._keys: Counter[str] = Counter()
+        # When the reservations of each key end, for streams that will come from other processes.
+        self._reserved: dict[str, list[float]] = {}
         self._reconnection_times = ReconnectionTimes()
         #: Clients that were refused since the process started.
         self.refused = 0
@@ -44,6 +47,33 @@ class Admission:
     def count(self, key: str) -> None:
         """Count a stream of a key as open."""
         self._keys[key] += 1
+
+    def reserve(self, key: str, limit: int, seconds: float) -> bool:
+        """Reserve a place for a stream that will come from another process.
+
+        :param key: the stream's key.
+        :param limit: how many streams the key may have, reservations included.
+        :param seconds: how long the reservation counts, if no stream comes.
+        :return: whether the stream is allowed.
+        """
+        now = time.monotonic()
+        while self._reserved and next(iter(self._reserved.values()))[-1] < now:  # in the order of their ends
+            del self._reserved[next(iter(self._reserved))]
+        ends = [end for end in self._reserved.pop(key, ()) if end > now]
+        allowed = self._keys[key] + len(ends) < limit
+        if allowed:
+            ends.append(now + seconds)
+        if ends:
+            self._reserved[key] = ends
+        return allowed
+
+    def consume(self, key: str) -> None:
+        """A stream came from another process: one reservation of its key is over."""
+        ends = self._reserved.get(key)
+        if ends is not None:
+            del ends[0]
+            if not ends:
+                del self._reserved[key]
 
     def release(self, key: str) -> None:
         """Count a stream of a key as closed."""

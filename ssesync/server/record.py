@@ -109,6 +109,8 @@ class ReceivedRecord:
     """
 
     __slots__ = ("key",)
+    #: No function of the application is called at its end.
+    is_bound = False
     #: Nothing in this process depends on the stream.
     is_bound, is_movable = False, True
 

@@ -169,9 +169,21 @@ class Streams:
             if limit is not None and held >= limit:
                 raise RuntimeError(f"this process holds {held} detached streams, and may hold {limit}")
             self._admission.count(key)
+            self._admission.consume(key)
             self._detached[connection] = key
             self._opened += 1
         ticking.every_tick(self._tick)
+
+    def reserve(self, key: str, limit: int, seconds: float) -> bool:
+        """Reserve a place for a stream that will come from another process, see :meth:`receive`.
+
+        :param key: the stream's key.
+        :param limit: how many streams the key may have, reservations included.
+        :param seconds: how long the reservation counts, if no stream comes.
+        :return: whether the stream is allowed.
+        """
+        with self._locked():
+            return self._admission.reserve(key, limit, seconds)
 
     def withdraw(self, connection: Detached, key: str) -> None:
         """Undo :meth:`receive`: the stream stays with the other process.

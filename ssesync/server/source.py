@@ -162,6 +162,16 @@ class Detachable(Source):
         :raises Exception: it is not possible, and nothing has changed: the consumer continues.
         """
 
+    def reserve(self, key: str, limit: int) -> bool:
+        """Ask the process to which the client will be moved whether it allows one more stream of a key. Waits a
+        fraction of a second at most. Called before :meth:`open`.
+
+        :param key: the key.
+        :param limit: the number of streams that it may have.
+        :return: whether the stream is allowed; true as well if there is no such process, or if it does not answer.
+        """
+        return True
+
 
 class Tappable(Source):
     """A source that reads an upstream, whose connection the reactor can read as well."""

@@ -30,7 +30,7 @@ from .producer import Scope
 from .producers import Slot
 from .refusing import refuse
 from .registry import streams
-from .source import BlockingPull, Overload, Pending, Refusal, Source, Streamable, Tappable
+from .source import BlockingPull, Detachable, Overload, Pending, Refusal, Source, Streamable, Tappable
 from .spec import StreamSpec
 from .starts import views
 from .stats import StreamStats
@@ -290,10 +290,22 @@ class EventStream(Leaving):
         detached = self._takeover is not None
         if detached and isinstance(source, Tappable):
             source.postpone()
-        answer = source.open(views.wait(self._spec.factory.view, self.settings, detached=detached))
+        answer: Refusal | Overload | None
+        if detached and not self._is_allowed_elsewhere(source):
+            answer = Overload("too many event streams")
+        else:
+            answer = source.open(views.wait(self._spec.factory.view, self.settings, detached=detached))
         if answer is not None:
             source.close()
         return answer
+
+    def _is_allowed_elsewhere(self, source: Source) -> bool:
+        """Whether the process to which the client will be moved, if there is one, allows one more stream of its key. A
+        stream with ``on_close`` is not moved."""
+        limit = self.settings.max_streams_per_key
+        if limit is None or self._spec.on_close is not None or not isinstance(source, Detachable):
+            return True
+        return source.reserve(cast(str, self._admitted), limit)
 
     def __iter__(self) -> Iterator[bytes]:
         return self

@@ -23,6 +23,7 @@ class Follower:
     """Follows channels until it is stopped.
 
     :param before: called with each event, on the thread that reads, before it is counted.
+    :param more: of the query.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Follower:
         last_event_id: str = "",
         before: Callable[[Event], object] = lambda event: None,
         session: requests.Session | None = None,
+        **more: str,
     ) -> None:
         self.channels, self.patterns, self._before = channels, patterns, before
         #: What came, in order.
@@ -44,6 +46,7 @@ class Follower:
         #: What ended it for good.
         self.error: Exception | None = None
         query = [("channel", each) for each in channels] + [("pattern", each) for each in patterns] + [("key", key)]
+        query += more.items()
         self.source = EventSource(
             f"{url}?{urlencode(query)}",
             last_event_id=last_event_id,

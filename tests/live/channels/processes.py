@@ -36,6 +36,9 @@ def await_that(condition: Callable[[], object], what: str, within: float = TIMEO
 class Gunicorn:
     """A gunicorn of several workers, with the hooks of the library, on a port that it keeps."""
 
+    #: The folder that it is started in.
+    cwd = ROOT
+
     def __init__(
         self,
         folder: Path,
@@ -65,7 +68,7 @@ class Gunicorn:
     def start(self) -> Gunicorn:
         with contextlib.ExitStack() as stack:
             command = [
-                sys.executable, "-m", "gunicorn", "--config", HOOKS, "--threads", "32",
+                sys.executable, "-m", "gunicorn", "--config", str(ROOT / HOOKS), "--threads", "32",
                 *self._options,
             ]  # fmt: skip
             bind, descriptors = f"127.0.0.1:{self.port}", []
@@ -77,7 +80,7 @@ class Gunicorn:
             log = stack.enter_context((self.folder / "log").open("ab"))
             self.process = subprocess.Popen(
                 [*command, "--bind", bind, place_of(self._app)],
-                cwd=ROOT,
+                cwd=self.cwd,
                 env=os.environ
                 | {
                     "PYTHONPATH": str(ROOT),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ssesync import SettingsError
-from ssesync.validation import check_number, nearest, suggest
+from ssesync.validation import check_number, check_sockets, nearest, suggest
 
 from ...cases import each_case
 
@@ -44,3 +44,24 @@ def test_the_nearest_name_is_suggested_or_all_are_listed() -> None:
     assert suggest("on_clsoe", ["keep_alive"], ["on_close"]) == "did you mean 'on_close'?"
     assert suggest("xyz", ["keep_alive", "retry"], ["on_close"]) == "there are keep_alive, retry"
     assert (nearest("retries", ["retry"]), nearest("retries", ["retry"], cutoff=0.9)) == ("retry", None)
+
+
+def test_the_paths_of_sockets_are_split_at_commas() -> None:
+    assert check_sockets("keeper", " /run/a.sock , /run/b.sock") == ("/run/a.sock", "/run/b.sock")
+    assert check_sockets("keeper", " ") == ()
+
+
+@each_case(
+    "value, message",
+    [
+        ("keeper.sock", "keeper takes the absolute path of a unix socket, or several with commas between them, got"),
+        ("/a,", "got ''"),
+        ("/a\0b", "absolute path"),
+        (5, "keeper takes the absolute path of a unix socket, got 5"),
+        ("/" + "x" * 107, "at most 107 bytes"),
+        ("/a,/b,/a", "keeper has a path twice"),
+    ],
+)
+def test_other_paths_are_refused(value: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        check_sockets("keeper", value)

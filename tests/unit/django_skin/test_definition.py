@@ -206,6 +206,26 @@ def test_unknown_settings_are_found_by_the_system_check_and_by_the_first_use() -
             publish("a", "x")
 
 
+def test_the_keeper_is_the_brokers_and_a_mistake_in_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[str]:
+        return [check.id or "" for check in run_checks() if (check.id or "").startswith("ssesync.")]
+
+    with override_settings(SSESYNC_BROKER="sqlite:////tmp/log", SSESYNC_KEEPER="/run/app/keeper.sock"):
+        assert get_broker().keeper == "/run/app/keeper.sock"
+        assert found() == []
+    with override_settings(SSESYNC_BROKER="memory://?max_events=8", SSESYNC_KEEPER="keeper.sock"):
+        assert found() == ["ssesync.E006"]
+        with pytest.raises(SettingsError, match="absolute path"):
+            get_broker()
+    monkeypatch.setenv("SSESYNC_KEEPER", "/run/app/keeper.sock")
+    with override_settings(SSESYNC_BROKER="memory://?max_events=9"):
+        assert get_broker().keeper is None  # the environment's counts
+        assert found() == ["ssesync.W003"]
+    monkeypatch.setenv("SSESYNC_KEEPER", "keeper.sock")
+    with override_settings(SSESYNC_BROKER="memory://?max_events=9"):
+        assert found() == ["ssesync.E006"]
+
+
 def test_an_empty_broker_is_found_by_the_system_check_and_by_the_first_use() -> None:
     with override_settings(SSESYNC_BROKER=""):
         (error,) = [check for check in run_checks() if (check.id or "").startswith("ssesync.")]

@@ -162,6 +162,7 @@ def test_decorators_of_a_method_view_are_right_as_they_stand(app: Flask) -> None
         ({"SSESYNC_ALTOGETHER_UNRELATED": 1}, "UNRELATED: there are SSESYNC, SSESYNC_BROKER"),
         ({"SSESYNC_BROKER": ""}, "the broker's URL is empty"),
         ({"SSESYNC_BROKER": " "}, "the broker's URL is empty"),
+        ({"SSESYNC_KEEPER": "run/keeper.sock"}, "keeper takes the absolute path of a unix socket, or several"),
         ({"SSESYNC": [("retry", 5)]}, "SSESYNC takes a mapping of options, got list"),
     ],
 )
@@ -169,6 +170,12 @@ def test_mistakes_in_the_configuration_are_named_by_init_app(app: Flask, config:
     app.config.update(config)
     with pytest.raises(SettingsError, match=message):
         SSE(app)
+
+
+def test_the_configuration_names_the_keeper_of_the_broker(app: Flask) -> None:
+    assert SSE(app).broker.keeper is None  # the environment's, if there is one
+    app.config["SSESYNC_KEEPER"] = "/run/app/one.sock, /run/app/two.sock"
+    assert SSE(app).broker.keeper == "/run/app/one.sock, /run/app/two.sock"
 
 
 def test_without_the_extension_they_are_named_by_the_first_view(app: Flask) -> None:

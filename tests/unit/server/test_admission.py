@@ -369,3 +369,20 @@ def test_prometheus_shows_the_same(monkeypatch: pytest.MonkeyPatch, afresh: Stre
         "ssesync_keep_alives_total 0.0",
     ]
     kept.close()
+
+
+def test_reservations_count_like_streams_until_they_end_or_a_stream_comes(
+    afresh: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("ssesync.server.limits.time", SimpleNamespace(monotonic=lambda: now))
+    assert [afresh.reserve("ann", 2, 5.0) for _ in range(3)] == [True, True, False]
+    assert afresh.reserve("bob", 2, 5.0)
+    connection: Any = served()
+    afresh.receive(connection, "ann")  # in place of one of them
+    assert not afresh.reserve("ann", 2, 5.0)
+    afresh.withdraw(connection, "ann")
+    assert [afresh.reserve("ann", 2, 5.0) for _ in range(2)] == [True, False]
+    now += 6.0
+    assert [afresh.reserve("ann", 2, 5.0) for _ in range(3)] == [True, True, False]
+    assert not afresh._admission._reserved.keys() - {"ann"}

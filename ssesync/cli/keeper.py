@@ -1,0 +1,156 @@
+"""``python -m ssesync keeper``: hold the clients of a host's workers, so that these can be replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..channels.opening import open_broker
+from ..errors import SettingsError
+from ..validation import check_sockets
+
+if TYPE_CHECKING:
+    from ..channels.broker import Broker
+
+__all__ = ["keeper"]
+
+#: The environment variable with the broker's URL. It may have a password, so it is no option: all users see those.
+_BROKER = "SSESYNC_BROKER"
+
+
+def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        paths = check_sockets("--bind", value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from error
+    if len(paths) != 1:
+        raise click.BadParameter("a keeper has one socket")
+    return paths[0]
+
+
+def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9464")
+    return host.strip("[]"), int(port)
+
+
+@click.command()
+@click.option("--bind", required=True, metavar="PATH", callback=_path, help="The socket to which workers connect.")
+@click.option(
+    "--broker-file",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help=f"A file with the broker's URL. Without it the environment variable {_BROKER} has it.",
+)
+@click.option(
+    "--spread",
+    type=click.FloatRange(0, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The time over which the clients are ended when the keeper stops.",
+)
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Serve metrics for Prometheus, for example 127.0.0.1:9464.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log a line for each stream that ends.")
+@click.option("--status", is_flag=True, help="Print the state of the keeper that listens at PATH, as JSON.")
+def keeper(
+    bind: str, broker_file: str | None, spread: float, metrics: tuple[str, int] | None, verbose: bool, status: bool
+) -> None:
+    """Hold the clients of channels while workers are replaced.
+
+    Workers find it by SSESYNC_KEEPER=PATH. It needs the same broker as they have, which is not memory://. PATH is in a
+    folder that only this user can enter (0700), and that is made if it is missing.
+
+    SIGTERM and SIGINT end the clients over --spread seconds, each with a reconnection time; a second signal ends the
+    process at once.
+    """
+    if status:
+        _print_status(bind)
+        return
+    broker = _broker(broker_file)
+    from ..keeper.process import Keeper  # the other commands don't need it
+
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("ssesync" if verbose else "ssesync.keeper").setLevel(logging.INFO)
+    process = Keeper(bind, broker, spread=spread)
+    process.handle_signals()
+    try:
+        if metrics is not None:
+            _serve_metrics(*metrics)
+        process.open()
+        process.listen()
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(process.run())
+
+
+def _print_status(path: str) -> None:
+    from ..keeper.status import ask_status
+
+    try:
+        described = ask_status(path)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the keeper at {path} does not answer: {error}") from error
+    click.echo(json.dumps(described, indent=2))
+
+
+def _broker(file: str | None) -> Broker:
+    """Open the broker.
+
+    :raises click.UsageError: there is no URL, or it can't work.
+    """
+    if file is None:
+        url = os.environ.get(_BROKER, "")
+        where = f"the environment variable {_BROKER}"
+    else:
+        url, where = _read(Path(file)), file
+    if not url:
+        raise click.UsageError(f"{where} has no broker's URL: give it the one that the workers have")
+    try:
+        broker = open_broker(url)
+    except SettingsError as error:
+        raise click.UsageError(f"{where}: {error}") from error
+    if not broker.is_shared:
+        raise click.UsageError(f"{where}: a keeper can't have the log of memory://, which is within one process")
+    return broker
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH):
+                click.echo(f"Warning: other users can read {path}, which may have the broker's password", err=True)
+            return file.readline().strip()
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path} can't be read: {error}") from error
+
+
+def _serve_metrics(host: str, port: int) -> None:
+    """Serve the metrics, on threads of their own.
+
+    :raises OSError: the address can't be used.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        from ..prometheus import StreamsCollector
+    except ModuleNotFoundError as error:
+        raise click.ClickException("--metrics needs prometheus_client: pip install 'ssesync[prometheus]'") from error
+    registry = CollectorRegistry()
+    registry.register(StreamsCollector())
+    start_http_server(port, host, registry)

@@ -18,7 +18,7 @@ from ..channels.transfer import FrozenClient, Prepared
 from ..detached.source import Position
 from ..errors import BrokerError, excerpt
 from ..executor import logged
-from ..server.descriptors import duplicate
+from ..server.descriptors import division, duplicate
 from .framing import Frame, Link, LinkError, LinkLost
 from .message import close_all
 
@@ -49,9 +49,9 @@ class Batch:
         self.since = Position(frame.head["epoch"], frame.head["position"])
         self._blob = frame.blob
         self._pidfd = pidfd
-        self._fds = frame.claim()[::-1]
-        self._token = self._fds.pop()
-        self._prepared: list[tuple[Prepared, int]] = []  # with their descriptors
+        self._fds = frame.claim()
+        self._token = self._fds.pop(0)
+        self._prepared: dict[int, Prepared] = {}  # by their index
         #: Why clients are refused, by their index.
         self.refused: dict[int, str] = {}
         #: How many clients are served here.
@@ -65,32 +65,40 @@ class Batch:
         :param broker: the broker of their log; ``None``: all are refused.
         :param refusing: the reason for that.
         """
+        errors = self._raise_numbers()
         end = 0
         for index, plain in enumerate(self._clients):
             begin, end = end, end + plain["unsent"]
-            fd = self._fds.pop()
             try:
                 if broker is None:
                     raise RuntimeError(refusing)
-                self._prepared.append(self._prepare(broker, plain, fd, self._blob[begin:end]))
+                if index in errors:
+                    raise errors[index]
+                client = _client_from(plain, self._fds[index], self._blob[begin:end])
+                self._prepared[index] = broker.broadcast_groups.prepare(client, self.since)
             except (ValueError, BrokerError, OSError, RuntimeError) as error:
                 self.refused[index] = str(error)
             except Exception as error:
                 logger.exception("a client of another process can't be served here, and stays there")
                 self.refused[index] = repr(error)
-            finally:
-                os.close(fd)
 
-    def _prepare(self, broker: Broker, plain: Mapping[str, Any], low: int, unsent: bytes) -> tuple[Prepared, int]:
-        fd = duplicate(low)
-        try:
-            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                raise ValueError("a client's descriptor is no socket")
-            os.set_blocking(fd, False)
-            return broker.broadcast_groups.prepare(FrozenClient.from_plain(plain, fd, unsent), self.since), fd
-        except BaseException:
-            os.close(fd)
-            raise
+    def _raise_numbers(self) -> dict[int, OSError]:
+        """Give the descriptors numbers above the floor of detached sockets, where the kernel has not put them. First of
+        all, as the other numbers are the server's and the application's; and from the highest on, as these may be above
+        the floor already.
+
+        :return: the errors by the index of the client.
+        """
+        floor, errors = division().floor, {}
+        for index in reversed(range(len(self._fds))):
+            low = self._fds[index]
+            if low < floor:
+                try:
+                    self._fds[index] = duplicate(low)
+                    os.close(low)
+                except OSError as error:
+                    errors[index] = error
+        return errors
 
     def acknowledge(self, link: Link) -> None:
         """Send the acknowledgement, and serve the prepared clients.
@@ -110,7 +118,9 @@ class Batch:
     def _commit(self) -> None:
         self.taken = len(self._prepared)
         while self._prepared:
-            logged(self._prepared.pop(0)[0].commit)
+            index, prepared = self._prepared.popitem()
+            self._fds[index] = -1  # the connection closes it
+            logged(prepared.commit)
 
     def _is_left_behind(self) -> bool:
         """Whether the process that has sent the clients has ended, without having served them again."""
@@ -126,18 +136,24 @@ class Batch:
     def close(self) -> None:
         """Forget the clients that are not served here, and close all descriptors. Any number of times."""
         while self._prepared:
-            prepared, fd = self._prepared.pop()
-            logged(prepared.undo)
-            self._fds.append(fd)
+            logged(self._prepared.popitem()[1].undo)
         self._fds.append(self._token)
         self._token = -1
-        close_all(self._fds)
+        close_all([fd for fd in self._fds if fd >= 0])
+        self._fds.clear()
 
     def __enter__(self) -> Batch:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _client_from(plain: Mapping[str, Any], fd: int, unsent: bytes) -> FrozenClient:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise ValueError("a client's descriptor is no socket")
+    os.set_blocking(fd, False)
+    return FrozenClient.from_plain(plain, fd, unsent)
 
 
 def _clients_of(frame: Frame) -> list[dict[str, Any]]:

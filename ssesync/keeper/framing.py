@@ -73,7 +73,7 @@ class Link:
         self._error: LinkError | None = None  # since then no message is received
         self._is_torn = False  # whether a part of a message was sent
         self._closed = False
-        self._calls: list[None] = []  # an item for each call in progress
+        self._calls: list[None] = []  # an item for each call in progress, and each hold
         #: The other process's hello, see ``peer.py``; empty before it.
         self.peer: Mapping[str, Any] = {}
         #: The version that both processes use; 0 before the hello.
@@ -103,7 +103,7 @@ class Link:
         :raises MessageTooLarge: nothing was sent, and the link can be used.
         """
         data = encode(head, blob, fds)
-        with self._in_use():
+        with self.hold():
             if self._is_torn:
                 raise LinkLost(errno.EPIPE, "an earlier message could not be sent to its end")
             deadline = time.monotonic() + (MESSAGE_TIMEOUT if timeout is None else timeout)
@@ -126,7 +126,7 @@ class Link:
             for the next call.
         :raises LinkError: it is no message. :class:`DescriptorsLost`: it came without its descriptors.
         """
-        with self._in_use():
+        with self.hold():
             if self._error is not None:
                 raise self._error
             try:
@@ -162,10 +162,17 @@ class Link:
         self.close()
 
     @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
+        """Keep the link's descriptors meanwhile: a :meth:`close` only cancels the link, so what has arrived can be
+        received. Can be nested.
+
+        :return: a context manager.
+        :raises LinkLost: the link is closed.
+        """
+        is_outermost = not self._calls
         self._calls.append(None)  # before the check, as close() sets the flag before its own
         try:
-            if self._closed:
+            if self._closed and is_outermost:
                 raise LinkLost(errno.EBADF, "the link is closed")
             yield
         finally:

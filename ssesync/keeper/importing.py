@@ -81,7 +81,7 @@ class Importer:
         """
         self._links[link] = None
         try:
-            with contextlib.suppress(LinkLost):
+            with contextlib.suppress(LinkLost), link.hold():
                 while True:
                     self._serve_one(link)
         finally:
@@ -144,7 +144,11 @@ class Importer:
         try:
             with link:
                 greet(link, hello())
-                self.serve(link)
+                try:
+                    self.serve(link)
+                except LinkError as error:
+                    refuse(link, str(error))
+                    raise
         except PeerRefused as error:
             self._log(str(error.strerror))
         except LinkTimeout:

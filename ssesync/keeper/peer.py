@@ -41,9 +41,9 @@ VERSION, OLDEST = 1, 1
 #: Seconds in which a process that has connected must have sent its hello.
 HELLO_TIMEOUT = 5.0
 
-# Descriptors that a process receives at once. A worker receives them below the floor of detached sockets, where 64 are
-# the application's reserve (``server/descriptors.py``). A keeper has no application.
-_MOST = {"keeper": 250, "worker": 64}
+# Clients that a process receives at once. A worker receives their descriptors below the floor of detached sockets,
+# where 64 are the application's reserve (``server/descriptors.py``). A keeper has no application.
+_MOST = {"keeper": 250, "worker": 50}
 # Bytes of the kernel's buffer: if a batch fits, its sender does not wait. The system may allow less.
 _BUFFER = 1024 * 1024
 # Seconds between two attempts to connect to a socket with a full backlog.

@@ -64,7 +64,8 @@ class Member:
 
 @contextlib.contextmanager
 def member(url: str, path: str, *faults: str, role: str = "keeper") -> Iterator[Member]:
-    program = "import sys; from tests.unit.keeper.member import main; main(*sys.argv[1:])"
+    patch = "from gevent import monkey; monkey.patch_all(); " if "gevent" in faults else ""
+    program = f"{patch}import sys; from tests.unit.keeper.member import main; main(*sys.argv[1:])"
     with started(program, url, path, role, *faults) as process:
         yield Member(process, path, int(line(process)))
 

@@ -7,9 +7,11 @@ come by lines: ``move PATH``, ``snapshot``. Each is answered by a line.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -21,13 +23,13 @@ from typing import Any
 
 from ssesync import Broker, CloseReason, Settings, StreamStats, open_broker
 from ssesync.detached.connection import Connection, Handover
-from ssesync.keeper import exporting
+from ssesync.keeper import batch, exporting
 from ssesync.keeper.batch import Batch
 from ssesync.keeper.exporting import Exporter
 from ssesync.keeper.framing import Link, LinkLost
 from ssesync.keeper.importing import Importer, epochs
 from ssesync.keeper.peer import connect, listen, make_hello
-from ssesync.server.descriptors import duplicate
+from ssesync.server.descriptors import divide, duplicate
 from ssesync.server.registry import streams
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -74,7 +76,7 @@ def kill(*_: object) -> None:
 def with_fault(fault: str) -> None:
     """What goes wrong in this process."""
     send, acknowledge = Link.send, Batch.acknowledge
-    prepare = Batch._prepare
+    parse = batch._client_from
     turns = itertools.count()
 
     def stop_before(self: Batch, link: Link) -> None:
@@ -93,10 +95,10 @@ def with_fault(fault: str) -> None:
         if head["op"] == "take":
             kill()
 
-    def refuse(self: Batch, *more: Any) -> Any:
+    def refuse(*values: Any) -> Any:
         if next(turns) % 3 == 0:
             raise RuntimeError("a test refuses it")
-        return prepare(self, *more)
+        return parse(*values)
 
     patches: dict[str, tuple[Any, str, Any]] = {
         "killed before the acknowledgement": (Batch, "acknowledge", kill),
@@ -104,7 +106,7 @@ def with_fault(fault: str) -> None:
         "stopped before the acknowledgement": (Batch, "acknowledge", stop_before),
         "waits for the sender's end": (Batch, "acknowledge", wait_before),
         "killed after it has sent": (Link, "send", kill_after),
-        "refuses each third": (Batch, "_prepare", refuse),
+        "refuses each third": (batch, "_client_from", refuse),
         "timeout": (exporting, "ANSWER_TIMEOUT", 0.3),
     }
     setattr(*patches[fault])
@@ -120,7 +122,7 @@ def move(broker: Broker, path: str, role: str) -> dict[str, Any]:
                     "moved": exporter.moved, "refused": moved.refused, "left": moved.left, "why": exporter.why,
                     "worst": exporter.worst,
                 }  # fmt: skip
-                if moved.left <= moved.refused:
+                if moved.left <= moved.refused or (moved.refused and not moved.moved):
                     break
                 if not moved.moved:
                     time.sleep(0.01)  # a log is being read for the others
@@ -129,16 +131,28 @@ def move(broker: Broker, path: str, role: str) -> dict[str, Any]:
     return found
 
 
+def in_system_thread(call: Callable[[], str]) -> str:
+    """Call on a thread of the system, as under gevent no greenlet may wait for standard input."""
+    if "gevent" not in sys.modules:
+        return call()
+    import gevent
+
+    return str(gevent.get_hub().threadpool.apply(call))
+
+
 def main(url: str, path: str, role: str, *faults: str) -> None:
-    for fault in faults:
+    if "few descriptors" in faults:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+    for fault in {*faults} - {"gevent", "few descriptors"}:
         with_fault(fault)
+    divide()
     broker = open_broker(url)
     importer = Importer(lambda: [broker])
     importer.start(listen(path), lambda: make_hello(role, epochs([broker])))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
     threading.Thread(target=serve, args=(broker, listener), daemon=True).start()
     print(listener.getsockname()[1], flush=True)
-    for command in sys.stdin:
+    for command in iter(functools.partial(in_system_thread, sys.stdin.readline), ""):
         name, _, argument = command.rstrip("\n").partition(" ")
         found = (
             move(broker, argument, role) if name == "move" else {**importer.snapshot(), **streams.snapshot()["closed"]}

@@ -14,7 +14,12 @@ CHECKOUT = Path(__file__).parents[3]
 
 
 def opened() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    """How many descriptors this process has, without those of databases, which a broker opens when it needs them."""
+    count = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is the one of this folder
+            count += ".db" not in link.readlink().name
+    return count
 
 
 def run(program: str, *arguments: str, **options: Any) -> str:

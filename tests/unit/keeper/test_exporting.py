@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -175,4 +176,36 @@ def test_a_refused_client_stays_and_others_are_moved(broker: Broker, url: str, t
         assert moved["why"] == "a test refuses it"
         publish(broker, 0, 3)
         check(clients, 3)
+        close(clients)
+
+
+def test_a_receiver_with_few_descriptors_takes_as_many_as_it_can(broker: Broker, url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with member(url, f"{folder}/a.sock") as a, member(url, f"{folder}/b.sock", "few descriptors") as b:
+        clients = a.join(150)
+        moved = a.move(b)
+        assert 30 <= moved["moved"] < 110
+        assert moved["left"] == 150 - moved["moved"]
+        assert "open files" in moved["why"]
+        publish(broker, 0, 3)
+        check(clients, 3)
+        # It still accepts links, and gives its clients back.
+        assert b.move(a)["moved"] == moved["moved"]
+        publish(broker, 3, 3)
+        check(clients, 6)
+        close(clients)
+
+
+def test_workers_of_gevent_pass_clients_to_each_other_and_to_threads(broker: Broker, url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with (
+        member(url, f"{folder}/a.sock", "gevent", role="worker") as a,
+        member(url, f"{folder}/b.sock", "gevent", role="worker") as b,
+        member(url, f"{folder}/c.sock") as c,
+    ):
+        clients = [*a.join(60), *a.join(20, chunked=True)]
+        with publishing(broker) as published:
+            for source, target in [(a, b), (b, c), (c, a)]:
+                assert while_reading(clients, functools.partial(source.move, target))["moved"] == 80
+        check(clients, published[0])
         close(clients)

@@ -234,6 +234,25 @@ def test_a_call_in_progress_ends_with_the_link(ends: tuple[Link, Link], ending: 
         one.close()
 
 
+def test_what_has_arrived_is_received_although_another_thread_has_closed_the_link(ends: tuple[Link, Link]) -> None:
+    one, other = ends
+    before = opened()
+    with one.hold():
+        other.send({"op": "taken"})
+        closing = threading.Thread(target=one.close)
+        closing.start()
+        closing.join()
+        with pytest.raises(LinkLost):
+            one.send({"op": "a"})
+        assert one.receive(0).op == "taken"
+        with pytest.raises(LinkLost):
+            one.receive(0)
+        assert opened() == before
+    assert opened() == before - 1
+    with pytest.raises(LinkLost, match="the link is closed"):
+        one.receive(0)
+
+
 def test_a_forked_child_does_not_keep_the_link(ends: tuple[Link, Link]) -> None:
     one, other = ends
     gate, done = os.pipe()
@@ -274,9 +293,11 @@ def test_more_descriptors_underway_than_the_user_may_have_are_waited_for() -> No
             time.sleep(0.2)
             for _, other in pairs[:2]:
                 other.receive(5).close()
-        threading.Thread(target=receive_later).start()
+        receiving = threading.Thread(target=receive_later)
+        receiving.start()
         began = time.monotonic()
         pairs[2][0].send({"op": "b"}, b"", [0] * 20)
+        receiving.join()
         print(len(pairs[2][1].receive(5).fds), time.monotonic() - began > 0.1)
     """
     assert run(program) == "20 True\n"

@@ -89,6 +89,7 @@ THROUGH = {
     "keeper/reserving": "../live/keeper/test_worker",
     "keeper/status": "../live/keeper/test_worker",
     "lock_check": "core/test_locks",
+    "server/bridge": "channels/runs/test_producing",
     "server/checks": "server/test_stream",
     "server/closing": "server/test_ending",
     "server/detaching": "detached/test_handover",

@@ -20,8 +20,10 @@ from ..errors import CloseReason, StreamClosed, excerpt
 from ..executor import callers
 from ..json_encoder import dump_json
 from ..locks import Once, Waiters
+from ..producing import Producing
 from ..settings import Settings
 from ..wire.encoder import encode
+from .bridge import Bridge, close_async
 from .event_loop import EventLoop, event_loop
 from .factory import SourceFactory, name_of
 from .mailbox import Mailbox
@@ -93,6 +95,10 @@ class AsyncProducer(SourceFactory):
         """Close a coroutine that will not be awaited, of which Python would warn."""
         if inspect.iscoroutine(self._user_object):
             self._user_object.close()
+
+    def as_producing(self) -> Producing:
+        """See :class:`SourceFactory`."""
+        return Bridge(self.iterate)
 
     async def iterate(self) -> AsyncIterator[Any]:
         """Make the iterator, on the loop.
@@ -249,7 +255,7 @@ class AsyncSource(WriterSource):
                 if not count % _TURN:
                     await asyncio.sleep(0)
         finally:
-            await _close(items)
+            await close_async(items)
 
     async def _wait_for_room(self, data: bytes, events: int) -> None:
         """Add a write when the mailbox is not full any more."""
@@ -276,10 +282,3 @@ class AsyncSource(WriterSource):
 def _resolve(room: asyncio.Future[None]) -> None:
     if not room.done():
         room.set_result(None)
-
-
-async def _close(items: object) -> None:
-    """Close an asynchronous generator, or another iterator that has an ``aclose()``."""
-    aclose = getattr(items, "aclose", None)
-    if aclose is not None:
-        await aclose()

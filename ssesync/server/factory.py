@@ -95,6 +95,13 @@ class SourceFactory(abc.ABC):
     def discard(self) -> None:
         """Release the user's object: no source will be made of it."""
 
+    def as_producing(self) -> Producing | None:
+        """Make an object that writes the events on a thread that may wait: a run's.
+
+        :return: the object; ``None``: the user's object itself is run by threads.
+        """
+        return None
+
 
 class ExistingSource(SourceFactory):
     """An existing source: of a Writer, or of a subscription."""

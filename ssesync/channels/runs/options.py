@@ -26,7 +26,7 @@ class RunOptions:
     writer: bool = False
     """The producer is a function that is given a :class:`ssesync.Writer` before its other arguments, and writes to it.
     Else it is a function that returns an iterable of events, such as a generator function, or a :class:`ssesync.Relay`,
-    or it is one of these itself."""
+    or what :func:`ssesync.from_async` returns, or it is one of these itself."""
 
     max_events: int = 100_000
     """Events of the run."""

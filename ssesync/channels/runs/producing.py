@@ -14,7 +14,7 @@ from ...errors import CloseReason, RunRefused, StreamClosed, excerpt
 from ...producing import Producing
 from ...server.checks import check_function, check_iterable
 from ...server.databases import warn_of_database
-from ...server.factory import Items, Producer, Upstream, WriterFunction
+from ...server.factory import Items, Producer, SourceFactory, Upstream, WriterFunction
 from ...server.producer import close_iterator
 from ...server.producers import Slot, producers
 from ...server.writer import Writer
@@ -76,6 +76,8 @@ class Function(Producer):
                 f"{excerpt(self._user_object)} has returned None: yield events, return an iterable of them, or give "
                 "writer=True, and it is called with a Writer"
             )
+        if isinstance(made, SourceFactory):
+            made = made.as_producing() or made
         if isinstance(made, Producing):
             self._upstream = made
             _run_upstream(made, writer)
@@ -130,6 +132,8 @@ def producer_of(given: Any, args: tuple[Any, ...], options: RunOptions) -> Produ
     :return: the producer, which is to be run or discarded.
     :raises TypeError: it is nothing that gives events, or asynchronous.
     """
+    if isinstance(given, SourceFactory):
+        given = given.as_producing() or given
     if callable(given):
         return WritingFunction(given, args) if options.writer else Function(given, args)
     if args or options.writer:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 import requests
 
-from ssesync import Broker, Relay, RunState, Writer
+from ssesync import Broker, Relay, RunState, Writer, from_async
 from ssesync.testing import FakeSSEServer
 
 from .conftest import final_of, transcript
@@ -89,3 +91,65 @@ def test_the_producer_runs_in_its_scope_and_without_the_context_of_its_start(mem
     for thread in [each for each in threading.enumerate() if each.name == "ssesync-run-a"]:
         thread.join(WAIT)
     assert steps == ["begin", "none", "step", "end"]
+
+
+async def letters() -> AsyncIterator[str]:
+    for letter in "ab":
+        await asyncio.sleep(0)
+        yield letter
+
+
+@pytest.mark.parametrize(
+    "producer", [lambda: from_async(letters), lambda: from_async(letters()), lambda: lambda: from_async(letters())],
+    ids=["a function", "a generator", "a function that makes it"],
+)  # fmt: skip
+def test_an_asynchronous_producer(memory: Broker, producer: Callable[[], Any]) -> None:
+    assert memory.start_run("a", producer()).wait(WAIT)
+    assert transcript(memory, "a") == [("message", "a"), ("message", "b"), ("end", {"state": "done", "events": 2})]
+
+
+def test_a_stop_cancels_an_asynchronous_producer(memory: Broker) -> None:
+    waits, closed = threading.Event(), threading.Event()
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            for number in range(200):  # more than may wait for the thread
+                yield str(number)
+            waits.set()
+            await asyncio.sleep(WAIT)
+        finally:
+            await asyncio.sleep(0.01)
+            closed.set()
+
+    run = memory.start_run("a", from_async(endless))
+    assert waits.wait(WAIT)
+    assert run.stop()
+    assert closed.wait(WAIT)
+    assert run.wait(WAIT)
+    assert (run.state, final_of(memory, "a")["state"]) == (RunState.STOPPED, "stopped")
+
+
+def test_an_asynchronous_producer_that_fails_fails_its_run(memory: Broker) -> None:
+    async def failing() -> AsyncIterator[str]:
+        yield "a"
+        raise LookupError
+
+    run = memory.start_run("a", from_async(failing))
+    assert run.wait(WAIT)
+    assert run.state is RunState.FAILED
+
+
+def test_an_event_that_can_not_be_written_closes_an_asynchronous_producer(memory: Broker) -> None:
+    closed = threading.Event()
+
+    async def wrong() -> AsyncIterator[Any]:
+        try:
+            yield object()
+            await asyncio.sleep(WAIT)
+        finally:
+            closed.set()
+
+    run = memory.start_run("a", from_async(wrong))
+    assert run.wait(WAIT)
+    assert run.state is RunState.FAILED
+    assert closed.wait(WAIT)

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Blueprint, abort, g, request
 
-from ssesync import from_async
+from ssesync import Event, from_async
 from ssesync_flask import EventStreamResponse, event_stream
 
 blueprint = Blueprint("asynchronous", __name__, url_prefix="/async")
@@ -35,14 +35,25 @@ def waits() -> Any:
 @blueprint.route("/endless")
 @event_stream
 def endless() -> Any:
-    async def produce() -> AsyncIterator[str]:
+    async def produce() -> AsyncIterator[Event]:
         try:
-            yield "one"
+            yield Event("one", id=request.args.get("id"))
             await asyncio.sleep(3600)
         finally:
             notes.append("the asynchronous one was cancelled")
 
     return from_async(produce())
+
+
+@blueprint.route("/short")
+@event_stream
+def short() -> Any:
+    async def produce() -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.sleep(1)
+        yield await asyncio.to_thread(lambda: "two")
+
+    return from_async(produce)
 
 
 @blueprint.route("/synchronous")

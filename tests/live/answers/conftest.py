@@ -17,13 +17,18 @@ from tests.servers import GTHREAD, SYNC, Fleet, Kind, Server, eventually, gunico
 
 from .leading import SERVERS, Leader
 
-__all__ = ["KINDS", "Start", "requested"]
+__all__ = ["KINDS", "PATIENT", "Start", "requested"]
 
 APP = "flask_app.answers"
 KINDS = {
     "gthread": Kind("gthread", gunicorn(*GTHREAD, app=APP)),
     "sync": Kind("sync", gunicorn(*SYNC, app=APP)),
     "werkzeug": Kind("werkzeug", launch("werkzeug", APP)),
+}
+#: The same with time for streams that finish.
+PATIENT = {
+    f"patient {name}": Kind(f"patient {name}", gunicorn(*options, "--graceful-timeout", "20", app=APP))
+    for name, options in (("gthread", GTHREAD), ("sync", SYNC))
 }
 
 
@@ -49,7 +54,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def give(name: str, environment: dict[str, str] | None = None, **options: Any) -> Server:
-            kind = KINDS[name]
+            kind = {**KINDS, **PATIENT}[name]
             variables = {**kind.environment, **(environment or {}), "OPTIONS": json.dumps(options)}
             kind = Kind(kind.name, kind.command, environment=variables)
             server = stack.enter_context(running(kind, tmp_path))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
 from tests.servers import Server, eventually
 
-from .conftest import KINDS, Start, requested
+from .conftest import KINDS, PATIENT, Start, requested
 
 ON_EACH = pytest.mark.parametrize("name", KINDS)
 MANY = 200
@@ -51,6 +52,22 @@ def test_a_client_that_leaves_cancels_its_producer_where_that_waits(start: Start
     assert notes(server) == ["the asynchronous one was cancelled", "the synchronous one was closed"]
     assert eventually(lambda: server.state()["producers"]["running"] == 0)
     assert server.state()["closed"] == {"client_gone": 2}
+
+
+@pytest.mark.parametrize("name", PATIENT)
+def test_a_process_that_stops_waits_for_those_that_finish(start: Start, name: str) -> None:
+    server = start(name)
+    with requested(server, "/async/short", 20) as responses, requested(server, "/async/endless?id=1") as [endless]:
+        for each in responses:
+            each.expect(b":ok\ndata: one\n\n")
+        endless.expect(b":ok\nid: 1\ndata: one\n\n")
+        server.signal(signal.SIGTERM)
+        assert endless.read().startswith(b"retry: ")  # its client can resume
+        for each in responses:
+            assert each.read() == b"data: two\n\n"
+            assert each.end == "last chunk"
+    assert server.leaves()
+    assert "Traceback" not in server.log()
 
 
 def test_an_exception_before_the_first_event_has_its_status(start: Start) -> None:

@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|contextlib|contextvars|enum|threading|types|typing|http|_typeshed|io|ssl|wsgiref)\..*"),
     (r"py:.*", r"(flask|werkzeug|django|rest_framework|requests|urllib3)\..*"),
     (r"py:class", r"(Callable|Iterable|Iterator|Mapping|AsyncIterator|AbstractContextManager|TracebackType|Any)"),
-    (r"py:class", r"(WSGIEnvironment|StartResponse|HttpRequest|JSONRenderer|AppConfig|Flask|View|Source|SourceFactory|Scope)"),
-    (r"py:class", r"(Connection|Streamable|Producing|Refusal|Runs|RunRecord|Production)"),
+    (r"py:class", r"(WSGIEnvironment|StartResponse|HttpRequest|JSONRenderer|AppConfig|Flask|View|Source|Scope)"),
+    (r"py:class", r"(SourceFactory|Connection|Streamable|Producing|Refusal|Runs|RunRecord|Production)"),
     (r"py:class", r"ssesync\.(producing|server|detached|channels|json_encoder)\..*"),
 ]

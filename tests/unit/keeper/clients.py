@@ -142,4 +142,5 @@ def while_reading(clients: Iterable[Client], call: Callable[[], Any]) -> Any:
         for client in clients:
             client.read()
         thread.join(0.01)
-    return found[0]
+    [result] = found
+    return result

@@ -41,7 +41,7 @@ class Record:
     key = "k"
 
     def __init__(self, is_movable: bool) -> None:
-        self.is_movable = is_movable
+        self.is_movable, self.is_bound = is_movable, not is_movable
 
     def began(self, connection: Connection) -> None:
         pass

@@ -9,7 +9,7 @@ const TICK = 5000, SLEEP = 75_000;
 const ANSWER = 30_000, RECONNECTION = 180_000;
 /* A connection that has lasted so long has succeeded, even if no event came. */
 const STABLE = 10_000;
-/* Events that the leader of several tabs keeps for tabs that join. */
+/* Events that each of several tabs keeps, to give them to tabs that join when it is the leader. */
 const KEPT = 500;
 
 const isTemporary = status => status >= 500 || [408, 425, 429].includes(status);
@@ -39,7 +39,7 @@ export class Stream extends EventTarget {
       keepAliveEvent: "ping", resetEvent: "reset", endEvents: [], share: "",
       ...Object.fromEntries(Object.entries(options).filter(([, value]) => value != null)),
     };
-    this.lastEventId = options.lastEventId;
+    this.lastEventId = this.#keptAfter = options.lastEventId;
     /* Of an event without a listener a page does not get the id. Runs end with "end". */
     const types = ["message", "end", options.keepAliveEvent, options.resetEvent, ...options.endEvents];
     this.#types = new Set(types.filter(type => type !== "error" && type !== "open"));
@@ -175,14 +175,17 @@ export class Stream extends EventTarget {
     /* Without an id of its own an event has that of the one before it on this connection. */
     const item = {type, data, id: lastEventId === this.#sourceId ? "" : lastEventId};
     this.#sourceId = lastEventId;
-    if (this.#name) this.#keep(item);
+    this.#post({item});
     this.#take(item);
   };
 
-  #take({type, data, id}) {
+  #take(item) {
+    const {type, data, id} = item;
     /* A tab may have loaded a newer state than the leader has events. */
     if (this.readyState === CLOSED || (this.#name && id && compare(id, this.lastEventId) <= 0)) return;
     this.lastEventId = id || this.lastEventId;
+    if (type === this.#options.resetEvent) [this.#kept, this.#keptAfter] = [[], this.lastEventId];
+    else if (this.#name && id && this.#kept.push(item) > KEPT) this.#keptAfter = this.#kept.shift().id;
     const event = new MessageEvent(type, {data, lastEventId: this.lastEventId});
     this.dispatchEvent(event);
     if (type === this.#options.resetEvent) this.#options.onreset?.(event);
@@ -235,7 +238,7 @@ export class Stream extends EventTarget {
     const {signal} = this.#candidacy = new AbortController();
     const lead = () => new Promise(release => {
       if (signal.aborted) return release();
-      [this.#release, this.#isLeader, this.#kept, this.#keptAfter] = [release, true, [], this.lastEventId];
+      [this.#release, this.#isLeader] = [release, true];
       this.#post({isLeader: true});
       this.#connect();
       if (this.readyState === OPEN) this.#change(CONNECTING);
@@ -258,12 +261,6 @@ export class Stream extends EventTarget {
     this.#post({joining: this.#id, after: this.lastEventId});
   }
 
-  #keep(item) {
-    if (item.type === this.#options.resetEvent) [this.#kept, this.#keptAfter] = [[], item.id];
-    else if (item.id && this.#kept.push(item) > KEPT) this.#keptAfter = this.#kept.shift().id;
-    this.#post({item});
-  }
-
   #hear({state, item, isLeader, joining, after, to, items, isLost, lastEventId, finished}) {
     if (joining && this.#isLeader) {
       const isLost = after !== "" && this.#keptAfter !== "" && !(compare(after, this.#keptAfter) >= 0);
@@ -275,6 +272,7 @@ export class Stream extends EventTarget {
     if (isLeader) this.#join();
     /* One answer: a tab that was frozen as the leader may give another one. */
     if (to) [this.#isJoined, this.#id] = [true, ""];
+    if (to && !this.lastEventId) this.lastEventId = this.#keptAfter = lastEventId;
     if (isLost) this.#take({type: this.#options.resetEvent, data: "{}", id: lastEventId});
     /* The answer to a tab that joins has all events before it. */
     for (const each of items ?? (item && this.#isJoined ? [item] : [])) this.#take(each);

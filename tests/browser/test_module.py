@@ -53,6 +53,7 @@ class Site:
         os.killpg(self.process.pid, number)
         if number == signal.SIGKILL:
             self.process.wait()
+            assert eventually(lambda: not listens(self.port))  # a worker, which has the socket too, ends a little later
 
     def control(self, **options: str) -> Any:
         with urllib.request.urlopen(f"{self.url}control?{urllib.parse.urlencode(options)}", timeout=TIMEOUT) as answer:
@@ -278,6 +279,44 @@ def test_two_tabs_share_a_connection_and_the_second_goes_on_when_the_first_is_cl
     second.sees("three")
     assert second.messages == ["reset", "three"]
     assert site.control()["streams"] == 1
+
+
+def test_tabs_get_each_event_once_while_leaders_change(page: Page, site: Site) -> None:
+    ids: list[str] = [site.broker.publish("news", "0")]
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.wait(0.005):
+            ids.append(site.broker.publish("news", str(len(ids))))
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    tabs: list[tuple[Page, int]] = []
+    try:
+        for _ in range(6):
+            page.browser.switch_to.new_window("tab")
+            tab = Page(page.browser, site.url)
+            tabs.append((tab, len(ids) - 1))
+            tab.follow("/events", share="often", lastEventId=ids[tabs[-1][1]])
+            if len(tabs) > 2:
+                leader, begin = tabs.pop(0)
+                assert_follows(leader, begin)
+                page.browser.close()
+                page.browser.switch_to.window(page.handle)
+    finally:
+        stop.set()
+        publisher.join()
+    for tab, begin in tabs:
+        tab.sees(str(len(ids) - 1))
+        assert_follows(tab, begin)
+        page.browser.close()
+        page.browser.switch_to.window(page.handle)
+
+
+def assert_follows(tab: Page, begin: int) -> None:
+    """Assert that a tab got all events after one of them, each once."""
+    messages = tab.messages
+    assert messages == [str(number) for number in range(begin + 1, begin + 1 + len(messages))]
 
 
 def test_a_tab_takes_over_when_the_leader_is_frozen(tabs: tuple[Page, Page], site: Site) -> None:

@@ -80,6 +80,7 @@ THROUGH = {
     "detached/holder": "../live/keeper/test_worker",
     "keeper/batch": "keeper/test_importing",
     "keeper/client": "../live/keeper/test_worker",
+    "keeper/draining": "../live/keeper/test_worker",
     "keeper/listening": "keeper/test_peer",
     "keeper/message": "keeper/test_framing",
     "keeper/lifeline": "keeper/test_upgrade",

@@ -7,6 +7,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from ..channels.transfer import Stay
+from ..server.transferring import register_transfer
+from .draining import KeeperTransfer
 from .mover import Mover
 from .reserving import Reserving
 
@@ -35,6 +37,7 @@ class KeeperClient:
             Mover(broker, path, functools.partial(self._is_at, index) if several else None, logged)
             for index, path in enumerate(paths)
         ]
+        register_transfer(KeeperTransfer(self._movers))
         self._reserving = [Reserving(broker, path) for path in paths]
 
     def added(self) -> None:

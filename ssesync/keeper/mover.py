@@ -25,6 +25,7 @@ from .framing import Link, LinkLost
 
 if TYPE_CHECKING:
     from ..channels.broker import Broker
+    from ..detached.connection import Connection
 
 __all__ = ["Mover", "connect_to"]
 
@@ -80,7 +81,10 @@ class Mover:
         self._link: Link | None = None
         self._exporter: Exporter | None = None
         self._wait = _DELAY
-        self._is_away = self._used = False  # as it was logged
+        self._hurry = Wakeup()  # ends a pause
+        self._used = self._logged_away = False
+        #: Whether the keeper could not be used when it was last tried.
+        self.is_away = False
         self._checked = -math.inf  # when it was last checked which clients stay
 
     def wake(self) -> None:
@@ -89,6 +93,19 @@ class Mover:
         with contextlib.suppress(IndexError):
             self._idle.pop()
             self._start()
+
+    def hurry(self) -> None:
+        """Move clients now, also to a keeper that could not be used a moment ago. Any thread; never waits."""
+        self.is_away = False  # until it was tried
+        self._hurry.set()
+        self.wake()
+
+    def takes(self, connection: Connection) -> bool:
+        """Whether a client will be moved to this keeper, if that is possible.
+
+        :param connection: the client's.
+        """
+        return not self.is_away and (self._wanted is None or self._wanted(connection))
 
     def _start(self) -> None:
         try:
@@ -176,18 +193,21 @@ class Mover:
 
     def _pause(self, why: str) -> float:
         """Do not use the keeper for some seconds."""
-        if not self._is_away:
-            self._is_away = True
+        self.is_away = True
+        if not self._logged_away:
+            self._logged_away = True
             logger.warning(
                 "the keeper at %s can't be used, so this process serves the clients itself and tries again every %g s: "
                 "%s", escape(self._path), _PAUSE, escape(why),
             )  # fmt: skip
-        time.sleep(_PAUSE)
+        self._hurry.wait(_PAUSE)
+        self._hurry.clear()
         return _DELAY
 
     def _recovered(self) -> None:
-        if self._is_away:
-            self._is_away = False
+        self.is_away = False
+        if self._logged_away:
+            self._logged_away = False
             logger.warning("the keeper at %s takes clients again", escape(self._path))
         elif not self._used:
             logger.info("the keeper at %s takes this process's clients", escape(self._path))

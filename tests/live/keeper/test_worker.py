@@ -129,6 +129,19 @@ def test_without_a_keeper_workers_serve_their_clients_and_move_them_when_it_come
     assert workers.log().count("can't be used") == workers.log().count("takes clients again") == 1
 
 
+def test_a_worker_that_stops_moves_its_clients_to_a_keeper_that_has_come_back(site: Site) -> None:
+    workers = site.workers("--workers", "1").start()
+    publisher = site.publish()
+    site.start_keeper()
+    site.keeper.stop()
+    site.follow(workers, 8)
+    await_that(lambda: "can't be used" in workers.log(), "the absent keeper is logged")
+    site.keeper.start()
+    workers.stop()  # before it is tried again
+    assert site.keeper.held() == 8
+    site.check(publisher)
+
+
 def test_a_halted_keeper_stops_no_request_and_a_killed_ones_clients_resume(site: Site) -> None:
     site.start_keeper()
     workers = site.workers("--workers", "1", "--threads", "4").start()

@@ -29,7 +29,14 @@ class Workers(Gunicorn):
 class KeeperProcess:
     """A keeper, on a socket in its folder."""
 
-    def __init__(self, folder: Path, broker: str, *options: str, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker: str,
+        *options: str,
+        limit: int | None = None,
+        versions: tuple[int, int] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Short, as a unix socket's path may have 107 bytes.
         self.path = str(folder / "run" / "k.sock")
@@ -37,10 +44,11 @@ class KeeperProcess:
         self._broker = broker
         self._options = options
         self._limit = limit
+        self._module = ["ssesync"] if versions is None else ["tests.live.keeper.versions", *map(str, versions)]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> KeeperProcess:
-        command = [sys.executable, "-m", "ssesync", "keeper", "--bind", self.path, *self._options]
+        command = [sys.executable, "-m", *self._module, "keeper", "--bind", self.path, *self._options]
         if self._limit is not None:
             command = ["prlimit", f"--nofile={self._limit}:{self._limit}", *command]
         before = self.log().count("READY")

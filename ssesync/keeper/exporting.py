@@ -52,7 +52,8 @@ class Moved(NamedTuple):
     refused: int
     """How many it has refused: they are served here. A later batch may include them again, after other clients."""
     left: int
-    """How many clients can still be moved, now or soon, those that were refused included."""
+    """How many clients can still be moved, now or soon, those that were refused included. They are not counted after a
+    full batch: then it is 1."""
 
 
 class Exporter:
@@ -89,7 +90,9 @@ class Exporter:
         """
         if self._is_lost:
             raise LinkLost(errno.EPIPE, "the link was lost at an earlier batch")
+        most = min(self._most, most)
         frozen, since, began = on_reactor(functools.partial(self._freeze, most))
+        is_full = len(frozen) == most
         waiting = dict.fromkeys(frozen)  # the clients that no process serves
         try:
             parts = [frozen] if frozen else []
@@ -112,9 +115,9 @@ class Exporter:
                     parts += _halves([each for each in part if each in waiting])
         finally:
             connections().call_soon(functools.partial(_each, Frozen.thaw, list(waiting)))
-            left = on_reactor(lambda: self._broker.broadcast_groups.movable(self._wanted))
             if frozen:
                 self.worst = max(self.worst, time.monotonic() - began)
+            left = on_reactor(functools.partial(self._left, is_full=len(frozen) > len(waiting) and is_full))
         return Moved(len(frozen) - len(waiting), len(waiting), left)
 
     def close(self) -> None:
@@ -133,7 +136,16 @@ class Exporter:
         # Before the clients are frozen: a revocation that is carried out later is deferred, and the other process
         # carries it out.
         since = Position(dispatcher.epoch, dispatcher.handled)
-        return self._broker.broadcast_groups.freeze(min(self._most, most), _SIZE, self._wanted), since, time.monotonic()
+        return self._broker.broadcast_groups.freeze(most, _SIZE, self._wanted), since, time.monotonic()
+
+    def _left(self, *, is_full: bool) -> int:
+        """Count the clients that are left, after all calls for this batch. On the reactor's thread.
+
+        :param is_full: whether the batch was full, and not refused as a whole. Then others are likely, and are not
+            counted: ten thousand would take 10 ms, after each batch.
+        :return: how many are left.
+        """
+        return 1 if is_full else self._broker.broadcast_groups.movable(self._wanted)
 
     def _ask(self, clients: list[Frozen], since: Position) -> tuple[Mapping[str, Any], BaseException | None]:
         """Send clients to the other process.

@@ -122,7 +122,7 @@ def move(broker: Broker, path: str, role: str) -> dict[str, Any]:
                     "moved": exporter.moved, "refused": moved.refused, "left": moved.left, "why": exporter.why,
                     "worst": exporter.worst,
                 }  # fmt: skip
-                if moved.left <= moved.refused or (moved.refused and not moved.moved):
+                if not moved.left or (moved.refused and not moved.moved):
                     break
                 if not moved.moved:
                     time.sleep(0.01)  # a log is being read for the others

@@ -147,7 +147,8 @@ class SiblingTransfer:
 
     def seconds_to_move(self) -> float | None:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        return self._seconds if self._state is State.MOVING else None
+        # Also while another thread is in begin(): the worker would exit, and its streams with it.
+        return self._seconds if self._begin_once.done and self._state is not State.OVER else None
 
     @property
     def goes_on(self) -> bool:

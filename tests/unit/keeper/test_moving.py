@@ -153,6 +153,30 @@ def test_a_quick_stop_ends_it(folder: Path, join: Callable[..., Client]):
         assert made.state is State.OVER
 
 
+def test_a_worker_does_not_exit_while_another_thread_begins(folder: Path, join: Callable[..., Client]):
+    """The hook worker_exit runs at the same time as the reactor's drain."""
+    join()
+    counting, go_on = threading.Event(), threading.Event()
+
+    class Slow(SiblingTransfer):
+        def _count(self) -> int:
+            counting.set()
+            go_on.wait(10)
+            return super()._count()
+
+    made = Slow(folder, OWN, 2, 30.0, None, lambda: False)
+    assert made.seconds_to_move() is None
+    thread = threading.Thread(target=begin, args=(made,))
+    thread.start()
+    assert counting.wait(10)
+    begin(made)
+    assert made.seconds_to_move() == 30.0
+    go_on.set()
+    thread.join(10)
+    assert made.state is State.OVER
+    assert made.seconds_to_move() is None
+
+
 def test_a_worker_that_was_just_forked_is_waited_for(folder: Path, join: Callable[..., Client]):
     join()
     table = WorkerTable()

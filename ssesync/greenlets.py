@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import select
 import selectors
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +79,7 @@ def cooperative_selector() -> selectors.BaseSelector | None:
 
     class CooperativeSelector(kind):  # type: ignore[misc]
         outer: Any = None
+        pid = os.getpid()
 
         def select(self, timeout: float | None = None) -> Any:
             own = _get_running_loop()
@@ -84,6 +87,9 @@ def cooperative_selector() -> selectors.BaseSelector | None:
             try:
                 return super().select(timeout)
             finally:
+                if os.getpid() != self.pid:
+                    # A forked child has the greenlet too, and would run its parent's producers once more.
+                    threading.Event().wait()
                 self.outer = _get_running_loop()
                 _set_running_loop(own)
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
+import functools
+import inspect
 import logging
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import CloseReason
 from ..executor import callers
 from ..greenlets import cooperative_selector
-from ..locks import Waiters
+from ..locks import Once, Waiters
+from ..reactor import reactor_if_any
 from ..text import escape
 from ..thread_start import ThreadStart
 
@@ -34,6 +39,9 @@ logger = logging.getLogger("ssesync")
 
 # Seconds that the interpreter's exit waits for producers that close what they have open.
 _EXIT_SECONDS = 2.0
+# Seconds without a turn of the loop that are worth a warning.
+_BLOCKED = 1.0
+_ASYNCHRONOUS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class Running(Protocol):
@@ -58,6 +66,10 @@ class EventLoop:
         self._running: dict[Running, None] = {}
         self._changed = Waiters()  # for the end of a producer, and of the thread
         self._stops = self._over = False
+        self._ident = 0
+        self._last_turn = 0.0
+        self._is_checked = False  # whether the next turn is to be noted
+        self._warned = Once()
 
     def require_thread(self) -> None:
         """Start the thread, and wait until it runs.
@@ -79,6 +91,8 @@ class EventLoop:
     def add(self, producer: Running) -> None:
         """Note a producer that runs, until :meth:`remove`."""
         self._running[producer] = None
+        if (current := reactor_if_any()) is not None:
+            current.every_tick(self._check)
 
     def remove(self, producer: Running) -> None:
         """Note the end of a producer. Any number of times."""
@@ -107,7 +121,32 @@ class EventLoop:
         """Close a loop whose thread was not started."""
         self.loop.close()
 
+    def _check(self) -> bool:
+        """Warn, once, if a producer blocks the loop. On the reactor's thread."""
+        now = time.monotonic()
+        if not self._is_checked:
+            self._is_checked, self._last_turn = True, now
+            self.call_soon(self._note_turn)
+        elif now - self._last_turn > _BLOCKED and self._warned():
+            callers().submit(functools.partial(self._warn, now - self._last_turn))
+        return bool(self._running) and not self._over
+
+    def _note_turn(self) -> None:
+        self._is_checked = False
+
+    def _warn(self, seconds: float) -> None:
+        frame = sys._current_frames().get(self._ident)
+        while frame is not None and not frame.f_code.co_flags & _ASYNCHRONOUS:
+            frame = frame.f_back  # what it has called
+        where = "" if frame is None else f", now at {frame.f_code.co_filename}:{frame.f_lineno}"
+        logger.warning(
+            "a producer has blocked the event loop for %.1f s%s, and %d asynchronous producers wait: let it call what "
+            "waits or computes by asyncio.to_thread()",
+            seconds, escape(where), len(self._running),
+        )  # fmt: skip
+
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         while not self._stops:
             self._run_until_stopped()
         with contextlib.suppress(Exception):
@@ -122,6 +161,7 @@ class EventLoop:
         except BaseException as error:  # sys.exit() in a task that a producer has made, for example
             text = repr(error)
             callers().submit(lambda: logger.error("%s in a task of the event loop is ignored", escape(text)))
+            time.sleep(0.01)  # it may be a failure of the loop itself, which comes again at once
 
 
 _current: dict[None, EventLoop] = {}

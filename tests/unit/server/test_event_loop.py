@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import AsyncIterator
 
 import pytest
 
+from ssesync import EventStream, from_async
+from ssesync.greenlets import threads_are_greenlets
 from ssesync.server.event_loop import EventLoop, event_loop
+from ssesync.server.stream import join_producer
 
 #: An endless stream, which is left open.
 SCRIPT = """
@@ -63,6 +69,27 @@ print("parent", flush=True)
 another = open_one()
 """
     assert run(script) == ["closed", "child", "parent", "closed", "closed"]
+
+
+@pytest.mark.slow
+def test_a_producer_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    go = threading.Event()
+
+    async def blocking() -> AsyncIterator[str]:
+        yield "one"
+        go.wait(30)
+
+    stream = EventStream(from_async(blocking))
+    stream.open({})
+    deadline = time.monotonic() + 30
+    while "a producer has blocked the event loop" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.01)
+    go.set()
+    line = blocking.__code__.co_firstlineno + 2
+    assert threads_are_greenlets() or f"now at {__file__}:{line}, and 1" in caplog.text
+    assert "and 1 asynchronous producers wait" in caplog.text
+    stream.close()
+    assert join_producer(stream, 30)
 
 
 def test_without_a_thread_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,9 +70,20 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     help="Serve metrics for Prometheus, for example 127.0.0.1:9464.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log a line for each stream that ends.")
+@click.option("--replace", is_flag=True, help="Take the place, and all clients, of the keeper that listens at PATH.")
+@click.option("--background", is_flag=True, help="Start it in the background, and return when it is the keeper.")
+@click.option("--ready-fd", type=int, hidden=True)
 @click.option("--status", is_flag=True, help="Print the state of the keeper that listens at PATH, as JSON.")
 def keeper(
-    bind: str, broker_file: str | None, spread: float, metrics: tuple[str, int] | None, verbose: bool, status: bool
+    bind: str,
+    broker_file: str | None,
+    spread: float,
+    metrics: tuple[str, int] | None,
+    verbose: bool,
+    replace: bool,
+    background: bool,
+    ready_fd: int | None,
+    status: bool,
 ) -> None:
     """Hold the clients of channels while workers are replaced.
 
@@ -82,21 +96,45 @@ def keeper(
     if status:
         _print_status(bind)
         return
+    if background:
+        sys.exit(_start_in_background())
     broker = _broker(broker_file)
     from ..keeper.process import Keeper  # the other commands don't need it
+    from ..keeper.upgrade import UpgradeError
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("ssesync" if verbose else "ssesync.keeper").setLevel(logging.INFO)
-    process = Keeper(bind, broker, spread=spread)
+    process = Keeper(bind, broker, spread=spread, on_ready=functools.partial(_write_ready, ready_fd))
     process.handle_signals()
     try:
         if metrics is not None:
             _serve_metrics(*metrics)
         process.open()
-        process.listen()
-    except OSError as error:
+        process.listen(replace=replace)
+    except (OSError, UpgradeError) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(process.run())
+
+
+def _start_in_background() -> int:
+    """Start this command again, as a process that goes on when this one ends, and wait until it is the keeper.
+
+    :return: the exit code: its own, if it has ended before.
+    """
+    read, write = os.pipe()
+    arguments = [each for each in sys.argv[1:] if each != "--background"]
+    command = [sys.executable, "-m", "ssesync", *arguments, "--ready-fd", str(write)]
+    process = subprocess.Popen(command, pass_fds=[write], start_new_session=True)
+    os.close(write)
+    return 0 if os.read(read, 1) else process.wait()
+
+
+def _write_ready(fd: int | None) -> None:
+    """End the wait of :func:`_start_in_background`."""
+    if fd is not None:
+        with contextlib.suppress(BrokenPipeError):  # that process is gone
+            os.write(fd, b"1")
+        os.close(fd)
 
 
 def _print_status(path: str) -> None:

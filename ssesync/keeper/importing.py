@@ -96,6 +96,13 @@ class Importer:
         """
         return {"links": len(self._links), **self._counters.snapshot()}
 
+    def links(self) -> list[Link]:
+        """Get the links that are open now.
+
+        :return: the links. One without a hello has an empty ``peer``.
+        """
+        return list(self._links)
+
     def cancel(self) -> None:
         """Cancel all links. Batches that were not acknowledged remain with their processes. Any signal handler."""
         for link in list(self._links):

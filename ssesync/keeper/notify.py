@@ -9,7 +9,7 @@ import time
 
 __all__ = ["notify", "reloading"]
 
-logger = logging.getLogger("ssesync")
+logger = logging.getLogger("ssesync.keeper")
 
 #: The environment variable that names the socket. A leading ``@`` stands for Linux' abstract namespace.
 _SOCKET = "NOTIFY_SOCKET"

@@ -13,7 +13,9 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,11 @@ from ..server.registry import streams
 from ..text import escape
 from . import peer
 from .exporting import Exporter
-from .framing import Frame, Link
+from .framing import Frame, Link, LinkError, LinkLost
 from .importing import Handler, Importer
 from .listening import Listener, listen
+from .notify import notify
+from .upgrade import HandOver, Inheritance, UpgradeError, take_over
 
 if TYPE_CHECKING:
     from ..channels.broker import Broker
@@ -59,13 +63,20 @@ class Keeper:
     :param path: of its socket.
     :param broker: the broker, which workers have too.
     :param spread: seconds over which the clients are ended when it stops.
+    :param on_ready: called when it listens, and has all clients of the keeper that it has replaced.
     """
 
-    def __init__(self, path: str, broker: Broker, *, spread: float = 5.0) -> None:
+    def __init__(
+        self, path: str, broker: Broker, *, spread: float = 5.0, on_ready: Callable[[], object] = lambda: None
+    ) -> None:
         self.path = path
         self.broker = broker
         self._spread = spread
-        handlers: dict[str, Handler] = {"status": self._status, "reserve": _reserve}
+        self._hand_over = HandOver(self)
+        self._inherited: Inheritance | None = None
+        handlers: dict[str, Handler] = {
+            "status": self._status, "reserve": _reserve, "replace": self._replace
+        }  # fmt: skip
         self._importer = Importer(lambda: [broker], handlers, max_links=_MOST_LINKS)
         self._listener: Listener | None = None
         self._kept: tuple[int, int] | None = None  # the descriptors of the listener and its lock while it is not used
@@ -73,6 +84,8 @@ class Keeper:
         self._signals = 0
         self._exit: bool | None = None  # whether clients are ended, once the process is to end
         self._began = time.monotonic()
+        self._report: dict[str, Any] = {}  # of the keeper before this one
+        self._on_ready = on_ready
 
     # Beginning.
 
@@ -90,12 +103,26 @@ class Keeper:
                 streams.prepare()
                 return
 
-    def listen(self) -> None:
+    def listen(self, *, replace: bool = False) -> None:
         """Listen at the path.
 
+        :param replace: take the place of the keeper that listens there, if there is one.
         :raises OSError: another process does, or the folder can't be used.
+        :raises UpgradeError: the keeper that listens there stays the keeper.
         """
-        self._listener = listen(self.path)
+        try:
+            self._listener = listen(self.path)
+        except BlockingIOError as error:
+            if not replace:
+                raise BlockingIOError(error.errno, f"{error.strerror}: use --replace to take its place") from error
+            try:
+                link = peer.connect(self.path, _CONNECT, self._hello())
+            except OSError as lost:
+                raise UpgradeError(f"the running keeper can't be reached: {lost}") from lost
+            inherited = self._inherited = take_over(self.path, link, [self.broker.dispatcher.epoch])
+            self._hand_over = HandOver(self, inherited.predecessor)
+            inherited.enter()
+            self._listener = inherited.listener
 
     def handle_signals(self) -> None:
         """Stop on SIGTERM and SIGINT, and end at once on the second one of them. On the main thread."""
@@ -115,7 +142,11 @@ class Keeper:
         """
         if self._listener is not None and not self._signals:
             self._start_links(self._listener)
-            logger.info("READY: the keeper %d listens at %s", os.getpid(), escape(self.path))
+            if self._inherited is None:
+                self._is_ready()
+            else:
+                for call in (self._inherit, self._wait):
+                    threading.Thread(target=call, args=(self._inherited,), name="ssesync-link", daemon=True).start()
         while not self._signals and self._exit is None:
             self._woken.wait()
         if self._exit is not False:
@@ -123,11 +154,29 @@ class Keeper:
         self.broker.close()
         return 0
 
+    def _inherit(self, inherited: Inheritance) -> None:
+        """Take the clients of the keeper before this one."""
+        with contextlib.suppress(LinkError), inherited.link:
+            self._importer.serve(inherited.link)
+
+    def _wait(self, inherited: Inheritance) -> None:
+        """Wait until the keeper before this one has moved all its clients, or has ended."""
+        self._report = inherited.wait()
+        self._is_ready()
+
+    def _is_ready(self) -> None:
+        """Report that this process is the keeper, and has all clients."""
+        logger.info("READY: the keeper %d listens at %s", os.getpid(), escape(self.path))
+        notify("READY=1", f"STATUS=listens at {self.path}")
+        self._on_ready()
+
     def _stop(self) -> None:
         streams.stopping = True  # from now on no client is received
+        notify("STOPPING=1")
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.close()  # so the workers keep the clients that they have, and another keeper can listen there
+            # So the workers keep the clients that they have, and another keeper can listen there.
+            listener.close(remove=self._hand_over.is_alone)
         self._importer.cancel()
         logger.info("the keeper stops: %d clients are ended within %g s", len(streams.all()), self._spread)
         end_clients(self._spread)
@@ -140,28 +189,50 @@ class Keeper:
 
     # For an upgrade: see ``upgrade.Running``.
 
+    def _replace(self, link: Link, frame: Frame) -> Mapping[str, Any] | None:
+        return self._hand_over.replace(link, frame)
+
     def handles(self) -> tuple[int, int]:
         """See :class:`ssesync.keeper.upgrade.Running`."""
-        assert self._listener is not None
+        if self._listener is None:
+            raise LinkLost("this keeper stops")
         return self._listener.socket.fileno(), self._listener.lock
 
     def stop_accepting(self) -> None:
         """See :class:`ssesync.keeper.upgrade.Running`."""
-        listener = self._listener
-        if listener is not None:
-            self._listener, self._kept = None, (os.dup(listener.socket.fileno()), os.dup(listener.lock))
-            listener.close(remove=False)
+        self._put_aside()
+        self.open_links()
 
     def accept(self) -> None:
         """See :class:`ssesync.keeper.upgrade.Running`."""
-        if self._kept is not None:
-            kept, self._kept = self._kept, None
-            self._listener = Listener.adopt(self.path, *kept)
-            self._start_links(self._listener)
+        if self._listener is not None:
+            self._put_aside()  # the next process has listened with it, and that is what workers are told
+        kept, self._kept = self._kept, None
+        if kept is not None and not self._signals:
+            try:
+                listener = Listener.adopt(self.path, *kept)
+            except OSError:
+                listener = listen(self.path)  # its files were removed
+            self._listener = listener
+            self._start_links(listener)
+
+    def _put_aside(self) -> None:
+        """Accept no more links, and keep the descriptors.
+
+        :raises LinkLost: that is not possible.
+        """
+        listener, self._listener = self._listener, None
+        if listener is None:
+            raise LinkLost("this keeper stops")
+        self._kept = os.dup(listener.socket.fileno()), os.dup(listener.lock)
+        listener.close(remove=False)
 
     def open_links(self) -> int:
         """See :class:`ssesync.keeper.upgrade.Running`."""
-        return self._importer.snapshot()["links"]
+        links = [link for link in self._importer.links() if link.peer.get("role") != "keeper"]
+        for link in links:
+            link.cancel()  # also one that was accepted just before the end
+        return len(links)
 
     def connect(self) -> Link:
         """See :class:`ssesync.keeper.upgrade.Running`."""
@@ -199,6 +270,8 @@ class Keeper:
                 "socket": self.path,
                 "seconds": round(time.monotonic() - self._began, 3),
                 "stopping": streams.stopping,
+                "upgrading": not self._hand_over.is_alone,
+                "before": self._report,
                 **self._importer.snapshot(),
                 "max_streams": descriptors.capacity(),
                 "position": self.broker.position(),

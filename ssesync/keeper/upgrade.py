@@ -36,7 +36,7 @@ from .notify import notify, reloading
 
 __all__ = ["TRANSITIONS", "HandOver", "Inheritance", "Running", "Step", "UpgradeError", "take_over"]
 
-logger = logging.getLogger("ssesync")
+logger = logging.getLogger("ssesync.keeper")
 
 #: Seconds for each answer until the keeper has changed.
 _ANSWER = 10.0
@@ -319,7 +319,6 @@ class Inheritance:
         self.predecessor.close()
         if not report:
             logger.error("the keeper before this one has ended before it had moved all its clients")
-        notify("READY=1")
         return report
 
     def close(self) -> None:

@@ -315,4 +315,4 @@ def test_the_service_manager_follows(running: Running, path: str, monkeypatch: p
     with requesting(hand_over) as link, contextlib.closing(take_over(path, link, LOGS)) as got:
         got.enter()
         got.wait()
-    assert sent == ["RELOADING=1", "MAINPID=4711", "READY=1"]
+    assert sent == ["RELOADING=1", "MAINPID=4711"]

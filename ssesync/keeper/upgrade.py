@@ -46,6 +46,9 @@ _NO_PROGRESS = 30.0
 _SOON = 0.02
 #: Seconds until a process that does not answer is connected to again.
 _AGAIN = 1.0
+#: Clients of the first batch and, of later ones, the fewest and the most. The clients of a batch are sent nothing while
+#: it is moved, some 0.3 ms for each of them, so its size follows from the time that the last one took, in seconds.
+_FIRST, _FEWEST, _MOST, _BATCH = 32, 8, 250, 0.025
 
 
 class UpgradeError(RuntimeError):
@@ -229,6 +232,7 @@ class _Mover:
         self._link: Link | None = link
         self._exporter = keeper.exporter(link)
         self._begun = self._progress = time.monotonic()
+        self._size = _FIRST
         self.total = 0
         #: Seconds for which a client was not served, at most.
         self.worst = 0.0
@@ -257,7 +261,9 @@ class _Mover:
             if self._link is None:
                 self._link = self._keeper.connect()
                 self._exporter = self._keeper.exporter(self._link)
-            moved = self._exporter.move()
+            begun = time.monotonic()
+            moved = self._exporter.move(self._size)
+            seconds = time.monotonic() - begun
         except (OSError, ValueError) as error:
             if self._link is not None:
                 logger.warning("the connection to the next keeper is lost: %s", escape(error))
@@ -271,6 +277,7 @@ class _Mover:
         self.worst = max(self.worst, self._exporter.worst)
         if moved.moved:
             self._progress = time.monotonic()
+            self._size = next_size(self._size, moved.moved, seconds)
         elif time.monotonic() - self._progress > _NO_PROGRESS:
             logger.error("the next keeper refuses %d clients, which are ended", moved.left)
             self.is_refused = True
@@ -278,6 +285,17 @@ class _Mover:
         if moved.moved or self.is_done:
             return 0.0
         return _AGAIN if moved.refused else _SOON
+
+
+def next_size(size: int, moved: int, seconds: float) -> int:
+    """Choose how many clients the next batch has at most.
+
+    :param size: the last one's limit.
+    :param moved: how many it has moved.
+    :param seconds: the time that it took.
+    :return: the limit.
+    """
+    return max(_FEWEST, min(_MOST, 2 * size, int(moved * _BATCH / seconds)))
 
 
 class Inheritance:

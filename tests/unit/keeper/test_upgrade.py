@@ -18,7 +18,7 @@ from ssesync.keeper.exporting import Moved
 from ssesync.keeper.framing import Link, LinkLost
 from ssesync.keeper.lifeline import Lifeline
 from ssesync.keeper.listening import Listener, listen
-from ssesync.keeper.upgrade import TRANSITIONS, HandOver, Step, UpgradeError, take_over
+from ssesync.keeper.upgrade import TRANSITIONS, HandOver, Step, UpgradeError, next_size, take_over
 
 LOGS = ["a log"]
 MOVED, LAST = Moved(moved=2, refused=0, left=1), Moved(moved=1, refused=0, left=0)
@@ -65,7 +65,7 @@ class Running:
     def exporter(self, link: Link) -> Any:
         return self
 
-    def move(self) -> Moved:
+    def move(self, most: int) -> Moved:
         result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
         if isinstance(result, Exception):
             raise result
@@ -221,6 +221,13 @@ def test_the_keeper_connects_again_to_a_next_one_that_lives(running: Running, pa
         got.enter()
         assert got.wait()["moved"] == 5
     assert running.calls == ["stop accepting", "connect", "finish"]
+
+
+def test_a_batch_is_as_large_as_can_be_moved_in_a_short_time() -> None:
+    assert next_size(32, 32, 0.001) == 64  # at most doubled
+    assert next_size(128, 100, 0.025) == 100
+    assert next_size(250, 250, 0.001) == 250
+    assert next_size(32, 32, 1.0) == 8
 
 
 def test_clients_that_come_over_a_last_link_are_waited_for(running: Running, path: str) -> None:

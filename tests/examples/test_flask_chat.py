@@ -47,7 +47,8 @@ def test_the_page_loads_no_external_files_and_inserts_no_html(chat: Chat) -> Non
     answer = Person(chat, None).session.get(chat.url, timeout=TIMEOUT)
     page = answer.text
     assert answer.status_code == 200
-    assert not re.findall(r"\bsrc=|@import|\burl\(|\bimport\b|innerHTML|outerHTML|insertAdjacent|document\.write", page)
+    assert re.findall(r"\bimport\b.*", page) == ['import {Stream} from "/ssesync/ssesync.js";']
+    assert not re.findall(r"\bsrc=|@import|\burl\(|innerHTML|outerHTML|insertAdjacent|document\.write", page)
     assert re.findall(r"<link [^>]*>", page) == ['<link rel="icon" href="data:,">']
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy

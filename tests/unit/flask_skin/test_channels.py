@@ -560,6 +560,7 @@ def ticket_view(app: Flask, sse: SSE) -> None:
 def test_a_ticket_opens_one_stream_of_its_channels_for_its_subject(app: Flask, sse: SSE) -> None:
     ticket_view(app, sse)
     ticket = sse.issue_ticket("ada", channels=["a", "b"])
+    assert app.test_client().head(f"/stream?ticket={ticket}").status_code == 200  # it opens none
     stream = Stream(app, f"/stream?ticket={ticket}")
     sse.publish("b", "x")
     assert stream.data() == ["x"]

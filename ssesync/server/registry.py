@@ -284,9 +284,9 @@ class Streams:
         :return: plain values. ``streams`` lists the open streams: ``id``, ``name`` (the path, in the integrations),
             ``age`` in seconds, ``events``, ``bytes``, ``pending_events`` and ``pending_bytes`` that wait for the
             client, ``last_write`` in seconds ago, ``tier``, ``senses_disconnect``. ``producers`` has the number of
-            ``running`` ones, how many of these are ``asynchronous``, their ``limit``, and the name and age of those whose stream has ``ended`` and whose thread
-            has not. ``opened``, ``refused``, ``closed`` by reason, and the totals ``events``, ``bytes``,
-            ``keep_alives`` of the closed streams count from the process's start.
+            ``running`` ones, how many of these are ``asynchronous``, their ``limit``, and the name and age of those
+            whose stream has ``ended`` and whose thread has not. ``opened``, ``refused``, ``closed`` by reason, and the
+            totals ``events``, ``bytes``, ``keep_alives`` of the closed streams count from the process's start.
         """
         with self._locked():
             counters = {

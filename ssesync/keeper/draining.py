@@ -56,6 +56,8 @@ class KeeperTransfer:
         worker = gunicorn_worker()
         seconds = _SECONDS if worker is None else min(_SECONDS, worker.cfg.graceful_timeout - RESERVE)
         self._began, self._until = time.monotonic(), since + seconds
+        if self._began >= self._until:
+            return
         self._is_over = False
         for mover in self._movers:
             mover.hurry()

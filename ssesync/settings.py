@@ -113,7 +113,8 @@ class Settings:
 
     max_streams_per_key: int | None = None
     """Streams that one key may hold in this process. The key is the stream's ``key`` (a user, for example), else the
-    client's address."""
+    client's address. Where a keeper takes the streams of channels, those that it holds are counted for all processes
+    together."""
 
     refusal: Literal["auto", "503"] = "auto"
     """The answer to a client over a limit, or while the broker can't be reached. ``"auto"``: a browser's

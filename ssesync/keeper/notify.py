@@ -7,6 +7,8 @@ import os
 import socket
 import time
 
+from ..text import escape
+
 __all__ = ["notify", "reloading"]
 
 logger = logging.getLogger("ssesync.keeper")
@@ -29,7 +31,7 @@ def notify(*assignments: str) -> bool:
             sender.connect(f"\0{address[1:]}" if address.startswith("@") else address)
             sender.sendall("\n".join(assignments).encode())
     except OSError as error:
-        logger.warning("the service manager can't be notified over %s: %s", address, error)
+        logger.warning("the service manager can't be notified over %s: %s", escape(address), escape(error))
         return False
     return True
 

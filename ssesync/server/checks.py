@@ -13,6 +13,8 @@ from ..event import Event
 
 __all__ = ["check_callbacks", "check_function", "check_iterable"]
 
+_REMEDY = "use def instead of async def, or return ssesync.from_async(…) of it from a synchronous view"
+
 
 def is_asynchronous(function: Any) -> bool:
     """Whether a call returns a coroutine or an asynchronous generator, as far as that is declared."""
@@ -26,7 +28,7 @@ def is_asynchronous(function: Any) -> bool:
 def check_function(function: Any) -> None:
     """Refuse coroutine and asynchronous generator functions with a ``TypeError``."""
     if is_asynchronous(function):
-        raise TypeError(f"an event stream needs a synchronous producer, got {function!r}: use def instead of async def")
+        raise TypeError(f"an event stream needs a synchronous producer, got {function!r}: {_REMEDY}")
 
 
 def check_callbacks(**functions: Any) -> None:
@@ -48,6 +50,6 @@ def check_iterable(items: Any) -> None:
     if isinstance(items, Awaitable) or (isinstance(items, AsyncIterable) and not iterates):
         if inspect.iscoroutine(items):
             items.close()  # else Python would warn that it was never awaited
-        raise TypeError(f"an event stream needs a synchronous producer, got {kind}: use def instead of async def")
+        raise TypeError(f"an event stream needs a synchronous producer, got {kind}: {_REMEDY}")
     if isinstance(items, (str, bytes, Mapping, Event)) or not iterates:
         raise TypeError(f"an event stream needs an iterable of events, got {kind}: yield them, or pass a list")

@@ -34,6 +34,7 @@ def test_a_refused_page_reconnects_by_itself_and_is_admitted_later(browser: Chro
         assert server.state()["refused"] >= 1
         other.leave(1)
         hears_hello(browser, server)
+        browser.get("about:blank")  # before the server ends
 
 
 def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chrome, tmp_path: Path) -> None:
@@ -46,3 +47,4 @@ def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chr
         assert "a client could not subscribe" in server.log()
         folder.mkdir()
         hears_hello(browser, server)
+        browser.get("about:blank")

@@ -19,9 +19,9 @@ def time_moves() -> None:
     """Time all moves from now on."""
     plain_move = Exporter.move
 
-    def timed_move(self: Exporter) -> Moved:
+    def timed_move(self: Exporter, *most: int) -> Moved:
         start = time.monotonic()
-        moved = plain_move(self)
+        moved = plain_move(self, *most)
         if moved.moved:
             moves.append((moved.moved, (time.monotonic() - start) * 1e3))
         return moved

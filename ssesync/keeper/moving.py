@@ -12,12 +12,11 @@ Streams that can't be moved (``on_close``, ``coalesce``, ``memory://``, producer
 from __future__ import annotations
 
 import contextlib
-import enum
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..channels.broker import open_brokers
@@ -25,15 +24,17 @@ from ..channels.channel_source import ChannelSource
 from ..channels.dispatcher import Registration
 from ..detached.connection import Connection
 from ..locks import Once
+from ..reactor import run_foreign
 from ..server.detaching import Detached, Served
 from ..server.registry import streams
 from ..text import escape
 from .exporting import Exporter
 from .folders import Sibling, siblings_in
+from .message import LinkTimeout
 from .peer import connect, make_hello
 from .worker_table import WorkerTable
 
-__all__ = ["SiblingTransfer", "State"]
+__all__ = ["SiblingTransfer"]
 
 logger = logging.getLogger("ssesync")
 
@@ -50,25 +51,6 @@ _BALANCE = 10.0
 _RECEIVERS = 8
 # Clients in one batch: the limit of descriptors in a message.
 _BATCH = 250
-
-
-class State(enum.Enum):
-    """The state of the transfer."""
-
-    IDLE = "idle"
-    """The worker does not stop."""
-    MOVING = "moving"
-    """Streams are moved, or will be when another worker has loaded its application."""
-    OVER = "over"
-    """No more are moved."""
-
-
-#: Which states may follow a state.
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.IDLE: frozenset((State.MOVING, State.OVER)),
-    State.MOVING: frozenset((State.OVER,)),
-    State.OVER: frozenset(),
-}
 
 
 class SiblingTransfer:
@@ -98,42 +80,44 @@ class SiblingTransfer:
         self._table = table
         self._stops_alone = stops_alone
         self._begin_once = Once()
-        self._state = State.IDLE
+        # Each of the two is set once, by any thread, and a signal handler may set the second one.
+        self._is_begun = self._is_over = False
         self._began = self._deadline = 0.0
         self._at_first = 0  # how many clients there were
-        self._over: list[Callable[[], object]] = []
+        self._calls: list[Callable[[], object]] = []  # when it is over
         self._receivers: list[_Receiver] = []
 
     # Any thread.
 
     @property
-    def state(self) -> State:
-        """Its state."""
-        return self._state
+    def is_moving(self) -> bool:
+        """Whether streams are moved, or will be when another worker has loaded its application."""
+        return self._is_begun and not self._is_over
 
     def begin(self, since: float, over: Callable[[], object]) -> None:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        self._over.append(over)
+        self._calls.append(over)
+        self._began = self._began or time.monotonic()
+        self._is_begun = True  # also where another thread is in the next steps: then this one waits for their result
         if not self._begin_once():
             return
-        self._began = time.monotonic()
         self._deadline = since + self._seconds
         self._at_first = self._count()
         if not (self._at_first and self.seconds_left and (self._siblings() or self._is_awaited())):
-            self._enter(State.OVER)
+            self._is_over = True
             return
-        self._enter(State.MOVING)
         try:
             threading.Thread(target=self._run, name="ssesync-moving", daemon=True).start()
         except RuntimeError as error:
-            logger.warning("no event stream moves to another worker, as no thread can be started: %s", escape(error))
-            self._enter(State.OVER)
+            self._is_over = True
+            text = escape(error)
+            run_foreign(lambda: logger.warning("no event stream moves: no thread can be started: %s", escape(text)))
 
     def may_move(self, stream: Served | Detached) -> bool:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        if self._state is State.OVER:
+        if self._is_over:
             return False
-        is_early = self._state is State.IDLE or time.monotonic() - self._began < _ARRIVAL
+        is_early = not self._is_begun or time.monotonic() - self._began < _ARRIVAL
         if not isinstance(stream, Connection):
             return is_early and streams.is_leaving(stream)
         registration = stream.registration
@@ -143,17 +127,16 @@ class SiblingTransfer:
 
     def abandon(self) -> None:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        self._enter(State.OVER)
+        self._is_over = True
 
     def seconds_to_move(self) -> float | None:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        # Also while another thread is in begin(): the worker would exit, and its streams with it.
-        return self._seconds if self._begin_once.done and self._state is not State.OVER else None
+        return self._seconds if self.is_moving else None
 
     @property
     def goes_on(self) -> bool:
         """Whether streams are still moved: there are some, and there is time."""
-        return self._state is State.MOVING and self.seconds_left > 0 and any(self._movable())
+        return self.is_moving and self.seconds_left > 0 and any(self._movable())
 
     @property
     def seconds_left(self) -> float:
@@ -180,11 +163,6 @@ class SiblingTransfer:
     def _count(self) -> int:
         return sum(1 for _ in self._movable())
 
-    def _enter(self, state: State) -> None:
-        # Two threads can only race for OVER, which both may enter.
-        if state in TRANSITIONS[self._state]:
-            self._state = state
-
     # The thread.
 
     def _run(self) -> None:
@@ -197,8 +175,8 @@ class SiblingTransfer:
         except Exception:
             logger.exception("moving event streams to other workers failed; those that are left are ended")
         finally:
-            self._enter(State.OVER)
-            for call in self._over:
+            self._is_over = True
+            for call in self._calls:
                 call()
 
     def _move_all(self) -> None:
@@ -267,15 +245,21 @@ class _Receiver:
         self._transfer = transfer
         self.sibling = sibling
         self._path = folder / sibling.name
-        #: How many clients it has taken, and in what time.
-        self.moved, self.seconds = 0, 0.0
+        self._exporters: list[Exporter] = []  # of each link
         self._began = 0.0
+        #: Seconds from the first batch to the end of the last one.
+        self.seconds = 0.0
         #: Why it takes no more.
         self.why = ""
         #: Whether it stops as well.
         self.is_stopping = False
         #: Whether it is taking a batch now, and whether it takes no more.
         self.is_busy = self.is_over = False
+
+    @property
+    def moved(self) -> int:
+        """How many clients it has taken."""
+        return sum(exporter.moved for exporter in list(self._exporters))
 
     def start(self) -> None:
         """Start the thread."""
@@ -286,11 +270,26 @@ class _Receiver:
 
     def _run(self) -> None:
         try:
-            self._move()
-        except (OSError, ValueError) as error:
-            self.why = str(error) or type(error).__name__
+            while self._is_interrupted():
+                pass  # another link: on a busy machine an answer may be late
+        except OSError as error:
+            self.why = error.strerror or str(error)
+        except (ValueError, RuntimeError) as error:
+            self.why = str(error)
         finally:
             self.is_over = True
+
+    def _is_interrupted(self) -> bool:
+        """Move clients over a link.
+
+        :return: whether the other worker has not answered in time, and there is time left to ask again.
+        """
+        try:
+            self._move()
+        except LinkTimeout as error:
+            self.why = error.strerror or str(error)
+            return self._transfer.goes_on
+        return False
 
     def _move(self) -> None:
         brokers = [broker for broker in open_brokers() if broker.is_shared]
@@ -312,7 +311,8 @@ class _Receiver:
             if not exporters:
                 self.why = "it has not opened the broker"
                 return
-            self._began = time.monotonic()
+            self._exporters += exporters
+            self._began = self._began or time.monotonic()
             for exporter in itertools.cycle(exporters):
                 if not (self._transfer.goes_on and self._move_batch(exporter)):
                     return
@@ -326,9 +326,8 @@ class _Receiver:
             self.is_busy = True
             try:
                 batch = exporter.move(share)
-                self.moved += batch.moved
-                self.seconds = time.monotonic() - self._began
             finally:
+                self.seconds = time.monotonic() - self._began
                 self.is_busy = False
             if batch.moved or batch.refused:
                 self.why = exporter.why

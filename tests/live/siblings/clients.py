@@ -25,6 +25,11 @@ class Client:
         self.ended = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether the server has begun a stream."""
+        return b":ok\n" in self.received
+
+    @property
     def body(self) -> bytes:
         """What the server has sent after the head, without the chunks' sizes."""
         head, _, rest = bytes(self.received).partition(b"\r\n\r\n")
@@ -64,19 +69,20 @@ class Crowd:
 
     def join(self, count: int, channels: list[str], *, version: str = "1.1", query: str = "") -> list[Client]:
         """Connect clients, of each channel in turn, and wait until their streams are open."""
-        new = []
-        for number in range(count):
-            sock = socket.create_connection(("127.0.0.1", self._port), TIMEOUT)
-            channel = channels[number % len(channels)]
-            target = f"/events?channel={channel}{query}"
-            sock.sendall(f"GET {target} HTTP/{version}\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
-            sock.setblocking(False)
-            client = Client(sock, channel)
-            new.append(client)
-            self._selector.register(sock, selectors.EVENT_READ, client)
-        self.clients += new
-        await_that(lambda: all(b":ok\n" in client.received for client in new), "all streams are open")
+        new = [self.connect(channels[number % len(channels)], version, query) for number in range(count)]
+        await_that(lambda: all(client.is_open for client in new), "all streams are open")
         return new
+
+    def connect(self, channel: str, version: str = "1.1", query: str = "") -> Client:
+        """Connect a client, and wait for nothing."""
+        sock = socket.create_connection(("127.0.0.1", self._port), TIMEOUT)
+        target = f"/events?channel={channel}{query}"
+        sock.sendall(f"GET {target} HTTP/{version}\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
+        sock.setblocking(False)
+        client = Client(sock, channel)
+        self.clients.append(client)
+        self._selector.register(sock, selectors.EVENT_READ, client)
+        return client
 
     def _read(self) -> None:
         while not self._stopped:
@@ -93,27 +99,35 @@ class Crowd:
                     data = b""
                 client.received += data
                 if not data:
-                    client.ended = True
+                    # Closed at once, as clients do: gunicorn waits for that, and serves nothing else meanwhile.
                     self._selector.unregister(client.socket)
+                    client.socket.close()
+                    client.ended = True
 
     def check(self, published: list[tuple[str, str]]) -> None:
         """Fail unless each client gets just what was published to its channel, on the connection that it has made."""
-        last = {channel: f" {END}\n\n".encode() for channel in {client.channel for client in self.clients}}
+        self.wait_for_the_end()
+        for client in self.clients:
+            assert client.events == wanted(client, published)
+
+    def wait_for_the_end(self, clients: list[Client] | None = None) -> None:
+        """Wait until each client has the last event of its channel. Fail if a connection has ended."""
+        clients = self.clients if clients is None else clients
+        last = {channel: f" {END}\n\n".encode() for channel in {client.channel for client in clients}}
         await_that(
-            lambda: all(last[each.channel] in each.received or each.ended for each in self.clients),
+            lambda: all(last[each.channel] in each.received or each.ended for each in clients),
             "each client has the last event",
         )
-        ended = [client for client in self.clients if client.ended]
-        assert not ended, f"{len(ended)} of {len(self.clients)} connections were ended"
-        wanted = {
-            channel: [(event_id, data) for event_id, data in published if data.startswith(f"{channel} ")]
-            for channel in last
-        }
-        for client in self.clients:
-            assert client.events == wanted[client.channel]
+        ended = [client for client in clients if client.ended]
+        assert not ended, f"{len(ended)} of {len(clients)} connections were ended"
 
     def stop(self) -> None:
         self._stopped = True
         self._thread.join(TIMEOUT)
         for client in self.clients:
             client.socket.close()
+
+
+def wanted(client: Client, published: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The events of a client's channel."""
+    return [(event_id, data) for event_id, data in published if data.startswith(f"{client.channel} ")]

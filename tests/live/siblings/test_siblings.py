@@ -15,7 +15,7 @@ import pytest
 
 from tests.live.channels.processes import Gunicorn, Publisher, await_that
 
-from .clients import Client, Crowd
+from .clients import Client, Crowd, wanted
 
 Serve = Callable[..., Gunicorn]
 Join = Callable[..., Crowd]
@@ -72,6 +72,29 @@ def test_a_reload_interrupts_no_client(
     crowd.check(publisher.finish())
     assert moved(server) == 2 * 60
     assert {stream["name"] for stream in server.state()["streams"]} == {"/events"}
+
+
+@pytest.mark.slow
+def test_clients_that_come_while_the_workers_are_replaced_stay_if_they_were_admitted(
+    serve: Serve, join: Join, publish: Publish
+):
+    server = serve("sqlite", *GTHREAD)
+    crowd = join(server, 1, CHANNELS)
+    publisher = publish(server, CHANNELS, *PAUSE)
+    for _ in range(2):
+        publisher.wait_for(len(publisher.published) + 50)
+        old = server.workers()
+        server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+        while any(map(psutil.pid_exists, old)):
+            crowd.connect(CHANNELS[len(crowd.clients) % 3])
+            time.sleep(0.01)
+    await_that(lambda: all(client.is_open or client.ended for client in crowd.clients), "all are answered")
+    published = publisher.finish()
+    admitted = [client for client in crowd.clients if client.is_open]
+    crowd.wait_for_the_end(admitted)
+    for client in admitted:
+        events = client.events
+        assert events == wanted(client, published)[-len(events) :]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from ssesync import Broker, open_broker
 from ssesync.keeper.folders import Sibling
 from ssesync.keeper.listening import listen
-from ssesync.keeper.moving import SiblingTransfer, State
+from ssesync.keeper.moving import SiblingTransfer
 from ssesync.keeper.peer import accept, make_hello
 from ssesync.keeper.worker_table import WorkerTable
 from ssesync.server.registry import streams
@@ -83,12 +83,12 @@ def test_with_nobody_to_take_them_or_nothing_to_move_it_is_over_at_once(folder: 
     with listen(folder / "4-1004.sock"):
         made = transfer(folder)
         begin(made)
-        assert made.state is State.OVER  # there is no client
+        assert not made.is_moving  # there is no client
     client = join()
     made = transfer(folder)
     assert made.may_move(client.connection)
     begin(made)
-    assert made.state is State.OVER  # there is no worker
+    assert not made.is_moving  # there is no worker
     assert not made.may_move(client.connection)
     assert made.seconds_to_move() is None
 
@@ -104,7 +104,7 @@ def test_workers_that_stop_as_well_refuse_and_it_is_over(
     with caplog.at_level(logging.INFO, "ssesync"):
         assert begin(made).wait(20)
     assert order == [newer, older]
-    assert made.state is State.OVER
+    assert not made.is_moving
     assert client.connection.reason is None  # the drain ends it
     [record] = [record for record in caplog.records if "could not move" in record.message]
     assert record.levelno == logging.INFO
@@ -134,7 +134,7 @@ def test_a_worker_that_does_not_answer_is_waited_for_until_the_time_is_over(fold
         made = transfer(folder, seconds=0.6)
         began = time.monotonic()
         over = begin(made)
-        assert made.state is State.MOVING
+        assert made.is_moving
         assert made.may_move(client.connection)
         assert made.seconds_to_move() == 0.6
         assert over.wait(20)
@@ -150,7 +150,7 @@ def test_a_quick_stop_ends_it(folder: Path, join: Callable[..., Client]):
         assert not made.may_move(client.connection)
         assert over.wait(20)
         assert begin(made).is_set() is False
-        assert made.state is State.OVER
+        assert not made.is_moving
 
 
 def test_a_worker_does_not_exit_while_another_thread_begins(folder: Path, join: Callable[..., Client]):
@@ -173,7 +173,7 @@ def test_a_worker_does_not_exit_while_another_thread_begins(folder: Path, join: 
     assert made.seconds_to_move() == 30.0
     go_on.set()
     thread.join(10)
-    assert made.state is State.OVER
+    assert not made.is_moving
     assert made.seconds_to_move() is None
 
 
@@ -185,7 +185,7 @@ def test_a_worker_that_was_just_forked_is_waited_for(folder: Path, join: Callabl
     made = transfer(folder, table=table)
     over = begin(made)
     order: list[Sibling] = []
-    assert made.state is State.MOVING
+    assert made.is_moving
     thread = answers(folder, Sibling(4, 1004), order)
     table.is_ready(4)
     assert over.wait(20)
@@ -208,7 +208,7 @@ def test_a_worker_that_stops_alone_waits_for_the_one_that_replaces_another(folde
     join()
     made = SiblingTransfer(folder, OWN, 2, 30.0, None, lambda: True)
     over = begin(made)
-    assert made.state is State.MOVING
+    assert made.is_moving
     order: list[Sibling] = []
     thread = answers(folder, Sibling(4, 1004), order)
     assert over.wait(20)
@@ -216,7 +216,7 @@ def test_a_worker_that_stops_alone_waits_for_the_one_that_replaces_another(folde
     thread.join()
     made = SiblingTransfer(folder, OWN, 1, 30.0, None, lambda: True)
     begin(made)
-    assert made.state is State.OVER  # the only worker
+    assert not made.is_moving  # the only worker
 
 
 @pytest.mark.parametrize("url", ["memory://", ""])
@@ -226,5 +226,5 @@ def test_what_stays_is_ended_at_once(folder: Path, join: Callable[..., Client], 
         made = transfer(folder)
         assert not made.may_move(client.connection)
         begin(made)
-        assert made.state is State.OVER
+        assert not made.is_moving
         assert eventually(lambda: not made.may_move(client.connection))

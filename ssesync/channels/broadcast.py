@@ -48,6 +48,9 @@ class GroupsBroker(ProcessBroker, Protocol):
     def _ensure_listening(self) -> None:
         """See :class:`ssesync.channels.broker.Broker`."""
 
+    def _attached(self) -> None:
+        """See :class:`ssesync.channels.backend.Backend`."""
+
 
 class BroadcastGroups:
     """The broadcast groups of a broker in this process.
@@ -196,6 +199,7 @@ class BroadcastGroups:
             if self._broker.revocations.include(connection.registration, since.seq):
                 raise RuntimeError("the client was revoked")
             record.began(connection)
+            self._broker._attached()  # SQLite's listener polls twice a second without subscribers
         except BaseException:
             self._forget(connection, source)
             raise

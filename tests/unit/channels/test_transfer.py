@@ -106,6 +106,17 @@ def publish(broker: Broker, *numbers: int, channel: str = "a") -> None:
         broker.publish(channel, str(number))
 
 
+def test_a_client_that_comes_from_another_process_wakes_the_listener_of_an_idle_one(
+    two: tuple[Broker, Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two
+    joined(first, "a")
+    calls: list[int] = []
+    monkeypatch.setattr(second, "_attached", lambda: calls.append(len(second.dispatcher)))
+    move(first, second)
+    assert calls == [1]  # after it was registered
+
+
 def test_a_client_moves_and_gets_each_event_once(two: tuple[Broker, Broker]):
     first, second = two
     client = joined(first, "a")

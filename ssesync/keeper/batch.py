@@ -82,7 +82,7 @@ class Batch:
                 logger.exception("a client of another process can't be served here, and stays there")
                 self.refused[index] = repr(error)
 
-    def _raise_numbers(self) -> dict[int, OSError]:
+    def _raise_numbers(self) -> dict[int, RuntimeError]:
         """Give the descriptors numbers above the floor of detached sockets, where the kernel has not put them. First of
         all, as the other numbers are the server's and the application's; and from the highest on, as these may be above
         the floor already.
@@ -97,7 +97,7 @@ class Batch:
                     self._fds[index] = duplicate(low)
                     os.close(low)
                 except OSError as error:
-                    errors[index] = error
+                    errors[index] = RuntimeError(f"this process has no free descriptor for it: {error.strerror}")
         return errors
 
     def acknowledge(self, link: Link) -> None:

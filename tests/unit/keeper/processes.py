@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,23 @@ from typing import Any
 CHECKOUT = Path(__file__).parents[3]
 
 
-def opened() -> int:
-    """How many descriptors this process has, without those of databases, which a broker opens when it needs them."""
-    count = 0
+def opened() -> Counter[str]:
+    """The files of this process's descriptors, without those of databases, which a broker opens when it needs them."""
+    found: Counter[str] = Counter()
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # it is the one of this folder
-            count += ".db" not in link.readlink().name
-    return count
+            found[str(link.readlink())] += 1
+    return Counter({file: count for file, count in found.items() if ".db" not in file and not file.startswith("/proc")})
+
+
+def added(before: Counter[str]) -> int:
+    """How many descriptors were added. Those of an earlier test may still be closed meanwhile: they don't count."""
+    return sum((opened() - before).values())
+
+
+def closed(before: Counter[str]) -> int:
+    """How many descriptors were closed, those of an earlier test included."""
+    return sum((before - opened()).values())
 
 
 def run(program: str, *arguments: str, **options: Any) -> str:

@@ -125,7 +125,7 @@ class Mover:
             wait = self._turn()
         self._close()
         self._idle.append(None)
-        if self._woken.is_set():  # since the last check
+        if self._woken.is_set() and not self._broker.closed:  # since the last check
             self.wake()
 
     def _turn(self) -> float | None:

@@ -124,6 +124,16 @@ def test_without_a_keeper_clients_are_served_and_moved_when_it_comes(
     assert caplog.text.count("can't be used") == 1
 
 
+def test_the_thread_ends_with_the_broker_also_if_a_client_was_added_last(worker: Broker, join: Join) -> None:
+    join()
+    holder: Any = worker.broadcast_groups.holder
+    await_that(lambda: holder._movers[0].is_away, "the keeper is away")
+    worker.close()
+    holder.added()
+    await_that(lambda: holder._movers[0]._idle, "the thread has ended")
+    assert holder._movers[0]._idle == [None]
+
+
 def test_clients_that_stay_are_logged_once_and_those_of_the_application_are_moved_when_it_releases_them(
     worker: Broker, start: Any, join: Join, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -166,7 +166,7 @@ def test_a_short_silence_is_enough_to_report_a_refused_answer_that_stays_open(
     start: bytes, content: bytes, serve_both: Callable[..., FakeSSEServer], get: Callable[..., requests.Response],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.undo()  # the silence that is usual
+    monkeypatch.setattr("ssesync.client.reader._EXCERPT_SILENCE", 0.3)  # as it is without these tests' conftest.py
     monkeypatch.setattr("ssesync.client.reader._EXCERPT_SECONDS", TIMEOUT * 2)
     response = get(serve_both([start + (chunk(content) if content else b""), HOLD]))
     began = time.monotonic()

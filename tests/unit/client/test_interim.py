@@ -133,8 +133,9 @@ def test_a_response_of_urllib3_is_read_on_too(
 
 def endless(status: str) -> Callable[[RecordedRequest], Steps]:
     def script(_: RecordedRequest) -> Iterator[bytes]:
+        # In pieces of fifty: under gevent the server writes until all buffers are full before the client has its turn.
         while True:
-            yield head(status=status, content_type=None)
+            yield head(status=status, content_type=None) * 50
 
     return script
 

@@ -77,6 +77,11 @@ class CheckedLock:
     def _forget(self) -> None:
         me = threading.get_ident()
         held = _held.get(me, [])
+        if held and held[-1] is self:  # nearly always
+            held.pop()
+            if not held:
+                _held.pop(me, None)
+            return
         if self not in held:
             # A plain lock may be released by another thread than its owner's.
             held = next((each for each in list(_held.values()) if self in each), [])

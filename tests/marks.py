@@ -11,6 +11,7 @@ import ast
 import functools
 import inspect
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,11 @@ OF_STREAMS = {"dropped_streams_end_with_their_test"}
 @functools.cache
 def marks_of(path: Path) -> frozenset[str]:
     """The marks that follow from a path: the same for all tests of a file, of which there are thousands."""
-    return frozenset(mark for place, marks in BY_PLACE.items() if path.is_relative_to(TESTS / place) for mark in marks)
+    if not path.is_relative_to(TESTS):
+        return frozenset()
+    relative = path.relative_to(TESTS)
+    places = (place.as_posix() for place in (relative, *relative.parents))
+    return frozenset(mark for place in places for mark in BY_PLACE.get(place, ()))
 
 
 def mark_by_place(items: list[pytest.Item]) -> None:
@@ -94,12 +99,18 @@ def needless_fixtures(path: Path) -> frozenset[str]:
     )
 
 
+@functools.cache
+def asks_for_monkeypatch(function: Callable[..., object]) -> bool:
+    """Whether it is a parameter of a test's function, of which there may be many items."""
+    return "monkeypatch" in inspect.signature(function).parameters
+
+
 def leave_out_needless_fixtures(item: pytest.Item) -> None:
     """Drop those fixtures from a test that do nothing for it, and ``monkeypatch``, which they alone would have made."""
     needless = needless_fixtures(item.path)
     names = getattr(item, "fixturenames", [])
     if needless and isinstance(item, pytest.Function) and "db" not in names:
-        if "monkeypatch" not in inspect.signature(item.function).parameters:
+        if not asks_for_monkeypatch(item.function):
             needless |= {"monkeypatch"}
         names[:] = [name for name in names if name not in needless]
 

@@ -77,7 +77,8 @@ def unit_of(file: str) -> str:
 
 def spread(items: list[pytest.Item]) -> None:
     """Spread the units of each folder evenly over the run. Tests of a unit keep their order."""
-    units = {item.path: unit_of(item.path.relative_to(TESTS).as_posix()) for item in items}
+    paths = dict.fromkeys(item.path for item in items)
+    units = {path: unit_of(path.relative_to(TESTS).as_posix()) for path in paths}
     in_order = list(dict.fromkeys(units.values()))
     sizes = Counter(unit.rpartition("/")[0] for unit in in_order)
     seen: Counter[str] = Counter()

@@ -7,14 +7,17 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from selenium.webdriver import Chrome
-from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.examples.started import Server, gunicorn
+
+from .driver import waiting
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 TABLE = {"flask_live": "processes", "django_live": "busiest"}
 
@@ -37,7 +40,7 @@ def slow_example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def until(browser: Chrome, what: Callable[[], Any], seconds: float = 30) -> Any:
-    return WebDriverWait(browser, seconds, poll_frequency=0.02).until(lambda _: what())
+    return waiting(browser, seconds, 0.02).until(lambda _: what())
 
 
 def text(browser: Chrome, element: str) -> str:

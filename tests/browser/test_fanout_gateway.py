@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from selenium.webdriver import Chrome
+from typing import TYPE_CHECKING, Any
 
 from ssesync import EventSource
 from tests.examples import fanout
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 
 def test_the_page_shows_prices_and_is_one_of_the_readers(browser: Chrome, tmp_path: Path) -> None:

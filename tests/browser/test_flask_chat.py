@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium.webdriver import Chrome
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.examples.chat import Chat, running
+
+from .driver import Keys, waiting
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     def wait(self, what: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, 40, poll_frequency=0.05).until(lambda _: what())
+        return waiting(self.browser, 40, 0.05).until(lambda _: what())
 
     def come_in(self, url: str, name: str) -> None:
         self.browser.switch_to.window(self._handle)

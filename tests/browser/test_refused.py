@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from selenium.webdriver import Chrome
-from selenium.webdriver.support.wait import WebDriverWait
+from typing import TYPE_CHECKING
 
 from tests.live.overload.crowd import GTHREAD, Crowd, Server, limited, running
+
+from .driver import waiting
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 #: The browser comes back after 3 to 6 seconds.
 TIMEOUT = 90
@@ -20,7 +23,7 @@ def hears_hello(browser: Chrome, server: Server) -> None:
         server.fetch("/publish?text=hello")
         return bool(browser.execute_script("return seen.includes('hello')"))
 
-    WebDriverWait(browser, TIMEOUT, poll_frequency=0.2).until(published_and_received)
+    waiting(browser, TIMEOUT, 0.2).until(published_and_received)
 
 
 def test_a_refused_page_reconnects_by_itself_and_is_admitted_later(browser: Chrome, tmp_path: Path) -> None:
@@ -28,7 +31,7 @@ def test_a_refused_page_reconnects_by_itself_and_is_admitted_later(browser: Chro
     with running(kind, tmp_path) as server, Crowd(server, 1) as other:
         assert other.wait(lambda: len(other.admitted) == 1)
         browser.get(f"http://127.0.0.1:{server.port}/page")
-        wait = WebDriverWait(browser, TIMEOUT, poll_frequency=0.05).until
+        wait = waiting(browser, TIMEOUT, 0.05).until
         # Opened, as the answer is 200; ended, and waiting (0 is CONNECTING, 2 would be CLOSED).
         assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen"))[:2] == ["open", "error 0"]
         assert server.state()["refused"] >= 1
@@ -42,7 +45,7 @@ def test_a_page_comes_back_by_itself_when_the_broker_can_be_reached(browser: Chr
     kind = limited(GTHREAD, 256, BROKER=f"sqlite:///{folder}/log.sqlite3")
     with running(kind, tmp_path) as server:
         browser.get(f"http://127.0.0.1:{server.port}/page")
-        wait = WebDriverWait(browser, TIMEOUT, poll_frequency=0.05).until
+        wait = waiting(browser, TIMEOUT, 0.05).until
         assert wait(lambda _: browser.execute_script("return seen.length > 1 && seen"))[:2] == ["open", "error 0"]
         assert "a client could not subscribe" in server.log()
         folder.mkdir()

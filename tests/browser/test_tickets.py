@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, abort, request
-from selenium.webdriver import Chrome
-from selenium.webdriver.support.wait import WebDriverWait
 
 from ssesync_flask import SSE
 from tests.docs.blocks import ROOT
 from tests.docs.feed import serving
+
+from .driver import waiting
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 GUIDE = (ROOT / "docs" / "guide" / "authorisation.md").read_text("utf-8")
 (SCRIPT,) = re.findall(r"^```js\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
@@ -69,14 +72,14 @@ def test_a_page_that_gets_a_new_ticket_each_time_misses_nothing(site: Site, brow
         for n in range(3):
             assert site.connected.acquire(timeout=30)
             site.sse.publish("news", f"live {n}")
-            WebDriverWait(browser, 30, 0.02).until(
+            waiting(browser, 30, 0.02).until(
                 lambda _, n=n: browser.execute_script("return window.seen.at(-1)") == f"live {n}"
             )
             # The stream ends, and more is published before its client can be back.
             site.sse.revoke("ada")
             site.sse.publish("news", f"meanwhile {n}")
         assert site.connected.acquire(timeout=30)
-        WebDriverWait(browser, 30, 0.02).until(lambda _: len(browser.execute_script("return window.seen")) == 6)
+        waiting(browser, 30, 0.02).until(lambda _: len(browser.execute_script("return window.seen")) == 6)
         expected = [text for n in range(3) for text in (f"live {n}", f"meanwhile {n}")]
         assert browser.execute_script("return window.seen") == expected
         assert site.statuses == [200] * 4
@@ -91,6 +94,6 @@ def test_an_eventsource_that_comes_back_by_itself_is_refused_and_stays_away(site
         browser.execute_script("window.source = new EventSource('/events?ticket=' + arguments[0])", ticket)
         assert site.connected.acquire(timeout=30)
         site.sse.revoke("ada")
-        WebDriverWait(browser, 30, 0.02).until(lambda _: browser.execute_script("return window.source.readyState") == 2)
+        waiting(browser, 30, 0.02).until(lambda _: browser.execute_script("return window.source.readyState") == 2)
         assert site.statuses == [200, 401]
     assert ["401" in entry["message"] for entry in browser.get_log("browser")] == [True]

@@ -10,18 +10,23 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import psutil
 import pytest
 import requests
-from openai import OpenAI
 
+from tests.later import ImportedLater
 from tests.redis_server import lasting_port
 
 from . import llm
 from .started import environment, gunicorn, listens
+
+if TYPE_CHECKING:
+    import openai
+    from openai import OpenAI
+else:
+    openai = ImportedLater("openai")
 
 MESSAGES: Any = [{"role": "user", "content": "How does a token get here?"}]
 
@@ -38,7 +43,8 @@ def client_of() -> Iterator[Callable[..., OpenAI]]:
 
     def make(url: str, key: str = "local") -> OpenAI:
         http = openai.DefaultHttpxClient(trust_env=False)
-        clients.append(OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=llm.TIMEOUT, http_client=http))
+        options: dict[str, Any] = {"max_retries": 0, "timeout": llm.TIMEOUT, "http_client": http}
+        clients.append(openai.OpenAI(base_url=f"{url}/v1", api_key=key, **options))
         return clients[-1]
 
     yield make

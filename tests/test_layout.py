@@ -8,6 +8,7 @@ tested through what uses them, and ``THROUGH`` says by which file.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,12 @@ LINES, LINES_OF_A_FUNCTION, ATTRIBUTES = 400, 60, 15
 SOURCES = sorted(
     path for name in ("ssesync", "ssesync_flask", "ssesync_django") for path in (ROOT / name).rglob("*.py")
 )
+
+
+def test_what_takes_long_to_import_is_not_imported_where_tests_are_collected() -> None:
+    # Each process of a run collects all tests: the three took almost half of the time. See later.py, browser/driver.py.
+    early = re.compile(r"^(?:import|from) (?:anthropic|openai|selenium)\b", re.MULTILINE)
+    assert [path for path in (ROOT / "tests").rglob("*.py") if early.search(path.read_text("utf-8"))] == []
 
 
 def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

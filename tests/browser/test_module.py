@@ -13,16 +13,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium.webdriver import Chrome
-from selenium.webdriver.support.wait import WebDriverWait
 
 from ssesync import Broker, open_broker
 from tests.examples.started import listens
 from tests.redis_server import lasting_port
 from tests.servers import ROOT, eventually
+
+from .driver import waiting
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 TIMEOUT = 40.0
 
@@ -92,7 +95,7 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     def until(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.browser, TIMEOUT, poll_frequency=0.02).until(lambda _: condition())
+        waiting(self.browser, TIMEOUT, 0.02).until(lambda _: condition())
 
     def follow(self, url: str, **options: Any) -> None:
         """Follow a stream, and wait until it is open."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from ssesync import EventStream, from_async, json_encoder, register_encoder
 from ssesync.server.stream import join_producer
 from ssesync.testing import CHUNKED, HOLD, LAST_CHUNK, FakeSSEServer, chunk, head
+from tests.later import ImportedLater
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = ImportedLater("openai")
 
 TIMEOUT = 90.0
 

@@ -183,10 +183,12 @@ def run(url: str, every: str) -> None:
     steps = 0
     number = 0
     # How often in a row an operation ended before so many steps. One that did so each of many times is done; but how
-    # many it takes to get and to replay depends on what was published, so these are tried as long as any other.
+    # many it takes to get and to replay depends on what was published, so these are tried as long as any other. Each
+    # time is an operation that is traced and not interrupted: where few steps are tried, a third of the times will do.
     short: Counter[int] = Counter()
+    many = 30 if every == "1" else 10
     varying = {operations.index(trial.get), operations.index(trial.replay)}
-    while (going_on := {place for place in range(len(operations)) if short[place] < 30} | varying) > varying:
+    while (going_on := {place for place in range(len(operations)) if short[place] < many} | varying) > varying:
         for place in sorted(going_on):
             operation = operations[place]
             # Each step is interrupted by one after the other, as all at each would take six times as long.

@@ -35,13 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """A quick run of all tests has two processes, unless ``-n`` is given: pytest-xdist starts them."""
+    """A quick run of all tests has three processes, unless ``-n`` is given: pytest-xdist starts them."""
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if everything and is_quick(config.option.markexpr) and not hasattr(config, "workerinput"):
         # 0 where pytest-xdist is missing; None where -n was not given.
         given = config.getoption("numprocesses", 0)
         if given is None and not config.option.usepdb and not config.option.collectonly:
-            config.option.numprocesses = 2
+            config.option.numprocesses = 3
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -91,7 +91,11 @@ class Exporter:
         if self._is_lost:
             raise LinkLost(errno.EPIPE, "the link was lost at an earlier batch")
         most = min(self._most, most)
-        frozen, since, began = on_reactor(functools.partial(self._freeze, most))
+        dispatcher = self._broker.dispatcher
+        # Before the call to freeze is queued: a revocation up to here has ended its clients by then, and the other
+        # process compares the clients with all later ones.
+        since = Position(dispatcher.epoch, dispatcher.handled)
+        frozen, began = on_reactor(functools.partial(self._freeze, most))
         is_full = len(frozen) == most
         waiting = dict.fromkeys(frozen)  # the clients that no process serves
         try:
@@ -130,13 +134,9 @@ class Exporter:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _freeze(self, most: int) -> tuple[list[Frozen], Position, float]:
+    def _freeze(self, most: int) -> tuple[list[Frozen], float]:
         """Freeze a batch, on the reactor's thread."""
-        dispatcher = self._broker.dispatcher
-        # Before the clients are frozen: a revocation that is carried out later is deferred, and the other process
-        # carries it out.
-        since = Position(dispatcher.epoch, dispatcher.handled)
-        return self._broker.broadcast_groups.freeze(most, _SIZE, self._wanted), since, time.monotonic()
+        return self._broker.broadcast_groups.freeze(most, _SIZE, self._wanted), time.monotonic()
 
     def _left(self, *, is_full: bool) -> int:
         """Count the clients that are left, after all calls for this batch. On the reactor's thread.

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ssesync import Broker, open_broker
+from ssesync import Broker, CloseReason, open_broker
 from ssesync.keeper import framing, peer
 from ssesync.keeper.exporting import Exporter, Moved
 from ssesync.keeper.framing import Frame, Link, LinkLost
@@ -109,6 +109,26 @@ def test_a_batch_moves_and_its_descriptors_are_above_the_floor(
         assert importer.snapshot() == {"links": 1, "taken": 2, "refused": 0, "recovered": 0}
         assert 0 < exporter.worst < 10
     assert importer.snapshot()["links"] == 0
+
+
+def test_a_revocation_just_before_the_clients_are_frozen_goes_with_them(
+    broker: Broker, other: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = join("a", key="ann")
+    freeze_batch = Exporter._freeze
+
+    def revoke_before(*args: Any) -> Any:
+        # Its request to end the client waits until the reactor's thread has frozen it.
+        before = broker.dispatcher.handled
+        other.revoke("ann")
+        await_that(lambda: min(each.dispatcher.handled for each in (broker, other)) > before, "both have handled it")
+        return freeze_batch(*args)
+
+    monkeypatch.setattr(Exporter, "_freeze", revoke_before)
+    with served(Importer(lambda: [other])) as link, Exporter(link, broker) as exporter:
+        assert exporter.move().refused == 1
+        assert "revoked" in exporter.why
+    await_that(lambda: client.reason is CloseReason.REVOKED, "the client was revoked where it is")
 
 
 def test_each_client_that_can_not_be_served_is_refused_by_itself(

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ssesync.keeper.status import ask_status
 from tests.live.channels.processes import await_that
 from tests.servers import ROOT
 
-from .test_worker import Site
+from .site import Site
 
 #: The step at which the next process stops itself, which process is then killed or stopped, which one is the keeper
 #: in the end, and whether the clients have to connect again. ``None``: only if they were not sent before the end.
@@ -90,13 +89,6 @@ class Keepers:
             status = self.status()
             return bool(status["pid"] == process.pid and not status["keeper"]["upgrading"])
         return False
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    with made.stack:
-        yield made
 
 
 def is_stopped(process: subprocess.Popen[bytes]) -> bool:

@@ -98,7 +98,7 @@ class AsyncProducer(SourceFactory):
 
     def as_producing(self) -> Producing:
         """See :class:`SourceFactory`."""
-        return Bridge(self.iterate)
+        return Bridge(self.iterate, self.discard)
 
     async def iterate(self) -> AsyncIterator[Any]:
         """Make the iterator, on the loop.

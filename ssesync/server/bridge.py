@@ -25,10 +25,12 @@ class Bridge(Producing):
     """Runs a producer on the event loop, and writes its events on the thread that calls :meth:`produce`.
 
     :param iterate: makes the asynchronous iterator, on the loop.
+    :param discard: called in place of it, if the producer is not to run.
     """
 
-    def __init__(self, iterate: Callable[[], Awaitable[AsyncIterator[Any]]]) -> None:
+    def __init__(self, iterate: Callable[[], Awaitable[AsyncIterator[Any]]], discard: Callable[[], object]) -> None:
         self._iterate = iterate
+        self._discard = discard
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(_MOST)
         self._loop: EventLoop | None = None
@@ -68,8 +70,11 @@ class Bridge(Producing):
 
     def cancel(self, reason: CloseReason | str) -> None:
         """Cancel the producer, at the interpreter's exit."""
-        if self._cancels() and self._loop is not None:
-            self._loop.call_soon(self._cancel_now)
+        if self._cancels():
+            if self._loop is None:
+                self._discard()
+            else:
+                self._loop.call_soon(self._cancel_now)
 
     # The loop's thread.
 
@@ -88,7 +93,9 @@ class Bridge(Producing):
     async def _run(self) -> None:
         self._has_begun = True
         try:
-            if not self._cancels.done:
+            if self._cancels.done:
+                self._discard()
+            else:
                 await self._pass_all(await self._iterate())
         except BaseException as error:
             if not (isinstance(error, asyncio.CancelledError) and self._cancels.done):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from ssesync import Broker, Relay, RunState, Writer, from_async
+from ssesync import Broker, Relay, RunRefused, RunState, Settings, Writer, from_async
 from ssesync.testing import FakeSSEServer
 
 from .conftest import final_of, transcript
@@ -153,3 +153,17 @@ def test_an_event_that_can_not_be_written_closes_an_asynchronous_producer(memory
     assert run.wait(WAIT)
     assert run.state is RunState.FAILED
     assert closed.wait(WAIT)
+
+
+def test_a_coroutine_of_a_run_that_is_refused_is_closed(memory: Broker, recwarn: pytest.WarningsRecorder) -> None:
+    async def later() -> AsyncIterator[str]:
+        return letters()
+
+    held = threading.Event()
+    options: dict[str, Any] = {"settings": Settings(max_producers=1)}
+    first = memory.start_run("a", lambda: iter(held.wait, True), **options)
+    with pytest.raises(RunRefused):
+        memory.start_run("b", from_async(later()), **options)
+    held.set()
+    assert first.wait(WAIT)
+    assert not recwarn.list

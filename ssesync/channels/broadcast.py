@@ -196,7 +196,7 @@ class BroadcastGroups:
         connection, source, place = self._register(handover, place, record, None)
         try:
             connection.restore(frozen)
-            if self._broker.revocations.include(connection.registration, since.seq):
+            if self._broker.revocations.include(connection.registration, since):
                 raise RuntimeError("the client was revoked")
             record.began(connection)
             self._broker._attached()  # SQLite's listener polls twice a second without subscribers

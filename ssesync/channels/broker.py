@@ -75,7 +75,8 @@ class Broker(Publisher, RunMethods):
         self.dispatcher.on_control = self._control
         self._broadcast_groups: BroadcastGroups | None = None
         #: The revocations of the last minute.
-        self.revocations = Revocations()
+        self.revocations = Revocations(self)
+        self.dispatcher.on_begin = self.revocations.begin
         self._runs = None
         self._group_commit = None
         self.expects_requests = False
@@ -268,9 +269,8 @@ class Broker(Publisher, RunMethods):
     def _control(self, message: Message) -> None:
         control = json.loads(message.event.data or "{}")
         if "revoke" in control:
-            key, channel = control["revoke"], control.get("channel")
-            self.revocations.note(message.seq, key, channel)  # before it is carried out
-            self.dispatcher.revoke(key, channel)
+            self.revocations.note(message.seq, control)  # before it is carried out
+            self.dispatcher.revoke(control["revoke"], control.get("channel"))
         elif self._runs is not None or self.when_interrupted is not None:
             self.runs.own.requested(control)
 
@@ -281,6 +281,7 @@ class Broker(Publisher, RunMethods):
         """
         if self._runs is not None:
             self._runs.own.requests_lost()
+        self.revocations.begin(self.dispatcher.epoch, self.dispatcher.position)
         count = self.dispatcher.revoke(None, None)
         if count:
             logger.warning(

@@ -121,6 +121,8 @@ class Dispatcher:
         self._changed: set[str] | None = None  # noted from the first take_changed() on: memory:// never calls it
         #: Called with each message of the brokers' own channel.
         self.on_control: Callable[[Message], object] = lambda message: None
+        #: Called with the position at which the broker begins to listen, and where a new log begins.
+        self.on_begin: Callable[[str, int], object] = lambda epoch, position: None
 
     def begin(self, epoch: str, position: int) -> None:
         """Set the position at which the broker begins to listen.
@@ -128,6 +130,7 @@ class Dispatcher:
         :param epoch: of the log.
         :param position: the number of the log's last message.
         """
+        self.on_begin(epoch, position)
         self.epoch, self.position = epoch, position
         self.handled = position
 
@@ -213,11 +216,12 @@ class Dispatcher:
                 self.handled = position
             return wanted
 
-    def deliver(self, messages: Iterable[Message], position: int | None = None) -> None:
+    def deliver(self, messages: Iterable[Message], position: int | None = None, *, handled: int | None = None) -> None:
         """Offer messages to all members that have their channels.
 
         :param messages: in order.
         :param position: the number of the last of them, where :meth:`advance` was not called for it.
+        :param handled: the number of the last of them, if more messages up to the position are to be delivered.
         """
         with self._held():
             if position is not None:
@@ -239,7 +243,7 @@ class Dispatcher:
             for sink in sinks:
                 if sink.offer(run) is not None:
                     self._removed.append(sink)
-        self.handled = reached
+        self.handled = reached if handled is None else handled
         self._purge()
 
     def restarted(self, epoch: str, position: int) -> None:
@@ -248,6 +252,7 @@ class Dispatcher:
         :param epoch: of the new log.
         :param position: the number of the event after which messages are delivered from now on.
         """
+        self.on_begin(epoch, position)
         with self._held():
             self.epoch, self.position = epoch, position
             sinks = self._all_sinks()

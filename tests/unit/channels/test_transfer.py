@@ -311,20 +311,42 @@ def test_settings_are_the_same_on_the_other_side(settings: Settings):
     assert settings_from(plain_settings(settings)) is received
 
 
-def test_revocations_are_kept_for_a_while(monkeypatch: pytest.MonkeyPatch):
-    revocations = Revocations()
+def test_revocations_are_kept_for_a_while(two: tuple[Broker, Broker], monkeypatch: pytest.MonkeyPatch):
+    revocations = Revocations(two[0])
+    revocations.begin("e", 3)
     ann, bob = (Registration(("a",), ("b:*",), key, None) for key in ("ann", "bob"))  # type: ignore[arg-type]
-    revocations.note(5, "ann", "b:1")
-    revocations.note(6, "bob", "c")
-    assert revocations.include(ann, 4)
-    assert not revocations.include(ann, 5)
-    assert not revocations.include(bob, 4)
-    assert not revocations.include(Registration(("a",), (), None, None), 0)  # type: ignore[arg-type]
+    revocations.note(5, {"revoke": "ann", "channel": "b:1"})
+    revocations.note(6, {"revoke": "bob", "channel": "c"})
+    assert revocations.include(ann, Position("e", 4))
+    assert not revocations.include(ann, Position("e", 5))
+    assert not revocations.include(bob, Position("e", 4))
+    assert not revocations.include(Registration(("a",), (), None, None), Position("e", 0))  # type: ignore[arg-type]
     later = time.monotonic() + 100
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    revocations.note(7, "cid", None)
-    assert revocations.include(bob, 5)  # it is not known any more
-    assert not revocations.include(bob, 7)
+    revocations.note(7, {"revoke": "cid"})
+    assert revocations.include(bob, Position("e", 5))  # it is not known any more
+    assert not revocations.include(bob, Position("e", 7))
+    revocations.begin("new", 1)
+    assert not revocations.include(ann, Position("new", 1))
+    assert revocations.include(ann, Position("e", 7))  # the log was begun anew
+
+
+def test_a_process_that_begins_to_listen_knows_earlier_revocations(two: tuple[Broker, Broker]):
+    first, second = two
+    client, other = joined(first, "a", key="ann"), joined(first, "a", key="bob")
+    position = since(first)
+    frozen = freeze(first, 2)
+    first.revoke("ann")
+    await_that(lambda: first.dispatcher.handled > position.seq, "the first process has handled it")
+    with pytest.raises(RuntimeError, match="revoked"):
+        second.broadcast_groups.prepare(sent(frozen[0].client), position)
+    prepared = second.broadcast_groups.prepare(sent(frozen[1].client), position)
+    on_reactor(frozen[0].thaw)
+    on_reactor(frozen[1].release)
+    prepared.commit()
+    await_that(lambda: client.reason is CloseReason.REVOKED, "the client was revoked where it is")
+    second.publish("a", "1")
+    await_events(1, other)
 
 
 def test_the_brokers_of_the_process_are_found(two: tuple[Broker, Broker]):

@@ -19,6 +19,7 @@ from ....errors import BrokerError, SettingsError
 from ....text import escape
 from ....validation import check_number
 from ...entry import Entry
+from ...log import Page
 from ...message import CONTROL
 from ...options import LIMITS, Limits, checked_options, take_limits
 from ..listener import Listener
@@ -258,7 +259,7 @@ class RedisBroker(RedisRuns):
             if CONTROL in wanted:
                 # Only the listener reads the brokers' own messages, before the events that were published after them.
                 control = self._page(self._following, page.epoch, after, end, [CONTROL], [], _BATCH)
-                self.dispatcher.deliver(control.messages)
+                self.dispatcher.deliver(control.messages, handled=_handled(control))
                 if control.lost:
                     self._requests_lost()
                 elif not control.complete:
@@ -266,7 +267,7 @@ class RedisBroker(RedisRuns):
             self.dispatcher.missed(wanted)  # subscribers read the log
             self._unfinished = rest
         else:
-            self.dispatcher.deliver(page.messages)
+            self.dispatcher.deliver(page.messages, handled=_handled(page))
             self._unfinished = None if page.complete else (page.messages[-1].seq, end, wanted)
 
     def _send_presence(self, counts: dict[str, int], alive: bool) -> bool:
@@ -277,6 +278,11 @@ class RedisBroker(RedisRuns):
 
     def _count_elsewhere(self, channel: str) -> int:
         return int(self._run(scripts.COUNT, self._process, channel))
+
+
+def _handled(page: Page) -> int | None:
+    """The number up to which a page has all messages; ``None``: it is complete."""
+    return None if page.complete or page.lost else page.messages[-1].seq
 
 
 def _options_of_redis(scheme: str) -> list[str]:

@@ -225,7 +225,7 @@ def test_the_keeper_connects_again_to_a_next_one_that_lives(running: Running, pa
 
 def test_a_batch_is_as_large_as_can_be_moved_in_a_short_time() -> None:
     assert next_size(32, 32, 0.001) == 64  # at most doubled
-    assert next_size(100, 80, 0.025) == 80
+    assert next_size(100, 80, 0.012) == 80
     assert next_size(100, 100, 0.001) == 100
     assert next_size(32, 32, 1.0) == 8
 

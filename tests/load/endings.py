@@ -33,8 +33,9 @@ class Interrupted:
         crowd.join(count - 2 * some, "/events?channel=all", since=self._start)
         crowd.until_all(lambda client: client.following, "all streams have begun")
         self._check_detached()
-        # Not so much that the machine has nothing else to do: some thousands of events a second for all together.
-        self.publisher = publish(server, "all", "--pause", str(max(0.02, count / 5000)))
+        # Not so much that the machine has nothing else to do: two thousand events a second for all together. Dozens are
+        # published while the server is away.
+        self.publisher = publish(server, "all", "--pause", str(max(0.04, count / 2500)))
         self.more_comes()
 
     def more_comes(self) -> None:

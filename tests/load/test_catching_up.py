@@ -37,7 +37,7 @@ def test_each_gets_all_after_its_id_and_what_is_live(
     server = serve(kind, broker)
     crowd = crowd_of(server, seed=7)
     old = publish_old(server)
-    publisher = publish(server, "all", "--pause", "0.01")
+    publisher = publish(server, "all", "--pause", "0.04")  # five thousand events a second for all together
     for _ in range(200):
         # Some of one reading of the log, most of many.
         crowd.join(1, "/events?channel=all", since=crowd.dice.choice(old).id)

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-#: These take longest, the first of them two minutes and the last of them twenty seconds. A process that began with one
+#: These take longest, the first of them a minute and the last of them fifteen seconds. A process that began with one
 #: of them near the end would be the last at work.
 FIRST = (
     "live/frameworks/test_gevent_patched.py",
     "live/streams/test_stopping.py",
+    "live/keeper/test_worker.py",
+    "live/keeper/test_upgrade.py",
     "live/relay/test_chain.py",
     "unit/channels/test_reentry.py",
     "load/test_endings_signalled.py",
@@ -26,7 +28,10 @@ FIRST = (
     "live/detached/test_finishing.py",
     "test_clone.py",
     "docs/test_examples.py",
+    "live/keeper/test_moving.py",
+    "live/keeper/test_series.py",
     "load/test_endings_aborted.py",
+    "unit/benchmarks/test_runs.py",
     "unit/server/test_shutdown.py",
     "load/test_slow_readers.py",
     "live/streams/test_nginx.py",
@@ -39,6 +44,9 @@ FIRST = (
     "examples/test_llm_gateway.py",
     "unit/channels/test_election.py",
     "unit/client/test_reuse.py",
+    "unit/client/test_transport.py",
+    "unit/channels/test_gevent.py",
+    "browser/test_module.py",
 )
 #: The files of a folder that use its ``fleet`` of servers, which last until the last of them is done.
 SHARING = {

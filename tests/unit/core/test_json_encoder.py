@@ -146,6 +146,7 @@ def test_in_streams_and_channels() -> None:
     assert body_of(Point(1), "point", None) == b'event: point\ndata: {"x":1,"rest":null}\n\n'
 
 
+@pytest.mark.slow  # it takes a third of a second to import
 def test_models_of_pydantic() -> None:
     pydantic = pytest.importorskip("pydantic", minversion="2")
 
@@ -182,6 +183,7 @@ def test_with_orjson() -> None:
     assert given.endswith(b'data: {"a":[{"x":1,"rest":"a"},"/b","1"]}\n\n')
 
 
+@pytest.mark.slow
 def test_neither_is_imported() -> None:
     code = "import sys, ssesync; ssesync.Event.from_json([ssesync.json_default(__import__('pathlib').Path('a'))]); "
     code += "print([name for name in ('pydantic', 'msgspec', 'orjson', 'asyncio') if name in sys.modules])"

@@ -87,6 +87,7 @@ def test_the_next_place_is_used_where_one_is_missing_or_its_path_is_too_long(
         assert (base / "ssesync-4000000000").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_master_has_left_is_removed_and_what_lives_is_not(base: Path) -> None:
     above = make_folder(os.getpid()).parent
     code = (

@@ -204,6 +204,7 @@ def test_each_of_many_workers_begins_with_another_of_the_newest(folder: Path):
     assert chosen(7) == [4, 2, 1, 6, 5]
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_alone_waits_for_the_one_that_replaces_another(folder: Path, join: Callable[..., Client]):
     join()
     made = SiblingTransfer(folder, OWN, 2, 30.0, None, lambda: True)

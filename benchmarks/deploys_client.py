@@ -59,7 +59,10 @@ _AT_ONCE = 64
 #: Seconds within which a head must come.
 _ANSWER = 30.0
 _CONNECT = 120.0
-_SMALL_BUFFER = 4096
+# Of a slow or stalling client: bytes of its receive buffer, and of its segments, which loopback would make larger than
+# the buffer. Linux then aborts the connection after TCP_USER_TIMEOUT (send_timeout) although the client accepts data:
+# with a buffer of 4096 and loopback's own segments 20 of 20 bare sockets within 33 to 55 s, with these two none.
+_SMALL_BUFFER, _SEGMENT = 16384, 1460
 _READ = 16384
 #: Seconds between two reads of a slow client.
 _SLOW_STEP = 0.1
@@ -68,6 +71,8 @@ _STEP_NS, _STEPS = 10_000, 400_000
 _TENTH_NS = 100_000_000
 #: Milliseconds until a client comes back, if the stream has given no reconnection time.
 _RETRY = 3000
+#: Clients that a report shows.
+_SHOWN = 10
 #: A time of an event that no later one has a gap to.
 _NEVER = 1 << 62
 #: Different pieces of streams that are kept: most clients receive the same ones.
@@ -247,6 +252,8 @@ class Load:
         self._random = random.Random(7)
         self.late, self.answers = Histogram(), Histogram()
         self.arrivals: Counter[int] = Counter()
+        #: Some of the clients whose stream has ended since the last report.
+        self.ends: list[dict[str, Any]] = []
         self._cpu = 0.0
         #: Whether clients neither leave nor stall.
         self.calm = False
@@ -286,6 +293,7 @@ class Load:
         client.recv = client.socket.recv
         if client.kind in ("slow", "stalling"):
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+            client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
         self.counts["requests"] += 1
         self._unanswered.add(client)
         self._by_fd[client.socket.fileno()] = client
@@ -335,6 +343,8 @@ class Load:
         if how == "ended" and not client.got:
             how = "turned away"
         self.counts[how] += 1
+        if len(self.ends) < _SHOWN:
+            self.ends.append({"how": how, **shown(client)})
         self._close(client)
         self._after(client.retry / 1000, client, self._wait)
 
@@ -517,7 +527,8 @@ class Load:
 
         ``received``, ``missing``, ``repeated`` events; ``corrupt``: not the same bytes for all, or no event of ours;
         ``resets``: gaps that the server has noticed. ``ended``, ``fin``, ``reset``: streams that the server has ended
-        with a last chunk, without one, and by a reset; ``turned away``: with a last chunk before any event.
+        with a last chunk, without one, and by a reset; ``turned away``: with a last chunk before any event; ``ends``
+        has some of them.
         ``cpu``: seconds of this process.
         ``requests``, of them ``opened`` streams and ``plain`` answers; all other names are failures.
         """
@@ -531,11 +542,13 @@ class Load:
             "late_most": self.late.quantile(1),
             "gap_p50": gaps[len(gaps) // 2] / 1e6,
             "gap_most": gaps[-1] / 1e6,
+            "ends": self.ends,
             "plain_p50": self.answers.quantile(0.5),
             "plain_p99": self.answers.quantile(0.99),
             "plain_most": self.answers.quantile(1),
         }
         self._cpu = time.process_time()
+        self.ends = []
         self.counts.clear()
         self.late.clear()
         self.answers.clear()
@@ -544,7 +557,8 @@ class Load:
         return found
 
 
-def _shown(client: Client) -> dict[str, Any]:
+def shown(client: Client) -> dict[str, Any]:
+    """A client for a report."""
     port = client.socket.getsockname()[1] if client.socket is not None else 0
     ago = (monotonic_ns() - client.last) / 1e9 if client.last != _NEVER else None
     names = ("kind", "phase", "channel", "next", "id", "connections", "retry")
@@ -560,11 +574,11 @@ def _reach(load: Load, number: int, seconds: float) -> dict[str, Any]:
         behind = [each for each in behind if each.next <= number or each.phase != "open"]
     load.calm = False
     behind = load.behind(number)
-    shown = [_shown(each) for each in behind[:10]]
+    clients = [shown(each) for each in behind[:_SHOWN]]
     for each in load.streams:
         each.last = _NEVER  # the publisher pauses now
     taken = time.monotonic() - start
-    return {**load.report(), "behind": len(behind), "seconds": taken, "clients": shown}
+    return {**load.report(), "behind": len(behind), "seconds": taken, "clients": clients}
 
 
 def _send(answer: dict[str, Any]) -> None:

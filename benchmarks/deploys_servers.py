@@ -52,6 +52,7 @@ class Plan:
     #: Bytes of the server's send buffers; 0: the system's.
     send_buffer: int = 0
     keepers: int = 1
+    keeper_options: tuple[str, ...] = ()
 
 
 def wait_until(condition: Callable[[], object], what: str, within: float = WITHIN) -> None:
@@ -236,6 +237,7 @@ class Deployment:
 
     def _spawn_keeper(self, number: int, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "ssesync", "keeper", "--bind", str(self._keeper_path(number)), *options]
+        command += self.plan.keeper_options
         with (self.folder / f"keeper{number}.log").open("ab") as log:
             return subprocess.Popen(
                 command, cwd=_ROOT, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log

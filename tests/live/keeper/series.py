@@ -164,7 +164,7 @@ class Series:
             ]
         if wrong:
             self.faults.append(f"{name}: {', '.join(f'{found[kind]} {kind}' for kind in wrong)}")
-            self.faults += [f"    {each}" for each in found["clients"]]
+            self.faults += [f"    {each}" for each in (*found["clients"], *found["ends"])]
         for figure, value in found.items():
             if figure.startswith(("late", "gap", "plain_")) or figure == "seconds":
                 self.most[figure] = max(self.most.get(figure, 0.0), round(value, 1))
@@ -218,7 +218,7 @@ def series(
 
 def plan_of(way: str, broker: str, worker: str, **others: Any) -> Plan:
     """The plan of the tests' application."""
-    return Plan(broker, way, worker, app=place_of("flask_app.deploys"), **others)
+    return Plan(broker, way, worker, app=place_of("flask_app.deploys"), keeper_options=("--verbose",), **others)
 
 
 def main() -> None:

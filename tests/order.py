@@ -16,6 +16,7 @@ TESTS = Path(__file__).parent
 #: These take longest, the first of them a minute and the last of them fifteen seconds. A process that began with one
 #: of them near the end would be the last at work.
 FIRST = (
+    "live/siblings/test_siblings.py",
     "live/frameworks/test_gevent_patched.py",
     "live/streams/test_stopping.py",
     "live/keeper/test_worker.py",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +20,19 @@ import click
 
 from ..channels.opening import open_broker
 from ..errors import SettingsError
+from ..text import escape
 from ..validation import check_sockets
 
 if TYPE_CHECKING:
     from ..channels.broker import Broker
 
 __all__ = ["keeper"]
+
+logger = logging.getLogger("ssesync.keeper")
+
+# Seconds between two attempts to get the address of the metrics from the keeper that is replaced, and after how many
+# attempts a warning is logged.
+_ADDRESS_RETRY, _ATTEMPTS = 0.2, 300
 
 #: The environment variable with the broker's URL. It may have a password, so it is no option: all users see those.
 _BROKER = "SSESYNC_BROKER"
@@ -108,7 +118,7 @@ def keeper(
     process.handle_signals()
     try:
         if metrics is not None:
-            _serve_metrics(*metrics)
+            _serve_metrics(*metrics, waits=replace)
         process.open()
         process.listen(replace=replace)
     except (OSError, UpgradeError) as error:
@@ -178,9 +188,10 @@ def _read(path: Path) -> str:
         raise click.UsageError(f"{path} can't be read: {error}") from error
 
 
-def _serve_metrics(host: str, port: int) -> None:
+def _serve_metrics(host: str, port: int, *, waits: bool) -> None:
     """Serve the metrics, on threads of their own.
 
+    :param waits: whether the keeper that runs may still have the address: then it is tried again until that one ends.
     :raises OSError: the address can't be used.
     """
     try:
@@ -191,4 +202,19 @@ def _serve_metrics(host: str, port: int) -> None:
         raise click.ClickException("--metrics needs prometheus_client: pip install 'ssesync[prometheus]'") from error
     registry = CollectorRegistry()
     registry.register(StreamsCollector())
-    start_http_server(port, host, registry)
+    try:
+        start_http_server(port, host, registry)
+    except OSError:
+        if not waits:
+            raise
+
+        def serve() -> None:
+            for attempt in itertools.count(1):
+                time.sleep(_ADDRESS_RETRY)
+                with contextlib.suppress(OSError):
+                    start_http_server(port, host, registry)
+                    return
+                if attempt == _ATTEMPTS:
+                    logger.warning("another process has the address of the metrics, %s port %d", escape(host), port)
+
+        threading.Thread(target=serve, name="ssesync-metrics", daemon=True).start()

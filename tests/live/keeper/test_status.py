@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -42,6 +43,22 @@ def test_the_state_is_printed_as_json_and_metrics_are_served(site: Site) -> None
     assert 'ssesync_streams_open{tier="detached"} 2.0' in metrics
     assert 'ssesync_streams_closed_total{reason="client_gone"} 1.0' in metrics
     assert workers.state()["closed"] == {"transferred": 3}
+    # The next keeper has the same command, and gets the address when this one has ended.
+    following = KeeperProcess(site.folder / "k", site.broker, "--metrics", f"127.0.0.1:{port}", "--replace")
+    site.stack.callback(following.stop)
+    following.start()
+    assert site.keeper.process is not None
+    assert site.keeper.process.wait(30) == 0
+
+    def are_served() -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as new,
+        ):
+            return b'ssesync_streams_open{tier="detached"} 2.0' in new.read()
+        return False
+
+    await_that(are_served, "the next keeper serves the metrics")
 
 
 def test_a_keeper_of_another_version_is_used_if_both_have_a_version_in_common(site: Site) -> None:

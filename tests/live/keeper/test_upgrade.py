@@ -19,9 +19,9 @@ from tests.servers import ROOT
 
 from .site import Site
 
-#: The step at which the next process stops itself, which process is then killed or stopped, which one is the keeper
+#: The step at which the next process stops itself, which process then gets which signal, which one is the keeper
 #: in the end, and whether the clients have to connect again. ``None``: only if they were not sent before the end.
-CASES: list[tuple[str, str, int, str, bool | None]] = [
+CASES: list[tuple[str, str, signal.Signals, str, bool | None]] = [
     ("offered", "next", signal.SIGKILL, "running", False),
     ("offered", "next", signal.SIGSTOP, "running", False),
     ("offered", "running", signal.SIGSTOP, "running", False),
@@ -30,6 +30,7 @@ CASES: list[tuple[str, str, int, str, bool | None]] = [
     ("entered", "next", signal.SIGSTOP, "next", False),
     ("entered", "running", signal.SIGSTOP, "next", False),
     ("entered", "running", signal.SIGKILL, "next", None),
+    ("entered", "next", signal.SIGTERM, "running", False),
     ("prepared", "next", signal.SIGKILL, "running", False),
     ("prepared", "next", signal.SIGSTOP, "next", False),
     ("prepared", "running", signal.SIGSTOP, "next", False),
@@ -169,8 +170,8 @@ def test_whichever_process_is_killed_or_stopped_loses_no_client_of_the_other_one
         keepers.running = running if keeper == "running" else following
         await_that(lambda: keepers.is_settled(keepers.running), f"there is one keeper: {case}")
         other = following if keeper == "running" else running
-        code = other.wait(30)
-        assert code == (-signal.SIGKILL if signum == signal.SIGKILL else keeper == "running"), case
+        codes = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 0, signal.SIGSTOP: int(keeper == "running")}
+        assert other.wait(30) == codes[signum], case
         site.follow(workers, 1)  # the path works
         await_that(lambda: len(keepers.status()["streams"]) == 7 + number, f"it has all clients: {case}")  # noqa: B023
         again = {len(each.workers) - before for each, before in zip(site.followers, connections, strict=False)}
@@ -186,7 +187,7 @@ def disturb(
     """Kill or stop one of both, and let the other one go on for longer than it waits for an answer."""
     disturbed = running if side == "running" else following
     disturbed.send_signal(signum)
-    if side == "running":
+    if side == "running" or signum == signal.SIGTERM:
         following.send_signal(signal.SIGCONT)
     if signum == signal.SIGSTOP:
         count = len(publisher.published)

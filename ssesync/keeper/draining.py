@@ -46,19 +46,22 @@ class KeeperTransfer:
         self._once = Once()
         self._calls: list[Callable[[], object]] = []
         self._began = self._until = 0.0
-        self._is_over = True  # as long as it has not begun, too
+        # Each of the two is set once, by any thread, and a signal handler may set the second one.
+        self._is_begun = self._is_over = False
 
     def begin(self, since: float, over: Callable[[], object]) -> None:
         """See :class:`ssesync.server.transferring.Transfer`."""
         self._calls.append(over)
+        self._began = self._began or time.monotonic()
+        self._is_begun = True  # also where another thread is in the next steps: then this one waits for their result
         if not self._once():
             return
         worker = gunicorn_worker()
         seconds = _SECONDS if worker is None else min(_SECONDS, worker.cfg.graceful_timeout - RESERVE)
-        self._began, self._until = time.monotonic(), since + seconds
-        if self._began >= self._until:
+        self._until = since + seconds
+        if time.monotonic() >= self._until:
+            self._is_over = True
             return
-        self._is_over = False
         for mover in self._movers:
             mover.hurry()
         if not self._goes_on():
@@ -72,7 +75,7 @@ class KeeperTransfer:
 
     def may_move(self, stream: Served | Detached) -> bool:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        if self._is_over:
+        if not self._is_moving:
             return False
         is_early = time.monotonic() - self._began < _ARRIVAL
         if not isinstance(stream, Connection):
@@ -84,16 +87,19 @@ class KeeperTransfer:
 
     def abandon(self) -> None:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        self._once()
         self._is_over = True
 
     def seconds_to_move(self) -> float | None:
         """See :class:`ssesync.server.transferring.Transfer`."""
-        return None if self._is_over else _SECONDS
+        return _SECONDS if self._is_moving else None
+
+    @property
+    def _is_moving(self) -> bool:
+        return self._is_begun and not self._is_over
 
     def _goes_on(self) -> bool:
         return (
-            not self._is_over
+            self._is_moving
             and time.monotonic() < self._until
             and any(not mover.is_away for mover in self._movers)
             and any(stream.reason is None and self.may_move(stream) for stream in streams.all())

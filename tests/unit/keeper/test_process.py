@@ -251,3 +251,25 @@ def test_a_process_that_stops_moves_its_clients_first(
     abandoned.abandon()
     abandoned.begin(time.monotonic(), over.set)
     assert abandoned.seconds_to_move() is None
+
+
+def test_a_worker_does_not_exit_while_another_thread_begins(
+    worker: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hook worker_exit runs at the same time as the reactor's drain."""
+    beginning, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        beginning.set()
+        go_on.wait(TIMEOUT)
+
+    monkeypatch.setattr("ssesync.keeper.draining.gunicorn_worker", slow)
+    transfer = KeeperTransfer([])
+    thread = threading.Thread(target=transfer.begin, args=(time.monotonic(), lambda: None))
+    thread.start()
+    assert beginning.wait(TIMEOUT)
+    transfer.begin(time.monotonic(), lambda: None)
+    assert transfer.seconds_to_move() is not None
+    go_on.set()
+    thread.join()
+    assert transfer.seconds_to_move() is None

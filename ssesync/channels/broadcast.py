@@ -16,6 +16,7 @@ calls. Logs are read on other threads.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from ..detached.connections import connections
 from ..detached.holder import Holder, holder_of
 from ..detached.source import Position
 from ..errors import BrokerClosed, BrokerUnavailable
+from ..executor import logged
 from ..server.record import ReceivedRecord
 from ..server.registry import streams
 from ..wire.encoder import encode_keep_alive
@@ -38,6 +40,8 @@ from .source import Place
 from .transfer import Frozen, FrozenClient, Prepared, Stay, Wanted
 
 __all__ = ["BroadcastGroups"]
+
+logger = logging.getLogger("ssesync")
 
 
 class GroupsBroker(ProcessBroker, Protocol):
@@ -69,7 +73,15 @@ class BroadcastGroups:
     def holder(self) -> Holder | None:
         """See :class:`ssesync.channels.source.Groups`."""
         # Found without a lock, as that may log and import modules. The first one counts; others have no thread yet.
-        return self._holder[None] if self._holder else self._holder.setdefault(None, holder_of(self._broker))
+        if not self._holder:
+            try:
+                found = holder_of(self._broker)
+            except Exception:
+                # The reactor serves the client already, so its request must not fail.
+                logger.exception("no keeper can be used, so the clients stay in this process")
+                found = None
+            self._holder.setdefault(None, found)
+        return self._holder[None]
 
     def hand_over(self, handover: Handover, place: Place, record: Record, replaces: Closable) -> Connection:
         """See :class:`ssesync.channels.source.Groups`."""
@@ -85,7 +97,7 @@ class BroadcastGroups:
         else:
             detached.admit(connection, head, lambda rest: source.admit(connection, rest, rest_of_place))
         if (holder := self.holder) is not None:
-            holder.added()
+            logged(holder.added)  # the reactor serves the client, so nothing may fail from now on
         return connection
 
     def _register(
@@ -143,13 +155,18 @@ class BroadcastGroups:
         :return: the clients. Each has to be released or thawed.
         """
         frozen: list[Frozen] = []
-        for source in list(self._sources.values()):
-            for connection in source.movable_members(wanted):
-                if len(frozen) >= most or size <= 0:
-                    return frozen
-                if (held := source.freeze(connection)) is not None:
-                    frozen.append(held)
-                    size -= len(held.client.connection.unsent)
+        try:
+            for source in list(self._sources.values()):
+                for connection in source.movable_members(wanted):
+                    if len(frozen) >= most or size <= 0:
+                        return frozen
+                    if (held := source.freeze(connection)) is not None:
+                        frozen.append(held)
+                        size -= len(held.client.connection.unsent)
+        except BaseException:
+            for each in frozen:
+                logged(each.thaw)
+            raise
         return frozen
 
     def movable(self, wanted: Wanted | None = None) -> int:

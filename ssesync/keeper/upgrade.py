@@ -262,6 +262,7 @@ class _Mover:
                 self._link = self._keeper.connect()
                 self._exporter = self._keeper.exporter(self._link)
             begun = time.monotonic()
+            links = self._keeper.open_links()  # before the clients are counted, as a link may bring some, and end
             moved = self._exporter.move(self._size)
             seconds = time.monotonic() - begun
         except (OSError, ValueError) as error:
@@ -281,7 +282,7 @@ class _Mover:
         elif time.monotonic() - self._progress > _NO_PROGRESS:
             logger.error("the next keeper refuses %d clients, which are ended", moved.left)
             self.is_refused = True
-        self.is_done = self.is_refused or not (moved.left or self._keeper.open_links())
+        self.is_done = self.is_refused or not (moved.left or links)
         if moved.moved or self.is_done:
             return 0.0
         return _AGAIN if moved.refused else _SOON

@@ -215,6 +215,26 @@ def test_requests_to_end_wait_until_it_is_known_who_serves_the_client(two: tuple
     await_that(lambda: kept.reason is CloseReason.REVOKED, "the request to end at once counted")
 
 
+def test_a_failure_leaves_no_client_frozen(two: tuple[Broker, Broker]):
+    first, _ = two
+    clients = [joined(first, "a") for _ in range(3)]
+    turns = iter(range(3))
+
+    def wanted(connection: Any) -> bool:
+        if next(turns) == 2:
+            raise RuntimeError("a test fails it")
+        return True
+
+    def fail() -> str:
+        with pytest.raises(RuntimeError) as raised:
+            first.broadcast_groups.freeze(10, 1 << 20, wanted)
+        return str(raised.value)
+
+    assert on_reactor(fail) == "a test fails it"
+    publish(first, 1)
+    await_events(1, *clients)
+
+
 def test_a_client_that_was_revoked_meanwhile_is_not_prepared(two: tuple[Broker, Broker]):
     first, second = two
     joined(second, "other")  # so that the second process listens

@@ -16,6 +16,7 @@ from ssesync import from_async
 from ssesync_django import EventStreamResponse, event_stream
 
 
+@pytest.mark.django_db  # close() looks at the connections that other tests have made
 def test_each_has_the_language_and_time_zone_of_its_view_while_others_run() -> None:
     both: list[str] = []
 

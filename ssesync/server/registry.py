@@ -248,7 +248,9 @@ class Streams:
             self._admission.release(key)
             self._closed[reason.value] += 1
             self._totals.update(events=stats.events, bytes=stats.bytes, keep_alives=stats.keep_alives)
-        if not logger.isEnabledFor(logging.INFO):
+        # A deploy moves thousands at once, and its log has one line for each process that they moved to.
+        level = logging.DEBUG if reason is CloseReason.TRANSFERRED else logging.INFO
+        if not logger.isEnabledFor(level):
             return
         fields = {
             "stream": escape(stream.name),
@@ -259,7 +261,7 @@ class Streams:
             "seconds": round(stats.seconds, 3),
         }
         line = " ".join(f"{name}={value}" for name, value in fields.items())
-        run(lambda: logger.info("event stream closed: %s", escape(line), extra=fields))
+        run(lambda: logger.log(level, "event stream closed: %s", escape(line), extra=fields))
 
     def add_work(self, work: Work) -> None:
         """Have the process wait for something when it stops, as for streams that finish.

@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 import ssesync
-from ssesync import Event, EventStream, Writer
+from ssesync import CloseReason, Event, EventStream, Writer
 from ssesync.prometheus import StreamsCollector
 from ssesync.server import wsgi_server
 from ssesync.server.registry import Streams, streams
@@ -338,6 +338,20 @@ def test_one_line_is_logged_for_each_close_with_its_fields_and_no_data(
         f"event stream closed: stream=/rooms reason=done events=1 bytes={size} keep_alives=0 seconds="
     )
     assert SECRET not in caplog.text
+
+
+def test_only_debugging_logs_a_line_for_each_stream_that_moves(
+    afresh: Streams, caplog: pytest.LogCaptureFixture
+) -> None:
+    for level in (logging.INFO, logging.DEBUG):
+        caplog.set_level(level, "ssesync")
+        stream = served([Event("x")], threaded=False)
+        next(iter(stream))
+        key: str = stream._admitted  # type: ignore[assignment]
+        afresh.leave(stream, key, CloseReason.TRANSFERRED)
+        stream.close()
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert afresh.snapshot()["closed"] == {"transferred": 2}
 
 
 def test_prometheus_shows_the_same(monkeypatch: pytest.MonkeyPatch, afresh: Streams) -> None:

@@ -30,7 +30,7 @@ class MessageQueue:
     :param count: called with the name of a counter and the number to add.
     """
 
-    __slots__ = ("_by_key", "_count", "_dropped", "_messages", "policy", "reset", "size")
+    __slots__ = ("_by_key", "_count", "_dropped", "_messages", "last_dropped", "policy", "reset", "size")
 
     def __init__(self, policy: Policy, count: Callable[[str, int], object]) -> None:
         #: How much may wait, and what is dropped when there is no room.
@@ -39,6 +39,8 @@ class MessageQueue:
         self._messages: list[Message] = []  # while they are not coalesced
         self._by_key: dict[Any, Message] | None = None  # once they are: the newest message of each key
         self._dropped = 0  # since the last take()
+        #: The number of the last message that was dropped as the policy says; -1: none since the last clear().
+        self.last_dropped = -1
         #: A reset event to be sent before the messages. It is not one of them.
         self.reset: Message | None = None
         #: The bytes of the messages that wait.
@@ -59,6 +61,7 @@ class MessageQueue:
     def clear(self) -> None:
         """Drop all messages."""
         self._replace(())
+        self.last_dropped = -1
 
     def keep(self, wanted: Callable[[Message], bool]) -> int:
         """Drop the other messages.
@@ -162,6 +165,8 @@ class MessageQueue:
         while dropped < len(self._messages) and not self._has_room(message, dropped):
             self.size -= len(self._messages[dropped])
             dropped += 1
+        if dropped:
+            self.last_dropped = self._messages[dropped - 1].seq
         del self._messages[:dropped]
         self._dropped += dropped
         self._count("dropped", dropped)

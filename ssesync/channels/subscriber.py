@@ -271,11 +271,12 @@ class Subscriber(Endable):
         with entered(), self._lock:
             if self._ends or self.state is _STARTING:
                 return None
-            waiting, notes = self._queue.messages, self._queue.take_notes()
-            if waiting and notes and self.state is _LIVE:
-                # Earlier messages were dropped, as one of these events reports: the next process must not read them.
-                return Position(self.position.epoch, waiting[0].seq - 1), notes
-            return self.position, notes
+            position, notes, last = self.position, self._queue.take_notes(), self._queue.last_dropped
+            if notes and last > position.seq and self.state is _LIVE:
+                # One of these events reports that messages were dropped: the next process must not read them. It is a
+                # position that the log knows, as numbers may have gaps.
+                position = position._replace(seq=last)
+            return position, notes
 
     # With the lock held.
 

@@ -194,6 +194,20 @@ def test_dropped_events_are_reported_once_and_not_read_from_the_log(two: tuple[B
     assert len([event for event in client.events if event.type == "message"]) == 81 - dropped
 
 
+def test_the_position_after_dropped_events_is_one_of_the_channels(two: tuple[Broker, Broker]):
+    """Redis knows no other ones, as its numbers have gaps."""
+    first, _ = two
+    joined(first, "a", overflow="drop_oldest", max_pending_events=5)
+    known = set()
+    for _ in range(80):
+        known.add(int(first.publish("a", "x" * 3000).rpartition("-")[2]))
+        first.publish("other", "")
+    await_that(lambda: first_counts(first)["dropped"] > 0, "events were dropped")
+    [frozen] = freeze(first)
+    on_reactor(frozen.thaw)
+    assert frozen.client.place.cursor in known
+
+
 def first_counts(broker: Broker) -> dict[str, Any]:
     turn()
     return broker.snapshot()

@@ -23,13 +23,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .listening import check_folder, listen
+from .listening import Listener, check_folder, listen
 
-__all__ = ["Sibling", "as_user", "make_folder", "siblings_in", "sweep"]
+__all__ = ["Sibling", "as_user", "listen_in", "make_folder", "siblings_in", "sweep"]
 
 _SOCKET = re.compile(r"(\d+)-(\d+)\.sock")
 # Bytes of a socket's path (``sun_path`` without its zero), and of a name with numbers of ten digits.
 _MAX_PATH, _MAX_NAME = 107, 26
+# Attempts to make a socket in a folder that other processes remove while it is empty.
+_ATTEMPTS = 20
 
 
 class Sibling(NamedTuple):
@@ -66,6 +68,20 @@ def make_folder(master: int) -> Path:
                     sweep(other)
         return folder
     raise FileNotFoundError(errno.ENOENT, "there is no folder for them: set XDG_RUNTIME_DIR")
+
+
+def listen_in(master: int, name: str) -> tuple[Path, Listener]:
+    """Make the folder of a master's workers, and a socket in it.
+
+    :param master: the master's process number.
+    :param name: the socket's name.
+    :return: the folder and the listener.
+    :raises OSError: see :func:`make_folder` and :func:`ssesync.keeper.peer.listen`.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):  # another process has removed the empty folder meanwhile
+            return (folder := make_folder(master)), listen(folder / name)
+    return (folder := make_folder(master)), listen(folder / name)
 
 
 def siblings_in(folder: Path) -> list[Sibling]:

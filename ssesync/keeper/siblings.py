@@ -23,9 +23,8 @@ from ..server.registry import streams
 from ..server.shutdown import RESERVE
 from ..server.transferring import register_transfer
 from ..text import escape
-from .folders import Sibling, as_user, make_folder, sweep
+from .folders import Sibling, as_user, listen_in, sweep
 from .importing import Importer, epochs
-from .listening import listen
 from .moving import SiblingTransfer
 from .peer import make_hello
 from .worker_table import worker_table
@@ -49,8 +48,7 @@ class Siblings:
         self._worker = worker
         self._own = Sibling(worker.age, os.getpid())
         with as_user(worker.cfg.uid, worker.cfg.gid):
-            self._folder = make_folder(worker.ppid)
-            self._listener = listen(self._folder / self._own.name)
+            self._folder, self._listener = listen_in(worker.ppid, self._own.name)
         self._importer = Importer(open_brokers)
 
     def serve(self) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ssesync.keeper import folders
-from ssesync.keeper.folders import Sibling, as_user, make_folder, siblings_in, sweep
-from ssesync.keeper.listening import listen
+from ssesync.keeper.folders import Sibling, as_user, listen_in, make_folder, siblings_in, sweep
+from ssesync.keeper.listening import Listener, listen
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sockets of siblings need Linux")
 
@@ -113,6 +113,25 @@ def test_what_a_killed_master_has_left_is_removed_and_what_lives_is_not(base: Pa
         assert sorted(above.iterdir()) == sorted([made, used])
         assert siblings_in(used) == [Sibling(1, 1)]
         living.communicate("\n")
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = []
+
+    def removed_before(path: Path) -> Listener:
+        if not removed:
+            removed.append(path.parent)
+            path.parent.rmdir()
+            raise FileNotFoundError(path)
+        return listen(path)
+
+    monkeypatch.setattr(folders, "listen", removed_before)
+    folder, listener = listen_in(os.getpid(), "1-1.sock")
+    with listener:
+        assert removed == [folder]
+        assert siblings_in(folder) == [Sibling(1, 1)]
 
 
 def test_the_last_worker_removes_the_folder(base: Path) -> None:

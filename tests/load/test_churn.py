@@ -118,7 +118,8 @@ def test_clients_that_connect_and_leave_leak_no_resources_and_do_not_disturb_oth
     assert after["refused"] == 0
     ours = [name for name in after["threads"] if name.startswith("ssesync")]
     pools = (f"ssesync-{kind}_{number}" for kind in ("reader", "caller") for number in range(4))
-    assert set(ours) <= {"ssesync-reactor", *pools}
+    # The thread of the links to other workers, where there are hooks.
+    assert set(ours) <= {"ssesync-reactor", "ssesync-links", *pools}
     # Pools may have grown, the server's and that of our helpers.
     assert len(after["threads"]) <= len(before["threads"]) + 8
     # Those who left before there was an answer may not have come to be a stream.

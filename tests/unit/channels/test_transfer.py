@@ -183,7 +183,8 @@ def test_dropped_events_are_reported_once_and_not_read_from_the_log(two: tuple[B
     client = joined(two[0], "a", overflow="drop_oldest", max_pending_events=5)
     text = "x" * 3000
     for number in range(80):
-        two[0].publish("a", f"{number} {text}")
+        last = int(two[0].publish("a", f"{number} {text}").rpartition("-")[2])
+    await_that(lambda: two[0].dispatcher.handled >= last, "all events were offered")
     await_that(lambda: first_counts(two[0])["dropped"] > 0, "events were dropped")
     dropped = first_counts(two[0])["dropped"]
     move(two[0], two[1])

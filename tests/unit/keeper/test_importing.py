@@ -255,8 +255,10 @@ def test_an_answer_that_arrives_before_the_link_is_cancelled_counts(
     monkeypatch.setattr("ssesync.keeper.exporting.ANSWER_TIMEOUT", 0.02)
     client = join("a")
     cancel = Link.cancel
+    is_made = threading.Event()
 
     def answer_and_cancel(link: Link) -> None:
+        assert is_made.wait(TIMEOUT)
         fake.answer()
         cancel(link)
         with pytest.raises(LinkLost):
@@ -265,6 +267,7 @@ def test_an_answer_that_arrives_before_the_link_is_cancelled_counts(
     with monkeypatch.context() as patch:
         patch.setattr(Link, "cancel", answer_and_cancel)
         fake = Fake(broker)
+        is_made.set()
         outcome = fake.end()
     assert isinstance(outcome, LinkLost)
     assert fake._exporter.moved == 1

@@ -258,7 +258,7 @@ def test_an_answer_that_arrives_before_the_link_is_cancelled_counts(
     is_made = threading.Event()
 
     def answer_and_cancel(link: Link) -> None:
-        assert is_made.wait(TIMEOUT)
+        assert is_made.wait(90)
         fake.answer()
         cancel(link)
         with pytest.raises(LinkLost):

@@ -9,7 +9,7 @@ import runpy
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +237,57 @@ def test_a_call_goes_on_when_its_connection_is_lost_and_is_resumed_by_an_id_alon
     assert (end["id"], end["result"]["content"][0]["text"]) == (1, "Counted to 20.")
     assert len(list(messages(follow(server, session, first.id)))) == 21
     assert follow(server, other, last).status_code == 404
+
+
+@contextlib.asynccontextmanager
+async def relay(port: int) -> AsyncIterator[tuple[int, Callable[[], int]]]:
+    """A TCP relay to a port, and a function that cuts all of its connections, and returns how many halves it cut."""
+    writers: set[asyncio.StreamWriter] = set()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+        writers.discard(writer)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.update((writer, upstream_writer))
+        for source, sink in ((reader, upstream_writer), (upstream_reader, writer)):
+            tasks.add(asyncio.create_task(pass_on(source, sink)))
+
+    def cut() -> int:
+        for writer in list(writers):
+            writer.transport.abort()
+        return len(writers)
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], cut
+    finally:
+        server.close()
+        cut()
+        await asyncio.gather(*tasks)
+
+
+def test_the_official_client_resumes_a_call_whose_connection_is_cut(server: Server) -> None:
+    async def use() -> None:
+        steps: list[float] = []
+        async with relay(int(server.url.rpartition(":")[2].removesuffix("/mcp"))) as (port, cut):
+
+            async def progress(done: float, total: float | None, message: str | None) -> None:
+                steps.append(done)
+                if done == 3:
+                    assert cut() >= 2
+
+            async with mcp.Client(f"http://127.0.0.1:{port}/mcp", mode="legacy") as client:
+                counted = await client.call_tool("count", {"to": 20, "pause": 0.02}, progress_callback=progress)
+                assert text(counted) == "Counted to 20."
+        assert steps == list(range(1, 21))
+
+    asyncio.run(asyncio.wait_for(use(), TIMEOUT))
 
 
 def test_a_call_of_a_session_is_cancelled_by_a_notification(server: Server) -> None:

@@ -181,13 +181,13 @@ def upgrade_of(side: Side, times: int) -> Row:
     return {"gap_quiet": median(quiet), "gap_upgrade": median(upgraded), "gap_most": max(upgraded)}
 
 
-def deploy_of(way: str, broker: str, clients: int, worker: str, folder: Path) -> Row:
+def deploy_of(way: str, broker: str, clients: int, rate: float, worker: str, folder: Path) -> Row:
     """One HUP under so many clients."""
     folder.mkdir()
     plan = Plan(broker.format(way), way, worker, environment={"BENCH_RETRY": "3000"})
     with (
         Deployment(plan, folder) as deployment,
-        Clients(deployment.port, {"normal": clients}, plan.broker) as following,
+        Clients(deployment.port, {"normal": clients}, plan.broker, rate=rate) as following,
     ):
         following.publish()
         if way == "keeper":
@@ -258,6 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--broker", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--worker", choices=["gthread", "sync"], default="gthread")
     parser.add_argument("--deploys", type=int, default=5000, help="clients of the deploys; 0: none")
+    parser.add_argument("--rate", type=float, default=RATE, help="events a second of the deploys")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="of the deploys")
     parser.add_argument("--no-steady", action="store_true", help="only the deploys")
     parser.add_argument("--json", type=Path, default=CACHE / "deploys.json", help="where all figures go")
@@ -265,7 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     print(machine())
     print(f"load average before: {' '.join(f'{each:.2f}' for each in os.getloadavg())}\n", flush=True)
-    results: Row = {"about": machine(), "clients": given.deploys, "rate": RATE, "deploys": {}}
+    results: Row = {"about": machine(), "clients": given.deploys, "rate": given.rate, "deploys": {}}
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as made, brokers(given.broker, Path(made)) as url:
         if not given.no_steady:
@@ -275,7 +276,8 @@ def main(arguments: list[str] | None = None) -> None:
             print("\n".join(table(found)) + "\n", flush=True)
             faults += [each for row in found["rows"] for each in row["faults"]]
         for way in given.ways if given.deploys else ():
-            deploy = results["deploys"][way] = deploy_of(way, url, given.deploys, given.worker, Path(made) / way)
+            deploy = deploy_of(way, url, given.deploys, given.rate, given.worker, Path(made) / way)
+            results["deploys"][way] = deploy
             print(
                 f"  HUP, {given.deploys:,} clients, {way}: {deploy['ends']:,} streams ended, longest time without "
                 f"an event {deploy['gap_most']:,.0f} ms  {'; '.join(deploy['faults'])}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ssesync import Settings
@@ -36,3 +38,14 @@ def test_a_figure_of_a_page_is_that_of_the_code(page: str, text: str) -> None:
 def test_other_figures_of_the_page_on_answers() -> None:
     assert (producers._PART, body._WAIT, body._IN_MEMORY) == (0.75, 1.0, 1024 * 1024)
     assert SETTINGS.first_event_timeout == SETTINGS.max_producers == SETTINGS.detach == "auto"
+
+
+def test_the_chart_of_a_deploy_is_that_of_its_table() -> None:
+    chart = (GUIDE.parent / "deploys.svg").read_text("utf-8")
+    text = (GUIDE.parent / "benchmarks.md").read_text("utf-8")
+    [clients] = re.findall(r"^\| HUP, ([\d,]+) clients \|", text, re.MULTILINE)
+    assert f"received by {clients} clients while" in chart
+    ends = re.findall(r"^\| (?:without|worker to worker|keeper) \| ([\d,]+) \|", text, re.MULTILINE)
+    assert len(ends) == 3
+    assert [f": {each} streams ended" in chart for each in ends] == [each != "0" for each in ends]
+    assert chart.count("no stream ended") == ends.count("0")

@@ -335,8 +335,9 @@ def follow():
     channel = sse.broker.channel_of(get_last_event_id(request))
     if channel is not None and channel.startswith("call:"):
         return sse.follow_run(channel, subject=session)
-    # A session has one stream, the newest, as it must not get a message twice.
-    sse.revoke(session, LIST_CHANGED)
+    if request.method == "GET":  # not for HEAD
+        # A session has one stream, the newest, as it must not get a message twice.
+        sse.revoke(session, LIST_CHANGED)
     return sse.subscribe(LIST_CHANGED, key=session)
 
 

@@ -27,7 +27,7 @@ from ..server.registry import streams
 from ..text import escape
 from . import peer
 from .exporting import Exporter
-from .framing import Frame, Link, LinkError, LinkLost
+from .framing import MAX_BLOB, Frame, Link, LinkError, LinkLost
 from .importing import Handler, Importer
 from .listening import Listener, listen
 from .notify import notify
@@ -254,10 +254,15 @@ class Keeper:
     def _status(self, link: Link, frame: Frame) -> None:
         """Answer with :meth:`describe`, in the blob: it may be larger than a head."""
         described = self.describe()
-        left_out = max(0, len(described["streams"]) - _MOST_DESCRIBED)
-        described["streams"] = described["streams"][:_MOST_DESCRIBED]
-        described["keeper"]["streams_left_out"] = left_out
-        link.send({"op": "status"}, json.dumps(described).encode())
+        every, most = described["streams"], _MOST_DESCRIBED
+        while True:
+            described["streams"] = every[:most]
+            described["keeper"]["streams_left_out"] = max(0, len(every) - most)
+            blob = json.dumps(described).encode()
+            if len(blob) <= MAX_BLOB:
+                break
+            most = min(most, len(every)) // 2  # long names: paths of a request may have thousands of characters
+        link.send({"op": "status"}, blob)
 
     def describe(self) -> dict[str, Any]:
         """Describe the keeper and its clients.

@@ -273,3 +273,11 @@ def test_a_worker_does_not_exit_while_another_thread_begins(
     go_on.set()
     thread.join()
     assert transfer.seconds_to_move() is None
+
+
+def test_a_status_that_is_too_large_leaves_streams_out(start: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = start().keeper
+    described = keeper.describe() | {"streams": [{"name": "x" * 5000}] * 4000}
+    monkeypatch.setattr(keeper, "describe", lambda: described)
+    status = ask_status(path)
+    assert (len(status["streams"]), status["keeper"]["streams_left_out"]) == (1000, 3000)

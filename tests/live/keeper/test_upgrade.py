@@ -175,7 +175,8 @@ def test_whichever_process_is_killed_or_stopped_loses_no_client_of_the_other_one
         site.follow(workers, 1)  # the path works
         await_that(lambda: len(keepers.status()["streams"]) == 7 + number, f"it has all clients: {case}")  # noqa: B023
         again = {len(each.workers) - before for each, before in zip(site.followers, connections, strict=False)}
-        assert again in ([{0}, {1}] if comes_back is None else [{int(comes_back)}]), case
+        # A client for which the log was just being read was not in the batch that was sent before the end.
+        assert again <= ({0, 1} if comes_back is None else {int(comes_back)}), case
     site.check(publisher, connections=None)
     assert len(followers) == 6
     assert "Traceback" not in keepers.log.read_text() + workers.log()

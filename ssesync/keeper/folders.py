@@ -4,7 +4,7 @@ It is ``ssesync-<user>/<master>-<start>`` in the first usable folder of ``XDG_RU
 those for temporary files: the numbers of the user and of the master's process, and the time when the master was
 started, as a process number is used again. A socket is ``<age>-<process>.sock``: gunicorn counts its workers by age.
 
-Whoever can connect to a socket could give or take clients, so both folders have to be this user's alone, see
+A process that can connect to a socket could give or take clients, so both folders have to be this user's alone, see
 :func:`ssesync.keeper.peer.check_folder`. A worker may still be root when the folder is made: then it makes the folder
 as the user that it will run as.
 

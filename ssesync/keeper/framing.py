@@ -97,7 +97,7 @@ class Link:
 
         :param head: values for JSON, with ``op``, and without ``fds``, which is set here.
         :param blob: bytes.
-        :param fds: descriptors. They remain the caller's, who may close them after this returns.
+        :param fds: descriptors. They remain the caller's, and may be closed after this returns.
         :param timeout: seconds; ``None``: ``MESSAGE_TIMEOUT``.
         :raises LinkLost: the link is closed or broken. :class:`LinkTimeout`: the other process does not receive.
         :raises MessageTooLarge: nothing was sent, and the link can be used.

@@ -42,7 +42,7 @@ class Listener:
         self.socket = sock
         self.lock = lock
         self._identity = _identity(Path(path).stat())
-        # Also where another process has called it: processes that connect are told the last caller's credentials.
+        # Also where another process has called it: processes that connect get the last caller's credentials.
         sock.listen(_BACKLOG)
         sock.settimeout(0)
         self._closing, self._released = Once(), Once()

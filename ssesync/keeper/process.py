@@ -206,7 +206,7 @@ class Keeper:
     def accept(self) -> None:
         """See :class:`ssesync.keeper.upgrade.Running`."""
         if self._listener is not None:
-            self._put_aside()  # the next process has listened with it, and that is what workers are told
+            self._put_aside()  # the next process has listened with it, so workers get its credentials
         kept, self._kept = self._kept, None
         if kept is not None and not self._signals:
             try:

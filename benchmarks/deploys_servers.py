@@ -282,6 +282,7 @@ class Deployment:
         """Wait until the keepers have so many clients, counted by their sockets."""
 
         def are_kept() -> bool:
+            time.sleep(0.1)  # a look at ten thousand descriptors takes long
             return sum(sockets_of(each.pid) for each in self.keepers.values()) > clients
 
         wait_until(are_kept, f"the keeper has {clients} clients")

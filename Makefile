@@ -1,16 +1,16 @@
 # Everything runs in a virtual environment of its own, .venv, made by whatever interpreter PYTHON names.
 #   make demo [PORT=8000] [EVENTS=20]   the chat under gunicorn, followed in this terminal
-#   make test [ARGS="-k decoder"] [PROCESSES=8]   everything the tests need, and the tests
+#   make test [ARGS="-k decoder"] [PROCESSES=6]   everything the tests need, and the tests
 #   make quick [ARGS=…]                 the tests that start no server and take no second: half a minute
 #   make check | types | docs | bench | coverage | clean
 PYTHON ?= python3
-PROCESSES ?= 8
+PROCESSES ?= 6
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 # The demo reads them from its environment.
 export PORT EVENTS
-# The tests start several hundred processes, which would compile all that they import, and are collected by eight.
+# The tests start several hundred processes, which would compile all that they import, and are collected by all processes.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick check types docs bench coverage clean
@@ -18,8 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
 
-# Most tests wait for something: four processes kept two cores at work for three quarters of the time. Eight keep them
-# at work for more than nine tenths, as calculated from that; each takes four seconds of processor time to begin.
+# Most tests wait for something: four processes kept two cores at work for three quarters of the time, six keep them at
+# work for nine tenths, as calculated from that. With eight, a wait of ten seconds was too short in 4 of 6,935 tests.
 # The tests of a file stay together, as they share servers, and the files in the order of tests/order.py: xdist itself
 # would begin with those that have most tests, and end with one process at work.
 test: $(VENV)/dev.installed

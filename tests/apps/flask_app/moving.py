@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ def move(held: Frozen, since: Position) -> None:
         return
     on_reactor(held.release)
     prepared.commit()
+    print("a client was moved", file=sys.stderr, flush=True)
 
 
 def freeze(most: int, size: int) -> tuple[list[Frozen], Position]:

@@ -158,6 +158,14 @@ def test_a_full_stop_and_a_quick_one_end_all_streams_at_once(serve: Serve, join:
     os.kill(quick, signal.SIGQUIT)
     await_that(lambda: not psutil.pid_exists(quick), "the worker is gone")
     assert held in (0, 1)
+    # A worker that is sent SIGTERM before it has set its handlers ignores it, and gunicorn waits for it.
+    answered = set[int]()
+
+    def all_answer() -> bool:
+        answered.add(server.state()["worker"])
+        return quick not in server.workers() and len(server.workers()) == 2 and answered >= set(server.workers())
+
+    await_that(all_answer, "both workers answer")
     rest = [client for client in crowd.clients if not client.ended]
     began = time.monotonic()
     server.stop()

@@ -44,8 +44,8 @@ def child(*arguments: str) -> str:
     env = {name: value for name, value in os.environ.items() if name != VARIABLE}
     command = [sys.executable, "-X", "faulthandler", "-m", *arguments]
     # CPython 3.11.7 has ended once by SIGSEGV while it traced each line, and once has found the class that redis-py
-    # calls to be a list; neither is explained. The stack is shown and the run repeated once: a fault of our making would
-    # come again.
+    # calls to be a list; neither is explained. The stack is shown and the run repeated once: a fault of our making
+    # would come again.
     for _ in range(2):
         run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=170, check=False)
         if run.returncode != -signal.SIGSEGV and "'list' object is not callable" not in run.stderr:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -96,12 +97,16 @@ def run_apart(block: Block, feed: str) -> str:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        # communicate() would lose what readline() has read beyond the first line.
+        limit = threading.Timer(200, process.kill)
+        limit.start()
         try:
             printed = process.stdout.readline()
             if "signal" in block.options:
                 process.send_signal(signal.Signals[block.options["signal"]])
-            printed += process.communicate(timeout=200)[0]
+            printed += process.stdout.read()
         finally:
+            limit.cancel()
             process.kill()
     assert process.returncode == 0
     return printed

@@ -4,7 +4,7 @@
 from ssesync.gunicorn import *  # noqa: F403
 
 worker_class = "gthread"
-# Each open stream holds one thread.
+# A stream that can't be detached holds one thread.
 threads = 32
 graceful_timeout = 5
 # Newer releases open a control socket in the user's home directory, which an example should not write to.

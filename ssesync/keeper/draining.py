@@ -16,6 +16,7 @@ from ..channels.channel_source import ChannelSource
 from ..channels.dispatcher import Registration
 from ..detached.connection import Connection
 from ..locks import Once
+from ..reactor import run_foreign
 from ..server.detaching import Detached, Served
 from ..server.registry import streams
 from ..server.shutdown import RESERVE
@@ -71,7 +72,12 @@ class KeeperTransfer:
             threading.Thread(target=self._run, name="ssesync-moving", daemon=True).start()
         except RuntimeError as error:
             self._is_over = True
-            logger.warning("no event stream is moved to the keeper, as no thread can be started: %s", escape(error))
+            text = escape(error)
+            run_foreign(
+                lambda: logger.warning(
+                    "no event stream is moved to the keeper, as no thread can be started: %s", escape(text)
+                )
+            )
 
     def may_move(self, stream: Served | Detached) -> bool:
         """See :class:`ssesync.server.transferring.Transfer`."""
@@ -106,8 +112,12 @@ class KeeperTransfer:
         )
 
     def _run(self) -> None:
-        while self._goes_on():
-            time.sleep(_POLL)
-        self._is_over = True
-        for call in self._calls:
-            call()
+        try:
+            while self._goes_on():
+                time.sleep(_POLL)
+        except Exception:
+            logger.exception("moving event streams to the keeper failed; those that are left are ended")
+        finally:
+            self._is_over = True
+            for call in self._calls:
+                call()

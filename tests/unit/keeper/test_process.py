@@ -275,6 +275,19 @@ def test_a_worker_does_not_exit_while_another_thread_begins(
     assert transfer.seconds_to_move() is None
 
 
+def test_an_error_while_streams_move_ends_the_transfer_and_nothing_waits_for_it(
+    worker: Broker, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, checks, over = join().connection, iter([True]), threading.Event()
+    monkeypatch.setattr("ssesync.keeper.draining.streams", SimpleNamespace(all=lambda: [connection]))
+    # The second check fails: that is on the transfer's own thread.
+    failing: Any = SimpleNamespace(hurry=lambda: None, is_away=False, takes=lambda stream: next(checks))
+    transfer = KeeperTransfer([failing])
+    transfer.begin(time.monotonic(), over.set)
+    assert over.wait(TIMEOUT)
+    assert transfer.seconds_to_move() is None
+
+
 def test_a_status_that_is_too_large_leaves_streams_out(start: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = start().keeper
     described = keeper.describe() | {"streams": [{"name": "x" * 5000}] * 4000}

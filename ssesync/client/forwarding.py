@@ -12,13 +12,40 @@ from urllib.parse import quote
 
 import requests
 
+from ..validation import check_number
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, set_last_event_id
 from .connect import get_response
 
-__all__ = ["FORWARDED", "Forwarded", "forwarded", "names_of", "passed_headers", "relay_request"]
+__all__ = ["FORWARDED", "Forwarded", "Passing", "forwarded", "passed_headers", "passing_of", "relay_request"]
 
 #: The names of the headers that are forwarded unless others are named.
 FORWARDED = ("Accept-Language", "Content-Type", "User-Agent")
+
+
+class Passing(NamedTuple):
+    """What of an upstream's response the client gets, beside an event stream: see :class:`ssesync.Relay`."""
+
+    #: The names of the headers, in lower case.
+    headers: frozenset[str] = frozenset()
+    #: In bytes; ``None``: the default.
+    max_body: int | None = None
+
+    @classmethod
+    def checked(cls, pass_headers: Iterable[str], max_body: int | None) -> Passing:
+        """Check the arguments of a relay.
+
+        :param pass_headers: the names of headers.
+        :param max_body: in bytes.
+        :return: them.
+        :raises TypeError: the names are text, whose letters would be the names.
+        :raises SettingsError: the size is no positive whole number.
+        """
+        if isinstance(pass_headers, (str, bytes)):
+            raise TypeError(
+                f"pass_headers takes a list of names, got {pass_headers!r}: pass_headers=[{pass_headers!r}]"
+            )
+        check_number("max_body", max_body, above=0, whole=True, optional=True)
+        return cls(frozenset(name.strip().lower() for name in pass_headers), max_body)
 
 
 class Forwarded(NamedTuple):
@@ -46,6 +73,8 @@ def relay_request(
     *,
     session: requests.Session | None = None,
     forward: Iterable[str] = FORWARDED,
+    pass_headers: Iterable[str] = (),
+    max_body: int | None = None,
     **options: Any,
 ) -> requests.Response:
     """Send a client's request to an upstream: the same method, query, body and last event ID, and some of its headers.
@@ -55,11 +84,27 @@ def relay_request(
     :param session: a session to send it with, which is not closed.
     :param forward: the names of the headers to forward; by default those of language and body. Hop-by-hop headers and
         cookies are never forwarded. Add ``"Authorization"`` only if the upstream may see it.
+    :param pass_headers: the names of headers of the response that its :class:`Relay` passes on, unless the relay is
+        given names itself.
+    :param max_body: the bytes of a response that is no event stream, which its :class:`Relay` passes on, likewise.
     :param options: those of ``requests``: ``headers``, ``timeout``, ``auth``, ``json``, ``data``, … They take
         precedence.
     :return: the response, with ``stream=True``, for :class:`Relay`.
     """
-    return forwarded(request, url, session=session, forward=forward, **options).send()
+    passing = Passing.checked(pass_headers, max_body)
+    response = forwarded(request, url, session=session, forward=forward, **options).send()
+    setattr(response, _PASSING, passing)
+    return response
+
+
+def passing_of(response: Any) -> Passing:
+    """Find the arguments that :func:`relay_request` has kept with its response.
+
+    :param response: any response.
+    :return: the arguments; the defaults for a response that it has not made.
+    """
+    passing = getattr(response, _PASSING, None)
+    return passing if isinstance(passing, Passing) else Passing()
 
 
 def forwarded(
@@ -90,18 +135,6 @@ def forwarded(
     return Forwarded(session, options.pop("method", environ["REQUEST_METHOD"]), url, headers, options)
 
 
-def names_of(headers: Iterable[str]) -> frozenset[str]:
-    """Check the names of headers.
-
-    :param headers: the names.
-    :return: them, in lower case.
-    :raises TypeError: it is text, whose letters would be the names.
-    """
-    if isinstance(headers, (str, bytes)):
-        raise TypeError(f"pass_headers takes a list of names, got {headers!r}: pass_headers=[{headers!r}]")
-    return frozenset(name.strip().lower() for name in headers)
-
-
 def passed_headers(response: Any, names: frozenset[str]) -> list[tuple[str, str]]:
     """Find the headers of an upstream's response that are passed on.
 
@@ -119,6 +152,8 @@ def passed_headers(response: Any, names: frozenset[str]) -> list[tuple[str, str]
     ]
 
 
+# The attribute of a response with its Passing.
+_PASSING = "_ssesync_passing"
 _BODIES = ("data", "json", "files")
 _NEVER_PASSED = HOP_BY_HOP | {"content-encoding", "content-length", "content-type", "proxy-connection", "set-cookie"}
 # Of a value that was folded over several lines, for example.

@@ -19,14 +19,13 @@ from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event
 from ..producing import Producing, Refusal, Tap, Target
 from ..text import escape
-from ..validation import check_number
 from ..wire.blocks import Blocks
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body
 from .coding import unsupported_coding
 from .exchange import Exchange
-from .forwarding import FORWARDED, forwarded, names_of, passed_headers, relay_request
+from .forwarding import FORWARDED, Passing, forwarded, passed_headers, passing_of, relay_request
 from .reader import EXCERPT_SIZE, excerpt_of
 from .tap import can_tap, detect_truncation, has_ended, tap_of
 
@@ -60,7 +59,8 @@ class Relay(Producing):
     :param pass_headers: the names of headers of the upstream's response that the client gets too, for example
         ``["Mcp-Session-Id"]``, in any case. Headers that the stream has itself are not replaced. Hop-by-hop headers,
         cookies, and the coding, length and type of the body are never passed on.
-    :param max_body: bytes of a response that is no event stream (64 KiB). They are read within five seconds.
+    :param max_body: bytes of a response that is no event stream (64 KiB). They are read within five seconds. Like
+        ``pass_headers`` it may be given to :func:`relay_request` instead.
     """
 
     def __init__(
@@ -134,9 +134,7 @@ class Relay(Producing):
     ) -> None:
         self._transform = transform
         self._max_event_size = max_event_size
-        self._pass_headers = names_of(pass_headers)
-        check_number("max_body", max_body, above=0, whole=True, optional=True)
-        self._max_body = max_body
+        self._passing = Passing.checked(pass_headers, max_body)
         #: See :class:`Producing`.
         self.passed_headers: Sequence[tuple[str, str]] = ()
 
@@ -145,7 +143,9 @@ class Relay(Producing):
         self._upstream = upstream
         self._body = Body(upstream)
         self._body.final()
-        self.passed_headers = passed_headers(upstream, self._pass_headers)
+        asked = passing_of(upstream)
+        self._passing = Passing(self._passing.headers or asked.headers, self._passing.max_body or asked.max_body)
+        self.passed_headers = passed_headers(upstream, self._passing.headers)
         refused = unsupported_coding(upstream)
         if upstream.status_code != 200 or not is_event_stream(upstream.headers.get("Content-Type")) or refused:
             self.answer = self._ordinary_answer(refused)
@@ -259,8 +259,9 @@ class Relay(Producing):
         upstream = self._upstream
         status = upstream.status_code
         # A part of a successful response is useless: with a Content-Length the wait for its end is longer.
-        promised = status < 300 and (self._max_body is not None or "Content-Length" in upstream.headers)
-        body = excerpt_of(self._body, patient=promised, size=self._max_body or EXCERPT_SIZE)
+        max_body = self._passing.max_body
+        promised = status < 300 and (max_body is not None or "Content-Length" in upstream.headers)
+        body = excerpt_of(self._body, patient=promised, size=max_body or EXCERPT_SIZE)
         headers = [(name, upstream.headers[name]) for name in _ANSWERED if name in upstream.headers]
         answered = {name.lower() for name, _ in headers}
         headers += [(name, value) for name, value in self.passed_headers if name.lower() not in answered]

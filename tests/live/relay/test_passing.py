@@ -33,9 +33,10 @@ LINES = (
 
 
 def makers(server: FakeSSEServer, session: requests.Session, **options: Any) -> Iterator[Callable[[Any], Relay]]:
-    """A relay of a response, and one whose request is sent later."""
+    """A relay of a response, by whichever of the two is given the options, and one whose request is sent later."""
     timeout = (10, None)
     yield lambda request: Relay(relay_request(request, server.url, session=session, timeout=timeout), **options)
+    yield lambda request: Relay(relay_request(request, server.url, session=session, timeout=timeout, **options))
     yield lambda request: Relay.from_request(request, server.url, timeout=timeout, **options)
 
 
@@ -58,7 +59,7 @@ def test_of_a_stream(skin: str, upstream: Upstream, session: requests.Session, g
         assert "no-cache" in answer.headers["Cache-Control"]  # the stream's own
         assert not {"X-Hop", "X-Secret", "Set-Cookie"} & set(answer.headers)
         assert answer.headers.get("Content-Encoding", "identity") == "identity"
-    assert len(server.requests) == 4
+    assert len(server.requests) == 6
 
 
 def test_of_another_answer(skin: str, upstream: Upstream, session: requests.Session, gateway: Gateway) -> None:
@@ -96,3 +97,19 @@ def test_options_that_can_not_work(upstream: Upstream, session: requests.Session
         Relay(session.get(server.url, stream=True), pass_headers="Mcp-Session-Id")
     with pytest.raises(SettingsError, match="max_body"):
         Relay.from_request({"REQUEST_METHOD": "GET"}, server.url, max_body=0)
+    asked = len(server.requests)
+    with pytest.raises(TypeError, match="takes a list of names"):
+        relay_request({"REQUEST_METHOD": "GET"}, server.url, pass_headers="Mcp-Session-Id")
+    with pytest.raises(SettingsError, match="max_body"):
+        relay_request({"REQUEST_METHOD": "GET"}, server.url, max_body=0)
+    assert len(server.requests) == asked
+
+
+def test_those_of_the_relay_take_precedence(upstream: Upstream, session: requests.Session) -> None:
+    server = upstream([head("Content-Length: 4", *LINES, status="404 Not Found", content_type="text/plain"), b"gone"])
+    options: dict[str, Any] = {"pass_headers": ["X-Two"], "max_body": 3}
+    for ours, body in (({}, b"gon"), ({"pass_headers": ["mcp-session-id"], "max_body": 4}, b"gone")):
+        response = relay_request({"REQUEST_METHOD": "GET"}, server.url, session=session, **options)
+        relay = Relay(response, **ours)
+        name, value = ("Mcp-Session-Id", "1868") if ours else ("X-Two", "a, b")
+        assert relay.answer == ("404 Not Found", [("Content-Type", "text/plain"), (name, value)], body)

@@ -64,10 +64,14 @@ clean:
 	rm -rf $(VENV) docs/_build build dist *.egg-info .nox .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# The clients of tests/sdk, in exact releases.
+$(VENV)/dev.installed: EXACT := --requirement tests/sdk/requirements.txt
+$(VENV)/dev.installed: tests/sdk/requirements.txt
+
 # Installed again when the dependencies change; the sources are used where they are.
 $(VENV)/%.installed: setup.cfg pyproject.toml | $(VENV)/made
 	@echo "Installing into $(VENV): ssesync[$*]"
-	@$(PIP) install --editable ".[$*]"
+	@$(PIP) install --editable ".[$*]" $(EXACT)
 	@touch $@
 
 # Debian's Python comes without venv, and a half-made environment must not look like a whole one.

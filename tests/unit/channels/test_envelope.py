@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssesync import Broker, Event
+from ssesync import Broker, Event, SettingsError
 from ssesync.channels.envelope import Envelope, jsonrpc_result, mcp_notification, mcp_subscription, splice
 from ssesync.channels.message import Message, Slotted, body_of
 from ssesync.detached.state import State
@@ -62,6 +62,43 @@ def test_nothing_is_spliced_to_nothing() -> None:
 def test_json_rpc() -> None:
     (event,) = Decoder().feed(spliced(body_of({"n": 1}, None, None), jsonrpc_result('a"b')))
     assert event.json() == {"jsonrpc": "2.0", "id": 'a"b', "result": {"n": 1}}
+
+
+ENDING = jsonrpc_result(7, {"done": {"ok": True}, "stopped": None})
+
+
+def final(state: str, number: int = 1) -> Message:
+    return Message.make("e", number, "a", b'event: end\ndata: {"state":"%s","events":1}\n\n' % state.encode(), True)
+
+
+def test_an_envelope_may_have_the_data_of_a_run_s_final_event() -> None:
+    items = [Message.make("e", 1, "a", b"data: 1\n\n"), final("done", 2), b": x\n\n", final("stopped", 3)]
+    join = splice([*items, final("failed", 4)])
+    events = Decoder().feed(join(ENDING))
+    assert [(event.id, event.type, event.json()["result"]) for event in events] == [
+        ("e-1", "message", 1),
+        ("e-2", "message", {"ok": True}),
+        ("e-3", "message", None),
+        ("e-4", "end", {"state": "failed", "events": 1}),
+    ]
+    assert all(event.json()["id"] == 7 for event in events)
+    others = Decoder().feed(join(jsonrpc_result(8)))  # of the same batch
+    assert [event.type for event in others] == ["message", "end", "end", "end"]
+    assert others[1].json() == {"jsonrpc": "2.0", "id": 8, "result": {"state": "done", "events": 1}}
+
+
+def test_only_a_final_event_with_a_state_is_one_of_a_run() -> None:
+    other = Message.make("e", 1, "a", b'data: {"state":"gone"}\n\n', True)
+    earlier = Message.make("e", 2, "a", b'data: {"state":"done"}\n\n')
+    assert [event.json()["result"] for event in Decoder().feed(splice([other, earlier])(ENDING))] == [
+        {"state": "gone"},
+        {"state": "done"},
+    ]
+
+
+def test_a_state_that_no_run_ends_in_is_refused() -> None:
+    with pytest.raises(SettingsError, match="running"):
+        jsonrpc_result(1, {"running": {}})
 
 
 @pytest.mark.parametrize("params", [None, {"uri": "x:y"}])

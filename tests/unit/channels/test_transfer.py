@@ -15,6 +15,7 @@ import pytest
 from ssesync import Broker, BrokerUnavailable, CloseReason, Event, Settings, open_broker
 from ssesync.channels.broker import open_brokers
 from ssesync.channels.dispatcher import Registration
+from ssesync.channels.envelope import Envelope
 from ssesync.channels.revocations import Revocations
 from ssesync.channels.transfer import Frozen, FrozenClient
 from ssesync.detached.connections import connections
@@ -317,8 +318,8 @@ def test_the_lifetime_and_the_figures_go_on(two: tuple[Broker, Broker]):
 
 def test_the_values_of_a_client_are_plain_and_complete(two: tuple[Broker, Broker]):
     joined(
-        two[0], "a", "b", patterns=["c:*"], key="ann", until_type="bye", envelope=("<", "|", ">"), patience=3.5,
-        keep_alive=7.0, error_event=Event("e", type="t"),
+        two[0], "a", "b", patterns=["c:*"], key="ann", until_type="bye", patience=3.5, keep_alive=7.0,
+        envelope=Envelope(b"<", b"|", b">", b"done"), error_event=Event("e", type="t"),
     )  # fmt: skip
     [frozen] = freeze(two[0])
     received = sent(frozen.client)

@@ -182,11 +182,15 @@ def test_a_request_for_the_head_alone_starts_nothing(app: Flask, producers: Prod
 def test_each_client_may_have_an_envelope(app: Flask, sse: SSE) -> None:
     @app.get("/rpc/<name>")
     def answer(name: str) -> EventStreamResponse:
-        return sse.follow_run(name, subject="anna", envelope=jsonrpc_result(7))
+        return sse.follow_run(name, subject="anna", envelope=jsonrpc_result(7, endings))
 
     app.test_client().post("/runs/quick")
+    endings: dict[str, str] = {}
     data = [data for _, data in events_of(app.test_client().get("/rpc/quick"))]
     assert data == [f'{{"jsonrpc":"2.0","id":7,"result":{each}}}' for _, each in ALL]
+    endings["done"] = "all"
+    *_, last = events_of(app.test_client().get("/rpc/quick"))
+    assert last == ("message", '{"jsonrpc":"2.0","id":7,"result":"all"}')
 
 
 def test_a_broker_of_one_process_is_warned_of_where_a_server_has_several(

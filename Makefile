@@ -13,7 +13,7 @@ export PORT EVENTS
 # The tests start several hundred processes, which would compile all that they import, and are collected by all processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check types docs bench coverage clean
+.PHONY: demo test system quick check types docs bench coverage clean
 
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
@@ -22,9 +22,11 @@ demo: $(VENV)/demo.installed
 # work for nine tenths, as calculated from that. With eight, a wait of ten seconds was too short in 4 of 6,935 tests.
 # The tests of a file stay together, as they share servers, and the files in the order of tests/order.py: xdist itself
 # would begin with those that have most tests, and end with one process at work.
-test: $(VENV)/dev.installed
-	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential
+test: system $(VENV)/dev.installed $(VENV)/node.installed
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+system:
+	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential node:nodejs npm:npm
 
 # Compiled tests are kept even where the environment says not to: compiling takes longer than the tests.
 quick: $(VENV)/dev.installed
@@ -61,7 +63,7 @@ bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks.runs
 
 clean:
-	rm -rf $(VENV) docs/_build build dist *.egg-info .nox .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/sdk/node/node_modules docs/_build build dist *.egg-info .nox .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The clients of tests/sdk, in exact releases.
@@ -73,6 +75,13 @@ $(VENV)/%.installed: setup.cfg pyproject.toml | $(VENV)/made
 	@echo "Installing into $(VENV): ssesync[$*]"
 	@$(PIP) install --editable ".[$*]" $(EXACT)
 	@touch $@
+
+# The clients in JavaScript. Where they cannot be installed, this says so and goes on: their tests are skipped, and fail
+# under CI=true. Each command tries again. From an empty cache: 19 s, and 45 s with npm's own 15 connections.
+$(VENV)/node.installed: tests/sdk/node/package.json tests/sdk/node/package-lock.json | $(VENV)/made system
+	@echo "Installing into tests/sdk/node: clients in JavaScript"
+	@(cd tests/sdk/node && npm ci --ignore-scripts --no-audit --no-fund --prefer-offline --maxsockets 40 --loglevel error) >/dev/null \
+		&& touch $@ || echo "Not installed (that takes npm and its registry): clients in JavaScript"
 
 # Debian's Python comes without venv, and a half-made environment must not look like a whole one.
 $(VENV)/made:

@@ -44,7 +44,8 @@ def install(session: nox.Session, *packages: str) -> Path:
     for name in CHECKOUT:
         source = Path(name)
         if source.is_dir():
-            shutil.copytree(source, checkout / name, ignore=shutil.ignore_patterns("_build", "__pycache__", "data"))
+            ignored = shutil.ignore_patterns("_build", "__pycache__", "data", "node_modules")
+            shutil.copytree(source, checkout / name, ignore=ignored)
         else:
             shutil.copy(source, checkout / name)
     return checkout

@@ -28,7 +28,7 @@ TESTS = (
 def copy_to(folder: Path) -> Path:
     """What ``git clone`` and ``make`` leave there, but for the download."""
     # Compiled modules are good there too, as the times of their sources stay.
-    ignored = shutil.ignore_patterns("_build", "data", "instance", "db.sqlite3*")
+    ignored = shutil.ignore_patterns("_build", "data", "instance", "db.sqlite3*", "node_modules")
     folder.mkdir(parents=True)
     for part in (*PARTS, *(each.name for each in ROOT.glob("ssesync*") if each.suffix != ".egg-info")):
         source = ROOT / part
@@ -45,7 +45,7 @@ def copy_to(folder: Path) -> Path:
             if "ssesync" not in each.name and not (packages / each.name).exists():
                 (packages / each.name).symlink_to(each)
     (packages / "clone.pth").write_text(f"{folder}\n")
-    for made in ("made", "demo.installed", "dev.installed"):
+    for made in ("made", "demo.installed", "dev.installed", "node.installed"):
         (environment / made).touch()
     return folder
 

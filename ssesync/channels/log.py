@@ -24,6 +24,8 @@ NONE_CLOSED: Mapping[str, int] = MappingProxyType({})
 
 # Seconds until a log that could not be read is read again, first and longest: thousands may wait at the same time.
 _RETRY = (0.2, 3.0)
+# How often the first event of a new subscriber is looked for, while the log drops each one that was found.
+_STARTS = 20
 
 
 class Page(NamedTuple):
@@ -40,6 +42,8 @@ class Page(NamedTuple):
     closed: Mapping[str, int] = NONE_CLOSED
     """The number of its final event, by the name of each of the channels that is closed. Not of those that a pattern
     has found."""
+    start: int | None = None
+    """The number that the page begins after, if it is not the one that was asked for."""
 
 
 class Log(Protocol):
@@ -95,7 +99,7 @@ class LogReader:
     :param names: the channels and patterns whose events are read.
     """
 
-    __slots__ = ("_failures", "_log", "_names", "retry_at")
+    __slots__ = ("_failures", "_log", "_names", "last", "retry_at")
 
     def __init__(self, log: Log, names: Names) -> None:
         self._log = log
@@ -103,6 +107,10 @@ class LogReader:
         self._failures: FailureLog | None = None
         #: When to read again after the log could not be read, on the monotonic clock.
         self.retry_at = 0.0
+        #: Until the first read: how many events the subscriber has asked for, as in :meth:`Log.start_of`. The log may
+        #: drop the first of them before it is read, which is no gap for a client that has none. ``0``: the subscriber
+        #: goes on from a position.
+        self.last: int | None = 0
 
     def read(
         self, position: Position, names: Names | None, limit: int, is_complete: Callable[[Mapping[str, int]], bool]
@@ -119,6 +127,9 @@ class LogReader:
         try:
             names = names or self._names
             page = self._log.read(*position, *names, limit)
+            if page.lost and self.last != 0:
+                page = self._begin_again(page, names, limit, self.last)
+            self.last = 0
             if page.lost and ((page.closed and is_complete(page.closed)) or self._log.is_run(*names)):
                 start = self._log.start_of(*names, None)
                 page = page._replace(complete=False, epoch=start.epoch, head=start.seq)
@@ -131,6 +142,14 @@ class LogReader:
         if self._failures is not None:
             self._failures.succeeded()
             self._failures, self.retry_at = None, 0.0
+        return page
+
+    def _begin_again(self, page: Page, names: Names, limit: int, last: int | None) -> Page:
+        for _ in range(_STARTS):
+            start = self._log.start_of(*names, last)
+            page = self._log.read(start.epoch, start.seq, *names, limit)._replace(start=start.seq)
+            if not page.lost:
+                break
         return page
 
 

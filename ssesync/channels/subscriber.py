@@ -160,16 +160,21 @@ class Subscriber(Endable):
 
     # Called by the reader.
 
-    def start(self, epoch: str, seq: int, *, from_log: bool, closed: Mapping[str, int] = NONE_CLOSED) -> None:
+    def start(
+        self, epoch: str, seq: int, *, from_log: bool, closed: Mapping[str, int] = NONE_CLOSED, last: int | None = 0
+    ) -> None:
         """Set the position, before the first read or anew.
 
         :param epoch: of the log.
         :param seq: the number of the last event that the client has.
         :param from_log: the next events are in the log. Else this is the log's end, or all later events were offered.
         :param closed: the closed channels at the position, if the next events are not read from the log.
+        :param last: how many events the position was found by, see :meth:`Log.start_of`. ``0``: the client has the
+            events up to the position.
         """
         with entered(), self._lock:
             self.position = Position(epoch, seq)
+            self._reader.last = last
             if from_log:
                 self._queue.clear()
                 self._move(Input.START_FROM_LOG)
@@ -178,8 +183,8 @@ class Subscriber(Endable):
                 self._queue.keep(lambda message: message.seq > seq)
                 self._move(Input.START_LIVE)
                 self._completion.closed = closed or self._completion.closed
-                if self.state is _LIVE and self._queue and (last := self._completion.cut(self._queue.messages)):
-                    self._queue.keep(lambda message: message.seq <= last[-1].seq)
+                if self.state is _LIVE and self._queue and (given := self._completion.cut(self._queue.messages)):
+                    self._queue.keep(lambda message: message.seq <= given[-1].seq)
                     self._move(Input.COMPLETED)
         self._after()
 
@@ -358,7 +363,7 @@ class Subscriber(Endable):
     def _after_read(self, page: Page, position: Position) -> list[bytes]:
         if position is not self.position or self._ends:
             return []  # meanwhile the listener has noticed that the log was begun anew
-        messages, end = page.messages, position.seq
+        messages, end = page.messages, position.seq if page.start is None else page.start
         if page.lost:
             if not (self.state.excused or self._shared):
                 # It was live, and is too slow: the log has dropped its next events.

@@ -82,7 +82,7 @@ def _start(broker: Broker, subscription: Subscription, event_id: str | None, las
         if last == 0 and closed and not globs and len(closed) == len(names):
             last = 1  # nothing will be published: the client gets the final event
             epoch, seq, closed = broker.start_of(names, globs, last)
-        subscriber.start(epoch, seq, from_log=last != 0, closed=closed)
+        subscriber.start(epoch, seq, from_log=last != 0, closed=closed, last=last)
         if last == 0:
             return
     source.read_ahead()

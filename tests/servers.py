@@ -231,7 +231,7 @@ class Server:
             except (OSError, EOFError):
                 return False
 
-        if not eventually(answers, within=40):
+        if not eventually(answers, within=90):
             raise RuntimeError(f"{self.kind.name} did not answer:\n{self.log()}")
 
     def connect(self, *, receive_buffer: int | None = None) -> Wire:

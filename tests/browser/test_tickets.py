@@ -70,7 +70,7 @@ def test_a_page_that_gets_a_new_ticket_each_time_misses_nothing(site: Site, brow
             f"{SCRIPT}; follow(text => window.seen.push(text));",
         )
         for n in range(3):
-            assert site.connected.acquire(timeout=30)
+            assert site.connected.acquire(timeout=90)
             site.sse.publish("news", f"live {n}")
             waiting(browser, 30, 0.02).until(
                 lambda _, n=n: browser.execute_script("return window.seen.at(-1)") == f"live {n}"
@@ -78,7 +78,7 @@ def test_a_page_that_gets_a_new_ticket_each_time_misses_nothing(site: Site, brow
             # The stream ends, and more is published before its client can be back.
             site.sse.revoke("ada")
             site.sse.publish("news", f"meanwhile {n}")
-        assert site.connected.acquire(timeout=30)
+        assert site.connected.acquire(timeout=90)
         waiting(browser, 30, 0.02).until(lambda _: len(browser.execute_script("return window.seen")) == 6)
         expected = [text for n in range(3) for text in (f"live {n}", f"meanwhile {n}")]
         assert browser.execute_script("return window.seen") == expected
@@ -92,7 +92,7 @@ def test_an_eventsource_that_comes_back_by_itself_is_refused_and_stays_away(site
         with site.app.app_context():
             ticket = site.sse.issue_ticket("ada", channels=["news"])
         browser.execute_script("window.source = new EventSource('/events?ticket=' + arguments[0])", ticket)
-        assert site.connected.acquire(timeout=30)
+        assert site.connected.acquire(timeout=90)
         site.sse.revoke("ada")
         waiting(browser, 30, 0.02).until(lambda _: browser.execute_script("return window.source.readyState") == 2)
         assert site.statuses == [200, 401]

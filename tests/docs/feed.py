@@ -23,7 +23,7 @@ def serving(app: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(90)
         server.server_close()
 
 
@@ -38,12 +38,12 @@ def chat(writer: Any) -> None:
     for word in ("Hello", ", ", "world"):
         writer.write_event({"delta": word})
     writer.write_event("[DONE]")
-    writer.cancelled.wait(30)
+    writer.cancelled.wait(90)
 
 
 def silent(writer: Any) -> None:
     writer.write_event("one")
-    writer.cancelled.wait(30)
+    writer.cancelled.wait(90)
 
 
 STREAMS = {

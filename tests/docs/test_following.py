@@ -63,7 +63,7 @@ def test_the_thread_in_the_web_application_keeps_the_newest_event(feed: str) -> 
     names["start"]()
     for thread in threading.enumerate():
         if thread.name == "news":
-            thread.join(20)
+            thread.join(90)
     assert names["app"].test_client().get("/latest").json == {"word": WORDS[-1]}
 
 

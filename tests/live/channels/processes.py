@@ -137,7 +137,7 @@ class Gunicorn:
         if process.poll() is None:
             self.begin_to_stop()
             try:
-                process.wait(20)
+                process.wait(90)
             except subprocess.TimeoutExpired:
                 self.crash()
         process.wait()

@@ -59,7 +59,7 @@ class Server:
     def _stop(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(90)
         finally:
             self.process.kill()
             self.process.wait()

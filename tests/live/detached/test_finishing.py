@@ -21,7 +21,7 @@ from tests.logs import show_if_failed
 from tests.servers import GTHREAD, SYNC, Kind, Server, eventually, launch, runserver
 
 ANSWERS = 50
-GRACE = 40
+GRACE = 120
 APP = "wsgi.finishing"
 HOOKS = "python:ssesync.gunicorn"
 REST = [*map(str, range(EVENTS)), "done"]

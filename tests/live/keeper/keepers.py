@@ -100,7 +100,7 @@ class KeeperProcess:
             process.send_signal(signal.SIGCONT)
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(90)
             except subprocess.TimeoutExpired:
                 process.kill()
         return process.wait()

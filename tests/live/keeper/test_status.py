@@ -38,7 +38,7 @@ def test_the_state_is_printed_as_json_and_metrics_are_served(site: Site) -> None
     keeper = status["keeper"]
     assert (keeper["socket"], keeper["stopping"], keeper["taken"]) == (site.keeper.path, False, 3)
     assert keeper["max_streams"] > 100
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=90) as response:
         metrics = response.read().decode().splitlines()
     assert 'ssesync_streams_open{tier="detached"} 2.0' in metrics
     assert 'ssesync_streams_closed_total{reason="client_gone"} 1.0' in metrics
@@ -48,12 +48,12 @@ def test_the_state_is_printed_as_json_and_metrics_are_served(site: Site) -> None
     site.stack.callback(following.stop)
     following.start()
     assert site.keeper.process is not None
-    assert site.keeper.process.wait(30) == 0
+    assert site.keeper.process.wait(90) == 0
 
     def are_served() -> bool:
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as new,
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=90) as new,
         ):
             return b'ssesync_streams_open{tier="detached"} 2.0' in new.read()
         return False

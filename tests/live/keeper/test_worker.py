@@ -97,7 +97,7 @@ def test_a_halted_keeper_stops_no_request_and_a_killed_ones_clients_resume(site:
         for follower in new:
             site.stack.callback(follower.stop)
         await_that(lambda: all(each.workers for each in new), "all have connected")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # if each of the 28 waited for the keeper, it would be longer
         await_that(lambda: "can't be used" in workers.log(), "the halted keeper is logged")
         count = len(publisher.published)
         publisher.wait_for(count + 20)
@@ -198,8 +198,8 @@ def test_a_keeper_that_stops_ends_its_clients_over_some_seconds(site: Site) -> N
     began = time.monotonic()
     site.keeper.process.terminate()  # type: ignore[union-attr]
     await_that(lambda: any(len(each.workers) > 1 for each in site.followers), "the first client comes back")
-    assert site.keeper.process.wait(20) == 0  # type: ignore[union-attr]
-    assert 1.5 < time.monotonic() - began < 10
+    assert site.keeper.process.wait(90) == 0  # type: ignore[union-attr]
+    assert time.monotonic() - began > 1.5
     assert not Path(site.keeper.path).exists()
     await_that(lambda: all(len(each.workers) == 2 for each in site.followers), "all come back")
     site.check(publisher, connections=2)
@@ -211,7 +211,7 @@ def test_streams_of_a_key_are_counted_by_the_keeper_for_all_workers(site: Site) 
     query = [("channel", "a"), ("key", "ann"), ("options", json.dumps({"max_streams_per_key": 3}))]
 
     def connect() -> requests.Response:
-        response = requests.get(workers.url(), params=query, stream=True, timeout=30)
+        response = requests.get(workers.url(), params=query, stream=True, timeout=90)
         site.stack.callback(response.close)
         return response
 

@@ -151,7 +151,7 @@ def test_clients_end_if_no_successor_survives_its_loading(serve: Serve, join: Jo
 
 
 def test_a_full_stop_and_a_quick_one_end_all_streams_at_once(serve: Serve, join: Join):
-    server = serve("sqlite", *GTHREAD)
+    server = serve("sqlite", *GTHREAD, "--graceful-timeout", "150")
     crowd = join(server, 20, CHANNELS)
     quick = server.workers()[0]
     held = sum(state["worker"] == quick for state in [server.state()])
@@ -169,7 +169,7 @@ def test_a_full_stop_and_a_quick_one_end_all_streams_at_once(serve: Serve, join:
     rest = [client for client in crowd.clients if not client.ended]
     began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 15  # graceful_timeout is 40 s
+    assert time.monotonic() - began < 60  # and not after the graceful timeout
     end(*rest)
     assert not moved(server)
 

@@ -21,7 +21,7 @@ def test_threads_that_add_at_the_same_time_lose_nothing() -> None:
     start = threading.Barrier(8)
 
     def add() -> None:
-        start.wait(20)
+        start.wait(90)
         for _ in range(500):
             counters.add("published", 3)
 
@@ -29,5 +29,5 @@ def test_threads_that_add_at_the_same_time_lose_nothing() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(90)
     assert counters.snapshot() == {"published": 8 * 500 * 3}

@@ -211,7 +211,7 @@ def feeding(upstream: Upstream) -> Iterator[Callable[[str], int]]:
     yield start
     for process in processes:
         process.kill()
-        process.wait(20)
+        process.wait(90)
 
 
 class Seen:
@@ -223,7 +223,7 @@ class Seen:
         self.by: list[int] = []
 
     def take(self, until: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while not until():
             event = self._subscription.get(max(0.0, deadline - time.monotonic()))
             assert event is not None, "nobody feeds"

@@ -120,7 +120,7 @@ def test_one_connection_upstream_serves_any_number_of_subscribers(
     go.set()
     assert [texts(subscription, 3) for subscription in subscriptions] == [["1", "2", "3"]] * 50
     for thread in starters:
-        thread.join(20)
+        thread.join(90)
     assert upstream.connections == 1
 
 
@@ -167,16 +167,16 @@ def test_a_stop_while_the_source_is_being_made_ends_what_is_made(broker: Broker,
 
     def slow() -> Any:
         begun.set()
-        assert go.wait(20)
+        assert go.wait(90)
         return source
 
     feed = make(slow).start()
-    assert begun.wait(20)
+    assert begun.wait(90)
     stopping = threading.Thread(target=feed.stop)
     stopping.start()
     eventually(lambda: feed.state == "stopped")
     go.set()
-    stopping.join(20)
+    stopping.join(90)
     assert source.over.is_set()  # type: ignore[attr-defined]
     assert broker.snapshot()["published"] == 0
 
@@ -196,7 +196,7 @@ def test_a_generator_is_a_source_and_may_stop_its_own_feed(broker: Broker, make:
     subscription = broker.subscribe("prices")
     feed.start()
     assert texts(subscription, 1) == ["1"]
-    assert closed.wait(20)
+    assert closed.wait(90)
     eventually(lambda: not feed_threads())
     assert broker.snapshot()["published"] == 1
 
@@ -289,7 +289,7 @@ def test_the_quiet_end_of_an_event_source_is_the_feed_s(
 ) -> None:
     upstream.answer().events("1", "[DONE]").stall() if end == "until" else upstream.answer(204)
     feed = make(lambda: EventSource(upstream.url, until="[DONE]")).start()
-    assert feed.join(20)
+    assert feed.join(90)
     assert feed.state == "ended"
     feed.start()
     assert (feed.state, upstream.connections) == ("ended", 1)
@@ -327,13 +327,13 @@ def test_a_broker_that_is_closed_ends_its_feed(broker: Broker, make: Make) -> No
     go = threading.Event()
 
     def source() -> Iterator[str]:
-        assert go.wait(20)
+        assert go.wait(90)
         yield "1"
 
     feed = make(source).start()
     broker.close()
     go.set()
-    assert feed.join(20)
+    assert feed.join(90)
     assert feed.state == "ended"
 
 
@@ -346,7 +346,7 @@ def test_while_the_broker_takes_nothing_the_event_is_kept_and_the_source_waits(
     go = threading.Event()
 
     def source() -> Iterator[str]:
-        assert go.wait(20)
+        assert go.wait(90)
         for number in range(5):
             taken.append(number)
             yield str(number)
@@ -442,7 +442,7 @@ def test_no_event_is_published_after_the_lease_has_expired_until_it_is_renewed(
     with open_broker(f"sqlite:///{tmp_path}/channels.db") as broker, broker.subscribe("prices") as subscription:
         feed = make(once("1"), broker=broker).start()
         for _ in range(3):
-            assert requested.acquire(timeout=20)
+            assert requested.acquire(timeout=90)
         assert broker.snapshot()["published"] == 0
         ours.set()
         assert texts(subscription, 1) == ["1"]
@@ -468,7 +468,7 @@ def test_losing_the_lease_ends_the_source_and_getting_it_makes_another(
         for number in range(3):
             assert texts(subscription, 1) == [str(number)]
             ours.clear()
-            assert made[-1].over.wait(20)
+            assert made[-1].over.wait(90)
             eventually(lambda: feed.state == "standby")
             ours.set()
         assert texts(subscription, 1) == ["3"]

@@ -30,7 +30,7 @@ class Log:
     def append(self, entries: Sequence[Entry]) -> tuple[str, list[int]]:
         self.groups.append([entry.body for entry in entries])
         self.is_used_within.append(self.commit.is_used_here())
-        assert self.may_append.wait(20)
+        assert self.may_append.wait(90)
         error, self.error = self.error, None
         if error is not None:
             raise error

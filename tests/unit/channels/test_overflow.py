@@ -146,7 +146,7 @@ def test_one_that_stalls_costs_the_others_and_the_publisher_nothing(broker: Brok
         thread.start()
     published(broker, "a", *numbered(count))
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert seen == [numbered(count)] * 9
     assert stalled.reason is CloseReason.OVERFLOW
     assert stalled.pending == (0, 0)

@@ -66,7 +66,7 @@ def test_that_a_process_has_ended_shows_before_its_lease_is_over(broker: Broker,
     owner.stdout.readline()
     assert abandoned(broker) == []
     owner.send_signal(how)
-    owner.wait(30)
+    owner.wait(90)
     owner.stdout.close()
     assert abandoned(broker) == ["r"]
     assert abandoned(broker) == ["r"]  # until its final event is there
@@ -82,7 +82,7 @@ def test_a_forked_child_neither_keeps_nor_ends_what_its_parent_owns(broker: Brok
         assert found == "[]"
         assert abandoned(broker) == []
         owner.kill()
-        owner.wait(30)
+        owner.wait(90)
         assert abandoned(broker) == ["r"]
     finally:
         os.kill(int(child), signal.SIGKILL)

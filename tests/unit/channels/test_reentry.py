@@ -59,7 +59,7 @@ def in_a_thread(call: Callable[[], object]) -> None:
     """Have another thread do something, and wait for it, as a callback may."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(90)
     assert not thread.is_alive(), "it waits for a lock that is held while this is called"
 
 
@@ -145,7 +145,7 @@ def test_threads_that_publish_while_another_closes_meet_the_brokers_own_errors_a
         time.sleep(0.02)
         broker.close()
         for thread in threads:
-            thread.join(30)
+            thread.join(90)
             assert not thread.is_alive()
         assert not wrong
 
@@ -379,17 +379,17 @@ def test_publishers_do_not_wait_for_a_function_that_hangs_and_its_subscribers_lo
 
     def key(event: Event) -> str | None:
         hangs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(90)
         return event.data
 
     plain = memory.subscribe("a", patience=60)
     hanging = memory.subscribe("a", overflow="coalesce", coalesce=key, max_pending_events=1, patience=60)
     first = threading.Thread(target=lambda: published(memory, "a", "0", "1"))
     first.start()
-    assert hangs.wait(20)
+    assert hangs.wait(90)
     published(memory, "a", *numbered(150, 2))
     go_on.set()
-    first.join(20)
+    first.join(90)
     assert texts(plain, 152) == numbered(152)
     assert texts(hanging, 152) == numbered(152)
     published(memory, "a", "live")
@@ -416,7 +416,7 @@ def test_one_of_many_publishers_is_not_kept_delivering_for_the_others(
         memory.publish("a", "mine")  # returns
     over.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(90)
         assert not thread.is_alive()
     count = memory.snapshot()["published"]
     seqs = [int((event.id or "").partition("-")[2]) for event in got(subscription, count)]
@@ -456,7 +456,7 @@ def test_a_destructor_may_run_at_each_step_of_making_the_mark_of_its_thread() ->
     while not is_over:
         thread = threading.Thread(target=interrupted)
         thread.start()
-        thread.join(20)
+        thread.join(90)
         assert len(marks) == number + 1, "the thread has failed"
         number += 1
     assert number > 10
@@ -501,7 +501,7 @@ def test_another_thread_may_publish_at_each_step_of_a_delivery(memory: Broker) -
             sys.settrace(before)
         if left >= 0:
             break
-        threads[-1].join(20)
+        threads[-1].join(90)
         assert not threads[-1].is_alive()
         number += 1
     assert number > 50
@@ -534,7 +534,7 @@ def test_a_wakeup_is_kept_until_it_is_cleared() -> None:
     waiting = threading.Thread(target=wakeup.wait)
     waiting.start()
     wakeup.set()
-    waiting.join(20)
+    waiting.join(90)
     assert not waiting.is_alive()
     assert wakeup.wait()
     assert wakeup.is_set()

@@ -63,7 +63,7 @@ def check_a_killed_publisher(url: str, broker: Broker, subscription: Subscriptio
     reported = [process.stdout.readline() for _ in range(50)]
     process.send_signal(signal.SIGKILL)
     reported += process.stdout.readlines()
-    process.wait(20)
+    process.wait(90)
     process.stdout.close()
     last = int(reported[-1])
     assert texts(subscription, last + 1) == numbered(last + 1)
@@ -332,7 +332,7 @@ def test_a_lock_of_another_process_is_an_error_after_the_timeout(path: Path, bro
 
 @pytest.mark.slow
 def test_threads_that_publish_at_the_same_time_wait_for_a_lock_together(path: Path) -> None:
-    with reopened(path, busy_timeout=0.5) as broker:
+    with reopened(path, busy_timeout=1) as broker:
         broker.publish("a", "1")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -350,7 +350,7 @@ def test_threads_that_publish_at_the_same_time_wait_for_a_lock_together(path: Pa
         for thread in threads:
             thread.join()
         assert len(refused) == 100
-        assert time.monotonic() - began < 25  # one after the other they would take 50 s
+        assert time.monotonic() - began < 60  # one after the other they would take 100 s
         other.close()
         broker.publish("a", "2")
 
@@ -402,7 +402,7 @@ def test_a_process_whose_presence_has_expired_announces_it_again(
     monkeypatch.setattr("ssesync.channels.brokers.presence._HEARTBEAT", 0.05)
     other = reopened(path)
     subscription = broker.subscribe("a")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while other.subscriber_count("a") != 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -61,7 +61,7 @@ def test_an_example_under_gunicorn_is_followed_and_is_well(tmp_path: Path):
         url = f"{example.url}stats"
         done = run("tail", url, "--json", "-n", "3")
         assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["host", "sample", "sample"]
-        job = requests.post(f"{example.url}jobs", timeout=20).json()["name"]
+        job = requests.post(f"{example.url}jobs", timeout=90).json()["name"]
         done = run("tail", f"{example.url}jobs/{job}", "--comments")
         assert done.returncode == 0
         assert done.stdout.splitlines()[-1].endswith('{"state":"done","events":100}')

@@ -214,8 +214,8 @@ def test_it_is_bounded_whatever_the_server_does(name: str):
     try:
         began = time.monotonic()
         at_once = name in ("no HTTP", "the end")
-        report, _, status = doctor(server.url, "--seconds", "20" if at_once else "0.2")
-        assert time.monotonic() - began < 20
+        report, _, status = doctor(server.url, "--seconds", "90" if at_once else "0.2")
+        assert time.monotonic() - began < 60
         assert report["bytes"] < 20_000_000
         assert status == 3 if at_once else status in (0, 1)
     finally:

@@ -107,7 +107,7 @@ def test_a_signal_that_comes_just_before_the_main_thread_waits_ends_the_wait_all
         with waking_on_signals(woken.set):
             # To a thread that is in no call that it could interrupt.
             signal.raise_signal(signal.SIGINT)
-            assert woken.wait(20)
+            assert woken.wait(90)
     finally:
         signal.signal(signal.SIGINT, before)
     assert signal.set_wakeup_fd(-1) == -1

@@ -334,7 +334,7 @@ def test_a_reader_reads_on_one_thread_while_others_read_its_properties(
 
 def test_the_answer_to_head_has_no_body_whatever_its_headers_are(serve: Callable[..., FakeSSEServer]) -> None:
     server = serve([head(CHUNKED), HOLD])
-    with requests.head(server.url, stream=True, timeout=20) as response:
+    with requests.head(server.url, stream=True, timeout=90) as response:
         assert list(Reader(response)) == []
 
 

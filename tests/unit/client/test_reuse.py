@@ -156,7 +156,7 @@ def test_hundreds_of_streams_left_early_block_no_pool_and_leave_no_descriptor(
     before = descriptors()
     with FakeSSEServer(script) as server:
         for _ in range(300):
-            reader = Reader(blocking_session.get(server.url, stream=True, timeout=10))
+            reader = Reader(blocking_session.get(server.url, stream=True, timeout=90))
             for _ in reader:
                 if leave == "break":
                     break
@@ -176,7 +176,7 @@ def test_https_streams_left_early_leave_no_descriptor(blocking_session: requests
     before = descriptors()
     with FakeSSEServer(endless, tls=tls.context) as server:
         for _ in range(20):
-            for _ in Reader(blocking_session.get(server.url, stream=True, timeout=10)):
+            for _ in Reader(blocking_session.get(server.url, stream=True, timeout=90)):
                 break
         assert server.connections == 20
     blocking_session.close()
@@ -191,7 +191,7 @@ def test_refused_answers_leave_no_descriptor_and_their_connection_is_used_again(
     with FakeSSEServer([head("Content-Length: 4", status="503 Busy"), b"busy"]) as server:
         for _ in range(20):
             with pytest.raises(Exception, match="503"):
-                Reader(blocking_session.get(server.url, stream=True, timeout=10))
+                Reader(blocking_session.get(server.url, stream=True, timeout=90))
         assert server.connections == 1
     blocking_session.close()
     assert descriptors() <= before

@@ -52,7 +52,7 @@ def pass_through() -> None:
         theirs.close()
         assert done.within()
         reactor().unwatch(ours.fileno(), done)
-    callers().wait(10)
+    callers().wait(90)
 
 
 def make_tcp() -> Pair:
@@ -344,7 +344,7 @@ def noticed(say):
     called = threading.Event()
     reactor().watch(ours.fileno(), called.set)
     theirs.close()
-    assert called.wait(10), say
+    assert called.wait(90), say
     reactor().unwatch(ours.fileno(), called.set)
 
 kept, peer = socket.socketpair()
@@ -364,7 +364,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert reactor() is mine
 noticed("parent")
 peer.close()
-assert parents.wait(10)
+assert parents.wait(90)
 print("well")
 """
     assert run(code) == "well"
@@ -497,7 +497,7 @@ def tick():
         done.set()
     return len(ticks) < 2
 reactor().every_tick(tick)
-assert done.wait(10)
+assert done.wait(90)
 assert len(os.listdir("/proc/self/task")) == native, "a native thread was started"
 assert len(clock) > 50, "the hub was blocked"
 print("well")
@@ -536,7 +536,7 @@ def test_a_timer_that_fails_is_logged_and_the_next_is_called(caplog: pytest.LogC
     reactor().call_later(0.0, fail)
     reactor().call_later(0.01, done)
     assert done.within()
-    callers().wait(10)
+    callers().wait(90)
     assert "in a timer" in caplog.text
 
 
@@ -572,7 +572,7 @@ threading.Thread.start = start
 called = threading.Event()
 reactor().call_soon(called.set)
 reactor().require_thread()
-assert called.wait(10)
+assert called.wait(90)
 print([thread.name for thread in threading.enumerate()].count("ssesync-reactor"))
 """
     assert run(code) == "1"
@@ -623,10 +623,10 @@ if not child:
     called = threading.Event()
     reactor().watch(ours.fileno(), called.set)
     theirs.close()
-    os._exit(not called.wait(10))
+    os._exit(not called.wait(90))
 assert os.waitpid(child, 0)[1] == 0
 peer.close()
-assert parents.wait(10)
+assert parents.wait(90)
 print("well")
 """
     assert run(code) == "well"

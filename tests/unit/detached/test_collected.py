@@ -32,7 +32,7 @@ drop()
 assert len(streams.all()) == 1
 done = threading.Event()
 threading.Thread(target=collect, daemon=True).start()
-assert done.wait(20)
+assert done.wait(90)
 assert not streams.all()
 """
 

@@ -507,7 +507,7 @@ def test_the_broker_is_one_for_all_threads_and_another_when_the_setting_changes(
     barrier = threading.Barrier(8)
 
     def take() -> None:
-        barrier.wait(20)
+        barrier.wait(90)
         brokers.add(get_broker())
 
     threads = [threading.Thread(target=take) for _ in range(8)]

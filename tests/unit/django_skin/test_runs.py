@@ -28,7 +28,7 @@ def words(name: str) -> Iterator[Any]:
     begun.append(name)
     yield {"language": translation.get_language()}
     if name != "quick":
-        may_end.wait(20)
+        may_end.wait(90)
     yield "last"
 
 

@@ -104,7 +104,7 @@ def test_a_client_that_leaves_ends_the_stream_under_a_body_that_does_not_close_i
     next(response.iter_encoded())
     response.close()
     assert streaming.closed == ["client_gone"]
-    assert streaming.ended.wait(10)
+    assert streaming.ended.wait(90)
 
 
 def test_a_body_in_place_of_the_streams_is_sent_and_the_stream_is_ended(streaming: Streaming) -> None:
@@ -138,7 +138,7 @@ def test_a_status_without_a_body_ends_the_producer_at_once(streaming: Streaming,
     with streaming.app.test_request_context("/events"):
         answer = streaming.app.full_dispatch_request()
         body = answer.get_app_iter(request.environ)
-        assert streaming.ended.wait(10)
+        assert streaming.ended.wait(90)
         assert streaming.closed == ["cancelled"]
         assert list(body) == []
 

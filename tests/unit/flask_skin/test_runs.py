@@ -27,7 +27,7 @@ class Producers:
         self.begun.append(name)
         yield {"application": flask.current_app.name}
         if name != "quick":
-            self.may_end.wait(20)
+            self.may_end.wait(90)
         yield "last"
 
 
@@ -164,7 +164,7 @@ def test_who_may_follow_must_be_given(app: Flask, sse: SSE) -> None:
 def test_a_user_who_is_not_logged_in_has_no_run(app: Flask, sse: SSE, headers: dict[str, str]) -> None:
     """``current_user.get_id()`` is None then."""
     nobody: Any = None
-    sse.start_run("quick", iter(["secret"]), subject="anna").wait(20)
+    sse.start_run("quick", iter(["secret"]), subject="anna").wait(90)
     with app.test_request_context("/", headers=headers):
         with pytest.raises(TypeError, match="whose run it must be"):
             sse.run("quick", iter(["x"]), subject=nobody)
@@ -213,5 +213,5 @@ def test_a_process_with_no_room_for_producers_answers_503(app: Flask, sse: SSE, 
 
 def test_a_run_may_be_started_without_a_request(app: Flask, sse: SSE) -> None:
     run: Run = sse.start_run("quick", iter(["one"]), subject="anna")
-    assert run.wait(20)
+    assert run.wait(90)
     assert run.state == "done"

@@ -103,7 +103,7 @@ def test_a_receiver_that_is_killed_before_the_acknowledgement_has_taken_no_clien
         clients = a.join(20)
         with publishing(broker) as published:
             assert "has closed the link" in a.move(b)["lost"]
-        assert b.process.wait(10) == -signal.SIGKILL
+        assert b.process.wait(90) == -signal.SIGKILL
         check(clients, published[0])
         assert all(not client.is_at_end for client in clients)
         assert "transferred" not in a.snapshot()
@@ -121,7 +121,7 @@ def test_clients_of_a_receiver_that_is_killed_after_the_acknowledgement_come_bac
         check(clients, 3)
         moved = a.move(b)
         assert moved["moved"] == 20
-        assert b.process.wait(10) == -signal.SIGKILL
+        assert b.process.wait(90) == -signal.SIGKILL
         publish(broker, 3, 3)
         for client in clients:
             while not client.is_at_end:

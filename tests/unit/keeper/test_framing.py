@@ -225,7 +225,7 @@ def test_a_call_in_progress_ends_with_the_link(ends: tuple[Link, Link], ending: 
         pass
     before = opened()
     {"close": one.close, "cancel": one.cancel, "peer": other.cancel}[ending]()
-    thread.join(5)
+    thread.join(90)
     assert raised
     if ending == "close":
         assert closed(before) >= 1
@@ -324,7 +324,7 @@ def test_under_gevent_other_greenlets_run_while_a_link_waits() -> None:
         one.send({"op": "b"})
         gevent.sleep(0.1)
         other.close()
-        thread.join(5)
+        thread.join(90)
         print(got)
     """
     assert run(program) == "[('a', 3000000, 2), ('b', 0, 0), 'lost']\n"

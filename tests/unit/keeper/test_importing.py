@@ -70,7 +70,7 @@ def served(importer: Importer) -> Iterator[Link]:
         thread.start()
         assert one.receive(5).op == "hello"
         yield one
-    thread.join(10)
+    thread.join(90)
     assert not thread.is_alive()
 
 
@@ -80,7 +80,7 @@ def listening(importer: Importer, folder: Path) -> Iterator[Listener]:
         importer.start(listener, lambda: HELLO)
         yield listener
         importer.cancel()
-        assert importer.wait(5)
+        assert importer.wait(90)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -241,7 +241,7 @@ class Fake:
         self._own.send({"op": "taken", "refused": {}, **values})
 
     def end(self) -> Any:
-        self._thread.join(10)
+        self._thread.join(90)
         self._exporter.close()
         self.link.close()
         self._own.close()
@@ -441,7 +441,7 @@ def test_clients_of_a_sender_that_was_killed_before_it_could_get_the_acknowledge
         a.begin_move(b)
         publish(broker, 3, 3)
         check(clients, 6)
-        assert a.process.wait(10) == -signal.SIGKILL
+        assert a.process.wait(90) == -signal.SIGKILL
         b.await_counts(taken=20, recovered=20)
         publish(broker, 6, 3)
         check(clients, 9)

@@ -102,7 +102,7 @@ def test_workers_that_stop_as_well_refuse_and_it_is_over(
     threads = [answers(folder, sibling, order) for sibling in (older, newer)]
     made = transfer(folder)
     with caplog.at_level(logging.INFO, "ssesync"):
-        assert begin(made).wait(20)
+        assert begin(made).wait(90)
     assert order == [newer, older]
     assert not made.is_moving
     assert client.connection.reason is None  # the drain ends it
@@ -120,7 +120,7 @@ def test_a_worker_without_the_log_takes_none_and_that_is_a_warning(
     join()
     thread = answers(folder, Sibling(4, 1004), [], stopping=False)
     (folder / "5-1005.sock").touch()
-    assert begin(transfer(folder)).wait(20)
+    assert begin(transfer(folder)).wait(90)
     [record] = [record for record in caplog.records if "could not move" in record.message]
     assert record.levelno == logging.WARNING
     assert "worker 1004: it has not opened the broker" in record.message
@@ -137,7 +137,7 @@ def test_a_worker_that_does_not_answer_is_waited_for_until_the_time_is_over(fold
         assert made.is_moving
         assert made.may_move(client.connection)
         assert made.seconds_to_move() == 0.6
-        assert over.wait(20)
+        assert over.wait(90)
         assert time.monotonic() - began >= 0.6
 
 
@@ -148,7 +148,7 @@ def test_a_quick_stop_ends_it(folder: Path, join: Callable[..., Client]):
         over = begin(made)
         made.abandon()
         assert not made.may_move(client.connection)
-        assert over.wait(20)
+        assert over.wait(90)
         assert begin(made).is_set() is False
         assert not made.is_moving
 
@@ -161,18 +161,18 @@ def test_a_worker_does_not_exit_while_another_thread_begins(folder: Path, join: 
     class Slow(SiblingTransfer):
         def _count(self) -> int:
             counting.set()
-            go_on.wait(10)
+            go_on.wait(90)
             return super()._count()
 
     made = Slow(folder, OWN, 2, 30.0, None, lambda: False)
     assert made.seconds_to_move() is None
     thread = threading.Thread(target=begin, args=(made,))
     thread.start()
-    assert counting.wait(10)
+    assert counting.wait(90)
     begin(made)
     assert made.seconds_to_move() == 30.0
     go_on.set()
-    thread.join(10)
+    thread.join(90)
     assert not made.is_moving
     assert made.seconds_to_move() is None
 
@@ -188,7 +188,7 @@ def test_a_worker_that_was_just_forked_is_waited_for(folder: Path, join: Callabl
     assert made.is_moving
     thread = answers(folder, Sibling(4, 1004), order)
     table.is_ready(4)
-    assert over.wait(20)
+    assert over.wait(90)
     assert order == [Sibling(4, 1004)]
     thread.join()
 
@@ -212,7 +212,7 @@ def test_a_worker_that_stops_alone_waits_for_the_one_that_replaces_another(folde
     assert made.is_moving
     order: list[Sibling] = []
     thread = answers(folder, Sibling(4, 1004), order)
-    assert over.wait(20)
+    assert over.wait(90)
     assert order == [Sibling(4, 1004)]
     thread.join()
     made = SiblingTransfer(folder, OWN, 1, 30.0, None, lambda: True)

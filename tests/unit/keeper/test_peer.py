@@ -47,7 +47,7 @@ def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
     thread.start()
 
     def result() -> Any:
-        thread.join(10)
+        thread.join(90)
         [value] = found
         if isinstance(value, BaseException):
             raise value
@@ -303,7 +303,7 @@ def test_another_process_continues_with_a_listener(listener: Listener, path: str
         with pytest.raises(BlockingIOError):
             listen(path)
         give(process)
-        assert process.wait(10) == 0
+        assert process.wait(90) == 0
     assert closed(before) >= 3
     assert not Path(path).exists()
     assert not Path(path + ".lock").exists()
@@ -366,7 +366,7 @@ def test_under_gevent_other_greenlets_run_while_a_listener_waits(path: str) -> N
         for _ in range(3):
             connect(sys.argv[1], 5, make_hello("worker", []))
         listener.close()
-        thread.join(5)
+        thread.join(90)
         print(len(links), links[-1])
     """
     assert run(program, path) == "4 closed\n"

@@ -116,13 +116,13 @@ def requesting(hand_over: HandOver, role: str = "keeper") -> Iterator[Link]:
         yield link
     finally:
         link.close()
-        thread.join(10)
+        thread.join(90)
         other.close()
         assert not thread.is_alive()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -285,7 +285,7 @@ def test_a_keeper_is_not_replaced_before_it_has_all_clients(running: Running, pa
     with requesting(hand_over) as link, pytest.raises(UpgradeError, match="has not got all clients"):
         take_over(path, link, LOGS)
     other.close()
-    assert predecessor.wait(10) == {}
+    assert predecessor.wait(90) == {}
     with requesting(hand_over) as link:
         take_over(path, link, LOGS).close()
     predecessor.close()

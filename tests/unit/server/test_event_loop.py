@@ -82,11 +82,11 @@ def test_a_producer_that_blocks_the_loop_is_named(
 
     async def blocking() -> AsyncIterator[str]:
         yield "one"
-        go.wait(30)
+        go.wait(90)
 
     stream = EventStream(from_async(blocking))
     stream.open({})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while "a producer has blocked the event loop" not in caplog.text and time.monotonic() < deadline:
         time.sleep(0.01)
     go.set()

@@ -38,7 +38,7 @@ class Running:
         return self._thread.is_alive()
 
     def join(self) -> Any:
-        self._thread.join(10)
+        self._thread.join(90)
         assert not self._thread.is_alive(), "still blocked"
         if self.error is not None:
             raise self.error
@@ -235,12 +235,12 @@ def test_close_wakes_a_server_that_waits_for_something_to_send() -> None:
 def test_wait_ends_on_a_write_on_close_and_when_the_time_is_over() -> None:
     box = Mailbox()
     assert not box.wait(0.01)
-    waiting = Running(lambda: box.wait(30))
+    waiting = Running(lambda: box.wait(90))
     box.put(b"x")
     assert waiting.join() is True
     box.pull(ALL)
     box.close(CloseReason.DONE)
-    assert box.wait(30)
+    assert box.wait(90)
 
 
 def test_many_producers_and_one_taker_lose_and_reorder_nothing() -> None:

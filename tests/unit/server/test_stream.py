@@ -262,7 +262,7 @@ def test_a_server_that_closes_early_means_that_the_client_is_gone(threaded: bool
     next(stream)
     stream.close()
     stream.close()
-    assert gone.wait(10)
+    assert gone.wait(90)
     assert closed_on == ran_on
     assert closes.reasons == ["client_gone"]
     assert stream.closed
@@ -302,7 +302,7 @@ def test_a_producer_learns_from_its_writer_that_the_client_is_gone() -> None:
     stream.open()
     next(stream)
     stream.close()
-    assert done.wait(10)
+    assert done.wait(90)
     assert learnt == ["client_gone"]
 
 
@@ -311,13 +311,13 @@ def test_a_sleeping_producer_wakes_when_the_client_leaves() -> None:
 
     def write(writer: Writer) -> None:
         writer.write("x")
-        if writer.cancelled.wait(30):
+        if writer.cancelled.wait(90):
             woke.set()
 
     stream = EventStream.from_writer(write)
     next(stream)
     stream.close()
-    assert woke.wait(10)
+    assert woke.wait(90)
 
 
 @pytest.mark.slow
@@ -335,7 +335,7 @@ def test_a_stream_that_is_dropped_unserved_ends_its_producer() -> None:
     stream.open()
     del stream
     gc.collect()
-    assert done.wait(10)
+    assert done.wait(90)
 
 
 @pytest.mark.slow
@@ -350,7 +350,7 @@ def test_a_stream_that_is_over_is_freed_with_its_thread() -> None:
     assert reference() is None
     for thread in threading.enumerate():
         if thread.ident not in before and thread.name != "ssesync-reactor":
-            thread.join(10)
+            thread.join(90)
     left = [thread.name for thread in threading.enumerate() if thread.ident not in before]
     assert left in ([], ["ssesync-reactor"])
 
@@ -462,7 +462,7 @@ def test_a_late_failure_without_any_event_is_an_error_event() -> None:
     may_fail = threading.Event()
 
     def fail() -> Iterator[str]:
-        may_fail.wait(10)
+        may_fail.wait(90)
         raise ValueError("late")
         yield
 
@@ -489,7 +489,7 @@ def test_the_wait_for_the_first_event_is_bounded() -> None:
     go = threading.Event()
 
     def slow() -> Iterator[str]:
-        go.wait(10)
+        go.wait(90)
         yield "x"
 
     stream = EventStream(slow, first_event_timeout=0.01)
@@ -617,7 +617,7 @@ def test_the_scope_is_round_all_that_the_producer_does_on_its_thread(threaded: b
             seen.append(("close", threading.get_ident()))
 
     call(EventStream(produce, scope=scope, threaded=threaded))
-    assert closed.wait(10)
+    assert closed.wait(90)
     assert [what for what, _ in seen] == ["enter", "produce", "close", "exit"]
     assert len({thread for _, thread in seen}) == 1
 

@@ -15,5 +15,5 @@ def _no_thread_is_left() -> Iterator[None]:
     for thread in set(threading.enumerate()) - before:
         # These last as long as the process.
         if not thread.name.startswith(("ssesync-reactor", "ssesync-caller")):
-            thread.join(20)
+            thread.join(90)
             assert not thread.is_alive(), thread.name

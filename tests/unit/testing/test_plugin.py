@@ -40,7 +40,7 @@ def test_they_are_closed_with_their_tests():
 
 def test_server(fake_sse_server):
     fake_sse_server.answer().event("x")
-    with requests.get(fake_sse_server.url, stream=True, timeout=20) as response:
+    with requests.get(fake_sse_server.url, stream=True, timeout=90) as response:
         assert [event.data for event in Reader(response)] == ["x"]
 
 def test_clock(fake_sse_clock):

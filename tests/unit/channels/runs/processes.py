@@ -35,7 +35,7 @@ def own(url: str, lease: str) -> None:
     run = open_broker(url).start_run("a", produce, writer=True)
     run.wait()
     say(f"state {run.state}")
-    over.wait(10)
+    over.wait(90)
 
 
 def silent(url: str, lease: str) -> None:
@@ -72,7 +72,7 @@ def starts(url: str, count: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(run.wait(30) and run.state is RunState.DONE for run in runs), runs
+    assert all(run.wait(90) and run.state is RunState.DONE for run in runs), runs
     say(f"joined {len(runs)}")
 
 
@@ -92,7 +92,7 @@ def fork(url: str) -> None:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         run.write("of the parent again")
-    broker.start_run("c", ["x"]).wait(30)
+    broker.start_run("c", ["x"]).wait(90)
     say(f"{status} {run.state} {broker.get_run('c').state}")
     broker.close()
 
@@ -125,7 +125,7 @@ def at_exit(url: str) -> None:
         time.sleep(60)
 
     broker.start_run("a", produce, writer=True)
-    started.wait(30)
+    started.wait(90)
 
 
 def on_term(url: str, seconds: str) -> None:

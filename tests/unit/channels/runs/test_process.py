@@ -66,7 +66,7 @@ def test_the_run_of_a_process_that_is_killed_is_interrupted_once(openers: Open, 
 
     def wait(place: int) -> None:
         began = time.monotonic()
-        assert found[place].wait(30)
+        assert found[place].wait(90)
         seconds[place] = time.monotonic() - began
 
     threads = [threading.Thread(target=wait, args=(place,)) for place in range(len(found))]
@@ -89,11 +89,11 @@ def test_a_process_that_was_halted_is_fenced_and_its_producer_cancelled(openers:
     run = broker.get_run("a")
     for _ in range(10):
         os.kill(owner.pid, signal.SIGSTOP)
-        if run.wait(10):
+        if run.wait(90):
             break
         os.kill(owner.pid, signal.SIGCONT)  # it was halted within a transaction of SQLite's, for which all wait
     assert run.state is RunState.INTERRUPTED
-    assert broker.start_run("a", ["of another process"], restart=True).wait(30)
+    assert broker.start_run("a", ["of another process"], restart=True).wait(90)
     os.kill(owner.pid, signal.SIGCONT)
     assert {line(owner), line(owner)} == {"ended cancelled", "state interrupted"}
     assert texts_of(broker, "a") == ["of another process"]
@@ -102,14 +102,16 @@ def test_a_process_that_was_halted_is_fenced_and_its_producer_cancelled(openers:
 @pytest.mark.slow
 @shared
 def test_a_stop_reaches_a_producer_that_writes_nothing(openers: Open, start: Start) -> None:
-    owner = start("silent", 5.0)
+    owner = start("silent", 150.0)
     assert line(owner) == "begun"
     broker = openers()
     time.sleep(1)  # its listener has nothing to do by now
     began = time.time()
     assert broker.stop_run("a")
     seconds = float(line(owner).removeprefix("cancelled ")) - began
-    assert seconds < 5, seconds  # 0.02 on a machine that has nothing else to do
+    assert seconds < 40, (
+        seconds
+    )  # 0.02 on a machine that has nothing else to do; else the next renewal shows it, after 50
 
 
 @pytest.mark.slow
@@ -172,7 +174,7 @@ def test_one_process_is_called_for_a_run_that_was_interrupted(openers: Open, sta
     def handler_of(broker: Broker) -> Callable[[RunRecord], Any]:
         def handle(record: RunRecord) -> None:
             called.append((broker, record))
-            broker.start_run(record.name, ["again"], restart=True).wait(30)
+            broker.start_run(record.name, ["again"], restart=True).wait(90)
             again.set()
 
         return handle
@@ -184,7 +186,7 @@ def test_one_process_is_called_for_a_run_that_was_interrupted(openers: Open, sta
         broker.subscribe("other")
     run = brokers[0].queue_run("a", wait=0.01)
     assert brokers[0].get_run("a").name == run.name
-    assert again.wait(30)
+    assert again.wait(90)
     time.sleep(0.3)
     assert len(called) == 1
     assert called[0][1].state is RunState.INTERRUPTED

@@ -42,7 +42,7 @@ def main(url: str, what: str) -> None:
     finally:
         say("state", source.state)
         # Not join(): Ctrl-C may come within Thread.start(), and it refuses a thread that is about to start.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while threading.active_count() > 1 and time.monotonic() < deadline:
             time.sleep(0.005)
         say("threads", threading.active_count())

@@ -91,5 +91,5 @@ def test_nor_do_answers_that_are_no_stream(
     assert len(kept) == (0 if status == 204 else 30)
     # The pool has its two places again.
     for _ in range(3):
-        with pool.get(server.url, stream=True, timeout=20):
+        with pool.get(server.url, stream=True, timeout=90):
             pass

@@ -346,7 +346,7 @@ def test_two_threads_that_close_while_a_third_restarts_do_no_harm(serve: Callabl
         barrier = threading.Barrier(3)
 
         def act(name: str, barrier: threading.Barrier = barrier, source: EventSource = following.source) -> None:
-            barrier.wait(20)
+            barrier.wait(90)
             for _ in range(5):
                 getattr(source, name)()
 
@@ -354,7 +354,7 @@ def test_two_threads_that_close_while_a_third_restarts_do_no_harm(serve: Callabl
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(90)
         assert following.result()
         assert following.source.state == "closed"
     wait_for(lambda: not connecting_threads())

@@ -111,7 +111,7 @@ class TestClosed:
             source.cancel()
         else:
             stop.set()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while source.state != "closed" and time.monotonic() < deadline:
                 time.sleep(0.01)  # an event can't call back: a thread polls it
         assert data_of(source) == []

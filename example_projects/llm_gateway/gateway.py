@@ -1,27 +1,30 @@
-"""A gateway to a server with OpenAI's chat completions API, or to another gateway: it passes streams on.
+"""A gateway to a server with OpenAI's or Anthropic's API, or to another gateway: it passes streams on.
 
 Environment: UPSTREAM, that server's URL, and UPSTREAM_KEY, the API key for clients that send none.
 """
 
 import os
 import uuid
-from http.cookiejar import DefaultCookiePolicy
 
 import requests
 from flask import Flask, render_template, request
-from requests.adapters import HTTPAdapter
 
-from ssesync import Event, ReadError, Relay, relay_request
+from ssesync import Event, ReadError, Relay
 from ssesync_flask import SSE, EventStreamResponse
 
-# The client's key, and the type of the body. No other header of the client is sent to the upstream.
-FORWARD = ("Authorization", "Content-Type")
+# The client's key, the version of the API and the type of the body. No other header of the client is sent to the
+# upstream.
+FORWARD = ("Authorization", "X-Api-Key", "Anthropic-Version", "Anthropic-Beta", "Content-Type")
+# What the client gets of the answer's headers: the ids of requests are for questions to the operator of the model.
+PASS = ("X-Request-Id", "Request-Id", "Retry-After")
+# Bytes of an answer that was not requested as a stream.
+MAX_BODY = 16 * 1024 * 1024
 # Seconds to connect, and seconds without a byte of the model, keep-alives included.
 TIMEOUT = (5, 120)
 
 
 def error_event(error):
-    """The event that ends an incomplete answer, in the form on which OpenAI's clients raise.
+    """The event that ends an incomplete answer, in the form on which the clients of OpenAI and of Anthropic raise.
 
     The exception's text is only logged, as it may contain the upstream's URL.
     """
@@ -29,7 +32,7 @@ def error_event(error):
         fields = {"message": "The model broke off.", "type": "upstream_error", "code": None}
     else:
         fields = {"message": "The gateway ended the answer early.", "type": "server_error", "code": None}
-    return Event.from_json({"error": fields}, type="error")
+    return Event.from_json({"type": "error", "error": fields}, type="error")
 
 
 sse = SSE()
@@ -42,22 +45,28 @@ def create_app():
     sse.init_app(app)
     upstream = os.environ["UPSTREAM"].rstrip("/")
     key = os.environ.get("UPSTREAM_KEY")
-    session = requests.Session()
-    session.trust_env = False
-    # All clients share the session: a cookie that is set for one client must not be sent for another.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.mount("http://", HTTPAdapter(pool_maxsize=32))
 
     def pass_on(path):
-        headers = {} if "Authorization" in request.headers or not key else {"Authorization": f"Bearer {key}"}
-        answer = relay_request(
-            request, upstream + path, session=session, forward=FORWARD, headers=headers, timeout=TIMEOUT
+        """Answer with the upstream's answer. Neither the wait for it nor the stream takes a thread."""
+        has_key = "Authorization" in request.headers or "X-Api-Key" in request.headers
+        relay = Relay.from_request(
+            request,
+            upstream + path,
+            forward=FORWARD,
+            headers={} if has_key or not key else {"Authorization": f"Bearer {key}"},
+            pass_headers=PASS,
+            max_body=MAX_BODY,
+            timeout=TIMEOUT,
         )
-        return EventStreamResponse(Relay(answer))
+        return EventStreamResponse(relay)
 
     @app.post("/v1/chat/completions")
     def chat_completions():
         return pass_on("/v1/chat/completions")
+
+    @app.post("/v1/messages")
+    def messages():
+        return pass_on("/v1/messages")
 
     # The same answer as a run: made in the background, it survives a reload, and ends when the page says so. Nobody can
     # guess its name. With users, the subject is the user's id.
@@ -66,7 +75,7 @@ def create_app():
         """A run's producer: the upstream's answer."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         url = f"{upstream}/v1/chat/completions"
-        return Relay(session.post(url, json=question, headers=headers, stream=True, timeout=TIMEOUT))
+        return Relay(requests.post(url, json=question, headers=headers, stream=True, timeout=TIMEOUT))
 
     @app.post("/answers")
     def start_answer():
@@ -91,6 +100,7 @@ def create_app():
 
     @app.errorhandler(requests.RequestException)
     def no_upstream(error):
+        """Where streams are not detached (gevent), the view makes the request and raises its errors."""
         app.logger.error("no answer from the upstream: %s", error)
         return {"error": {"message": "The model can't be reached.", "type": "upstream_error", "code": None}}, 502
 

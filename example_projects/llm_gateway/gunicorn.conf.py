@@ -4,8 +4,8 @@
 from ssesync.gunicorn import *  # noqa: F403
 
 worker_class = "gthread"
-# A view waits for the beginning of the upstream's answer. The answers themselves take no thread.
-threads = 8
+# Neither the gateways' answers nor the wait for their upstream take one. The model's views do, unless they stream.
+threads = 4
 # Longer than the gateways wait for unfinished answers (drain_timeout).
 graceful_timeout = 15
 # Newer releases open a control socket in the user's home directory, which an example should not write to.

@@ -1,4 +1,6 @@
-"""A stand-in for a model server: OpenAI's chat completions, with a fixed text instead of a model.
+"""A stand-in for a model server: OpenAI's chat completions and Anthropic's messages, with a fixed text and no model.
+
+The model named "broken" fails after three tokens.
 
 Environment: MODEL_PACE, tokens a second (15), and MODEL_KEY, the API key that it requires ("local").
 """
@@ -12,6 +14,7 @@ import uuid
 
 from flask import Flask, request
 
+from ssesync import Event
 from ssesync_flask import EventStreamResponse, event_writer
 
 TEXT = """\
@@ -53,28 +56,37 @@ def create_app():
     key = os.environ.get("MODEL_KEY", "local")
     counters = Counters()
 
-    def produce(count):
+    def produce(model, count):
         """The tokens, at the model's pace. A disconnect closes this generator at its yield."""
         counters.add(requests=1, asked=count, running=1)
         try:
-            for token in itertools.islice(tokens(), count):
+            for number, token in enumerate(itertools.islice(tokens(), count)):
+                if model == "broken" and number == 3:
+                    raise RuntimeError("this model is broken")
                 time.sleep(pause)
                 counters.add(produced=1)
                 yield token
         finally:
             counters.add(running=-1)
 
-    @app.post("/v1/chat/completions")
-    def chat_completions():
-        asked = request.get_json(silent=True) or {}
-        if request.headers.get("Authorization") != f"Bearer {key}":
+    def check(asked):
+        """The number of tokens to make, or the answer to a wrong request."""
+        if f"Bearer {key}" != request.headers.get("Authorization") and key != request.headers.get("X-Api-Key"):
             return failure(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key")
         count = asked.get("max_completion_tokens") or asked.get("max_tokens") or 200
         if not asked.get("messages") or not isinstance(count, int) or count < 0:
             return failure(400, "messages is required, and max_tokens is a number.", "invalid_request_error")
-        answer = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.get("model", "")}
+        return count
+
+    @app.post("/v1/chat/completions")
+    def chat_completions():
+        asked = request.get_json(silent=True) or {}
+        count, model = check(asked), asked.get("model", "")
+        if not isinstance(count, int):
+            return count
+        answer = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         if not asked.get("stream"):
-            message = {"role": "assistant", "content": "".join(produce(count))}
+            message = {"role": "assistant", "content": "".join(produce(model, count))}
             choice = {"index": 0, "message": message, "finish_reason": "length"}
             return {**answer, "object": "chat.completion", "choices": [choice]}
 
@@ -84,10 +96,36 @@ def create_app():
 
         def stream():
             yield chunk({"role": "assistant", "content": ""})
-            for token in produce(count):
+            for token in produce(model, count):
                 yield chunk({"content": token})
             yield chunk({}, "length")
             yield "[DONE]"
+
+        return EventStreamResponse(stream)
+
+    @app.post("/v1/messages")
+    def messages():
+        asked = request.get_json(silent=True) or {}
+        count, model = check(asked), asked.get("model", "")
+        if not isinstance(count, int):
+            return count
+        message = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": model}
+        usage = {"input_tokens": 1, "output_tokens": count}
+        if not asked.get("stream"):
+            content = [{"type": "text", "text": "".join(produce(model, count))}]
+            return {**message, "content": content, "stop_reason": "max_tokens", "usage": usage}
+
+        def event(type, **fields):
+            return Event.from_json({"type": type, **fields}, type=type)
+
+        def stream():
+            yield event("message_start", message={**message, "content": [], "stop_reason": None, "usage": usage})
+            yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+            for token in produce(model, count):
+                yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": token})
+            yield event("content_block_stop", index=0)
+            yield event("message_delta", delta={"stop_reason": "max_tokens"}, usage=usage)
+            yield event("message_stop")
 
         return EventStreamResponse(stream)
 
@@ -114,5 +152,5 @@ def tokens():
 
 
 def failure(status, message, kind, code=None):
-    """An error in OpenAI's form."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}, status
+    """An error in the form that the clients of both expect."""
+    return {"type": "error", "error": {"message": message, "type": kind, "param": None, "code": code}}, status

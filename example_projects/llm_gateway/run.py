@@ -28,7 +28,7 @@ class Server:
             command += ["--log-level", "warning", "--bind", f"fd://{listener.fileno()}", f"{application}:create_app()"]
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **variables},
+                env={**os.environ, "NO_PROXY": "127.0.0.1", **variables},
                 pass_fds=[listener.fileno()],
                 # Ctrl-C is for this process, which then stops the servers.
                 start_new_session=True,

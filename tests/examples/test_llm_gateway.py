@@ -1,7 +1,8 @@
-"""The gateway example under gunicorn, read by the official client through both levels."""
+"""The gateway example under gunicorn, read by the official clients through both levels."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -23,10 +24,11 @@ from . import llm
 from .started import environment, gunicorn, listens
 
 if TYPE_CHECKING:
+    import anthropic
     import openai
     from openai import OpenAI
 else:
-    openai = ImportedLater("openai")
+    anthropic, openai = ImportedLater("anthropic"), ImportedLater("openai")
 
 MESSAGES: Any = [{"role": "user", "content": "How does a token get here?"}]
 
@@ -52,6 +54,31 @@ def client_of() -> Iterator[Callable[..., OpenAI]]:
         client.close()
 
 
+@contextlib.contextmanager
+def chat(url: str, count: int, model: str = "any") -> Iterator[Iterator[str]]:
+    """The texts of an answer, as OpenAI's client yields them."""
+    with (
+        openai.DefaultHttpxClient(trust_env=False, timeout=llm.TIMEOUT) as http,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="local", max_retries=0, http_client=http) as client,
+        client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=count, stream=True) as stream,
+    ):
+        yield (text for chunk in stream if (text := chunk.choices[0].delta.content))
+
+
+@contextlib.contextmanager
+def messages(url: str, count: int, model: str = "any") -> Iterator[Iterator[str]]:
+    """The same by Anthropic's."""
+    with (
+        anthropic.DefaultHttpxClient(trust_env=False, timeout=llm.TIMEOUT) as http,
+        anthropic.Anthropic(base_url=url, api_key="local", max_retries=0, http_client=http) as client,
+        client.messages.stream(model=model, messages=MESSAGES, max_tokens=count) as stream,
+    ):
+        yield stream.text_stream
+
+
+BOTH = pytest.mark.parametrize("ask", [chat, messages], ids=lambda ask: ask.__name__)
+
+
 @pytest.fixture
 def client(system: llm.Running, client_of: Callable[..., OpenAI]) -> OpenAI:
     return client_of(system.url)
@@ -71,6 +98,8 @@ def test_the_official_client_reads_the_whole_answer_through_both_levels(system: 
     assert after["produced"] - before["produced"] == after["asked"] - before["asked"] == len(text.split()) == 40
     whole = client.chat.completions.create(model="any", messages=MESSAGES, max_tokens=40)
     assert whole.choices[0].message.content == text
+    with messages(system.url, 40) as answer:
+        assert "".join(answer) == text
 
 
 def test_the_first_token_is_there_long_before_the_last_is_made(system: llm.Running, client: OpenAI) -> None:
@@ -84,21 +113,13 @@ def test_the_first_token_is_there_long_before_the_last_is_made(system: llm.Runni
     system.wait_until_at_rest()
 
 
-@pytest.mark.parametrize("how", ["with", "close"])
-def test_breaking_out_of_the_client_s_loop_ends_the_model_s_production(
-    how: str, system: llm.Running, client: OpenAI
-) -> None:
+@BOTH
+def test_breaking_out_of_the_client_s_loop_ends_the_model_s_production(ask: Any, system: llm.Running) -> None:
     before = system.wait_until_at_rest()
-    stream = client.chat.completions.create(model="any", messages=MESSAGES, stream=True, max_tokens=100_000)
-    with stream:
-        for count, _ in enumerate(stream):
-            if count == 10:
-                break
-        if how == "close":
-            stream.close()
-            system.wait_until_at_rest()
-    produced = system.wait_until_at_rest() - before
-    assert 10 <= produced < 10_000
+    with ask(system.url, 100_000) as answer:
+        for _ in range(10):
+            next(answer)
+    assert 10 <= system.wait_until_at_rest() - before < 10_000
 
 
 def test_a_stop_ends_a_model_that_is_silent(client_of: Callable[..., OpenAI]) -> None:
@@ -154,21 +175,26 @@ def test_a_model_that_is_not_there_is_an_error_the_client_understands(
     tmp_path: Path, client_of: Callable[..., OpenAI]
 ) -> None:
     closed = f"http://127.0.0.1:{lasting_port()}"
-    with gunicorn("llm_gateway", tmp_path, UPSTREAM=closed) as gateway:
-        with pytest.raises(openai.InternalServerError, match="can't be reached") as caught:
+    with gunicorn("llm_gateway", tmp_path, UPSTREAM=closed, NO_PROXY="127.0.0.1") as gateway:
+        with pytest.raises(openai.InternalServerError, match="502") as caught:
             client_of(gateway.url.rstrip("/")).chat.completions.create(model="any", messages=MESSAGES, stream=True)
         assert caught.value.status_code == 502
 
 
-def test_a_model_that_breaks_off_raises_in_the_official_client(client_of: Callable[..., OpenAI]) -> None:
+def test_an_answer_that_is_not_whole_raises_in_both_clients() -> None:
+    errors = (openai.APIError, anthropic.APIError)
     with llm.running(quiet=False, MODEL_PACE="100") as system:
-        with client_of(system.url).chat.completions.create(
-            model="any", messages=MESSAGES, stream=True, max_tokens=100_000
-        ) as stream:
-            next(stream)
+        for ask in (chat, messages):
+            with ask(system.url, 20, "broken") as answer, pytest.raises(errors, match="an error on the server"):
+                list(answer)
+        # Read by both at once, and killed.
+        with chat(system.url, 100_000) as first, messages(system.url, 100_000) as second:
+            for answer in (first, second):
+                next(answer)
             psutil.Process(workers(system, "model")[0]).kill()
-            with pytest.raises(openai.APIError, match=r"The model broke off\."):
-                list(stream)
+            for answer in (first, second):
+                with pytest.raises(errors, match=r"The model broke off\."):
+                    list(answer)
 
 
 def test_the_page_loads_no_external_files(system: llm.Running) -> None:

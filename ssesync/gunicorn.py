@@ -1,4 +1,5 @@
-"""Hooks for gunicorn: ``gunicorn -c python:ssesync.gunicorn …``, or ``from ssesync.gunicorn import *`` in a config.
+"""Hooks for gunicorn: ``from ssesync.gunicorn import *`` in a ``gunicorn.conf.py``. Without such a file,
+``gunicorn -c python:ssesync.gunicorn …``.
 
 They end streams cleanly when a worker stops (SIGTERM, SIGINT, SIGQUIT, HUP, ``max_requests``, ``--preload`` or not),
 so that it exits at once instead of after ``--graceful-timeout``. They also prevent that a worker runs out of
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from .keeper.worker_table import note_fork
@@ -22,6 +24,7 @@ from .server.exit import finish, prepare
 from .server.registry import streams
 from .server.shutdown import drain_on_signal
 from .server.wsgi_server import kind_of
+from .text import escape
 
 __all__ = ["post_fork", "post_worker_init", "pre_fork", "when_ready", "worker_exit"]
 
@@ -35,6 +38,7 @@ def when_ready(server: Any) -> None:
     :param server: gunicorn's arbiter.
     """
     defer_accept(server.LISTENERS, server.worker_class)
+    _warn_of_unread_file(server.cfg)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -84,6 +88,20 @@ def worker_exit(server: Any, worker: Any) -> None:
     finish(server, worker)
     if worker.pid == os.getpid() and kind_of(type(worker)):
         _siblings().close()
+
+
+def _warn_of_unread_file(cfg: Any) -> None:
+    """Log a warning if the folder has a configuration file that gunicorn has not read, since it reads one at most.
+
+    :param cfg: gunicorn's configuration.
+    """
+    unread = Path(cfg.chdir, "gunicorn.conf.py")
+    if cfg.config == f"python:{__name__}" and unread.is_file():
+        logger.warning(
+            'gunicorn has not read %s, as it reads one configuration and "-c %s" names another one: start it without '
+            '-c, and put "from %s import *" into the file',
+            escape(str(unread)), cfg.config, __name__,
+        )  # fmt: skip
 
 
 def _siblings() -> Any:

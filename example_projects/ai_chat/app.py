@@ -1,0 +1,178 @@
+"""A chat with a language model. An answer survives reloads, can be stopped, and is followed by any number of clients.
+
+Two kinds of clients read the same answers: the page of this example, with an EventSource, and applications that use
+AI SDK (the npm package ai), by its UI message stream protocol.
+"""
+
+import re
+import uuid
+from pathlib import Path
+
+import model
+from flask import Flask, abort, current_app, redirect, render_template, request, url_for
+from store import Store
+
+from ssesync import Event, RunUnknown
+from ssesync_flask import SSE, EventStreamResponse
+
+sse = SSE()
+
+# A chat's id can't be guessed: each client that has it may read the chat and write to it. With users, the subject is
+# the user's id, and the views also check whose chat it is.
+SUBJECT = ""
+LONGEST = 4000
+
+
+def create_app(**config):
+    app = Flask(__name__)
+    app.config.from_mapping(
+        FOLDER=app.instance_path,
+        PAUSE=0.06,  # seconds between two words of the model that is built in
+        MAX_CONTENT_LENGTH=2**20,
+        # A page reconnects a second after its connection broke, and sees keep-alives. A worker that stops lets its
+        # answers finish, for ten seconds at most.
+        SSESYNC={"retry": 1000, "keep_alive_event": "ping", "drain_timeout": 10},
+    )
+    app.config.from_prefixed_env("CHAT")  # CHAT_FOLDER=/var/lib/chat
+    app.config.from_mapping(config)
+    folder = Path(app.config["FOLDER"]).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    app.extensions["chat"] = Store(folder / "chat.db")
+    app.config.setdefault("SSESYNC_BROKER", f"sqlite:///{folder}/runs.db")
+    sse.init_app(app)
+    app.add_url_rule("/", view_func=new_chat)
+    app.add_url_rule("/chats/<chat>", view_func=page)
+    app.add_url_rule("/chats/<chat>", view_func=ask, methods=["POST"])
+    app.add_url_rule("/chats/<chat>/questions", view_func=follow_questions)
+    app.add_url_rule("/chats/<chat>/answers/<int:number>", view_func=follow_answer)
+    app.add_url_rule("/api/chat", view_func=ask_by_sdk, methods=["POST"])
+    app.add_url_rule("/api/chat/<chat>/stream", view_func=reconnect_sdk)
+    app.add_url_rule("/api/chat/<chat>/stop", view_func=stop, methods=["POST"])
+    return app
+
+
+def store():
+    return current_app.extensions["chat"]
+
+
+# What both kinds of clients share
+
+
+def run_name(chat, number):
+    if not re.fullmatch(r"[\w-]{16,64}", chat, re.ASCII):
+        abort(404)
+    return f"answer:{chat}:{number}"
+
+
+def start(chat, id, question, again=False):
+    """Store a question and start its answer. If the same question is sent twice, there is one answer all the same."""
+    if not isinstance(id, str) or not isinstance(question, str) or not 0 < len(question.strip()) <= LONGEST:
+        abort(400)
+    run_name(chat, 0)
+    number = store().ask(chat, id, question, again)
+    arguments = store(), chat, number, current_app.config["PAUSE"]
+    run = sse.start_run(run_name(chat, number), answer, *arguments, subject=SUBJECT, restart=again)
+    # Other tabs show the question, too.
+    sse.publish(f"chat:{chat}", {"number": number, "question": question})
+    return number, run
+
+
+def answer(store, chat, number, pause):
+    """A run's producer. It yields AI SDK's chunks, but not the last one, which follows from the run's end."""
+    turns = [turn for turn in store.turns(chat) if turn["number"] <= number]
+    text, complete = "", False
+    try:
+        yield {"type": "start", "messageId": f"answer-{number}"}
+        yield {"type": "text-start", "id": "text"}
+        for delta in model.answer(turns, pause):
+            text += delta
+            yield {"type": "text-delta", "id": "text", "delta": delta}
+        yield {"type": "text-end", "id": "text"}
+        complete = True
+    finally:  # also if it was stopped
+        store.finish(number, text, complete)
+
+
+def last_run(chat):
+    """The run of the chat's last answer."""
+    turns = store().turns(chat)
+    if not turns:
+        raise RunUnknown(chat)
+    return sse.broker.get_run(run_name(chat, turns[-1]["number"]), subject=SUBJECT)
+
+
+def stop(chat):
+    try:
+        return {"stopped": last_run(chat).stop()}
+    except RunUnknown:
+        return {"stopped": False}
+
+
+# The page
+
+
+def new_chat():
+    return redirect(url_for("page", chat=uuid.uuid4().hex))
+
+
+def page(chat):
+    run_name(chat, 0)
+    # First the position, then the questions: one that is asked in between is in both, and the page shows it once.
+    position = sse.broker.position()
+    return render_template("chat.html", chat=chat, position=position, turns=store().turns(chat), longest=LONGEST)
+
+
+def ask(chat):
+    body = request.get_json()
+    number, _ = start(chat, body.get("id"), body.get("question"))
+    return {"number": number}, 202
+
+
+def follow_questions(chat):
+    run_name(chat, 0)
+    return sse.subscribe(f"chat:{chat}")
+
+
+def follow_answer(chat, number):
+    return sse.follow_run(run_name(chat, number), subject=SUBJECT)
+
+
+# AI SDK. Its ChatTransport sends the question by POST, and asks by GET for the answer that is in progress.
+
+ERROR = {"type": "error", "errorText": "The answer broke off."}
+LAST_CHUNKS = {"done": {"type": "finish"}, "stopped": {"type": "abort"}}
+
+
+def ask_by_sdk():
+    body = request.get_json()
+    message = body["messages"][-1]
+    question = "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+    again = body.get("trigger") == "regenerate-message"
+    _, run = start(body["id"], message["id"], question, again)
+    return ui_message_stream(run)
+
+
+def reconnect_sdk(chat):
+    try:
+        run = last_run(chat)
+    except RunUnknown:
+        return "", 204
+    return ("", 204) if run.state.ended else ui_message_stream(run)
+
+
+def ui_message_stream(run):
+    """A run's events for AI SDK, which takes no types of events: what a run's end means is a chunk of its own."""
+
+    def chunks():
+        last = ERROR
+        with run.follow() as events:
+            for event in events:
+                if event.type == "end":
+                    last = LAST_CHUNKS.get(event.json()["state"], ERROR)
+                else:
+                    yield event.data
+        yield last
+        yield "[DONE]"
+
+    headers = {"x-vercel-ai-ui-message-stream": "v1"}
+    return EventStreamResponse(chunks, headers=headers, error_event=Event.from_json(ERROR), keep_alive_event=None)

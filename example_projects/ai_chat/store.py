@@ -1,0 +1,53 @@
+"""The chats, in an SQLite file that all workers open: questions, and the answers that have ended."""
+
+import sqlite3
+from contextlib import closing, contextmanager
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS turns (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, chat TEXT NOT NULL, id TEXT NOT NULL, question TEXT NOT NULL,
+    answer TEXT, complete INTEGER NOT NULL DEFAULT 0, UNIQUE (chat, id)
+)
+"""
+
+
+class Store:
+    def __init__(self, path):
+        self._path = path
+        with self._transaction() as database:
+            database.execute(TABLE)
+
+    def ask(self, chat, id, question, again=False):
+        """Add a question and return its number. A client may send one twice; if it is to be answered again, its answer
+        and the questions after it are removed."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR IGNORE INTO turns (chat, id, question) VALUES (?, ?, ?)", [chat, id, question]
+            )
+            (number,) = database.execute("SELECT number FROM turns WHERE chat = ? AND id = ?", [chat, id]).fetchone()
+            if again:
+                database.execute("DELETE FROM turns WHERE chat = ? AND number > ?", [chat, number])
+                database.execute("UPDATE turns SET answer = NULL, complete = 0 WHERE number = ?", [number])
+            return number
+
+    def finish(self, number, answer, complete):
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE turns SET answer = ?, complete = ? WHERE number = ?", [answer, complete, number]
+            )
+
+    def turns(self, chat):
+        """The chat's questions, each with its answer, which is ``None`` before it has ended."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT number, question, answer, complete FROM turns WHERE chat = ? ORDER BY number", [chat]
+            )
+            return [dict(row) for row in rows]
+
+    @contextmanager
+    def _transaction(self):
+        with closing(sqlite3.connect(self._path, timeout=10, isolation_level=None)) as database:
+            database.row_factory = sqlite3.Row
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            database.execute("COMMIT")

@@ -21,9 +21,7 @@ class Store:
         """Add a question and return its number. A client may send one twice; if it is to be answered again, its answer
         and the questions after it are removed."""
         with self._transaction() as database:
-            database.execute(
-                "INSERT OR IGNORE INTO turns (chat, id, question) VALUES (?, ?, ?)", [chat, id, question]
-            )
+            database.execute("INSERT OR IGNORE INTO turns (chat, id, question) VALUES (?, ?, ?)", [chat, id, question])
             (number,) = database.execute("SELECT number FROM turns WHERE chat = ? AND id = ?", [chat, id]).fetchone()
             if again:
                 database.execute("DELETE FROM turns WHERE chat = ? AND number > ?", [chat, number])
@@ -32,9 +30,7 @@ class Store:
 
     def finish(self, number, answer, complete):
         with self._transaction() as database:
-            database.execute(
-                "UPDATE turns SET answer = ?, complete = ? WHERE number = ?", [answer, complete, number]
-            )
+            database.execute("UPDATE turns SET answer = ?, complete = ? WHERE number = ?", [answer, complete, number])
 
     def turns(self, chat):
         """The chat's questions, each with its answer, which is ``None`` before it has ended."""

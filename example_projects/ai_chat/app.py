@@ -13,7 +13,8 @@ from flask import Flask, abort, current_app, redirect, render_template, request,
 from store import Store
 
 from ssesync import Event, RunUnknown
-from ssesync_flask import SSE, EventStreamResponse
+from ssesync.channels.envelope import Envelope
+from ssesync_flask import SSE
 
 sse = SSE()
 
@@ -137,10 +138,17 @@ def follow_answer(chat, number):
     return sse.follow_run(run_name(chat, number), subject=SUBJECT)
 
 
-# AI SDK. Its ChatTransport sends the question by POST, and asks by GET for the answer that is in progress.
+# AI SDK. Its ChatTransport sends the question by POST, and asks by GET for the answer that is in progress. Its protocol
+# has no types of events: what a run's end means is a chunk, which here stands for the run's final event.
 
-ERROR = {"type": "error", "errorText": "The answer broke off."}
-LAST_CHUNKS = {"done": {"type": "finish"}, "stopped": {"type": "abort"}}
+ERROR = '{"type":"error","errorText":"The answer broke off."}'
+CHUNKS = Envelope(
+    done=b'{"type":"finish"}',
+    stopped=b'{"type":"abort"}',
+    failed=ERROR.encode(),
+    interrupted=ERROR.encode(),
+    last=b"[DONE]",
+)
 
 
 def ask_by_sdk():
@@ -161,18 +169,14 @@ def reconnect_sdk(chat):
 
 
 def ui_message_stream(run):
-    """A run's events for AI SDK, which takes no types of events: what a run's end means is a chunk of its own."""
-
-    def chunks():
-        last = ERROR
-        with run.follow() as events:
-            for event in events:
-                if event.type == "end":
-                    last = LAST_CHUNKS.get(event.json()["state"], ERROR)
-                else:
-                    yield event.data
-        yield last
-        yield "[DONE]"
-
-    headers = {"x-vercel-ai-ui-message-stream": "v1"}
-    return EventStreamResponse(chunks, headers=headers, error_event=Event.from_json(ERROR), keep_alive_event=None)
+    return sse.follow_run(
+        run.name,
+        subject=SUBJECT,
+        envelope=CHUNKS,
+        headers={"x-vercel-ai-ui-message-stream": "v1"},
+        # This client neither resumes by an event's ID nor knows keep-alive events. If its worker stops before the answer
+        # has ended, it gets an error.
+        resumable=False,
+        error_event=Event(ERROR),
+        keep_alive_event=None,
+    )

@@ -20,8 +20,8 @@ page that shows it, however late it came, reads that log from the start.
 So reload this page now. Nothing is lost, nothing is shown twice, and the model is not asked again. Open the same \
 address in a second tab: it follows the same answer. Close both, and the answer is finished all the same.
 
-Press Stop in any of the tabs, and the model stops, in whichever process it works; all tabs show it. If that process is \
-killed, all tabs show within a second that the answer broke off. A part of it never looks like the whole.
+Press Stop in any of the tabs, and the model stops, in whichever process it works; all tabs show it. If that process \
+is killed, all tabs show within a second that the answer broke off. A part of it never looks like the whole.
 """
 
 

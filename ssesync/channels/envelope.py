@@ -51,6 +51,8 @@ class Envelope(NamedTuple):
     """Of one that was stopped."""
     interrupted: bytes = b""
     """Of one that was interrupted."""
+    last: bytes = b""
+    """The data of one more event after such data, for protocols that end each stream with the same one, ``[DONE]``."""
 
 
 def envelope_of(given: Sequence[str | bytes] | None) -> Envelope | None:
@@ -184,8 +186,10 @@ class _Final(NamedTuple):
         """
         message, data = self.message, envelope[self.place]
         begin, _, end = message.places
+        last = b""
         if data:
             head = message[: message.index(b"\n") + 1] + b"data: "  # its id, without the type
+            last = envelope.last and b"data: %s\n\n" % envelope.last
         else:
             head, data = message[:begin], message[begin:end]
-        return b"".join((head, envelope.before, data, envelope.after, b"\n\n"))
+        return b"".join((head, envelope.before, data, envelope.after, b"\n\n", last))

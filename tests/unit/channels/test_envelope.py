@@ -87,6 +87,13 @@ def test_an_envelope_may_have_the_data_of_a_run_s_final_event() -> None:
     assert others[1].json() == {"jsonrpc": "2.0", "id": 8, "result": {"state": "done", "events": 1}}
 
 
+def test_an_envelope_may_have_one_more_event_after_that_data() -> None:
+    join = splice([final("done"), final("failed", 2)])
+    text = join(Envelope(done=b"all", last=b"[DONE]")).decode()
+    assert text.startswith("id: e-1\ndata: all\n\ndata: [DONE]\n\n")
+    assert text.count("[DONE]") == 1  # failed: the library's own event, and its end
+
+
 def test_only_a_final_event_with_a_state_is_one_of_a_run() -> None:
     other = Message.make("e", 1, "a", b'data: {"state":"gone"}\n\n', True)
     earlier = Message.make("e", 2, "a", b'data: {"state":"done"}\n\n')

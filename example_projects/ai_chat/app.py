@@ -174,8 +174,8 @@ def ui_message_stream(run):
         subject=SUBJECT,
         envelope=CHUNKS,
         headers={"x-vercel-ai-ui-message-stream": "v1"},
-        # This client neither resumes by an event's ID nor knows keep-alive events. If its worker stops before the answer
-        # has ended, it gets an error.
+        # This client neither resumes by an event's ID nor knows keep-alive events. If its worker stops too early, it
+        # gets an error.
         resumable=False,
         error_event=Event(ERROR),
         keep_alive_event=None,

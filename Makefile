@@ -2,6 +2,7 @@
 #   make demo [PORT=8000] [EVENTS=20]   the chat under gunicorn, followed in this terminal
 #   make test [ARGS="-k decoder"] [PROCESSES=6]   everything the tests need, and the tests
 #   make quick [ARGS=…]                 the tests that start no server and take no second: half a minute
+#   make sdk                            all scenarios of all clients of others, and the page of what came of them
 #   make check | types | docs | bench | coverage | clean
 PYTHON ?= python3
 PROCESSES ?= 6
@@ -13,7 +14,7 @@ export PORT EVENTS
 # The tests start several hundred processes, which would compile all that they import, and are collected by all processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test system quick check types docs bench coverage clean
+.PHONY: demo test system quick sdk check types docs bench coverage clean
 
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
@@ -31,6 +32,11 @@ system:
 # Compiled tests are kept even where the environment says not to: compiling takes longer than the tests.
 quick: $(VENV)/dev.installed
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 3 -m "not live and not slow" $(ARGS)
+
+# Records the results, from which the page is made.
+sdk: system $(VENV)/dev.installed $(VENV)/node.installed
+	@SDK_RECORD=1 $(BIN)/python -m pytest -m live tests/sdk/test_clients.py $(ARGS)
+	@$(BIN)/python -m tests.sdk.page
 
 # Branches too, of the core, by the quick tests. Python begins with measuring: pytest's plugin, which pytest loads before
 # any option of its own, imports the package. The gate is fail_under in pyproject.toml.

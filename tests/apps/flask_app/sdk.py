@@ -1,23 +1,29 @@
-"""What the official SDKs talk to: OpenAI's chat completions and responses, and Anthropic's messages, of made-up words.
+"""What clients of others read: OpenAI's chat completions and responses, Anthropic's messages, AG-UI's events and plain
+ones, of made-up words; runs; and odd data.
 
-The model's name says how the answer goes: ``fail`` raises after three words; ``options`` of the stream are in the
+The model's name says how an answer goes on after three words (:func:`words`); ``options`` of the stream are in the
 header ``X-Options``, as JSON.
+
+Environment: BROKER, the URL of the runs' broker; GATE, a file that answers of the model ``gated`` wait for.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import flask
 from flask import Blueprint, request
 
 from ssesync import CloseReason, Event, StreamStats
-from ssesync_flask import EventStreamResponse
+from ssesync_flask import SSE, EventStreamResponse
 from tests.apps import process
+from tests.sdk import odd
 
 from . import create_app
 
@@ -26,6 +32,7 @@ PACE = 0.02
 SECRET = "the password is sesame"
 
 blueprint = Blueprint("sdk", __name__)
+sse = SSE(broker=os.environ.get("BROKER", "memory://"))
 closed: list[str] = []
 lock = threading.Lock()
 
@@ -36,11 +43,26 @@ def keep(reason: CloseReason, stats: StreamStats) -> None:
 
 
 def words(model: str, count: int) -> Iterator[str]:
+    """Yield the words of an answer.
+
+    :param model: ``fail`` raises after three words, ``gated`` waits there for the gate, ``endless`` goes on slowly;
+        ``odd`` has texts that are no words. Others go on to the end.
+    """
     for number in range(count):
-        if model == "fail" and number == 3:
-            raise RuntimeError(SECRET)
-        yield f"word{number} "
+        if number >= 3 and model != "m":
+            go_on(model)
+        yield odd.TEXTS[number] if model == "odd" else f"word{number} "
         time.sleep(PACE)
+
+
+def go_on(model: str) -> None:
+    if model == "fail":
+        raise RuntimeError(SECRET)
+    if model == "gated":
+        while not Path(os.environ["GATE"]).exists():
+            time.sleep(PACE)
+    if model == "endless":
+        time.sleep(0.25)
 
 
 def answer(make: Callable[[Iterator[str]], Iterator[Any]], count: int) -> flask.Response:
@@ -96,6 +118,37 @@ def messages() -> flask.Response:
     return answer(make, request.get_json()["max_tokens"])
 
 
+@blueprint.post("/answers")
+def plain_words() -> flask.Response:
+    """As plain events."""
+    return answer(iter, request.get_json()["count"])
+
+
+@blueprint.get("/runs/<name>")
+def follow(name: str) -> flask.Response:
+    """A run that the test produces."""
+    return sse.follow_run(name, authorize=lambda run: True)
+
+
+@blueprint.route("/odd", methods=["GET", "POST"])
+def odd_events() -> flask.Response:
+    """What the library sends, until the client leaves."""
+    return EventStreamResponse(lambda: odd.events(), keep_alive=0.2)
+
+
+@blueprint.route("/foreign", methods=["GET", "POST"])
+def foreign_events() -> flask.Response:
+    """What other servers may send: bytes that are not of the library, each item a chunk."""
+
+    def chunks() -> Iterator[bytes]:
+        yield from odd.chunks()
+        while True:  # until the client has left
+            yield b":\n"
+            time.sleep(0.2)
+
+    return flask.Response(chunks(), mimetype="text/event-stream")
+
+
 @blueprint.get("/closed")
 def closed_streams() -> list[str]:
     with lock:
@@ -104,3 +157,4 @@ def closed_streams() -> list[str]:
 
 process.log_to_stderr()
 application = create_app(blueprint)
+sse.init_app(application)

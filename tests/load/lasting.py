@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import psutil
 from gunicorn.config import KNOWN_SETTINGS
 
 from ssesync import open_broker
 from tests.live.channels.processes import TIMEOUT, lasting_port
-from tests.servers import GTHREAD, HOOKS, SETTINGS, SYNC, Kind, Server, eventually, gunicorn, launch, runserver
+from tests.servers import (
+    GTHREAD,
+    HOOKS,
+    SETTINGS,
+    SYNC,
+    Kind,
+    Server,
+    children_of,
+    eventually,
+    gunicorn,
+    launch,
+    runserver,
+)
 
 from .clients import Came
 from .crowd import Address, Crowd
@@ -99,7 +110,7 @@ class Lasting(Server):
         return Crowd(self.front or self.address, seed=seed, at_once=AT_ONCE.get(self.kind.name, 100))
 
     def workers(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self.process.pid).children()]
+        return children_of(self.process.pid)
 
     def wait_for_workers(self, count: int) -> None:
         """Wait until so many answer."""

@@ -20,17 +20,19 @@ from typing import Any
 import psutil
 
 from tests.redis_server import lasting_port
-from tests.servers import HOOKS, ROOT, place_of
+from tests.servers import HOOKS, ROOT, children_of, place_of
 
 #: Seconds until what should happen makes the test fail.
 TIMEOUT = 90.0
 
 
 def await_that(condition: Callable[[], object], what: str, within: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + within
+    """Wait for something, and fail if it does not happen."""
+    deadline, pause = time.monotonic() + within, 0.01
     while not condition():
         assert time.monotonic() < deadline, f"this did not happen: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(0.05, 1.2 * pause)  # what takes long is often costly to look at
 
 
 class Gunicorn:
@@ -121,7 +123,7 @@ class Gunicorn:
         return state
 
     def workers(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self.pid).children()]
+        return children_of(self.pid)
 
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
@@ -178,7 +180,7 @@ class Publisher:
 
         def has_them() -> bool:
             assert self.process.poll() in (None, 0), "the publisher failed"
-            return len(self.published) >= count
+            return self._output.read_bytes().count(b"\n") >= count
 
         await_that(has_them, f"{count} events are published")
 

@@ -24,12 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 
 from ssesync import Reader, ReadError, open_broker
 from tests.redis_server import KEEPING, RedisServer
-from tests.servers import Kind, Server, gunicorn, running
+from tests.servers import Kind, Server, children_of, gunicorn, running
 
 WORKERS = 3
 #: Seconds that a client waits for the next byte: a frozen worker sends none, and another one must end its runs first.
@@ -150,7 +149,7 @@ class Chaos:
     # What disturbs it.
 
     def _workers(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self._server.process.pid).children()]
+        return children_of(self._server.process.pid)
 
     def _disturb(self) -> None:
         kinds = itertools.cycle(["kill", "term", "freeze", "kill"])

@@ -75,7 +75,7 @@ def test_the_benchmark_runs_in_quick_mode_and_prints_its_tables() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -59,9 +59,13 @@ def store():
 # What both kinds of clients share
 
 
-def run_name(chat, number):
-    if not re.fullmatch(r"[\w-]{16,64}", chat, re.ASCII):
+def check(chat):
+    """Clients choose the ids of chats, and channels are named after them."""
+    if not isinstance(chat, str) or not re.fullmatch(r"[\w-]{16,64}", chat, re.ASCII):
         abort(404)
+
+
+def run_name(chat, number):
     return f"answer:{chat}:{number}"
 
 
@@ -69,7 +73,7 @@ def start(chat, id, question, again=False):
     """Store a question and start its answer. If the same question is sent twice, there is one answer all the same."""
     if not isinstance(id, str) or not isinstance(question, str) or not 0 < len(question.strip()) <= LONGEST:
         abort(400)
-    run_name(chat, 0)
+    check(chat)
     number = store().ask(chat, id, question, again)
     arguments = store(), chat, number, current_app.config["PAUSE"]
     run = sse.start_run(run_name(chat, number), answer, *arguments, subject=SUBJECT, restart=again)
@@ -117,24 +121,28 @@ def new_chat():
 
 
 def page(chat):
-    run_name(chat, 0)
+    check(chat)
     # First the position, then the questions: one that is asked in between is in both, and the page shows it once.
     position = sse.broker.position()
     return render_template("chat.html", chat=chat, position=position, turns=store().turns(chat), longest=LONGEST)
 
 
 def ask(chat):
-    body = request.get_json()
-    number, _ = start(chat, body.get("id"), body.get("question"))
+    try:
+        id, question = request.json["id"], request.json["question"]
+    except (KeyError, TypeError):
+        abort(400)
+    number, _ = start(chat, id, question)
     return {"number": number}, 202
 
 
 def follow_questions(chat):
-    run_name(chat, 0)
+    check(chat)
     return sse.subscribe(f"chat:{chat}")
 
 
 def follow_answer(chat, number):
+    check(chat)
     return sse.follow_run(run_name(chat, number), subject=SUBJECT)
 
 
@@ -152,11 +160,14 @@ CHUNKS = Envelope(
 
 
 def ask_by_sdk():
-    body = request.get_json()
-    message = body["messages"][-1]
-    question = "".join(part["text"] for part in message["parts"] if part["type"] == "text")
-    again = body.get("trigger") == "regenerate-message"
-    _, run = start(body["id"], message["id"], question, again)
+    try:
+        chat, message = request.json["id"], request.json["messages"][-1]  # the others are in the store
+        question = "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+        again = request.json.get("trigger") == "regenerate-message"
+        id = message["id"]
+    except (AttributeError, IndexError, KeyError, TypeError):
+        abort(400)
+    _, run = start(chat, id, question, again)
     return ui_message_stream(run)
 
 

@@ -51,4 +51,5 @@ def complete(turns):
         # An answer that ends without this event, or has an error in its place, raises.
         for event in Reader(response, until="[DONE]", until_required=True):
             for choice in event.json()["choices"]:
-                yield choice["delta"].get("content") or ""
+                if text := choice["delta"].get("content"):
+                    yield text

@@ -157,15 +157,25 @@ def test_what_does_not_exist_is_answered_404(server: Server, path: str) -> None:
         assert response.status_code == 404
 
 
-def test_a_question_without_text_is_refused(server: Server) -> None:
-    for body in (
-        {"id": "1"},
-        {"id": "1", "question": " "},
-        {"id": 1, "question": "Hello"},
-        {"id": "1", "question": "x" * 5000},
-    ):
-        response = requests.post(f"{server.url}chats/{'a' * 16}", json=body, timeout=TIMEOUT)
-        assert response.status_code == 400
+PARTS = [{"type": "text", "text": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (f"chats/{'a' * 16}", {"id": "1"}, 400),
+        (f"chats/{'a' * 16}", ["id"], 400),
+        (f"chats/{'a' * 16}", {"id": "1", "question": " "}, 400),
+        (f"chats/{'a' * 16}", {"id": 1, "question": "Hello"}, 400),
+        (f"chats/{'a' * 16}", {"id": "1", "question": "x" * 5000}, 400),
+        ("api/chat", {"id": "a" * 16, "messages": []}, 400),
+        ("api/chat", {"id": "a" * 16, "messages": [{"id": "1", "parts": [None]}]}, 400),
+        ("api/chat", {"id": "a", "messages": [{"id": "1", "parts": PARTS}]}, 404),
+        ("api/chat", {"id": 7, "messages": [{"id": "1", "parts": PARTS}]}, 404),
+    ],
+)
+def test_a_malformed_question_is_refused(server: Server, path: str, body: Any, status: int) -> None:
+    assert requests.post(server.url + path, json=body, timeout=TIMEOUT).status_code == status
 
 
 def test_the_model_that_is_built_in_says_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

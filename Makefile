@@ -27,7 +27,7 @@ test: system $(VENV)/dev.installed $(VENV)/node.installed
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 system:
-	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light redis-server:redis-server cc:build-essential node:nodejs npm:npm
+	@tests/system_packages.sh chromium:chromium chromedriver:chromium-driver curl:curl nginx:nginx-light haproxy:haproxy apache2:apache2-bin varnishd:varnish caddy:caddy redis-server:redis-server cc:build-essential node:nodejs npm:npm
 
 # Compiled tests are kept even where the environment says not to: compiling takes longer than the tests.
 quick: $(VENV)/dev.installed

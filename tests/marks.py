@@ -25,6 +25,7 @@ BY_PLACE = {
     "live": {"live"},
     "live/answers": {"live", "slow"},
     "load": {"live", "slow"},
+    "proxies": {"live"},
     "sdk": {"live"},
     "test_clone.py": {"live"},
     "unit/benchmarks": {"slow"},

@@ -71,6 +71,7 @@ SHARING = {
         "test_streams.py",
         "test_wsgi_rules.py",
     },
+    "proxies": {"test_doctor.py", "test_streams.py"},
     "live/streams": {"test_incomplete.py", "test_limits.py", "test_sensing.py"},
 }
 

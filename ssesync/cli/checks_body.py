@@ -7,6 +7,7 @@ from collections import Counter
 
 from ..errors import ContentEncodingError
 from .finding import Check, Examination, Finding, advice, ok, problem, unknown
+from .proxies import timeout_settings, unbuffered
 from .scan import Burst, Scan
 from .text import bytes_text, duration_text, escape, plural
 
@@ -35,19 +36,19 @@ def buffering(seen: Examination) -> Finding:
     if seen.encoding and scan is not seen.browser.scan:
         return problem(
             f"with {seen.encoding} no event arrived, without it {plural(scan.events, 'event')}",
-            f"What compresses does not flush. {_NO_BUFFER}",
+            f"What compresses does not flush. {unbuffered(seen, _NO_BUFFER)}",
         )
     signs = _signs(scan, ended=seen.judged.ended_after is not None, watched=seen.watched)
     if seen.encoding and other is not None and other.scan.events > scan.events:
         signs.insert(0, f"{scan.events} of {other.scan.events} events arrived through {seen.encoding}")
     if signs:
-        return problem("; ".join(signs), _NO_BUFFER)
+        return problem("; ".join(signs), unbuffered(seen, _NO_BUFFER))
     large = [burst for burst in scan.bursts[1:] if burst.silence >= _PAUSE and burst.events >= _MANY]
     if len(large) > 1:
         silence = duration_text(statistics.median(burst.silence for burst in large))
         return advice(
             f"{plural(len(large), 'time')} {_MANY} events or more came at once after about {silence}",
-            f"If the application does not write them together, something collects them. {_NO_BUFFER}",
+            f"If the application does not write them together, something collects them. {unbuffered(seen, _NO_BUFFER)}",
         )
     count = scan.events + scan.comments
     if count < 2:
@@ -239,7 +240,7 @@ def ending(seen: Examination) -> Finding:
         return problem(
             f"broke after {after}: {escape(probe.error)}",
             "The server or a proxy cut it off: look at worker timeouts (gunicorn --timeout under sync workers) and "
-            "proxy read timeouts.",
+            f"{timeout_settings(seen) or 'proxy read timeouts'}.",
         )
     if probe.scan.lines.in_event:
         return problem(

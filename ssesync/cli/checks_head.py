@@ -9,6 +9,7 @@ import requests
 from ..errors import ContentEncodingError
 from ..wire.http import HOP_BY_HOP
 from .finding import Check, Examination, Finding, advice, ok, problem, unknown
+from .proxies import proxy
 from .text import duration_text, plural
 
 __all__ = ["HEAD_CHECKS"]
@@ -228,6 +229,7 @@ def connections(seen: Examination) -> Finding | None:
 #: The checks by their names, in the order of the report.
 HEAD_CHECKS: dict[str, Check] = {
     "Answer": status,
+    "Proxy": proxy,
     "Media type": media_type,
     "Cache-Control": cache_control,
     "X-Accel-Buffering": x_accel_buffering,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.programs import find_program
 
 _CONFIGURATION = """
 daemon off;
@@ -40,12 +38,7 @@ def nginx_with(
 
     :param connections: how many it can have. A client is two: its own, and the one to the server.
     """
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        reason = "nginx is not installed (Debian: nginx-light)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    program = find_program("nginx", "nginx-light")
     configuration = folder / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder, http=http, connections=connections))
     process = subprocess.Popen(

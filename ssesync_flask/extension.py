@@ -14,6 +14,7 @@ from flask.wrappers import Request
 import ssesync
 from ssesync import Broker, Settings, Subscription, Ticket
 
+from .commands import sse_group
 from .response import EventStreamResponse, allow_other_origins, unavailable
 from .runs import RunMethods
 from .state import State, bind, encoder_of, state_of, state_of_current_app, take_settings
@@ -63,6 +64,7 @@ class SSE(RunMethods):
         if "ssesync" not in app.blueprints:
             blueprint = Blueprint("ssesync", __name__, static_folder=_STATIC, static_url_path="/ssesync")
             app.register_blueprint(blueprint)
+            app.cli.add_command(sse_group)
         # Collected applications count too: a test that makes one must not depend on the garbage collector.
         self._only = app if self._only in (app, None) and not self._several else None
         self._several = self._only is None

@@ -6,8 +6,9 @@
     reactor <- server <- detached <- channels <- keeper
 
 ``server`` and ``client`` never import each other. Below all rooms lie modules that know nothing of them: ``locks``,
-``text``, ``greenlets``, ``cancel``, ``executor``, ``producing``, ``validation``, ``retry`` and ``settings``. The skins
-use public names of ``ssesync`` only, and never each other.
+``text``, ``greenlets``, ``cancel``, ``executor``, ``producing``, ``validation``, ``retry`` and ``settings``. Above them
+lies ``commands``, for the command lines of all packages. The skins use public names of ``ssesync`` and ``commands``,
+and never each other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ssesync
+import ssesync.commands
 from tests.syntax import parsed, statements
 
 ROOT = Path(ssesync.__file__).parent.parent
@@ -70,6 +72,7 @@ MAY = {
     "client": LEAVES | {"wire"},
     "detached": LEAVES | {"wire", "reactor", "server"},
     "channels": LEAVES | {"wire", "reactor", "server", "detached"},
+    "commands": {"channels", "errors", "event"},
     "keeper": LEAVES | {"wire", "reactor", "server", "detached", "channels"},
 }
 # Doors of the house, which open on all rooms.
@@ -260,6 +263,10 @@ def test_the_wire_is_pure() -> None:
         assert not impure & {name.split(".")[0] for name in imported_modules(path)}, module_name(path)
 
 
+#: What the integrations may use.
+SHARED = {"ssesync": ssesync, "ssesync.wire": ssesync.wire, "ssesync.commands": ssesync.commands}
+
+
 def test_an_integration_uses_public_names_only_and_no_other_integration() -> None:
     for path in SOURCES:
         skin = path.relative_to(ROOT).parts[0]
@@ -268,8 +275,8 @@ def test_an_integration_uses_public_names_only_and_no_other_integration() -> Non
         for base, name in imports(path, type_checking=True):
             package = base.split(".")[0]
             if package == "ssesync":
-                assert base in ("ssesync", "ssesync.wire"), f"{module_name(path)}: {base} is not public"
-                public = ssesync.__all__ if base == "ssesync" else ssesync.wire.__all__
+                assert base in SHARED, f"{module_name(path)}: {base} is not public"
+                public = SHARED[base].__all__
                 assert not name or name in public, f"{module_name(path)}: {base}.{name} is not public"
             elif package.startswith("ssesync_"):
                 assert package == skin, f"{module_name(path)} imports {base}"

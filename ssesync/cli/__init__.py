@@ -1,4 +1,4 @@
-"""``python -m ssesync``: follow a stream in the terminal, diagnose one, and hold the clients of a host."""
+"""``python -m ssesync``: follow a stream in the terminal, diagnose one, publish, and hold the clients of a host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .. import __version__
 __all__ = ["main"]
 
 # Each is a module of this package with a command of its name.
-_COMMANDS = ("doctor", "keeper", "tail")
+_COMMANDS = ("doctor", "keeper", "publish", "tail")
 
 
 class _Commands(click.Group):

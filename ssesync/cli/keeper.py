@@ -8,23 +8,17 @@ import itertools
 import json
 import logging
 import os
-import stat
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ..channels.opening import open_broker
 from ..errors import SettingsError
 from ..text import escape
 from ..validation import check_sockets
-
-if TYPE_CHECKING:
-    from ..channels.broker import Broker
+from .broker import broker_file, find_broker
 
 __all__ = ["keeper"]
 
@@ -33,9 +27,6 @@ logger = logging.getLogger("ssesync.keeper")
 # Seconds between two attempts to get the address of the metrics from the keeper that is replaced, and after how many
 # attempts a warning is logged.
 _ADDRESS_RETRY, _ATTEMPTS = 0.2, 300
-
-#: The environment variable with the broker's URL. It may have a password, so it is no option: all users see those.
-_BROKER = "SSESYNC_BROKER"
 
 
 def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -59,12 +50,7 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 @click.command()
 @click.option("--bind", required=True, metavar="PATH", callback=_path, help="The socket to which workers connect.")
-@click.option(
-    "--broker-file",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help=f"A file with the broker's URL. Without it the environment variable {_BROKER} has it.",
-)
+@broker_file
 @click.option(
     "--spread",
     type=click.FloatRange(0, 3600),
@@ -108,7 +94,7 @@ def keeper(
         return
     if background:
         sys.exit(_start_in_background())
-    broker = _broker(broker_file)
+    broker = find_broker(broker_file)
     from ..keeper.process import Keeper  # the other commands don't need it
     from ..keeper.upgrade import UpgradeError
 
@@ -155,37 +141,6 @@ def _print_status(path: str) -> None:
     except (OSError, ValueError) as error:
         raise click.ClickException(f"the keeper at {path} does not answer: {error}") from error
     click.echo(json.dumps(described, indent=2))
-
-
-def _broker(file: str | None) -> Broker:
-    """Open the broker.
-
-    :raises click.UsageError: there is no URL, or it can't work.
-    """
-    if file is None:
-        url = os.environ.get(_BROKER, "")
-        where = f"the environment variable {_BROKER}"
-    else:
-        url, where = _read(Path(file)), file
-    if not url:
-        raise click.UsageError(f"{where} has no broker's URL: give it the one that the workers have")
-    try:
-        broker = open_broker(url)
-    except SettingsError as error:
-        raise click.UsageError(f"{where}: {error}") from error
-    if not broker.is_shared:
-        raise click.UsageError(f"{where}: a keeper can't have the log of memory://, which is within one process")
-    return broker
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH):
-                click.echo(f"Warning: other users can read {path}, which may have the broker's password", err=True)
-            return file.readline().strip()
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path} can't be read: {error}") from error
 
 
 def _serve_metrics(host: str, port: int, *, waits: bool) -> None:

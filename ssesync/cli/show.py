@@ -41,11 +41,12 @@ class Arrived:
     retry: int | None = None
 
 
-def json_line(arrived: Arrived, *, timing: bool) -> str:
+def json_line(arrived: Arrived, *, timing: bool, decode: bool = False) -> str:
     """Format an event as one line of JSON.
 
     :param arrived: the event.
     :param timing: add the times.
+    :param decode: data that is JSON is a value, and not text.
     :return: the line.
     """
     event = arrived.event
@@ -54,7 +55,7 @@ def json_line(arrived: Arrived, *, timing: bool) -> str:
         fields["comment"] = event.comment or ""
     else:
         fields["type"] = event.type or "message"
-        fields["data"] = event.data
+        fields["data"] = _decoded(event.data) if decode else event.data
         if event.id is not None:
             fields["id"] = event.id
     if arrived.retry is not None:
@@ -64,6 +65,16 @@ def json_line(arrived: Arrived, *, timing: bool) -> str:
         fields["since_start"] = round(arrived.since_start, 6)
         fields["since_last"] = round(arrived.since_last, 6)
     return escape_json(json.dumps(fields, ensure_ascii=False)) + "\n"
+
+
+def _decoded(data: str) -> Any:
+    """The value of data that is JSON, unless it could not be written as JSON again."""
+    try:
+        value = json.loads(data)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return data
+    return value
 
 
 class Columns:

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
@@ -47,6 +47,7 @@ class _Selection:
     until: str | None
     count: int | None
     as_json: bool
+    data_json: bool
     timing: bool
     comments: bool
 
@@ -54,6 +55,7 @@ class _Selection:
 @click.command(epilog=_EPILOG)
 @request_options
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line: type, data, id, retry.")
+@click.option("--data-json", is_flag=True, help="As --json; data that is JSON is a value, so that jq can read it.")
 @click.option("--raw", is_flag=True, help="Write the bytes as they arrive. Does not reconnect.")
 @click.option("--timing", is_flag=True, help="Show the time since the start, and since the event before.")
 @click.option("--comments", is_flag=True, help="Show comments too, among them keep-alives.")
@@ -72,7 +74,8 @@ class _Selection:
 )  # fmt: skip
 def tail(raw: bool, reconnect: bool | None, retries: int | None, idle_timeout: float, **options: Any) -> None:
     """Follow the event stream at URL."""
-    selection = _Selection(**{name: options.pop(name) for name in ("until", "count", "as_json", "timing", "comments")})
+    options["as_json"] |= options["data_json"]
+    selection = _Selection(**{each.name: options.pop(each.name) for each in fields(_Selection)})
     request = Request.from_options(options)
     if raw:
         if selection.as_json or selection.timing or selection.comments or reconnect:
@@ -183,7 +186,7 @@ class _Tail:
         arrived = Arrived(event, time.time(), age, age - self._last_at, shown)
         self._last_at = age
         if self._selection.as_json:
-            self._write(json_line(arrived, timing=self._selection.timing))
+            self._write(json_line(arrived, timing=self._selection.timing, decode=self._selection.data_json))
         elif self._on_terminal:
             self._console.print(self._columns.drawn(arrived), crop=False)
         else:

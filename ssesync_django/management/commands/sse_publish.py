@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ssesync import Event, SSEError
+from ssesync import SSEError
+from ssesync.commands import make_event, memory_warning
 from ssesync_django import publish
 from ssesync_django.channels import broker_url
 
@@ -37,38 +37,11 @@ class Command(BaseCommand):
 
         :raises django.core.management.base.CommandError: it was not published.
         """
-        text = _standard_input() if data == "-" else data
         try:
-            event = Event.from_json(_json(text), type=type) if json else Event(text, type=type)
-            event_id = publish(channel, event)
-        except SSEError as error:
+            event_id = publish(channel, make_event(data, type, as_json=json, stdin=sys.stdin))
+        except (SSEError, ValueError) as error:
             raise CommandError(str(error)) from error
         if event_id:
             self.stdout.write(event_id)
-        if broker_url().startswith("memory:"):
-            self.stderr.write(
-                self.style.WARNING(
-                    "SSESYNC_BROKER is memory://, which reaches only subscribers of the same process: no client gets "
-                    "the event of this command. Use sqlite:////path or redis://host."
-                )
-            )
-
-
-def _standard_input() -> str:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise CommandError("give the event's data, or send it to standard input")
-    try:
-        return sys.stdin.read().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise CommandError(f"standard input is not text: {error}") from error
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_json)
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"the data is not JSON: {error}") from error
-
-
-def _no_json(constant: str) -> NoReturn:
-    raise ValueError(f"there is no {constant} in JSON")
+        if warning := memory_warning(broker_url()):
+            self.stderr.write(self.style.WARNING(warning))

@@ -36,7 +36,7 @@ def test_options_that_can_not_work_are_named(arguments: list[str], message: str)
     "url, message",
     [
         ("", "the environment variable SSESYNC_BROKER has no broker's URL"),
-        ("memory://", "a keeper can't have the log of memory://"),
+        ("memory://", "the log of memory:// is within one process"),
         ("nothing://host", "SSESYNC_BROKER: no broker has the URL"),
     ],
 )
@@ -49,7 +49,7 @@ def test_the_broker_may_be_named_in_a_file(tmp_path: Path) -> None:
     file.write_text("memory://?max_events=5\n")
     file.chmod(0o600)
     error = fails("--bind", "/run/a", "--broker-file", str(file))
-    assert f"{file}: a keeper can't have the log of memory://" in error
+    assert f"{file}: the log of memory:// is within one process" in error
     assert "Warning" not in error
     file.chmod(0o644)
     assert f"other users can read {file}" in fails("--bind", "/run/a", "--broker-file", str(file))

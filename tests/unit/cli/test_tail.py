@@ -40,6 +40,12 @@ def test_json_has_the_reconnection_time_with_the_event_whose_block_sets_it(serve
     ]  # fmt: skip
 
 
+def test_data_that_is_json_may_be_a_value_for_programs(server: FakeSSEServer):
+    server.answer().event('{"a": [1, null]}').event("text").event("1e999").stall()
+    lines = run("tail", server.url, "-n", "3", "--data-json").stdout.splitlines()
+    assert [json.loads(line)["data"] for line in lines] == [{"a": [1, None]}, "text", "1e999"]
+
+
 def test_a_changed_reconnection_time_is_shown_where_it_changed(server: FakeSSEServer):
     server.answer().raw("data: a\n\nretry: 10\ndata: b\n\nretry: 10\ndata: c\n\n").stall()
     lines = run("tail", server.url, "-n", "3").stdout.splitlines()

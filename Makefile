@@ -49,6 +49,7 @@ coverage: $(VENV)/dev.installed
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 # Both type checkers. pyright's package fetches its program from npm when it first runs, so it is no part of check.

@@ -4,7 +4,6 @@ Environment: HOSTS, the names that it is reached by, separated by commas (127.0.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -33,7 +32,7 @@ from tools import Notes, ToolError, make_tools
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from ssesync import Event, get_last_event_id
-from ssesync.channels.envelope import mcp_notification, mcp_subscription
+from ssesync.channels.envelope import Envelope, mcp_notification, mcp_subscription
 from ssesync_flask import SSE, EventStreamResponse
 
 SESSIONS, STATELESS = "2025-11-25", "2026-07-28"
@@ -176,6 +175,11 @@ def slow_answer(id, token, steps):
         yield failure(id, {"code": INTERNAL_ERROR, "message": "The tool failed."})
 
 
+def ended_early(id):
+    """The message that ends an incomplete answer."""
+    return failure(id, {"code": INTERNAL_ERROR, "message": "The server ended the call early."})
+
+
 def progress_token(params):
     meta = params.get("_meta")
     return meta.get("progressToken") if isinstance(meta, dict) else None
@@ -195,8 +199,7 @@ def post_stateless(message):
         result = call_tool(params)
         if not isinstance(result, dict):
             answer = slow_answer(g.id, progress_token(params), result)
-            broken = failure(g.id, {"code": INTERNAL_ERROR, "message": "The server ended the call early."})
-            return EventStreamResponse(answer, error_event=Event.from_json(broken))
+            return EventStreamResponse(answer, error_event=Event.from_json(ended_early(g.id)))
         return response(g.id, result)
     if method == "server/discover":
         capabilities = {"tools": {}, "resources": {"listChanged": True, "subscribe": True}}
@@ -247,8 +250,32 @@ def listen(id, wanted):
 # 2025-11-25: sessions. A client may lose its connection and resume.
 
 
+class Session:
+    """A session, which is open until it is removed from the sessions."""
+
+    def __init__(self):
+        self.id = uuid.uuid4().hex
+        self._lock = Lock()
+        self._calls = {}
+
+    def add_call(self, id):
+        """The name of a new run that answers the request with this id. Some clients use an id again when they resume a
+        session, so the name does not depend on it."""
+        name = f"call:{uuid.uuid4().hex}"
+        with self._lock:
+            self._calls[name] = id
+            if len(self._calls) > 100:
+                del self._calls[next(iter(self._calls))]
+        return name
+
+    def calls(self):
+        """The ids of the last hundred slow calls, by the names of their runs."""
+        with self._lock:
+            return dict(self._calls)
+
+
 class Sessions:
-    """The ids of the open sessions. There is a limit: over it, the session that was not used for longest ends.
+    """The open sessions. There is a limit: over it, the session that was not used for longest ends.
 
     An application with several processes keeps them in its database.
     """
@@ -256,27 +283,26 @@ class Sessions:
     def __init__(self, limit=10_000):
         self._limit = limit
         self._lock = Lock()
-        self._ids = OrderedDict()
+        self._sessions = OrderedDict()
 
     def add(self):
-        id = uuid.uuid4().hex
+        session = Session()
         with self._lock:
-            self._ids[id] = None
-            if len(self._ids) > self._limit:
-                self._ids.popitem(last=False)
-        return id
+            self._sessions[session.id] = session
+            if len(self._sessions) > self._limit:
+                self._sessions.popitem(last=False)
+        return session
 
     def use(self, id):
-        """Whether there is such a session."""
+        """The session, ``None`` if there is no such session."""
         with self._lock:
-            if id in self._ids:
-                self._ids.move_to_end(id)
-                return True
-            return False
+            if id in self._sessions:
+                self._sessions.move_to_end(id)
+            return self._sessions.get(id)
 
-    def remove(self, id):
+    def remove(self, session):
         with self._lock:
-            self._ids.pop(id, None)
+            self._sessions.pop(session.id, None)
 
 
 sessions = Sessions()
@@ -285,21 +311,26 @@ sessions = Sessions()
 def initialize():
     capabilities = {"tools": {}, "resources": {"listChanged": True}}
     result = {"protocolVersion": SESSIONS, "capabilities": capabilities, "serverInfo": SERVER}
-    return response(g.id, result), {"Mcp-Session-Id": sessions.add()}
+    return response(g.id, result), {"Mcp-Session-Id": sessions.add().id}
 
 
 def current_session():
     id = request.headers.get("Mcp-Session-Id")
     if not id:
         raise RPCError(INVALID_REQUEST, "Mcp-Session-Id is missing.", status=400)
-    if not sessions.use(id):
+    session = sessions.use(id)
+    if session is None:
         raise RPCError(INVALID_REQUEST, "There is no such session.", status=404)  # the client begins a new one
-    return id
+    return session
 
 
-def run_name(session, id):
-    """The name of the run that answers a request."""
-    return "call:" + hashlib.sha256(f"{session} {json.dumps(id)}".encode()).hexdigest()
+def following(id):
+    """Options of a response that follows the run of a call. A call that does not end by itself ends with an error
+    response, by which the client knows that no result comes. When the server stops, calls may finish until then."""
+    error = ended_early(id)
+    data = json.dumps(error).encode()
+    envelope = Envelope(failed=data, interrupted=data)  # of the run: its worker was killed, or its time is over
+    return {"envelope": envelope, "error_event": Event.from_json(error), "drain": "finish"}
 
 
 def post_in_session(message):
@@ -307,8 +338,10 @@ def post_in_session(message):
     method, params = message.get("method"), message.get("params", {})
     if "id" not in message or method is None:
         if method == "notifications/cancelled":
-            with contextlib.suppress(NotFound):  # it was no slow call, or has ended
-                sse.stop_run(run_name(session, params.get("requestId")), subject=session)
+            for name, id in session.calls().items():
+                if id == params.get("requestId"):
+                    with contextlib.suppress(NotFound):  # it has ended
+                        sse.stop_run(name, subject=session.id)
         return Response(status=202)
     if method == "ping":
         return response(g.id, {})
@@ -321,7 +354,8 @@ def post_in_session(message):
                 yield from slow_answer(id, token, result)
 
             id, token = g.id, progress_token(params)
-            return sse.run(run_name(session, id), answer, subject=session, max_seconds=3600, retain=300)
+            options = {"max_seconds": 3600, "retain": 300, **following(id)}
+            return sse.run(session.add_call(id), answer, subject=session.id, **options)
         return response(g.id, result)
     return response(g.id, result_of(method, params))
 
@@ -334,11 +368,11 @@ def follow():
     session = current_session()
     channel = sse.broker.channel_of(get_last_event_id(request))
     if channel is not None and channel.startswith("call:"):
-        return sse.follow_run(channel, subject=session)
+        return sse.follow_run(channel, subject=session.id, **following(session.calls().get(channel)))
     if request.method == "GET":  # not for HEAD
         # A session has one stream, the newest, as it must not get a message twice.
-        sse.revoke(session, LIST_CHANGED)
-    return sse.subscribe(LIST_CHANGED, key=session)
+        sse.revoke(session.id, LIST_CHANGED)
+    return sse.subscribe(LIST_CHANGED, key=session.id)
 
 
 def end_session():
@@ -346,5 +380,5 @@ def end_session():
         raise MethodNotAllowed(["POST"])
     session = current_session()
     sessions.remove(session)
-    sse.revoke(session)
+    sse.revoke(session.id)
     return Response(status=204)

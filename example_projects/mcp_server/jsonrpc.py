@@ -33,7 +33,7 @@ def check(message):
     """Refuse what is no single message of JSON-RPC."""
     if isinstance(message, dict) and message.get("jsonrpc") == "2.0":
         id, method, params = message.get("id"), message.get("method"), message.get("params", {})
-        has_id = isinstance(id, (str, int)) and not isinstance(id, bool)
+        has_id = isinstance(id, (str, int)) and not isinstance(id, bool) and len(str(id)) <= 100
         if "method" not in message and has_id and ("result" in message) != ("error" in message):
             return message
         if isinstance(method, str) and isinstance(params, dict) and (has_id or "id" not in message):

@@ -17,8 +17,9 @@ import psutil
 import pytest
 import requests
 
-from ssesync import Reader
+from ssesync import Reader, ReadError
 from tests.later import ImportedLater
+from tests.sdk.nodes import run_node
 
 from .started import EXAMPLES, Server, run
 
@@ -36,12 +37,32 @@ ACCEPT = "application/json, text/event-stream"
 FOLDER = EXAMPLES / "mcp_server"
 
 
+#: The example with a tool that works until its call is cancelled, and then writes so into a file.
+WITH_ENDLESS_TOOL = """
+import itertools, pathlib, time
+from app import *
+from app import tools
+from tools import Tool
+
+def work(path: str):
+    "Work."
+    try:
+        for number in itertools.count(1):
+            time.sleep(0.01)
+            yield number, 0
+    finally:
+        pathlib.Path(path).write_text("cancelled")
+
+tools["work"] = Tool(work)
+"""
+
+
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, app: str = "app:create_app()", *options: str) -> Iterator[Server]:
     """The example as its README starts it, on a port of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-m", "gunicorn", "--config", str(FOLDER / "gunicorn.conf.py")]
-        command += ["--chdir", str(FOLDER), "--bind", f"fd://{listener.fileno()}", "app:create_app()"]
+        command += ["--chdir", str(FOLDER), "--bind", f"fd://{listener.fileno()}", *options, app]
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
         with run(command, "mcp_server", url, folder, pass_fds=[listener.fileno()]) as server:
             listener.close()
@@ -148,9 +169,24 @@ def text(result: Any) -> str:
     return str(result.content[0].text)
 
 
-def test_the_official_client_listens_until_the_server_stops(tmp_path: Path) -> None:
+def test_the_official_client_cancels_a_tool_and_listens_until_the_server_stops(tmp_path: Path) -> None:
+    async def cancel(client: mcp.Client) -> None:
+        """In 2026-07-28 a client cancels a call by closing the connection."""
+        began, file = asyncio.Event(), tmp_path / "cancelled"
+
+        async def progress(done: float, total: float | None, message: str | None) -> None:
+            began.set()
+
+        call = asyncio.create_task(client.call_tool("work", {"path": str(file)}, progress_callback=progress))
+        await began.wait()
+        assert not file.exists()
+        call.cancel()
+        while not file.exists():
+            await asyncio.sleep(0.02)
+
     async def use(server: Server) -> None:
         async with mcp.Client(server.url) as client, mcp.Client(server.url) as other:
+            await cancel(other)
             wanted = ["note:welcome", "note:missing"]
             listening = client.listen(
                 resources_list_changed=True, tools_list_changed=True, resource_subscriptions=wanted
@@ -166,9 +202,19 @@ def test_the_official_client_listens_until_the_server_stops(tmp_path: Path) -> N
                 # By the subscription's result, which the server sends last. Without one this raises SubscriptionLost.
                 assert [event async for event in subscription] == []
 
-    with serving(tmp_path) as server:
+    (tmp_path / "extended.py").write_text(WITH_ENDLESS_TOOL)
+    options = ["--pythonpath", str(tmp_path), "--graceful-timeout", "3"]
+    with serving(tmp_path, "extended:create_app()", *options) as server:
+        # A call of a session, which does not end before the server does.
+        answer = send(server, call("work", "endless", path=str(tmp_path / "interrupted")), begin(server))
         asyncio.run(asyncio.wait_for(use(server), TIMEOUT))
+        received = []
+        with contextlib.suppress(ReadError):  # whether the run or the stream was ended first
+            received.extend(messages(answer))  # keeps those before the exception
+        assert received[-1]["id"] == "endless"
+        assert received[-1]["error"]["message"] == "The server ended the call early."
         assert server.process.wait(TIMEOUT) == 0
+        assert (tmp_path / "interrupted").exists()
 
 
 def test_the_official_client_gets_the_notifications_of_its_session(server: Server) -> None:
@@ -292,6 +338,28 @@ def test_the_official_client_resumes_a_call_whose_connection_is_cut(server: Serv
     asyncio.run(asyncio.wait_for(use(), TIMEOUT))
 
 
+def test_the_official_client_for_javascript(server: Server) -> None:
+    with run_node("mcp.mjs", server.url) as script:
+        lines = []
+        while not lines or lines[-1]["step"] != "end":
+            lines.append(script.read())
+    counted = "Counted to 20."
+    assert lines == [
+        {"step": "connected", "protocol": "2025-11-25", "server": "ssesync-example"},
+        {"step": "tools", "names": ["add", "count", "write_note"]},
+        {"step": "add", "text": "3"},
+        {"step": "unknown", "code": -32602},
+        {"step": "count", "text": "Counted to 4.", "steps": [1, 2, 3, 4]},
+        {"step": "cut", "text": counted, "steps": list(range(1, 21))},
+        {"step": "notified", "changes": 4, "written": 4},
+        {"step": "resumed", "text": counted},
+        {"step": "same id", "text": "Counted to 2."},
+        {"step": "cancelled", "message": "MCP error -32001: enough", "statuses": [200, 202, 204]},
+        {"step": "terminated", "answer": ["DELETE", None, 204], "code": 404},
+        {"step": "end"},
+    ]
+
+
 def test_a_call_of_a_session_is_cancelled_by_a_notification(server: Server) -> None:
     session = begin(server)
     answer = send(server, call("count", "a", to=10_000, pause=0.02), session)
@@ -348,6 +416,7 @@ PING = rpc("ping")
         ([PING], {}, 400, -32600),
         ({"id": 1, "method": "ping"}, {}, 400, -32600),
         ({**PING, "id": None}, {}, 400, -32600),
+        ({**PING, "id": "x" * 101}, {}, 400, -32600),
         ({**PING, "params": []}, {}, 400, -32600),
         (PING, {"Accept": "application/json"}, 406, -32600),
         (PING, {"Accept": "text/event-stream"}, 406, -32600),

@@ -38,7 +38,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 def check_broker(**_: Any) -> list[CheckMessage]:
     """Check ``SSESYNC_BROKER`` without opening it: ``ssesync.E002`` to ``E004`` and ``ssesync.W001``, see
-    :func:`ssesync.commands.check_broker`."""
+    ``ssesync.commands.check_broker``."""
     kinds = {"E": Error, "W": Warning_}
     return [
         kinds[found.id[0]](found.message, hint=found.hint, id=f"ssesync.{found.id}")

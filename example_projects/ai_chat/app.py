@@ -76,7 +76,7 @@ def start(chat, id, question, again=False):
     check(chat)
     number = store().ask(chat, id, question, again)
     arguments = store(), chat, number, current_app.config["PAUSE"]
-    run = sse.start_run(run_name(chat, number), answer, *arguments, subject=SUBJECT, restart=again)
+    run = sse.start_run(run_name(chat, number), answer, *arguments, subject=SUBJECT)
     # Other tabs show the question, too.
     sse.publish(f"chat:{chat}", {"number": number, "question": question})
     return number, run

@@ -18,15 +18,17 @@ class Store:
             database.execute(TABLE)
 
     def ask(self, chat, id, question, again=False):
-        """Add a question and return its number. A client may send one twice; if it is to be answered again, its answer
-        and the questions after it are removed."""
+        """Add a question and return its number. A client may send one twice.
+
+        To be answered again, a question is added anew, in place of itself and all after it.
+        """
+        find = "SELECT number FROM turns WHERE chat = ? AND id = ?"
         with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO turns (chat, id, question) VALUES (?, ?, ?)", [chat, id, question])
-            (number,) = database.execute("SELECT number FROM turns WHERE chat = ? AND id = ?", [chat, id]).fetchone()
             if again:
-                database.execute("DELETE FROM turns WHERE chat = ? AND number > ?", [chat, number])
-                database.execute("UPDATE turns SET answer = NULL, complete = 0 WHERE number = ?", [number])
-            return number
+                database.execute(f"DELETE FROM turns WHERE chat = ? AND number >= ({find})", [chat, chat, id])
+            add = "INSERT OR IGNORE INTO turns (chat, id, question) VALUES (?, ?, ?)"
+            database.execute(add, [chat, id, question])
+            return database.execute(find, [chat, id]).fetchone()[0]
 
     def finish(self, number, answer, complete):
         with self._transaction() as database:

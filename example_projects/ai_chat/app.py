@@ -65,15 +65,22 @@ def check(chat):
         abort(404)
 
 
+def is_text(value):
+    try:
+        return 0 < len(value.strip()) <= LONGEST and bool(value.encode())
+    except (AttributeError, UnicodeError):  # JSON may have other values, and half a surrogate pair
+        return False
+
+
 def run_name(chat, number):
     return f"answer:{chat}:{number}"
 
 
 def start(chat, id, question, again=False):
     """Store a question and start its answer. If the same question is sent twice, there is one answer all the same."""
-    if not isinstance(id, str) or not isinstance(question, str) or not 0 < len(question.strip()) <= LONGEST:
-        abort(400)
     check(chat)
+    if not (is_text(id) and is_text(question)):
+        abort(400)
     number = store().ask(chat, id, question, again)
     arguments = store(), chat, number, current_app.config["PAUSE"]
     run = sse.start_run(run_name(chat, number), answer, *arguments, subject=SUBJECT)

@@ -168,6 +168,7 @@ PARTS = [{"type": "text", "text": "Hello"}]
         (f"chats/{'a' * 16}", {"id": "1", "question": " "}, 400),
         (f"chats/{'a' * 16}", {"id": 1, "question": "Hello"}, 400),
         (f"chats/{'a' * 16}", {"id": "1", "question": "x" * 5000}, 400),
+        (f"chats/{'a' * 16}", {"id": "1", "question": "half \ud800"}, 400),
         ("api/chat", {"id": "a" * 16, "messages": []}, 400),
         ("api/chat", {"id": "a" * 16, "messages": [{"id": "1", "parts": [None]}]}, 400),
         ("api/chat", {"id": "a", "messages": [{"id": "1", "parts": PARTS}]}, 404),

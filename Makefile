@@ -2,6 +2,7 @@
 #   make demo [PORT=8000] [EVENTS=20]   the chat under gunicorn, followed in this terminal
 #   make test [ARGS="-k decoder"] [PROCESSES=6]   everything the tests need, and the tests
 #   make quick [ARGS=…]                 the tests that start no server and take no second: half a minute
+#   make matrix [ARGS=…]                combinations that the tests leave out, and more random examples
 #   make sdk                            all scenarios of all clients of others, and the page of what came of them
 #   make check | types | docs | bench | coverage | clean
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export PORT EVENTS
 # The tests start several hundred processes, which would compile all that they import, and are collected by all processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test system quick sdk check types docs bench coverage clean
+.PHONY: demo test system quick matrix sdk check types docs bench coverage clean
 
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_projects/flask_chat/demo.py
@@ -32,6 +33,11 @@ system:
 # Compiled tests are kept even where the environment says not to: compiling takes longer than the tests.
 quick: $(VENV)/dev.installed
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 3 -m "not live and not slow" $(ARGS)
+
+# Before a release, and each night where that is possible.
+matrix: system $(VENV)/dev.installed
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m matrix $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile thorough tests/unit/wire
 
 # Records the results, from which the page is made.
 sdk: system $(VENV)/dev.installed $(VENV)/node.installed

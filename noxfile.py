@@ -79,6 +79,13 @@ def newest(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """The combinations that ``make test`` leaves out, on the checkout."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", "--numprocesses", "2", "--dist", "loadfile", "-m", "matrix", *session.posargs)
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Both type checkers, on the checkout."""
     session.install("-e", ".[dev]")

@@ -17,7 +17,7 @@ from ssesync.reactor import reactor_if_any
 from .live.frameworks.switchboard import Switchboard
 from .lock_reports import new_reports, turn_on
 from .logs import LOGS, SHOWN
-from .marks import is_left_out, is_quick, leave_out_needless_fixtures, mark_by_place
+from .marks import is_left_out, is_quick, leave_out_matrix, leave_out_needless_fixtures, mark_by_place
 from .order import spread
 from .profiles import load_profile
 from .schedule import UnitScheduling
@@ -65,8 +65,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_by_place(items)
+    leave_out_matrix(config, items)
     spread(items)
 
 

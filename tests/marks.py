@@ -2,7 +2,8 @@
 
 ``live``: starts a server, an example project, a browser or an SDK's client. ``slow``: starts processes or a database,
 or waits for more than about a quarter of a second. ``pytest -m "not live and not slow"`` is the quick run: half a
-minute on two cores.
+minute on two cores. ``matrix``: a further combination of what other cases show too, with another worker or broker, or
+more of the same. These are run only where ``-m`` names the mark, or where a test is named: by ``make matrix``.
 """
 
 from __future__ import annotations
@@ -140,6 +141,16 @@ def is_left_out(path: Path, expression: str) -> bool:
         eval(code, {"__builtins__": {}}, {**known, **dict(zip(open_names, values, strict=True))})
         for values in itertools.product((True, False), repeat=len(open_names))
     )
+
+
+def leave_out_matrix(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases with the mark ``matrix``, unless they were asked for."""
+    if "matrix" in config.getoption("markexpr") or any("::" in argument for argument in config.args):
+        return
+    further = [item for item in items if item.get_closest_marker("matrix")]
+    if further:
+        config.hook.pytest_deselected(items=further)
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
 
 
 def is_quick(expression: str) -> bool:

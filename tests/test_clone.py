@@ -73,7 +73,7 @@ def make(clone: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 @pytest.mark.timeout(600)  # each command is many processes, and waits as long as any test may
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
-@pytest.mark.parametrize("name", ["ssesync", "für uns/ss esync"])
+@pytest.mark.parametrize("name", [pytest.param("ssesync", marks=pytest.mark.matrix), "für uns/ss esync"])
 def test_the_two_commands_of_the_readme_work_in_a_folder_with_this_name(tmp_path: Path, name: str) -> None:
     clone = copy_to(tmp_path / name)
     done = make(clone, "demo", EVENTS="2", CHAT_PACE="0.05")

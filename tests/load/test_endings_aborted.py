@@ -27,8 +27,9 @@ DOCUMENTED: dict[str, Any] = {"hooks": HOOKS_AS_DOCUMENTED}
 @pytest.mark.parametrize(
     ("count", "waits", "broker", "options"),
     [
-        pytest.param(300, False, "redis", NO_HOOKS, id="300-no-hooks"),
-        pytest.param(60, True, "sqlite", NO_HOOKS, id="waited-for-no-hooks"),
+        pytest.param(300, False, "redis", NO_HOOKS, id="300-no-hooks", marks=pytest.mark.matrix),
+        pytest.param(60, False, "redis", NO_HOOKS, id="no-hooks"),
+        pytest.param(60, True, "sqlite", NO_HOOKS, id="waited-for-no-hooks", marks=pytest.mark.matrix),
         pytest.param(60, True, "sqlite", DOCUMENTED, id="waited-for-documented"),
     ],
 )

@@ -31,13 +31,23 @@ TERM, QUIT = by_signal(signal.SIGTERM), by_signal(signal.SIGQUIT)
 @pytest.mark.parametrize(
     ("worker", "count", "end", "broker", "options"),
     [
-        pytest.param("gthread", 300, by_reload, "redis", {}, id="gthread-300-HUP-hooks-redis"),
+        pytest.param(
+            "gthread", 300, by_reload, "redis", {}, id="gthread-300-HUP-hooks-redis", marks=pytest.mark.matrix
+        ),
         pytest.param("gthread", 60, QUIT, "sqlite", {}, id="gthread-QUIT-hooks-sqlite"),
         pytest.param("gthread", 60, by_reload, "redis", DOCUMENTED, id="gthread-HUP-documented-preload-redis"),
         pytest.param("gthread", 60, TERM, "sqlite", NO_HOOKS | PRELOADED, id="gthread-TERM-no-hooks-preload-sqlite"),
         pytest.param("sync", 300, TERM, "redis", {}, id="sync-300-TERM-hooks-redis"),
         pytest.param("sync", 60, QUIT, "redis", NO_HOOKS, id="sync-QUIT-no-hooks-redis"),
-        pytest.param("sync", 60, by_reload, "sqlite", NO_HOOKS | PRELOADED, id="sync-HUP-no-hooks-preload-sqlite"),
+        pytest.param(
+            "sync",
+            60,
+            by_reload,
+            "sqlite",
+            NO_HOOKS | PRELOADED,
+            id="sync-HUP-no-hooks-preload-sqlite",
+            marks=pytest.mark.matrix,
+        ),
     ],
 )
 def test_each_client_gets_a_reconnection_time_and_misses_no_event(

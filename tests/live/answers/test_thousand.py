@@ -24,7 +24,7 @@ def _descriptors_for_the_clients() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
 
 
-@pytest.mark.parametrize("name", ["gthread", "sync"])
+@pytest.mark.parametrize("name", ["gthread", pytest.param("sync", marks=pytest.mark.matrix)])
 def test_a_worker_holds_a_thousand_answers_and_has_time_for_ordinary_requests(start: Start, name: str) -> None:
     limit = producers._limit(DEFAULTS)
     if limit is not None and limit < MANY:

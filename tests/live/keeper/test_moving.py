@@ -15,7 +15,7 @@ from .series import ENDS, FAULTS, broker_of, kinds_of, plan_of
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+@pytest.mark.parametrize("broker", ["sqlite", pytest.param("redis", marks=pytest.mark.matrix)])
 def test_no_client_misses_an_event_however_often_it_is_moved(broker: str, tmp_path: Path) -> None:
     with broker_of(broker, tmp_path) as url:
         plan = replace(

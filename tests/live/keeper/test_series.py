@@ -20,7 +20,7 @@ CLIENTS = 60
     ("way", "broker", "worker", "steps"),
     [
         ("siblings", "sqlite", "gthread", ["hup", "hup"]),
-        ("siblings", "redis", "sync", ["hup"]),
+        pytest.param("siblings", "redis", "sync", ["hup"], marks=pytest.mark.matrix),
         ("keeper", "sqlite", "gthread", ["hup", "kill", "upgrade"]),
         ("keeper", "redis", "sync", ["upgrade", "crash"]),
     ],

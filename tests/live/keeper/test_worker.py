@@ -22,7 +22,9 @@ THREADS = ("--workers", "2", "--worker-class", "gthread")
 SYNC = ("--workers", "2", "--worker-class", "sync")
 
 
-@pytest.mark.parametrize("options", [THREADS, SYNC], ids=["gthread", "sync"])
+@pytest.mark.parametrize(
+    "options", [pytest.param(THREADS, id="gthread"), pytest.param(SYNC, id="sync", marks=pytest.mark.matrix)]
+)
 def test_the_keeper_holds_clients_over_reloads_crashes_and_a_restart_from_another_folder(
     site: Site, options: tuple[str, ...]
 ) -> None:

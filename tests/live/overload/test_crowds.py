@@ -52,7 +52,7 @@ def is_served(server: Server) -> bool:
         return wire.get("/plain", Connection="close").status == 200
 
 
-@pytest.mark.parametrize("files", [256, 1024, 2048])
+@pytest.mark.parametrize("files", [256, pytest.param(1024, marks=pytest.mark.matrix), 2048])
 @pytest.mark.parametrize("kind", [GTHREAD, SYNC], ids=lambda kind: kind.name)
 def test_everybody_is_answered_and_no_stream_is_cut(start: Start, kind: Kind, files: int) -> None:
     server = start(limited(kind, files))

@@ -53,9 +53,10 @@ def end(*clients: Client) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "environment"),
     [
-        pytest.param("redis", (*GTHREAD, "--preload"), {}, id="gthread-redis-preload"),
-        pytest.param("sqlite", (*SYNC, "--preload"), {}, id="sync-sqlite-preload"),
-        pytest.param("redis", SYNC, {}, id="sync-redis"),
+        pytest.param("redis", (*GTHREAD, "--preload"), {}, id="gthread-redis-preload", marks=pytest.mark.matrix),
+        pytest.param("sqlite", (*SYNC, "--preload"), {}, id="sync-sqlite-preload", marks=pytest.mark.matrix),
+        pytest.param("redis", SYNC, {}, id="sync-redis", marks=pytest.mark.matrix),
+        pytest.param("redis", (*SYNC, "--preload"), {}, id="sync-redis-preload"),
         pytest.param("sqlite", GTHREAD, {"TESTS_DJANGO": "1"}, id="gthread-sqlite-django"),
     ],
 )
@@ -98,7 +99,10 @@ def test_clients_that_come_while_the_workers_are_replaced_stay_if_they_were_admi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [GTHREAD, SYNC], ids=["gthread", "sync"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(GTHREAD, id="gthread"), pytest.param(SYNC, id="sync", marks=pytest.mark.matrix)],
+)
 def test_workers_that_end_after_so_many_requests_interrupt_no_client(
     options: tuple[str, ...], serve: Serve, join: Join, publish: Publish, runtime: Path
 ):

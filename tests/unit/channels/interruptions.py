@@ -194,7 +194,7 @@ def run(url: str, every: str) -> None:
             # Each step is interrupted by one after the other, as all at each would take six times as long.
             call = interruptions[(number + place) % len(interruptions)]
             step = Step(number, lambda call=call: trial.outcome_of(call))  # type: ignore[misc]
-            faulthandler.dump_traceback_later(30, exit=True)
+            faulthandler.dump_traceback_later(90, exit=True)
             try:
                 step.run(operation)
             except (BrokerClosed, StreamClosed):

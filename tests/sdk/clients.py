@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PACKAGES = Path(__file__).parent / "node" / "package.json"
 
@@ -69,5 +70,60 @@ PYTHON = [
     Client("ssesync, Reader", "", "Python", plain=True),
     Client("ssesync, EventSource", "", "Python", resumes=True, plain=True),
 ]
-NODE: list[Client] = []
+
+
+def node_source(name: str, package: str = "", notes: str = "", **options: Any) -> Client:
+    """A client of tests/sdk/node/sources.mjs, which reads plain events."""
+    command = ("node", "tests/sdk/node/sources.mjs", name.partition(",")[0])
+    return Client(name, package or name, "Node", command, plain=True, notes=notes, **options)
+
+
+#: Of eventsource-parser, which two of the clients have.
+NOT_STICKY = {
+    "the ID of a later event": "gives 'y' (type='message')",
+    "a comment after an ID": "gives 'z' (type='message')",
+    "NUL in an ID": "gives 'x' (type='message', id='8'), 'y' (type='message')",
+    "bytes that are not UTF-8": "gives 'a\ufffdb' (type='message')",
+}
+FETCH_EVENT_SOURCE = {
+    **NOT_STICKY,
+    "line ends at the start": "gives 'one' (type='message')",
+    "an event without data": "gives '' (type='update'), 'x' (type='message')",
+    "NUL in an ID": "gives 'x' (type='message', id='8'), 'y' (type='message', id='a\\x00b')",
+    "comments between blank lines, after an ID": "gives " + ", ".join(["'' (type='message')"] * 4),
+}
+NODE = [
+    node_source(
+        "eventsource",
+        resumes=True,
+        faults={"odd": NOT_STICKY},
+        notes="Gives an event's ID with that event only. It resumes from it all the same.",
+    ),
+    node_source(
+        "undici, EventSource",
+        "undici",
+        resumes=True,
+        faults={"odd": {"an empty ID": "gives 'x' (type='message', id='7')"}},
+        notes="Its timer does not keep a process running while it waits to reconnect.",
+    ),
+    node_source(
+        "eventsource-client",
+        resumes=True,
+        faults={"odd": NOT_STICKY},
+        notes="Reconnects after each status but 204, also after 403. Gives an event's ID with that event only.",
+    ),
+    node_source(
+        "fetch-event-source, GET",
+        "@microsoft/fetch-event-source",
+        resumes=True,
+        faults={"odd": FETCH_EVENT_SOURCE},
+        notes="Takes each end for that of the answer: throw in `onclose`, and in `onopen` at a status other than 200.",
+    ),
+    node_source(
+        "fetch-event-source, POST",
+        "@microsoft/fetch-event-source",
+        faults={"odd": FETCH_EVENT_SOURCE},
+        notes="Throw in `onerror`, or it POSTs again. On Node 20 give it undici's `fetch`, see {ref}`honest-ends`.",
+    ),
+]
 CLIENTS = [*PYTHON, *NODE]

@@ -326,7 +326,7 @@ def current_session():
 
 def following(id):
     """Options of a response that follows the run of a call. A call that does not end by itself ends with an error
-    response, by which the client knows that no result comes. When the server stops, calls may finish until then."""
+    response, by which the client knows that no result comes. A server that stops waits for calls to finish."""
     error = ended_early(id)
     data = json.dumps(error).encode()
     envelope = Envelope(failed=data, interrupted=data)  # of the run: its worker was killed, or its time is over

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     mcp = ImportedLater("mcp")
 
-TIMEOUT = 60.0
+TIMEOUT = 90.0
 #: Raw listeners, on a worker with four threads.
 CROWD = 100
 META = "io.modelcontextprotocol/"
@@ -214,7 +214,6 @@ def test_the_official_client_cancels_a_tool_and_listens_until_the_server_stops(t
         assert received[-1]["id"] == "endless"
         assert received[-1]["error"]["message"] == "The server ended the call early."
         assert server.process.wait(TIMEOUT) == 0
-        assert (tmp_path / "interrupted").exists()
 
 
 def test_the_official_client_gets_the_notifications_of_its_session(server: Server) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 from gunicorn.config import KNOWN_SETTINGS
 
 from ssesync import open_broker
@@ -62,7 +63,12 @@ GTHREAD_KIND = with_gunicorn("gthread", *GTHREAD)
 SYNC_KIND = with_gunicorn("sync", *SYNC)
 WERKZEUG_KIND = Kind("werkzeug", launch("werkzeug", APP))
 RUNSERVER_KIND = Kind("runserver", runserver(), inherits=False)
-ALL = [GTHREAD_KIND, SYNC_KIND, WERKZEUG_KIND, RUNSERVER_KIND]
+ALL = [
+    GTHREAD_KIND,
+    pytest.param(SYNC_KIND, marks=pytest.mark.matrix),
+    pytest.param(WERKZEUG_KIND, marks=pytest.mark.matrix),
+    RUNSERVER_KIND,
+]
 #: How many may be connecting to one at once: what its queue has room for.
 AT_ONCE = {"runserver": 6}
 

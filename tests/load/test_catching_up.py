@@ -29,7 +29,10 @@ def publish_old(server: Lasting) -> list[Came]:
 
 @pytest.mark.parametrize(
     ("kind", "broker"),
-    [pytest.param(GTHREAD_KIND, "sqlite", id="gthread-sqlite"), pytest.param(SYNC_KIND, "redis", id="sync-redis")],
+    [
+        pytest.param(GTHREAD_KIND, "sqlite", id="gthread-sqlite", marks=pytest.mark.matrix),
+        pytest.param(SYNC_KIND, "redis", id="sync-redis"),
+    ],
 )
 def test_each_gets_all_after_its_id_and_what_is_live(
     kind: Kind, broker: str, serve: Serve, crowd_of: Gather, publish: Callable[..., Publisher]

@@ -48,7 +48,12 @@ class Publishing:
         self._crowd.until_all(lambda client: client.data[-1:] == [self.events[-1].data], "all has come", clients)
 
 
-BOTH = pytest.mark.parametrize("server", [GTHREAD_KIND, SYNC_KIND], ids=lambda kind: kind.name, indirect=True)
+BOTH = pytest.mark.parametrize(
+    "server",
+    [pytest.param(GTHREAD_KIND, marks=pytest.mark.matrix), SYNC_KIND],
+    ids=lambda kind: kind.name,
+    indirect=True,
+)
 
 
 @pytest.fixture

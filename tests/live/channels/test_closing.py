@@ -23,10 +23,24 @@ from .processes import TIMEOUT, Gunicorn
 Serve = Callable[..., Gunicorn]
 
 
-@pytest.fixture(params=["sqlite-gthread", "sqlite-sync", "redis-gthread"])
-def server(request: pytest.FixtureRequest, serve: Serve) -> Gunicorn:
+@pytest.fixture(
+    params=[
+        "sqlite-gthread-detached",
+        "sqlite-sync-served",
+        "redis-gthread-served",
+        pytest.param("sqlite-gthread-served", marks=pytest.mark.matrix),
+        pytest.param("sqlite-sync-detached", marks=pytest.mark.matrix),
+        pytest.param("redis-gthread-detached", marks=pytest.mark.matrix),
+    ]
+)
+def case(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(case: str, serve: Serve) -> Gunicorn:
     # gunicorn takes gthread for sync workers that have several threads. Served, each of these holds one client.
-    kind, worker = request.param.split("-")
+    kind, worker, _ = case.split("-")
     options = ("--workers", "2") if worker == "gthread" else ("--workers", "5", "--threads", "1")
     return serve(kind, *options, "--worker-class", worker)
 
@@ -37,10 +51,10 @@ def broker(server: Gunicorn) -> Iterator[Broker]:
         yield broker
 
 
-@pytest.fixture(params=["detached", "served"])
-def url(request: pytest.FixtureRequest, server: Gunicorn) -> Callable[..., str]:
+@pytest.fixture
+def url(case: str, server: Gunicorn) -> Callable[..., str]:
     def make(*channels: str, **options: Any) -> str:
-        options["detach"] = "auto" if request.param == "detached" else False
+        options["detach"] = "auto" if case.endswith("detached") else False
         query = [*(("channel", each) for each in channels), ("options", json.dumps(options))]
         return f"http://127.0.0.1:{server.port}/events?{urlencode(query)}"
 

@@ -15,7 +15,7 @@ Start = Callable[[Kind], Server]
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.mark.parametrize("kind", [GTHREAD, SYNC], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [GTHREAD, pytest.param(SYNC, marks=pytest.mark.matrix)], ids=lambda kind: kind.name)
 def test_streams_go_beyond_the_soft_limit_and_nothing_else_does(start: Start, kind: Kind) -> None:
     server = start(limited(kind, 1024, 4096))
     with Crowd(server, 1300) as crowd:

@@ -222,7 +222,7 @@ def connections(seen: Examination) -> Finding | None:
     return advice(
         "not offered",
         "Browsers open six connections to a host: the seventh tab with a stream waits for ever. Let the proxy in front "
-        "speak HTTP/2 (nginx: listen 443 ssl http2).",
+        "speak HTTP/2 (nginx: listen 443 ssl http2; HAProxy: alpn h2,http/1.1; Apache: Protocols h2 http/1.1).",
     )
 
 

@@ -44,7 +44,7 @@ _APACHE = Proxy(
     "10 s. Each stream holds one of its threads: set MaxRequestWorkers to more than the number of streams.",
 )
 _NAMELESS = Proxy("a proxy without a name (gunicorn's Connection header is missing)")
-#: Proxies by their headers. Those up to Caddy were tried; docs/guide/proxies.md has the sources for others.
+#: Proxies by their headers. Those up to Caddy were tried; docs/guide/proxies.md has the sources of other limits.
 PROXIES = (
     Proxy(
         "nginx",
@@ -76,9 +76,9 @@ PROXIES = (
     Proxy("Envoy", (("Server", r"envoy"), ("X-Envoy-Upstream-Service-Time", ""))),
 )
 # HAProxy sends with MSG_MORE, for which Linux holds an incomplete packet back for 200 ms. Of events that are less than
-# 100 ms apart, three come together then, not more than 300 ms after the three before them.
-_HELD = (0.19, 0.35)
-_TOGETHER = 3
+# 200 ms apart, two come together then, not more than 400 ms after the two before them.
+_HELD = (0.19, 0.4)
+_TOGETHER = 2
 _ENOUGH = 4
 # Characters of a header that are shown.
 _LONGEST = 80
@@ -124,7 +124,9 @@ def proxy(seen: Examination) -> Finding | None:
     remedies = [each.advice for each in found if each.advice]
     heads = [each.answered_after for each in (seen.browser, seen.identity) if each and each.answered_after is not None]
     late = min(heads, default=0) >= _HELD[0]
-    if late and (usual := _usual_silence(seen)):
+    # HAProxy removes the header Connection.
+    possible = bool(found) or not seen.answer.all("Connection")
+    if late and possible and (usual := _usual_silence(seen)):
         text = f"{text or 'a proxy'}; events come together, every {duration_text(usual)}"
         remedies = remedies or [_HAPROXY.advice]
     if remedies:

@@ -30,6 +30,8 @@ FRONTS = ["nginx", "haproxy", "apache", "varnish", "caddy"]
 WAYS = [(name, version) for name in FRONTS for version in ("1.1", "2") if version == "1.1" or KINDS[name].http2]
 #: Those that pass on at once that a client has left.
 PROMPT = [(name, version) for name, version in WAYS if name != "apache"]
+#: Those that pass on that an answer breaks off. The others, in these versions, end theirs as if it were complete.
+HONEST = [way for way in WAYS if way not in (("haproxy", "2"), ("caddy", "1.1"), ("caddy", "2"))]
 
 
 class Stream:
@@ -134,6 +136,18 @@ def test_a_page_that_closes_its_stream_is_seen_while_its_connection_stays(open_s
     stream.answer.reset()
     assert eventually(lambda: stream.end)
     assert stream.end == "client_gone"
+
+
+@pytest.mark.parametrize(("name", "version"), HONEST)
+def test_an_answer_that_breaks_off_is_incomplete_to_the_client(
+    server: Server, open_stream: Open, name: str, version: str
+) -> None:
+    stream = open_stream(name, version, resumable=False)
+    server.ask("revoke", place="flask", key=stream.name)
+    # A reset may overtake the error event.
+    with contextlib.suppress(EOFError, ConnectionResetError):
+        stream.answer.read()
+    assert stream.answer.end in (None, "reset")
 
 
 # Anything else than the page's rule for Varnish leads to its defaults.

@@ -65,12 +65,13 @@ REMEDY = proxies._HAPROXY.advice
 
 def test_a_server_without_a_proxy_has_no_finding():
     assert finding_of(examined(GUNICORN, *HELD)) is None
-    assert finding_of(examined(GUNICORN, (0.3, 1), (1.3, 1), head=0.3)) is None
+    assert finding_of(examined(GUNICORN, *HELD, head=0.21)) is None
+    assert finding_of(examined([], (0.3, 1), (1.3, 1), head=0.3)) is None
 
 
 def test_events_that_come_together_after_a_late_head_are_held_back():
     together = "events come together, every 250 ms"
-    assert finding_of(examined(GUNICORN, *HELD, head=0.21)) == ("advice", f"a proxy; {together}", REMEDY)
+    assert finding_of(examined([], *HELD, head=0.21)) == ("advice", f"a proxy; {together}", REMEDY)
     nameless = proxies._NAMELESS.name
     assert finding_of(examined(GUNICORN[:2], *HELD, head=0.21)) == ("advice", f"{nameless}; {together}", REMEDY)
     assert finding_of(examined(GUNICORN[:2], *HELD)) == ("ok", nameless, "")

@@ -42,6 +42,9 @@ class Stay(enum.Enum):
 
 _POLICY = tuple(each.name for each in dataclasses.fields(Policy) if each.name != "coalesce")
 _DEFAULT = Policy()
+# The parts of an envelope that each version of this library knows. Later ones are sent if they have text, and a process
+# that does not know them refuses the client.
+_FIRST_PARTS = 3
 
 
 @dataclass(slots=True)
@@ -69,7 +72,10 @@ class FrozenClient:
             if value := getattr(place, name):
                 plain[f"place_{name}"] = value
         if place.envelope is not None:
-            plain["envelope"] = [part.decode() for part in place.envelope]
+            parts = [part.decode() for part in place.envelope]
+            while len(parts) > _FIRST_PARTS and not parts[-1]:
+                parts.pop()
+            plain["envelope"] = parts
         return plain
 
     @classmethod

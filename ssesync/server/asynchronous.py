@@ -165,9 +165,8 @@ class AsyncSource(WriterSource):
     def pull(self, most: int) -> Pulled:
         """See :class:`Source`."""
         pulled = self.mailbox.pull(most)
-        # The task sets another one only after this one was resolved.
-        if (room := self._room) is not None and self._loop is not None:
-            self._room = None
+        # Only the task sets it: it may have found room meanwhile, have filled that, and wait with another one.
+        if (room := self._room) is not None and not room.done() and self._loop is not None:
             self._loop.call_soon(functools.partial(_resolve, room))
         return pulled
 

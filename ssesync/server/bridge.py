@@ -37,7 +37,7 @@ class Bridge(Producing):
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._cancels = Once()
-        self._has_begun = False
+        self._has_begun = self._is_cancelled = False
 
     def produce(self, writer: Target) -> None:
         """Write all events. Ends at :meth:`close`, without those that wait.
@@ -88,6 +88,7 @@ class Bridge(Producing):
 
     def _cancel_now(self) -> None:
         if self._task is not None and self._has_begun:  # see AsyncSource
+            self._is_cancelled = True
             self._task.cancel()
 
     async def _run(self) -> None:
@@ -107,6 +108,8 @@ class Bridge(Producing):
     async def _pass_all(self, items: AsyncIterator[Any]) -> None:
         try:
             async for item in items:
+                if self._is_cancelled:
+                    return  # it has caught its cancellation and goes on, and there may never be room again
                 await self._room.acquire()
                 self._items.put(item)
         finally:

@@ -337,6 +337,22 @@ def test_the_values_of_a_client_are_plain_and_complete(two: tuple[Broker, Broker
     on_reactor(frozen.thaw)
 
 
+def test_an_earlier_version_gets_the_parts_of_an_envelope_that_it_knows(two: tuple[Broker, Broker]):
+    expected = {
+        Envelope(b"<", b"", b">"): ["<", "", ">"],
+        Envelope(b"<"): ["<", "", ""],
+        Envelope(failed=b"f"): ["", "", "", "", "f"],
+    }
+    for envelope in expected:
+        joined(two[0], "a", envelope=envelope)
+    for frozen in freeze(two[0], 3):
+        plain, envelope = frozen.client.to_plain(), frozen.client.place.envelope
+        assert envelope is not None
+        assert plain["envelope"] == expected.pop(envelope)
+        assert FrozenClient.from_plain(plain, -1, b"").place.envelope == envelope
+        on_reactor(frozen.thaw)
+
+
 @each_case(
     "settings",
     [Settings(), Settings(cors_origins=("https://a.example",), keep_alive=None), Settings(error_event=Event("x"))],

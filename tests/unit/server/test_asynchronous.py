@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ssesync import Event, EventStream, Settings, from_async, streams
+from ssesync.server import asynchronous
 from ssesync.server.producers import producers
 from ssesync.server.stream import join_producer
 from tests.cases import each_case
@@ -249,6 +250,47 @@ def test_it_is_asked_for_no_more_than_may_wait_and_closed_while_it_waits_for_roo
     stream.close()
     assert join_producer(stream, TIMEOUT)
     assert notes[-1] == "closed"
+
+
+def test_a_pull_that_takes_long_loses_no_later_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The producer has waited for room twice between two steps of one pull."""
+    rooms: list[object] = []
+    pulls = threading.Event()
+
+    class Watched(asynchronous.AsyncSource):
+        @property
+        def _room(self) -> Any:
+            room = self.__dict__.get("room")
+            if room is not None and not pulls.is_set():
+                pulls.set()
+                assert eventually(lambda: len(rooms) == 2)
+            return room
+
+        @_room.setter
+        def _room(self, room: Any) -> None:
+            self.__dict__["room"] = room
+            if room is not None:
+                rooms.append(room)
+                assert pulls.wait(TIMEOUT)
+
+    monkeypatch.setattr(asynchronous, "AsyncSource", Watched)
+    written: list[int] = []
+
+    async def endless() -> AsyncIterator[str]:
+        while True:
+            written.append(1)
+            yield "x"
+
+    stream = opened(endless, max_pending_events=10)
+    chunks = iter(stream)
+    next(chunks)
+    assert eventually(lambda: len(rooms) == 1)
+    for count in (1, 2):
+        assert next(chunks) == 10 * b"data: x\n\n"
+        assert eventually(lambda least=10 * count: len(written) > least)
+    assert eventually(lambda: len(written) > 30)
+    stream.close()
+    assert join_producer(stream, TIMEOUT)
 
 
 def test_it_may_not_go_on_after_its_cancellation() -> None:

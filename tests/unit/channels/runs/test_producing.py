@@ -129,6 +129,26 @@ def test_a_stop_cancels_an_asynchronous_producer(memory: Broker) -> None:
     assert (run.state, final_of(memory, "a")["state"]) == (RunState.STOPPED, "stopped")
 
 
+def test_an_asynchronous_producer_does_not_go_on_after_its_cancellation(memory: Broker) -> None:
+    waits, given = threading.Event(), []
+
+    async def stubborn() -> AsyncIterator[str]:
+        with contextlib.suppress(asyncio.CancelledError):
+            waits.set()
+            await asyncio.sleep(WAIT)
+        for number in range(200):  # more than may wait for the thread
+            given.append(number)
+            yield str(number)
+
+    run = memory.start_run("a", from_async(stubborn))
+    assert waits.wait(WAIT)
+    assert run.stop()
+    for thread in [each for each in threading.enumerate() if each.name == "ssesync-run-a"]:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert given == [0]
+
+
 def test_an_asynchronous_producer_that_fails_fails_its_run(memory: Broker) -> None:
     async def failing() -> AsyncIterator[str]:
         yield "a"

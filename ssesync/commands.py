@@ -15,12 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 from .channels.broker import Broker
 from .channels.opening import open_broker
-from .errors import SettingsError
+from .errors import CloseReason, SettingsError, StreamClosed
 from .event import Event
+from .text import escape_json
 
 __all__ = ["Finding", "check_broker", "follow", "make_event", "memory_warning"]
 
-#: Seconds between two looks for a signal while no event comes.
+#: Seconds of a wait for events, after which the handlers of signals run.
 _WAIT = 0.5
 
 
@@ -48,7 +49,7 @@ def make_event(data: str, type: str | None, *, as_json: bool, stdin: IO[str] | N
 
 
 def memory_warning(url: str) -> str:
-    """Find out whether a command's event reaches nobody.
+    """Make a warning, if no client gets a command's event.
 
     :param url: the broker's.
     :return: the warning; empty if there is none.
@@ -63,22 +64,28 @@ def memory_warning(url: str) -> str:
 
 def follow(
     broker: Broker, channels: tuple[str, ...], write: Callable[[str], object], *, patterns: tuple[str, ...], last: int
-) -> NoReturn:
-    """Write the events of channels, a JSON object each, until the process is interrupted.
+) -> None:
+    """Write the events of channels, a JSON object each, until all of the channels are closed.
 
     :param broker: the broker.
     :param channels: the channels.
     :param write: called with each line, without its end.
     :param patterns: patterns of channels.
     :param last: begin with so many earlier events.
-    :raises ssesync.SSEError: the broker can't be reached, or a name is none.
+    :raises ssesync.SSEError: the broker can't be reached, no channel can have such a name, or the subscription ended
+        early.
     """
     with broker.subscribe(*channels, patterns=patterns, last=last or None) as subscription:
         while True:
-            event = subscription.get(_WAIT)
+            try:
+                event = subscription.get(_WAIT)
+            except StreamClosed as closed:
+                if closed.reason is CloseReason.DONE:
+                    return
+                raise
             if event is not None:
                 fields = {"type": event.type or "message", "data": event.data, "id": event.id}
-                write(json.dumps(fields, ensure_ascii=False))
+                write(escape_json(json.dumps(fields, ensure_ascii=False)))
 
 
 def check_broker(url: object) -> list[Finding]:

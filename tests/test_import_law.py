@@ -72,7 +72,7 @@ MAY = {
     "client": LEAVES | {"wire"},
     "detached": LEAVES | {"wire", "reactor", "server"},
     "channels": LEAVES | {"wire", "reactor", "server", "detached"},
-    "commands": {"channels", "errors", "event"},
+    "commands": {"channels", "errors", "event", "text"},
     "keeper": LEAVES | {"wire", "reactor", "server", "detached", "channels"},
 }
 # Doors of the house, which open on all rooms.

@@ -6,18 +6,9 @@ import json
 from typing import Any
 
 from ..client.connect import causes
-from ..text import UNSAFE, escape
+from ..text import escape, escape_json
 
 __all__ = ["bytes_text", "duration_text", "escape", "escape_json", "excerpt", "json_lines", "plural", "reason"]
-
-
-def escape_json(text: str) -> str:
-    r"""Escape the same characters in JSON text as ``\u009b``, which leaves its meaning as it is.
-
-    :param text: JSON.
-    :return: JSON.
-    """
-    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def json_lines(text: str, width: int) -> list[str] | None:

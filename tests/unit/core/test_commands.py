@@ -81,6 +81,18 @@ def test_a_configuration_is_checked(tmp_path: Path) -> None:
     assert (done.exit_code, "W002" in done.stderr) == (0, True)
 
 
+def test_a_channel_that_is_closed_is_followed_to_its_end(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log"
+    with open_broker(url) as broker:
+        broker.publish("a", "\x9b2J\u202e")
+        broker.publish("a", "the end", final=True)
+    done = flask(url, "tail", "a", "--last", "2")
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, last = done.stdout.splitlines()
+    assert (json.loads(first)["data"], json.loads(last)["data"]) == ("\x9b2J\u202e", "the end")
+    assert r"\u009b2J\u202e" in first
+
+
 @pytest.mark.slow
 def test_channels_are_followed_until_the_process_is_interrupted(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/log"

@@ -37,7 +37,6 @@ async function connected(url, sessionId, handler) {
   return client;
 }
 
-const asked = (method, since = 0) => requests.slice(since).filter((request) => request[0] === method);
 async function until(holds) {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 10));
 }
@@ -61,7 +60,7 @@ let steps = [];
 const onprogress = ({ progress }) => steps.push(progress);
 print("count", { text: textOf(await client.callTool(counting(4, 0.01), undefined, { onprogress })), steps });
 
-await until(() => asked("GET").length === 2); // both have their stream
+await until(() => requests.filter(([method]) => method === "GET").length === 2); // both have their stream
 await write(other);
 await until(() => changes === 1);
 
@@ -100,8 +99,9 @@ const abort = new AbortController();
 const before = requests.length;
 const options = { signal: abort.signal, onprogress: () => abort.abort("enough") };
 const cancelled = await heir.callTool(counting(10_000, 0.02), undefined, options).catch((error) => error);
-await until(() => asked("GET", before).length > 0);
-print("cancelled", { message: cancelled.message, statuses: requests.slice(before).map(([, , status]) => status) });
+await until(() => requests.length >= before + 3); // the call, the notification and the GET
+const statuses = requests.slice(before).map(([method, , status]) => `${method} ${status}`).sort();
+print("cancelled", { message: cancelled.message, statuses });
 
 await heir.transport.terminateSession();
 const late = await connected(server, sessionId);

@@ -248,9 +248,11 @@ def test_a_process_that_was_away_for_longer_than_the_index_misses_nothing(own_se
 
 @pytest.mark.parametrize("own_server", [("--maxmemory", "3mb", "--maxmemory-policy", "noeviction", "--save", "")],
                          indirect=True)  # fmt: skip
-def test_a_server_without_memory_is_an_error_of_publish(broker: Broker) -> None:
+def test_a_server_without_memory_is_an_error_of_publish(broker: Broker, admin: redis.Redis) -> None:
     with pytest.raises(BrokerUnavailable, match="accepts no writes"):
         [broker.publish(f"c{n}", "x" * 50_000) for n in range(200)]
+    # Far too little from now on: what it needs for connections goes up and down.
+    admin.config_set("maxmemory", "1mb")
     for action in (lambda: add(broker), lambda: broker.publish("c0", "x" * 500_000, final=True)):
         with pytest.raises(BrokerUnavailable, match="accepts no writes"):
             action()

@@ -243,7 +243,7 @@ def test_a_command_line_without_sense_is_refused_with_status_2(arguments: list[s
 )
 def test_data_that_was_encoded_twice_is_reported(data: str, twice: bool, server: FakeSSEServer):
     server.answer(times=None, headers=WELL).event("plain").event(data).stall()
-    _, findings, status = doctor(server.url, "--seconds", "1")
+    _, findings, status = doctor(server.url, "--seconds", "3")
     if twice:
         assert findings["Data"][0] == "problem"
         assert findings["Data"][1].startswith("1 of 2 events has an encoded event for data")
@@ -264,7 +264,7 @@ def test_data_that_was_encoded_twice_is_reported(data: str, twice: bool, server:
 def test_several_media_types_are_a_piece_of_advice(lines: list[str], server: FakeSSEServer):
     headers = [*WELL.items(), *(("Content-Type", line) for line in lines)]
     server.answer(times=None, headers=headers, content_type="").event("a").stall()
-    _, findings, status = doctor(server.url, "--seconds", "1")
+    _, findings, status = doctor(server.url, "--seconds", "3")
     assert status == 0
     assert findings["Media type"] == ("advice", f"sent more than once: {', '.join(lines)}")
 
@@ -273,7 +273,7 @@ def test_several_media_types_are_a_piece_of_advice(lines: list[str], server: Fak
 def test_an_interim_answer_is_no_news(server: FakeSSEServer):
     hints = head("Link: </a>", status="103 Early Hints", content_type=None)
     with FakeSSEServer([hints, *Answer(headers=WELL).event("a").stall().steps()]) as hinting:
-        _, findings, status = doctor(hinting.url, "--seconds", "1")
+        _, findings, status = doctor(hinting.url, "--seconds", "3")
     assert (status, findings["Answer"]) == (0, ("ok", "HTTP/1.1 200 OK"))
 
 
@@ -285,7 +285,7 @@ CODED: dict[str, Any] = {"headers": {**WELL, "Content-Encoding": "dcb"}}
 def test_a_coding_that_can_not_be_decoded_is_reported_and_the_stream_watched_without_it(server: FakeSSEServer):
     server.answer(when=as_browsers_ask, times=None, **CODED).raw(BROTLI).stall()
     server.answer(times=None, headers=WELL).event("a", id=1).stall()
-    _, findings, status = doctor(server.url, "--seconds", "1")
+    _, findings, status = doctor(server.url, "--seconds", "3")
     assert (status, findings["Events"]) == (0, ("ok", "1: 1 message"))
     assert findings["Compression"][0] == "advice"
     assert "'dcb' (Content-Encoding), which can't be decoded here" in findings["Compression"][1]
@@ -293,5 +293,5 @@ def test_a_coding_that_can_not_be_decoded_is_reported_and_the_stream_watched_wit
 
 def test_a_coding_without_a_request_for_it_is_the_only_problem(server: FakeSSEServer):
     server.answer(times=None, **CODED).raw(BROTLI).stall()
-    _, findings, status = doctor(server.url, "--seconds", "1")
+    _, findings, status = doctor(server.url, "--seconds", "3")
     assert (status, problems(findings)) == (1, {"Compression"})

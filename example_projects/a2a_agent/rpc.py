@@ -41,6 +41,11 @@ def failure(id, fields):
     return {"jsonrpc": "2.0", "id": id, "error": fields}
 
 
+def is_short(id):
+    """Whether this is an id that a client may choose. Each event of an answer repeats some of them."""
+    return isinstance(id, str) and len(id) <= 100
+
+
 def parse(body):
     """The id, method and parameters of a request."""
     try:
@@ -50,7 +55,7 @@ def parse(body):
         raise RPCError(Code.PARSE_ERROR, "The body is not JSON.") from None
     if isinstance(message, dict) and message.get("jsonrpc") == "2.0":
         id, method, params = message.get("id"), message.get("method"), message.get("params", {})
-        has_id = isinstance(id, (str, int)) and not isinstance(id, bool)
+        has_id = is_short(id) or (isinstance(id, int) and not isinstance(id, bool) and is_short(str(id)))
         if has_id and isinstance(method, str) and isinstance(params, dict):
             return id, method, params
     raise RPCError(Code.INVALID_REQUEST, "The body must be one request of JSON-RPC.")

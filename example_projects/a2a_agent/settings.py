@@ -14,6 +14,8 @@ ROOT_URLCONF = "urls"
 TIME_ZONE = "UTC"
 USE_TZ = True
 INSTALLED_APPS = ["ssesync_django"]
+# It refuses other hosts than those above. So no page of another site, whose name leads to this machine, gets in.
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
 # All workers that open this file have the same tasks. With several machines: a Redis.

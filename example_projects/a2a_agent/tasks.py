@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from agent import answer
 from rpc import Code, failure
 
-from ssesync import Event, RunState, RunUnknown, StreamClosed
+from ssesync import BrokerUnavailable, Event, RunState, RunUnknown, StreamClosed
 from ssesync.channels.envelope import jsonrpc_result
 from ssesync_django import follow_run, get_broker, start_run
 
@@ -80,21 +80,34 @@ def go_on(record):
 
 
 def read(run):
-    """The task of a run, of the events so far."""
-    task = None
-    with run.follow() as events, contextlib.suppress(StreamClosed):
-        while event := events.get(0 if task else 10):  # the first one is on its way
-            result = event.json()
-            task = result.get("task", task)
-            if "artifactUpdate" in result:
-                artifact = result["artifactUpdate"]["artifact"]
-                if "artifacts" in task:
-                    task["artifacts"][0]["parts"][0]["text"] += artifact["parts"][0]["text"]
-                else:
-                    task["artifacts"] = [artifact]
+    """The task of a run, of the events so far. A run that has ended is read to its final event.
+
+    :raises BrokerUnavailable: the log can't be read now.
+    """
+    task, state = None, run.state
+    is_whole = not state.ended
+    try:
+        with run.follow() as events:
+            # The first event may be on its way.
+            while event := events.get(10 if task is None or not is_whole else 0):
+                result = event.json()
+                if event.type == "end":
+                    is_whole, state = True, RunState(result["state"])
+                    break
+                task = result.get("task", task)
+                if "artifactUpdate" in result:
+                    artifact = result["artifactUpdate"]["artifact"]
+                    if "artifacts" in task:
+                        task["artifacts"][0]["parts"][0]["text"] += artifact["parts"][0]["text"]
+                    else:
+                        task["artifacts"] = [artifact]
+    except StreamClosed:  # the worker stops, for example
+        is_whole = False
+    if not is_whole:
+        raise BrokerUnavailable("a task could not be read to its end")
     if task is None:
         raise RunUnknown("the task has no events")
-    task["status"] = status_of(run, run.state)
+    task["status"] = status_of(run, state)
     return task
 
 

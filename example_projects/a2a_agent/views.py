@@ -6,10 +6,11 @@ import re
 import uuid
 
 import tasks
+from django.core.exceptions import RequestDataTooBig
 from django.http import JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
-from rpc import Code, RPCError, failure, parse, response
+from rpc import Code, RPCError, failure, is_short, parse, response
 
 from ssesync import BrokerError, RunUnknown, get_last_event_id
 from ssesync_django import get_broker
@@ -58,7 +59,7 @@ def post(request):
     try:
         if request.content_type != "application/json":
             raise RPCError(Code.INVALID_REQUEST, "Content-Type must be application/json.", status=415)
-        id, method, params = parse(request.body)
+        id, method, params = parse(body_of(request))
         return answer(request, id, method, params)
     except RPCError as error:
         return JsonResponse(failure(id, error.fields), status=error.status)
@@ -66,6 +67,13 @@ def post(request):
         logger.error("a request failed: %s", error)
         status = get_broker().status_of(error)
         return JsonResponse(failure(id, {"code": Code.INTERNAL_ERROR, "message": "Try again later."}), status=status)
+
+
+def body_of(request):
+    try:
+        return request.body
+    except RequestDataTooBig:
+        raise RPCError(Code.INVALID_REQUEST, "The request is too large.", status=413) from None
 
 
 def answer(request, id, method, params):
@@ -88,11 +96,11 @@ def answer(request, id, method, params):
 def begin(params):
     """Begin the task of a message."""
     message = params.get("message")
-    if not isinstance(message, dict) or not isinstance(message.get("messageId"), str):
-        raise RPCError(Code.INVALID_PARAMS, "message must be an object with a messageId.")
+    if not isinstance(message, dict) or not is_short(message.get("messageId")):
+        raise RPCError(Code.INVALID_PARAMS, "message must be an object with a messageId of at most 100 characters.")
     parts, context = message.get("parts"), message.get("contextId") or str(uuid.uuid4())
-    if not isinstance(parts, list) or not parts or not isinstance(context, str):
-        raise RPCError(Code.INVALID_PARAMS, "A message has parts, and text as contextId.")
+    if not isinstance(parts, list) or not parts or not is_short(context):
+        raise RPCError(Code.INVALID_PARAMS, "A message has parts, and a contextId of at most 100 characters.")
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
         raise RPCError(Code.CONTENT_TYPE_NOT_SUPPORTED, "This agent reads text.")
     if message.get("taskId"):

@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ import requests
 from ssesync import Reader, open_broker
 from tests.later import ImportedLater
 
-from .started import EXAMPLES, run
+from .started import EXAMPLES, environment, run
 
 if TYPE_CHECKING:
     import a2a.client as a2a
@@ -260,7 +261,10 @@ PARTS = [{"text": "x"}]
         (json.dumps({**GET, "id": "\ud800"}), {}, 200, -32700),
         ([GET], {}, 200, -32600),
         ({**GET, "id": None}, {}, 200, -32600),
+        ({**GET, "id": 101 * "x"}, {}, 200, -32600),
+        ({**GET, "id": 10**100}, {}, 200, -32600),
         ({**GET, "params": []}, {}, 200, -32600),
+        ('"' + 2**20 * "x" + '"', {}, 413, -32600),
         (GET, {"Content_Type": "text/plain"}, 415, -32600),
         (GET, {"Accept": "text/event-stream"}, 406, -32600),
         (rpc("SubscribeToTask", id="x"), {"Accept": "application/json"}, 406, -32600),
@@ -274,6 +278,8 @@ PARTS = [{"text": "x"}]
         (rpc("CreateTaskPushNotificationConfig"), {}, 200, -32003),
         (rpc("SendMessage"), {}, 200, -32602),
         (rpc("SendStreamingMessage", message={"messageId": "1", "parts": []}), {}, 200, -32602),
+        (rpc("SendMessage", message={"messageId": 101 * "x", "parts": PARTS}), {}, 200, -32602),
+        (rpc("SendMessage", message={"messageId": "1", "parts": PARTS, "contextId": 101 * "x"}), {}, 200, -32602),
         (rpc("SendMessage", message={"messageId": "1", "parts": [{"url": "x"}]}), {}, 200, -32005),
         (rpc("SendMessage", message={"messageId": "1", "parts": PARTS, "taskId": "x"}), {}, 200, -32001),
     ],
@@ -283,6 +289,50 @@ def test_a_wrong_request_gets_the_protocol_s_error(
 ) -> None:
     answer = post(agent.urls[0], body, **headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_only_the_hosts_of_the_settings_are_served(agent: Agent) -> None:
+    """A page of another site whose name leads to this machine may send any type of content."""
+    for path, method in (("a2a", "POST"), (".well-known/agent-card.json", "GET")):
+        with requests.Session() as http:
+            http.trust_env = False
+            headers = {"Host": "other.example", "Content-Type": "application/json", "A2A-Version": "1.0"}
+            answer = http.request(method, f"{agent.urls[0]}/{path}", json=GET, headers=headers, timeout=TIMEOUT)
+        assert answer.status_code == 400
+
+
+READ = """
+import json, os
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+import django
+django.setup()
+import tasks
+from ssesync import BrokerUnavailable
+from ssesync_django import get_broker
+
+broker = get_broker()
+run = tasks.begin({"messageId": "1", "parts": [{"text": 300 * "x "}]}, "c")
+assert run.wait(90)
+read, pages = broker.read, []
+
+def fail_once(*args):
+    pages.append(args)
+    if len(pages) == 2:
+        raise BrokerUnavailable("away")
+    return read(*args)
+
+broker.read = fail_once
+task = tasks.read(run)
+print(json.dumps([len(task["artifacts"][0]["parts"][0]["text"].split()), task["status"]["state"]]))
+"""
+
+
+def test_a_task_that_has_ended_is_read_whole_though_the_log_is_away_for_a_moment(tmp_path: Path) -> None:
+    variables = {"AGENT_FOLDER": str(tmp_path), "PAUSE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ], cwd=FOLDER, env=environment(**variables), capture_output=True, timeout=TIMEOUT
+    )
+    assert json.loads(done.stdout or "null") == [302, "TASK_STATE_COMPLETED"], done.stderr.decode()
 
 
 def test_the_client_of_the_example_runs(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,7 @@ class ClientProcess:
         self._reports: list[dict[str, Any]] = []
         self._over = False
         environment = {**os.environ, "NO_PROXY": "*", "no_proxy": "*", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling the SDKs takes longer than importing them
         with errors.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, task.json()],
@@ -105,13 +106,20 @@ class ClientProcess:
         with self._changed:
             return list(self._reports)
 
-    def seen(self) -> list[Seen]:
-        """The events."""
-        return [
-            Seen(each["type"] or "message", each["data"], each.get("id") or "")
-            for each in self.reports
-            if each["kind"] == "event"
-        ]
+    def seen(self, connections: int | None = None) -> list[Seen]:
+        """The events.
+
+        :param connections: those of so many connections, as far as the client tells of its reconnections.
+        """
+        found = []
+        for each in self.reports:
+            if each["kind"] == "event":
+                found.append(Seen(each["type"] or "message", each["data"], each.get("id") or ""))
+            elif each["kind"] == "reconnect" and connections is not None:
+                connections -= 1
+                if not connections:
+                    break
+        return found
 
     def ending(self) -> dict[str, Any] | None:
         """The last report, where nothing comes behind it."""

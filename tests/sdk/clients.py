@@ -58,15 +58,76 @@ class Client:
         return importlib.metadata.version(self.package) if self.package else ""
 
 
+#: What several give for a case of odd data.
+NOTHING, EMPTY = "gives nothing", "gives '' (type='update'), 'x' (type='message')"
 PYTHON = [
     Client("openai, chat completions", "openai", "Python"),
     Client("openai, responses", "openai", "Python"),
     Client("anthropic", "anthropic", "Python"),
-    Client("httpx-sse", "httpx-sse", "Python", plain=True),
-    Client("httpx2", "httpx2", "Python", plain=True),
-    Client("sseclient-py", "sseclient-py", "Python", plain=True),
-    Client("requests-sse", "requests-sse", "Python", resumes=True, plain=True),
-    Client("launchdarkly-eventsource", "launchdarkly-eventsource", "Python", resumes=True, plain=True),
+    Client(
+        "httpx-sse",
+        "httpx-sse",
+        "Python",
+        plain=True,
+        faults={
+            "odd": {
+                "a byte order mark": NOTHING,
+                "an event without data": EMPTY,
+                "comments between blank lines, after an ID": "gives " + ", ".join(["'' (type='message', id='8')"] * 4),
+            }
+        },
+    ),
+    Client(
+        "httpx2",
+        "httpx2",
+        "Python",
+        plain=True,
+        faults={"odd": {"a byte order mark": NOTHING, "an event without data": EMPTY}},
+        notes="`client.sse()`. An event of more than a megabyte is an error, unless `max_event_size` is raised.",
+    ),
+    Client(
+        "sseclient-py",
+        "sseclient-py",
+        "Python",
+        plain=True,
+        faults={
+            "odd": {
+                "the ID of a later event": "gives 'y' (type='message')",
+                "a comment after an ID": "gives 'z' (type='message')",
+                "a byte order mark": NOTHING,
+                "mixed line ends": r"gives 'a\nb' (type='message')",
+                "NUL in an ID": r"gives 'x' (type='message', id='8'), 'y' (type='message', id='a\x00b')",
+                "bytes that are not UTF-8": NOTHING,
+            }
+        },
+    ),
+    Client(
+        "requests-sse",
+        "requests-sse",
+        "Python",
+        resumes=True,
+        plain=True,
+        faults={
+            "odd": {
+                "leading spaces": "gives 'two' (type='message')",
+                "line ends at the end": "gives 'one' (type='message')",
+                "a byte order mark": NOTHING,
+                "CR LF in two chunks": "gives 'a' (type='message')",
+                "NUL in an ID": r"gives 'x' (type='message', id='8'), 'y' (type='message', id='a\x00b')",
+                "bytes that are not UTF-8": NOTHING,
+            }
+        },
+        notes="Raises after the 204 that says that no more will come.",
+    ),
+    Client(
+        "launchdarkly-eventsource",
+        "launchdarkly-eventsource",
+        "Python",
+        resumes=True,
+        plain=True,
+        faults={"odd": {"a byte order mark": NOTHING, "bytes that are not UTF-8": NOTHING}},
+        notes="Reconnects where its `error_strategy` says so, and has to be told that a 204 is the end.",
+    ),
     Client("ssesync, Reader", "", "Python", plain=True),
     Client("ssesync, EventSource", "", "Python", resumes=True, plain=True),
 ]

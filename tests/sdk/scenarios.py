@@ -228,13 +228,15 @@ def odd_data(stage: Stage, clients: Sequence[Client]) -> dict[Client, Outcome]:
     for client, processes in plain.items():
         found[client] = {}
         for process, cases in processes:
-            process.wait_for(lambda process=process: process.ending() or has_finished(process))  # type: ignore[misc]
-            found[client] |= dict(different(process.seen(), cases))
+            process.wait_for(lambda process=process: has_finished(process))  # type: ignore[misc]
+            found[client] |= dict(different(process.seen(1), cases))
     return found
 
 
 def has_finished(process: ClientProcess) -> bool:
-    return any(each.data == FINISHED for each in process.seen())
+    """Whether a client has read a stream of odd data as far as it can."""
+    kinds = [each["kind"] for each in process.reports]
+    return "reconnect" in kinds or process.ending() is not None or any(each.data == FINISHED for each in process.seen())
 
 
 def different(seen: list[Seen], cases: list[Case]) -> Iterator[tuple[str, str]]:

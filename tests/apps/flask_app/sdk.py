@@ -139,14 +139,7 @@ def odd_events() -> flask.Response:
 @blueprint.route("/foreign", methods=["GET", "POST"])
 def foreign_events() -> flask.Response:
     """What other servers may send: bytes that are not of the library, each item a chunk."""
-
-    def chunks() -> Iterator[bytes]:
-        yield from odd.chunks()
-        while True:  # until the client has left
-            yield b":\n"
-            time.sleep(0.2)
-
-    return flask.Response(chunks(), mimetype="text/event-stream")
+    return flask.Response(odd.chunks(), mimetype="text/event-stream")
 
 
 @blueprint.get("/closed")

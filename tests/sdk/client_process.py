@@ -135,7 +135,7 @@ class ClientProcess:
                 raise AssertionError(f"{self.name} {how} after {last}: {self._errors.read_text()[-3000:]}")
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, if it has not ended."""
         self.process.kill()
         self.process.wait()
         self._thread.join(TIMEOUT)

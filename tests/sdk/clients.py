@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 import sys
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: The releases of all packages.
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 PACKAGES = Path(__file__).parent / "node" / "package.json"
 
 
@@ -51,11 +52,14 @@ class Client:
         return ("node", f"tests/sdk/node/{script}.mjs")
 
     def version(self) -> str:
-        """The release that is tried."""
-        if self.where != "Python":
-            found = json.loads(PACKAGES.read_text("utf-8"))
-            return str({**found.get("dependencies", {}), **found.get("devDependencies", {})}[self.package])
-        return importlib.metadata.version(self.package) if self.package else ""
+        """The release that is tried: where they differ, the one for newer interpreters."""
+        if not self.package:
+            return ""
+        if self.where == "Python":
+            found = re.search(rf"^{re.escape(self.package)}==([\w.]+)", REQUIREMENTS.read_text("utf-8"), re.MULTILINE)
+            assert found is not None, self.package
+            return found[1]
+        return str(json.loads(PACKAGES.read_text("utf-8"))["dependencies"][self.package])
 
 
 #: What several give for a case of odd data.
@@ -64,6 +68,9 @@ PYTHON = [
     Client("openai, chat completions", "openai", "Python"),
     Client("openai, responses", "openai", "Python"),
     Client("anthropic", "anthropic", "Python"),
+    Client("mcp", "mcp", "Python"),
+    Client("a2a-sdk", "a2a-sdk", "Python"),
+    Client("ag-ui-protocol", "ag-ui-protocol", "Python", notes="Its models; httpx2 reads the stream."),
     Client(
         "httpx-sse",
         "httpx-sse",

@@ -6,27 +6,30 @@ events as (type, data, ID), or texts. What it raises is an error that the user s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from .client_process import TIMEOUT, Task
 
 #: A type, the data and the ID; or a text; or None, where the client tells its user that it reconnects.
 Given = tuple[str | None, str, str | None] | str | None
-READERS: dict[str, Callable[[Task], Iterator[Given]]] = {}
+#: Some clients have only an asynchronous interface.
+Function = Callable[[Task], Iterator[Given] | AsyncIterator[Given]]
+READERS: dict[str, Function] = {}
 MESSAGES: Any = [{"role": "user", "content": "Say something."}]
 
 
-def reader(name: str) -> Callable[[Callable[[Task], Iterator[Given]]], Callable[[Task], Iterator[Given]]]:
+def reader(name: str) -> Callable[[Function], Function]:
     """A decorator that makes a function a client.
 
     :param name: the client's name in tests/sdk/clients.py.
     """
 
-    def add(function: Callable[[Task], Iterator[Given]]) -> Callable[[Task], Iterator[Given]]:
+    def add(function: Function) -> Function:
         READERS[name] = function
         return function
 
@@ -76,6 +79,64 @@ def anthropic_messages(task: Task) -> Iterator[Given]:
         ):
             if event.type == "content_block_delta" and event.delta.type == "text_delta":
                 yield event.delta.text
+
+
+@reader("mcp")
+async def mcp_progress(task: Task) -> AsyncIterator[Given]:
+    from mcp import Client
+
+    given: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        await given.put(message)
+
+    async with Client(f"{task.base}/mcp") as client:
+        arguments = {"model": task.model, "count": task.count, "options": task.options}
+        calling = asyncio.ensure_future(client.call_tool("words", arguments, TIMEOUT, progress))
+        calling.add_done_callback(lambda _: given.put_nowait(None))
+        while (word := await given.get()) is not None:
+            yield word
+        await calling
+
+
+@reader("a2a-sdk")
+async def a2a_message(task: Task) -> AsyncIterator[Given]:
+    import httpx
+    from a2a.client import ClientConfig, create_client
+    from a2a.types import Message, Part, Role, SendMessageRequest
+
+    asked = json.dumps({"model": task.model, "count": task.count, "options": task.options})
+    message = Message(message_id="1", role=Role.ROLE_USER, parts=[Part(text=asked)])
+    async with (
+        httpx.AsyncClient(timeout=TIMEOUT) as http,
+        await create_client(task.base, ClientConfig(httpx_client=http)) as client,
+    ):
+        async for event in client.send_message(SendMessageRequest(message=message)):
+            if event.WhichOneof("payload") == "artifact_update":
+                yield event.artifact_update.artifact.parts[0].text
+
+
+@reader("ag-ui-protocol")
+def ag_ui_run(task: Task) -> Iterator[Given]:
+    """Its models, from and to JSON. It has no client: httpx2 reads the stream."""
+    import httpx2
+    import pydantic
+    from ag_ui import core
+
+    asked = {"model": task.model, "count": task.count, "options": task.options}
+    state: dict[str, Any] = {"state": {}, "messages": [], "tools": [], "context": [], "forwarded_props": asked}
+    body = core.RunAgentInput(thread_id="1", run_id="1", **state).model_dump(mode="json", by_alias=True)
+    event_of: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(core.Event)
+    with (
+        httpx2.Client(timeout=TIMEOUT) as client,
+        client.sse(f"{task.base}/ag-ui", method="POST", json=body, max_event_size=None) as source,
+    ):
+        for each in source:
+            event = event_of.validate_json(each.data)
+            if isinstance(event, core.RunErrorEvent):
+                raise RuntimeError(event.message)
+            if isinstance(event, core.TextMessageContentEvent):
+                yield event.delta
 
 
 @reader("httpx-sse")
@@ -175,13 +236,22 @@ def report(given: Given) -> dict[str, Any]:
     return {"kind": "event", "type": type, "data": data, "id": id}
 
 
+async def read(given: AsyncIterator[Given]) -> None:
+    async for each in given:
+        print(json.dumps(report(each)))
+
+
 def main(name: str, task: Task) -> None:
+    """Report what a client gives."""
     try:
-        for given in READERS[name](task):
-            print(json.dumps(report(given)))
+        given = READERS[name](task)
+        if isinstance(given, AsyncIterator):
+            asyncio.run(read(given))
+        else:
+            for each in given:
+                print(json.dumps(report(each)))
     except Exception as error:
-        kinds = [each.__name__ for each in type(error).__mro__]
-        print(json.dumps({"kind": "error", "error": kinds[0], "message": str(error)[:1000]}))
+        print(json.dumps({"kind": "error", "error": type(error).__name__, "message": str(error)[:1000]}))
     else:
         print(json.dumps({"kind": "end"}))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .clients import Client
+from .clients import CLIENTS, Client
 
 FILE = Path(__file__).parent / "results.json"
 
@@ -23,7 +23,7 @@ def record(scenario: str, outcomes: Mapping[Client, Mapping[str, str]]) -> None:
     """Write down what came of a scenario, where ``make sdk`` runs."""
     if not os.environ.get("SDK_RECORD"):
         return
-    found = load()
+    found = {name: entry for name, entry in load().items() if name in {client.name for client in CLIENTS}}
     for client, outcome in outcomes.items():
         entry = found.setdefault(client.name, {"version": "", "scenarios": {}})
         entry["version"] = client.version()

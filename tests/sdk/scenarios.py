@@ -34,6 +34,8 @@ from .odd import FINISHED, Case, Seen
 #: Goes on for longer than any test.
 ENDLESS = 100_000
 STORY = "story"
+#: Clients that start side by side.
+AT_A_TIME = 4
 WORDS = [f"word{number} " for number in range(20)]
 #: How a client's results differ from what they must be, by case; empty: they don't.
 Outcome = dict[str, str]
@@ -94,10 +96,17 @@ class Stage:
         return process
 
     def begin_all(self, clients: Sequence[Client], **task: Any) -> dict[Client, ClientProcess]:
-        """Start all clients; return when each has a word."""
-        processes = {client: self.begin(client, **task) for client in clients}
+        """Start all clients; return when each has a word.
+
+        A few at a time: most of them take a second of processor time until they are there.
+        """
+        processes: dict[Client, ClientProcess] = {}
+        for client in clients:
+            processes[client] = self.begin(client, **task)
+            if len(processes) >= AT_A_TIME:
+                wait_for_word(list(processes.values())[-AT_A_TIME])
         for process in processes.values():
-            process.wait_for(lambda process=process: words_of(process))  # type: ignore[misc]
+            wait_for_word(process)
         return processes
 
     def __enter__(self) -> Stage:
@@ -109,6 +118,10 @@ class Stage:
 
 def words_of(process: ClientProcess) -> list[str]:
     return [each.data for each in process.seen() if each.type != "end" and each.type != "error"]
+
+
+def wait_for_word(process: ClientProcess) -> None:
+    process.wait_for(lambda: words_of(process))
 
 
 def write(run: Run, words: Sequence[str]) -> None:
@@ -218,18 +231,15 @@ def kill(stage: Stage, clients: Sequence[Client]) -> dict[Client, Outcome]:
 
 def odd_data(stage: Stage, clients: Sequence[Client]) -> dict[Client, Outcome]:
     found: dict[Client, Outcome] = {}
-    streams = [("/odd", odd.OURS), ("/foreign", odd.FOREIGN)]
-    plain = {
-        client: [(stage.begin(client, path), cases) for path, cases in streams] for client in clients if client.plain
-    }
     others = [client for client in clients if not client.plain]
     for client, process in stage.begin_all(others, model="odd", count=len(odd.TEXTS)).items():
         found[client] = check_whole(process, odd.TEXTS)
-    for client, processes in plain.items():
-        found[client] = {}
-        for process, cases in processes:
+    for path, cases in (("/odd", odd.OURS), ("/foreign", odd.FOREIGN)):
+        plain = [client for client in clients if client.plain]
+        for client, process in stage.begin_all(plain, path=path).items():
             process.wait_for(lambda process=process: has_finished(process))  # type: ignore[misc]
-            found[client] |= dict(different(process.seen(1), cases))
+            found[client] = found.get(client, {}) | dict(different(process.seen(1), cases))
+            process.close()
     return found
 
 

@@ -25,7 +25,7 @@ from ssesync_flask import SSE, EventStreamResponse
 from tests.apps import process
 from tests.sdk import odd
 
-from . import create_app
+from . import agents, create_app
 
 #: Seconds between two words.
 PACE = 0.02
@@ -60,7 +60,7 @@ def go_on(model: str) -> None:
         raise RuntimeError(SECRET)
     if model == "gated":
         while not Path(os.environ["GATE"]).exists():
-            time.sleep(PACE)
+            time.sleep(0.1)
     if model == "endless":
         time.sleep(0.25)
 
@@ -149,5 +149,5 @@ def closed_streams() -> list[str]:
 
 
 process.log_to_stderr()
-application = create_app(blueprint)
+application = create_app(blueprint, agents.blueprint)
 sse.init_app(application)

@@ -39,7 +39,7 @@ def cell(client: Client, results: dict[str, Any], scenario: str) -> str:
 
 def table(results: dict[str, Any]) -> str:
     lines = [
-        "| client | of | release | an answer | the producer raises | SIGTERM | SIGKILL | odd data given otherwise |",
+        "| client | of | release | an answer | the producer raises | SIGTERM | SIGKILL | odd data |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for client in CLIENTS:
@@ -61,7 +61,7 @@ def differences(results: dict[str, Any]) -> str:
     ]
     if not lines:
         return ""
-    head = ["| client | data | sent by | the client |", "| --- | --- | --- | --- |"]
+    head = ["| client | data | of | the client |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *lines]) + "\n"
 
 

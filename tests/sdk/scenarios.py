@@ -238,7 +238,7 @@ def odd_data(stage: Stage, clients: Sequence[Client]) -> dict[Client, Outcome]:
         plain = [client for client in clients if client.plain]
         for client, process in stage.begin_all(plain, path=path).items():
             process.wait_for(lambda process=process: has_finished(process))  # type: ignore[misc]
-            found[client] = found.get(client, {}) | dict(different(process.seen(1), cases))
+            found[client] = found.get(client, {}) | dict(different(process, cases))
             process.close()
     return found
 
@@ -249,12 +249,22 @@ def has_finished(process: ClientProcess) -> bool:
     return "reconnect" in kinds or process.ending() is not None or any(each.data == FINISHED for each in process.seen())
 
 
-def different(seen: list[Seen], cases: list[Case]) -> Iterator[tuple[str, str]]:
+def different(process: ClientProcess, cases: list[Case]) -> Iterator[tuple[str, str]]:
     """The cases that a client gives something else for, and what that is."""
+    seen = process.seen(1)
     given = odd.sort(seen, cases)
+    broken = seen[-1].data[1:] if seen and FINISHED not in [each.data for each in seen] else None
     for case in cases:
-        if given[case.name] != list(case.means):
-            yield case.name, "gives " + (", ".join(map(shown, given[case.name])) or "nothing")
+        events = [each if case.ids else each._replace(id="") for each in given[case.name]]
+        if events != list(case.means):
+            gives = "gives " + (", ".join(map(shown, events)) or "nothing")
+            yield case.name, gives + (f", and {how_it_broke(process)}" if case.name == broken else "")
+
+
+def how_it_broke(process: ClientProcess) -> str:
+    """How a client stopped to read before a stream's end."""
+    ending = process.ending()
+    return f"raises {ending['error']}" if ending and ending["kind"] == "error" else "reconnects"
 
 
 def shown(seen: Seen) -> str:

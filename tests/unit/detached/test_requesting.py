@@ -148,7 +148,8 @@ def test_a_refusal_after_the_head_is_an_error_event_and_the_next_one_has_its_sta
 
 @pytest.mark.usefixtures("no_view_has_stayed")
 def test_a_view_whose_clients_are_detached_again_does_not_wait_any_more() -> None:
-    with RawUpstream(lambda: [CHUNKED + chunk(EVENT), HOLD]) as upstream:
+    requested = threading.Semaphore(0)
+    with RawUpstream(lambda: [requested.release, CHUNKED + chunk(EVENT), HOLD]) as upstream:
         first = ask(upstream.url, stream_headers=CODED)
         assert eventually(lambda: first.stream is not None and first.stream.stats.events)
         second = ask(upstream.url)
@@ -157,6 +158,8 @@ def test_a_view_whose_clients_are_detached_again_does_not_wait_any_more() -> Non
         assert type(second.stream._detached) is DetachedRelay  # its upstream was asked before
         waiting(third := ask(upstream.url))
         for server in (first, second, third):
+            # A client that leaves before the request was sent is none that its upstream hears of.
+            assert requested.acquire(timeout=TIMEOUT)
             server.client.close()
             assert upstream.left.acquire(timeout=TIMEOUT)
 

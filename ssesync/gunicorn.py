@@ -98,10 +98,10 @@ def _warn_of_unread_file(cfg: Any) -> None:
     unread = Path(cfg.chdir, "gunicorn.conf.py")
     if cfg.config == f"python:{__name__}" and unread.is_file():
         logger.warning(
-            'gunicorn has not read %s, as it reads one configuration and "-c %s" names another one: start it without '
-            '-c, and put "from %s import *" into the file',
-            escape(str(unread)), cfg.config, __name__,
-        )  # fmt: skip
+            'gunicorn has not read %s, as it reads one configuration and "-c python:ssesync.gunicorn" names another '
+            'one: start it without -c, and put "from ssesync.gunicorn import *" into the file',
+            escape(str(unread)),
+        )
 
 
 def _siblings() -> Any:

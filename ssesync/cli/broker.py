@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,21 @@ __all__ = ["broker_file", "find_broker"]
 
 _VARIABLE = "SSESYNC_BROKER"
 
-#: The option of a command.
-broker_file = click.option(
+_OPTION = click.option(
     "--broker-file",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
     help=f"A file with the broker's URL. Without it the environment variable {_VARIABLE} has it.",
 )
+
+
+def broker_file(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the option ``--broker-file`` to a command.
+
+    :param function: the function of the command.
+    :return: the function, which gets the option's value as ``broker_file``.
+    """
+    return _OPTION(function)
 
 
 def find_broker(file: str | None) -> Broker:

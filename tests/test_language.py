@@ -67,10 +67,10 @@ TEXT = {
     r"(?:comes?|came) home": "returns",
 }
 PATTERN = re.compile("|".join(rf"\b(?:{words})\b" for words in TEXT), re.IGNORECASE)
-#: Found in the source of each module that has a fault: the others are not parsed.
+#: Found in the source of each module that has a fault, in lower case: the others are not parsed. With re.IGNORECASE the
+#: search took ten times as long.
 SUSPECT = re.compile(
-    "|".join([*(NAMES.keys() - {"who"}), "_who|who_", *COMPOUND, *(words.replace(" ", r"\W+") for words in TEXT)]),
-    re.IGNORECASE,
+    "|".join([*(NAMES.keys() - {"who"}), "_who|who_", *COMPOUND, *(words.replace(" ", r"\W+") for words in TEXT)])
 )
 QUOTED = re.compile(r"``[^`]*``|`[^`]*`")
 
@@ -138,7 +138,7 @@ def faults(path: Path) -> Iterator[str]:
 
 def test_names_and_texts_of_the_packages_use_the_terms_of_the_field() -> None:
     assert len(MODULES) > 150
-    suspects = [path for path in MODULES if SUSPECT.search(path.read_text("utf-8"))]
+    suspects = [path for path in MODULES if SUSPECT.search(path.read_text("utf-8").lower())]
     assert [fault for path in suspects for fault in faults(path)] == []
 
 

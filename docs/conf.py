@@ -42,6 +42,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|contextlib|contextvars|enum|threading|types|typing|http|_typeshed|io|ssl|wsgiref)\..*"),
     (r"py:.*", r"(flask|werkzeug|django|rest_framework|requests|urllib3)\..*"),
     (r"py:class", r"(Callable|Iterable|Iterator|Mapping|AsyncIterator|AbstractContextManager|TracebackType|Any)"),
+    # Sets of options and type variables, which the pages tell of in words.
+    (r"py:class", r"(Unpack|NoReturn|Request|RunKeywords|\w+Options|P|ssesync\.event\.E)"),
+    (r"py:class", r"ssesync_(flask|django)\.views\.(P|R|V|StreamDecorator|WriterDecorator)"),
     (r"py:class", r"(WSGIEnvironment|StartResponse|HttpRequest|JSONRenderer|AppConfig|Flask|View|Source|Scope)"),
     (r"py:class", r"(SourceFactory|Connection|Streamable|Producing|Refusal|Runs|RunRecord|Production)"),
     (r"py:class", r"ssesync\.(producing|server|detached|channels|json_encoder)\..*"),

@@ -44,8 +44,9 @@ from .errors import (
     StreamClosed,
     StreamEnded,
     TicketRefused,
+    UnknownOption,
 )
-from .event import Event
+from .event import Event, ReceivedEvent
 from .json_encoder import json_default, register_encoder
 from .keeper.configuration import find_holder
 from .server.detaching import register_detacher
@@ -104,6 +105,7 @@ __all__ = [
     "IncompleteStream",
     "ReadError",
     "Reader",
+    "ReceivedEvent",
     "Relay",
     "ResponseError",
     "RetriesExhausted",
@@ -123,6 +125,7 @@ __all__ = [
     "Ticket",
     "TicketRefused",
     "Tickets",
+    "UnknownOption",
     "Writer",
     "add_accept_mime",
     "drain",

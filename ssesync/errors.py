@@ -5,7 +5,8 @@
     SSEError
     ├── EventError (ValueError)        a field that no event stream can carry
     ├── EventTooLarge                  the decoder's limit was passed
-    ├── SettingsError (ValueError)     an option that does not exist, or a value that can't work
+    ├── SettingsError (ValueError)     an option whose value can't work
+    │   └── UnknownOption (TypeError)  an option that does not exist
     ├── StreamClosed                   writing to a stream that has ended, with the reason
     ├── BrokerError                    publishing or subscribing failed
     │   ├── ChannelError (ValueError)  a name that no channel can have
@@ -39,7 +40,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .event import Event
+    from .event import ReceivedEvent
 
 __all__ = [
     "BrokerBusy",
@@ -70,6 +71,7 @@ __all__ = [
     "StreamClosed",
     "StreamEnded",
     "TicketRefused",
+    "UnknownOption",
 ]
 
 
@@ -143,7 +145,7 @@ class EventTooLarge(SSEError):
     ``events`` are the events that the same chunk completed before it, so that none of them is lost.
     """
 
-    def __init__(self, size: int, limit: int, events: list[Event] | None = None) -> None:
+    def __init__(self, size: int, limit: int, events: list[ReceivedEvent] | None = None) -> None:
         super().__init__(
             f"an event of at least {size:,} bytes passes max_event_size={limit:,}; "
             "raise max_event_size if events of this size are expected"
@@ -155,6 +157,13 @@ class EventTooLarge(SSEError):
 
 class SettingsError(SSEError, ValueError):
     """A setting is unknown, or its value can't work. The message names both and the remedy."""
+
+
+class UnknownOption(SettingsError, TypeError):
+    """An option does not exist. The message names the most similar one.
+
+    A ``TypeError``, as for each unknown parameter; and a :class:`SettingsError`, as a setting may be in a file.
+    """
 
 
 class StreamClosed(SSEError):

@@ -1,4 +1,7 @@
-"""Event: one event of a stream. The constructor checks its fields, so that encoding can't fail."""
+"""Event: one event of a stream. The constructor checks its fields, so that encoding can't fail.
+
+An event that was read is a :class:`ReceivedEvent`, whose data, type and id are always text.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import EventError, excerpt
 from .json_encoder import dump_json, register_encoder
+from .validation import refuse_unknown
 
-__all__ = ["Event"]
+__all__ = ["Event", "ReceivedEvent"]
+
+#: The parameters that are meant by other names of an event's fields.
+MEANT = {"event": "type", "event_type": "type", "event_id": "id", "last_event_id": "id", "reconnect": "retry"}
 
 logger = logging.getLogger("ssesync")
 
@@ -54,7 +61,10 @@ class Event:
         id: str | int | None = None,
         retry: int | None = None,
         comment: str | None = None,
+        **unknown: NoReturn,
     ) -> None:
+        if unknown:
+            refuse_unknown(Event, unknown, meant=MEANT)
         put = object.__setattr__
         # ASCII text needs no check: nearly all data is ASCII.
         put(self, "data", data if data.__class__ is str and data.isascii() else _text("data", data))  # pyright: ignore
@@ -81,6 +91,7 @@ class Event:
         id: str | int | None = None,
         retry: int | None = None,
         dumps: Callable[[Any], str | bytes] | None = None,
+        **unknown: NoReturn,
     ) -> Event:
         """Make an event whose data is JSON.
 
@@ -90,6 +101,8 @@ class Event:
             NaN and infinities (``ValueError``), as they are not JSON (RFC 8259, section 6).
         :return: the event.
         """
+        if unknown:
+            refuse_unknown(cls.from_json, unknown, meant=MEANT)
         return cls((dumps or dump_json)(obj), type=type, id=id, retry=retry)
 
     @classmethod
@@ -143,13 +156,86 @@ class Event:
         except ValueError as error:
             raise EventError("data", self.data, f"is not JSON ({error})") from error
 
+    def __hash__(self) -> int:
+        # A ReceivedEvent with an empty id is equal to an event without one.
+        return hash((self.data, self.type, self.id or "", self.retry, self.comment))
+
     def __repr__(self) -> str:
         shown = [] if self.data is None else [excerpt(self.data)]
         for name in ("type", "id", "retry", "comment"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and (value != "" or self.__class__ is Event):
                 shown.append(f"{name}={excerpt(value)}")
-        return f"Event({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class ReceivedEvent(Event):
+    """An event that was read: ``data``, ``type`` and ``id`` are always text, as in a browser's ``MessageEvent``.
+
+    Reading makes it, and a test of code that handles events may. It is equal to an :class:`Event` with the same fields,
+    where an id that is not set counts as empty.
+
+    :param data: the payload. A stream never dispatches an event without data: ``""`` is a line ``data:`` alone.
+    :param type: the event type, ``"message"`` if the stream names none.
+    :param id: the last event ID in force, which is that of an earlier event if this one has none; ``""`` if the stream
+        has set none, or has reset it. When the event is written to another stream, an empty id is not: it would reset
+        the ID of that stream's client.
+    :param retry: the reconnection time that the event's own block sets, ``None`` if it sets none.
+    :param comment: ``None``, as comments are no part of an event that was read.
+    """
+
+    __slots__ = ()
+
+    data: str
+    type: str
+    id: str
+
+    def __init__(
+        self,
+        data: str | bytes | None = "",
+        *,
+        type: str | None = "message",
+        id: str | int | None = "",
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        # None comes from dataclasses.replace(event, id=None), with which an event's id is removed.
+        super().__init__(
+            "" if data is None else data,
+            type=type or "message",
+            id="" if id is None else id,
+            retry=retry,
+            comment=comment,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return (self.data, self.type, self.id, self.retry, self.comment) == (
+            (other.data, other.type, other.id or "", other.retry, other.comment)
+        )
+
+    __hash__ = Event.__hash__
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    E = TypeVar("E", bound=Event, default=ReceivedEvent)
+else:  # without typing_extensions, and on Python 3.10
+    from typing import TypeVar
+
+    E = TypeVar("E")
+
+
+def written_id(event: Event) -> str | None:
+    """Find the id with which an event is written.
+
+    :param event: the event.
+    :return: the id; ``None``: it is written without one.
+    """
+    event_id = event.id
+    return None if not event_id and event.__class__ is ReceivedEvent else event_id
 
 
 def _refuse_event(event: Event) -> NoReturn:
@@ -160,7 +246,8 @@ register_encoder(Event, _refuse_event)
 
 
 class UncheckedEvent:
-    """An event whose fields are not checked, for the decoder: set every slot, then set ``__class__`` to :class:`Event`.
+    """An event whose fields are not checked, for the decoder: set every slot, then set ``__class__`` to
+    :class:`ReceivedEvent`.
 
     A frozen dataclass sets its fields one by one through ``object.__setattr__``. A class with the same slots that
     becomes an event needs a third of the time (120 ns against 390), on every event decoded.
@@ -170,7 +257,7 @@ class UncheckedEvent:
 
     data: str
     type: str
-    id: str | None
+    id: str
     retry: int | None
     comment: str | None
 

@@ -7,13 +7,16 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from .errors import EventError, SettingsError, excerpt
+from .errors import EventError, SettingsError, UnknownOption, excerpt
 from .event import Event
 from .validation import check_choice, check_number, nearest, suggest
 
-__all__ = ["DEFAULTS", "Settings"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["DEFAULTS", "QueueOptions", "Settings", "SettingsOptions"]
 
 # A wait of more seconds than this overflows the operating system's timers.
 _LONGEST = 2**31 - 1
@@ -249,19 +252,56 @@ class Settings:
                 raise SettingsError(f"unknown key {key}: options go into the mapping SSESYNC, as {near!r}")
             raise SettingsError(f"unknown key {key}: {suggest(key, _KEYS)}")
 
-    def replace(self, **options: Any) -> Settings:
+    def replace(self, **options: Unpack[SettingsOptions]) -> Settings:
         """These settings with some of them changed. Names and errors are as for :meth:`from_mapping`."""
         if not options:
             return self
         known = [field.name for field in dataclasses.fields(self)]
-        changes = {}
+        changes: dict[str, Any] = {}
         for name, value in options.items():
             if name.lower() not in known:
                 if name in _STREAM_OPTIONS:
-                    raise SettingsError(f"{name} is no setting: give it to a view, a response or an EventStream")
-                raise SettingsError(f"unknown option {name!r}: {suggest(name.lower(), known, _STREAM_OPTIONS)}")
+                    raise UnknownOption(f"{name} is no setting: give it to a view, a response or an EventStream")
+                raise UnknownOption(f"unknown option {name!r}: {suggest(name.lower(), known, _STREAM_OPTIONS)}")
             changes[name.lower()] = value
         return dataclasses.replace(self, **changes)
+
+
+class QueueOptions(TypedDict, total=False):
+    """The settings that limit a queue, which are those of a policy too."""
+
+    max_pending_events: int
+    max_pending_bytes: int
+
+
+class SettingsOptions(QueueOptions, total=False):
+    """The options of :class:`Settings`, for type checkers."""
+
+    keep_alive: float | None
+    keep_alive_event: str | None
+    retry: int | None
+    padding: int
+    first_event_timeout: float | Literal["auto"]
+    threaded: bool
+    sense_disconnect: bool
+    half_close_is_gone: bool
+    send_timeout: float | None
+    max_lifetime: float | None
+    max_streams: int | Literal["auto"] | None
+    detach: bool | Literal["auto"]
+    max_detached: int | Literal["auto"] | None
+    max_producers: int | Literal["auto"] | None
+    max_request_body: int
+    max_streams_per_key: int | None
+    refusal: Literal["auto", "503"]
+    resumable: bool | Literal["auto"]
+    error_event: Event | Callable[[BaseException], Event] | None
+    drain: Literal["auto", "end", "finish"]
+    drain_timeout: float
+    same_origin_only: bool
+    cors_origins: tuple[str, ...] | list[str] | set[str] | frozenset[str]
+    cors_credentials: bool
+    release_db: Literal["step", "start"] | None
 
 
 #: The default settings. One object for all, as making one takes some 15 µs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["UNSAFE", "escape", "escape_json", "redact"]
+__all__ = ["UNSAFE", "escape", "escape_json", "redact", "shown"]
 
 #: Characters that control a terminal (C0, DEL, C1), that reorder or end lines (bidirectional controls, U+2028,
 #: U+2029), and that can't be encoded (surrogates). A tab is harmless.
@@ -34,6 +34,17 @@ def escape_json(text: str) -> str:
 def redact(text: str) -> str:
     """The text without passwords in the URLs in it: ``redis://user:***@host/0?password=***``."""
     return _SECRET.sub(r"\1***", _USER.sub(r"\1:***@", text))
+
+
+def shown(what: object, *addresses: str, state: str) -> str:
+    """The ``repr()`` of an object that has an address and a state: ``<Reader 'https://host/events' open>``.
+
+    :param what: the object.
+    :param addresses: what it reads, writes or serves: an URL, a path, channels. Passwords are left out.
+    :param state: its state.
+    :return: the text, on one line.
+    """
+    return " ".join([f"<{type(what).__name__}", *(repr(redact(each)) for each in addresses), f"{state}>"])
 
 
 def _written(code: int) -> str:

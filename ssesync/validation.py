@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, NoReturn
 
-from .errors import SettingsError, excerpt
+from .errors import SettingsError, UnknownOption, excerpt
 
-__all__ = ["check_choice", "check_number", "check_sockets", "nearest", "suggest"]
+__all__ = ["check_choice", "check_names", "check_number", "check_sockets", "nearest", "refuse_unknown", "suggest"]
 
 # Bytes of a unix socket's path (sun_path on Linux without the final NUL).
 _LONGEST_PATH = 107
@@ -113,3 +114,39 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     :return: one of ``known``, or ``None`` if none is similar enough.
     """
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def check_names(function: Callable[..., Any], options: Set[str], known: type) -> None:
+    """Refuse options that do not exist.
+
+    :param function: the public function, for the message.
+    :param options: the names of the options that it was called with, beside its own parameters.
+    :param known: their set, a ``TypedDict``.
+    :raises UnknownOption: a name is not in the set.
+    """
+    names = known.__annotations__
+    if not options <= names.keys():
+        refuse_unknown(function, sorted(options - names.keys()), names)
+
+
+def refuse_unknown(
+    function: Callable[..., Any],
+    unknown: Iterable[str],
+    others: Iterable[str] = (),
+    *,
+    meant: Mapping[str, str] | None = None,
+) -> NoReturn:
+    """Raise the error for an option that does not exist.
+
+    :param function: the public function or class, whose parameters are suggested too.
+    :param unknown: the names that do not exist, one at least.
+    :param others: more names that may be suggested.
+    :param meant: suggestions for names that are not similar.
+    :raises UnknownOption: always.
+    """
+    name = next(iter(unknown))
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own = [each.name for each in inspect.signature(function).parameters.values() if each.kind in kinds]
+    near = (meant or {}).get(name)
+    hint = f"did you mean {near!r}?" if near else suggest(name, [*own, *others])
+    raise UnknownOption(f"{function.__qualname__}() takes no {name!r}: {hint}")

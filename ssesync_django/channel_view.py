@@ -16,7 +16,8 @@ from django.http.response import HttpResponseBase
 from django.utils.functional import cached_property
 from django.views import View
 
-from ssesync import Broker, EventStream, Settings, Subscription
+from ssesync import Broker, EventStream, Subscription
+from ssesync.options import SubscribeOptions
 
 from .channels import subscribe
 
@@ -25,14 +26,7 @@ __all__ = ["ChannelView"]
 # Options of subscribe() that are none of the stream's, nor of the policy.
 _OF_SUBSCRIPTION = ("last_event_id", "since", "last", "until_type", "envelope", "known")
 # Options of subscribe() for which ChannelView has no attribute of its own.
-_OPTIONS = frozenset(
-    {
-        *_OF_SUBSCRIPTION,
-        *(name for name, each in inspect.signature(EventStream).parameters.items() if each.kind is each.KEYWORD_ONLY),
-        *Settings.__dataclass_fields__,
-        *Broker.POLICY,
-    }
-) - {"environ", "key"}
+_OPTIONS = frozenset({*_OF_SUBSCRIPTION, "headers", *SubscribeOptions.__annotations__})
 _MISSING: Any = object()
 _PROPERTIES = (property, cached_property, functools.cached_property)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as project
 from django.core.signals import setting_changed
@@ -14,6 +14,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 
 from ssesync import Broker, Settings, Subscription, open_broker
+from ssesync.options import SubscribeOptions, check_names
 
 from .apps import app_settings
 from .encoder import dump_json
@@ -25,6 +26,9 @@ from .response import (
     runs_event_loop,
     unavailable,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["broker_url", "get_broker", "keeper_sockets", "publish", "revoke", "subscribe"]
 
@@ -127,7 +131,7 @@ def subscribe(
     envelope: Sequence[str | bytes] | None = None,
     known: bool = False,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-    **options: Any,
+    **options: Unpack[SubscribeOptions],
 ) -> EventStreamResponse:
     """Answer a request with the events that are published to channels from now on.
 
@@ -173,6 +177,7 @@ def subscribe(
     too, is done on another thread when Django renders the response (see :class:`EventStreamResponse`), so that the
     event loop is not blocked.
     """
+    check_names(subscribe, options.keys(), SubscribeOptions)
     subscribing = functools.partial(
         _subscribe, request, *channels, patterns=patterns, authorize=authorize, on_connect=on_connect, key=key,
         last_event_id=last_event_id, headers=headers, known=known,

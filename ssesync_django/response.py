@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
@@ -25,6 +25,11 @@ from .apps import app_settings, current_environ
 from .dropped import end_with_request
 from .encoder import dump_json
 from .keys import own_key
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ssesync.options import ResponseOptions
 
 __all__ = ["EventStreamResponse"]
 
@@ -61,7 +66,7 @@ class EventStreamResponse(StreamingHttpResponse):
         *,
         request: HttpRequest | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        **options: Any,
+        **options: Unpack[ResponseOptions],
     ) -> None:
         environ = current_environ() if request is None else request.META
         if isinstance(source, EventStream):
@@ -362,7 +367,8 @@ def refusal(
     :param headers: more headers.
     :return: the response.
     """
-    stream = EventStream.answering(status, why, headers, **{"settings": app_settings(), **_for_refusals(options)})
+    given: dict[str, Any] = {"settings": app_settings(), **_for_refusals(options)}
+    stream = EventStream.answering(status, why, headers, **given)
     return EventStreamResponse(stream, request=request)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
 from ssesync import Broker, Run, RunUnknown, Settings, Subscription
+from ssesync.options import FollowOptions, RunViewOptions, StartOptions, check_names
 
 from .apps import app_settings
 from .channels import get_broker
 from .encoder import dump_json
 from .keys import key_of, own_key
 from .response import EventStreamResponse, Scope, refusal, release_and_warn, runs_event_loop, unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["follow_run", "run", "start_run", "stop_run"]
 
@@ -32,7 +36,7 @@ def run(
     *args: Any,
     subject: Any = None,
     fingerprint: str = "",
-    **options: Any,
+    **options: Unpack[RunViewOptions],
 ) -> EventStreamResponse:
     """Start a run, or join it, and answer the request with its events from the start.
 
@@ -56,12 +60,14 @@ def run(
     :return: the response.
     :raises django.core.exceptions.PermissionDenied: see :func:`start_run`.
     """
+    check_names(run, options.keys(), RunViewOptions)
+    rest = cast("dict[str, Any]", options)
     subject = _subject(request, subject)
-    mine = {each: options.pop(each) for each in _OWN & options.keys()}
-    if "settings" in options:
-        mine["settings"] = options["settings"]
+    mine = {each: rest.pop(each) for each in _OWN & rest.keys()}
+    if "settings" in rest:
+        mine["settings"] = rest["settings"]
     start = functools.partial(_start, name, producer, *args, subject=subject, fingerprint=fingerprint, **mine)
-    return _answer(request, name, subject=subject, start=start, **options)
+    return _answer(request, name, subject=subject, start=start, **rest)
 
 
 def start_run(
@@ -71,7 +77,7 @@ def start_run(
     *args: Any,
     subject: Any = None,
     fingerprint: str = "",
-    **options: Any,
+    **options: Unpack[StartOptions],
 ) -> Run:
     """Start a run, or join the one of this name. See :meth:`ssesync.Broker.start_run`.
 
@@ -97,6 +103,7 @@ def start_run(
     :raises ssesync.RunConflict: there is such a run with another fingerprint.
     :raises ssesync.RunRefused: there are too many runs.
     """
+    check_names(start_run, options.keys(), StartOptions)
     try:
         return _start(
             name, producer, *args, subject=_subject(request, subject), fingerprint=fingerprint, **options
@@ -111,7 +118,7 @@ def follow_run(
     *,
     subject: Any = None,
     authorize: Callable[[Any, Run], object] | None = None,
-    **options: Any,
+    **options: Unpack[FollowOptions],
 ) -> EventStreamResponse:
     """Answer a request with the events of a run: from its start, or after the client's last event ID, to its final
     event.
@@ -126,6 +133,7 @@ def follow_run(
     :return: the response: 404 if there is no such run for this client, 204 if the client has the final event already.
     :raises django.core.exceptions.PermissionDenied: there is no subject, as nobody is logged in: 403.
     """
+    check_names(follow_run, options.keys(), FollowOptions)
     if subject is not None or authorize is None:
         subject = _subject(request, subject)
     checks = None if authorize is None else functools.partial(authorize, request)
@@ -165,7 +173,12 @@ def _start(name: str, producer: Any, *args: Any, **options: Any) -> Run:
 
 
 def _answer(
-    request: Any, name: str, *, headers: Mapping[str, str] | None = None, key: Any = None, **options: Any
+    request: Any,
+    name: str,
+    *,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    key: Any = None,
+    **options: Any,
 ) -> EventStreamResponse:
     plain: HttpRequest = getattr(request, "_request", request)  # REST framework's wraps Django's
     arguments = {

@@ -5,24 +5,53 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from ssesync import EventStream
+from ssesync import EventStream, Writer
 
 from .response import EventStreamResponse, make_stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ssesync.options import ViewOptions
 
 __all__ = ["event_stream", "event_writer"]
 
 View = Callable[..., Any]
+P = ParamSpec("P")
+R = TypeVar("R")  # a request, Django's or that of REST framework
+V = TypeVar("V")  # an object whose method is decorated
+
+
+class StreamDecorator(Protocol):
+    """What :func:`event_stream` returns for its options. The view keeps its parameters."""
+
+    def __call__(self, view: Callable[P, object], /) -> Callable[P, HttpResponseBase]:
+        """Make the view."""
+        ...
+
+
+class WriterDecorator(Protocol):
+    """What :func:`event_writer` returns for its options. The view keeps its parameters, except the writer."""
+
+    @overload
+    def __call__(
+        self, view: Callable[Concatenate[R, Writer, P], object], /
+    ) -> Callable[Concatenate[R, P], HttpResponseBase]: ...
+    @overload
+    def __call__(
+        self, view: Callable[Concatenate[V, R, Writer, P], object], /
+    ) -> Callable[Concatenate[V, R, P], HttpResponseBase]: ...
 
 
 @overload
-def event_stream(view: View, /) -> View: ...
+def event_stream(view: Callable[P, object], /) -> Callable[P, HttpResponseBase]: ...
 @overload
-def event_stream(**options: Any) -> Callable[[View], View]: ...
+def event_stream(**options: Unpack[ViewOptions]) -> StreamDecorator: ...
 def event_stream(view: View | None = None, /, **options: Any) -> Any:
     """Make a view of a generator function (or of a view class's method), whose events are streamed.
 
@@ -65,9 +94,15 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
 
 
 @overload
-def event_writer(view: View, /) -> View: ...
+def event_writer(
+    view: Callable[Concatenate[R, Writer, P], object], /
+) -> Callable[Concatenate[R, P], HttpResponseBase]: ...
 @overload
-def event_writer(**options: Any) -> Callable[[View], View]: ...
+def event_writer(
+    view: Callable[Concatenate[V, R, Writer, P], object], /
+) -> Callable[Concatenate[V, R, P], HttpResponseBase]: ...
+@overload
+def event_writer(**options: Unpack[ViewOptions]) -> WriterDecorator: ...
 def event_writer(view: View | None = None, /, **options: Any) -> Any:
     """Make a view of a function that is called with a :class:`ssesync.Writer` after the request.
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Flask, abort, current_app, has_app_context, request
 from flask.wrappers import Request
 
 import ssesync
 from ssesync import Broker, Settings, Subscription, Ticket
+from ssesync.options import SubscribeOptions, check_names
 
 from .commands import sse_group
 from .response import EventStreamResponse, allow_other_origins, unavailable
 from .runs import RunMethods
 from .state import State, bind, encoder_of, state_of, state_of_current_app, take_settings
 from .tickets import redeem, tickets_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ssesync.options import SettingsOptions
 
 __all__ = ["SSE"]
 
@@ -45,7 +51,9 @@ class SSE(RunMethods):
     :raises ssesync.SettingsError: an unknown option or a value that can't work, when the application is bound.
     """
 
-    def __init__(self, app: Flask | None = None, *, broker: str | Broker | None = None, **defaults: Any) -> None:
+    def __init__(
+        self, app: Flask | None = None, *, broker: str | Broker | None = None, **defaults: Unpack[SettingsOptions]
+    ) -> None:
         self._defaults = Settings.from_mapping(defaults)
         self._broker = broker
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
@@ -123,7 +131,8 @@ class SSE(RunMethods):
         until_type: str | Iterable[str] | None = None,
         envelope: Sequence[str | bytes] | None = None,
         known: bool = False,
-        **options: Any,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> EventStreamResponse:
         """Answer the current request with the events that are published to these channels from now on.
 
@@ -154,6 +163,7 @@ class SSE(RunMethods):
         :param envelope: text around the data of each event for this client, see :meth:`ssesync.Broker.subscribe`.
         :param known: answer 404 if the log does not have one of the channels: nothing was published to it, or the
             limits have dropped it. For channels that are closed, as nothing more comes if they were dropped.
+        :param headers: more response headers.
         :param options: ``overflow``, ``coalesce``, ``patience``, ``reset_event`` and ``dropped_event`` as
             :meth:`ssesync.Broker.subscribe` takes them, ``max_pending_events`` and ``max_pending_bytes``, which limit
             the queue, and the options of :class:`EventStreamResponse`.
@@ -167,10 +177,12 @@ class SSE(RunMethods):
 
         A subscription takes no thread of its own.
         """
+        check_names(SSE.subscribe, options.keys(), SubscribeOptions)
         app, state = self._state()
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
-        policy = {name: options.pop(name) for name in Broker.POLICY & options.keys()}
-        settings = take_settings(state.settings, options)
+        rest = cast("dict[str, Any]", options)
+        policy = {name: rest.pop(name) for name in Broker.POLICY & rest.keys()}
+        settings = take_settings(state.settings, rest)
         allow_other_origins(settings)
         state.broker.warn_once(current.environ)
 
@@ -181,7 +193,9 @@ class SSE(RunMethods):
             current.environ,
             channels,
             options=policy,
-            respond=lambda subscription: EventStreamResponse(subscription, settings=settings, key=key, **options),
+            respond=lambda subscription: EventStreamResponse(
+                subscription, settings=settings, key=key, headers=headers, **rest
+            ),
             refuse=refuse,
             settings=settings,
             dumps=encoder_of(app),

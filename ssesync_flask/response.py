@@ -30,6 +30,9 @@ from .state import encoder_of, state_of_current_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from typing_extensions import Unpack
+
+    from ssesync.options import ResponseOptions
 
 __all__ = ["EventStreamResponse", "after_step", "allow_other_origins", "unavailable"]
 
@@ -49,7 +52,7 @@ class EventStreamResponse(Response):
         source: Iterable[Any] | Callable[[], Iterable[Any]] | Writer | EventStream | Any,
         *,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        **options: Any,
+        **options: Unpack[ResponseOptions],
     ) -> None:
         if isinstance(source, EventStream):
             if headers or options:

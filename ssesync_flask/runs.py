@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, abort, request
 from werkzeug.exceptions import default_exceptions
 
 from ssesync import Broker, BrokerError, Run, Settings, Subscription
+from ssesync.options import FollowOptions, RunViewOptions, StartOptions, check_names
 
 from .response import EventStreamResponse, after_step, allow_other_origins, unavailable
 from .state import State, encoder_of, take_settings
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["RunMethods"]
 
 # Options of a subscription, and of a run, that are none of the stream's.
-_SUBSCRIPTION = Broker.POLICY | {"envelope"}
+_SUBSCRIPTION = Broker.POLICY | {"envelope", "last_event_id"}
 _OWN = (Broker.RUN_OPTIONS | {"restart"}) - {"settings"}
 
 
@@ -28,7 +32,13 @@ class RunMethods:
     """
 
     def run(
-        self, name: str, producer: Any, *args: Any, subject: str, fingerprint: str = "", **options: Any
+        self,
+        name: str,
+        producer: Any,
+        *args: Any,
+        subject: str,
+        fingerprint: str = "",
+        **options: Unpack[RunViewOptions],
     ) -> EventStreamResponse:
         """Start a run, or join it, and answer the current request with its events from the start.
 
@@ -51,17 +61,19 @@ class RunMethods:
         :raises TypeError: the subject is no text: perhaps nobody is logged in.
         :raises werkzeug.exceptions.HTTPException: as for :meth:`start_run`.
         """
+        check_names(RunMethods.run, options.keys(), RunViewOptions)
+        rest = cast("dict[str, Any]", options)
         _, state = self._state()
-        options["settings"] = take_settings(state.settings, options)
-        mine = {each: options.pop(each) for each in _OWN & options.keys()}
+        rest["settings"] = take_settings(state.settings, rest)
+        mine = {each: rest.pop(each) for each in _OWN & rest.keys()}
         start = functools.partial(
-            self._start, name, producer, *args, subject=subject, fingerprint=fingerprint, settings=options["settings"],
+            self._start, name, producer, *args, subject=subject, fingerprint=fingerprint, settings=rest["settings"],
             **mine,
         )  # fmt: skip
-        return self._answer_run(name, subject=subject, start=start, **options)
+        return self._answer_run(name, subject=subject, start=start, **rest)
 
     def start_run(
-        self, name: str, producer: Any, *args: Any, subject: str, fingerprint: str = "", **options: Any
+        self, name: str, producer: Any, *args: Any, subject: str, fingerprint: str = "", **options: Unpack[StartOptions]
     ) -> Run:
         """Start a run, or join the one of this name. See :meth:`ssesync.Broker.start_run`.
 
@@ -81,6 +93,7 @@ class RunMethods:
         :raises werkzeug.exceptions.NotFound: it is another subject's, or no run can have this name: 404.
         :raises werkzeug.exceptions.ServiceUnavailable: there are too many runs, or the broker can't be reached: 503.
         """
+        check_names(RunMethods.start_run, options.keys(), StartOptions)
         _, state = self._state()
         allow_other_origins(state.settings)
         try:
@@ -94,7 +107,7 @@ class RunMethods:
         *,
         subject: str | None = None,
         authorize: Callable[[Run], object] | None = None,
-        **options: Any,
+        **options: Unpack[FollowOptions],
     ) -> EventStreamResponse:
         """Answer the current request with the events of a run: from its start, or after the client's last event ID, to
         its final event.
@@ -104,11 +117,12 @@ class RunMethods:
         :param authorize: called with the :class:`ssesync.Run` where there is no ``subject``; returns whether this
             client may follow it. If it is false the response is 404.
         :param options: those of :meth:`SSE.subscribe` that are for the client: ``key``, by default the subject,
-            ``envelope``, the policy, and the options of :class:`EventStreamResponse`.
+            ``envelope``, ``last_event_id``, ``headers``, the policy, and the options of :class:`EventStreamResponse`.
         :return: the response. 204 if the client has the final event already.
         :raises TypeError: neither ``subject`` nor ``authorize`` is given.
         :raises werkzeug.exceptions.NotFound: there is no such run for this client.
         """
+        check_names(RunMethods.follow_run, options.keys(), FollowOptions)
         return self._answer_run(name, subject=subject, authorize=authorize, **options)
 
     def stop_run(self, name: str, *, subject: str) -> bool:

@@ -6,29 +6,52 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, overload
 from weakref import WeakKeyDictionary, WeakSet
 
 from flask import Flask, request
 from flask.signals import request_started
 from werkzeug.wrappers import Response
 
-from ssesync import EventStream
+from ssesync import EventStream, Writer
 
 from .response import EventStreamResponse, make_stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ssesync.options import ViewOptions
 
 __all__ = ["event_stream", "event_writer"]
 
 View = Callable[..., Any]
+P = ParamSpec("P")
+
+
+class StreamDecorator(Protocol):
+    """What :func:`event_stream` returns for its options. The view keeps its parameters."""
+
+    def __call__(self, view: Callable[P, object], /) -> Callable[P, Response]:
+        """Make the view."""
+        ...
+
+
+class WriterDecorator(Protocol):
+    """What :func:`event_writer` returns for its options. The view keeps its parameters, except the writer."""
+
+    def __call__(self, view: Callable[Concatenate[Writer, P], object], /) -> Callable[P, Response]:
+        """Make the view."""
+        ...
+
 
 # The wrappers that the decorators have made of each function.
 _made: WeakKeyDictionary[View, WeakSet[View]] = WeakKeyDictionary()
 
 
 @overload
-def event_stream(view: View, /) -> View: ...
+def event_stream(view: Callable[P, object], /) -> Callable[P, Response]: ...
 @overload
-def event_stream(**options: Any) -> Callable[[View], View]: ...
+def event_stream(**options: Unpack[ViewOptions]) -> StreamDecorator: ...
 def event_stream(view: View | None = None, /, **options: Any) -> Any:
     """Make a view of a generator function, whose events are streamed.
 
@@ -71,9 +94,9 @@ def event_stream(view: View | None = None, /, **options: Any) -> Any:
 
 
 @overload
-def event_writer(view: View, /) -> View: ...
+def event_writer(view: Callable[Concatenate[Writer, P], object], /) -> Callable[P, Response]: ...
 @overload
-def event_writer(**options: Any) -> Callable[[View], View]: ...
+def event_writer(**options: Unpack[ViewOptions]) -> WriterDecorator: ...
 def event_writer(view: View | None = None, /, **options: Any) -> Any:
     """Make a view of a function that is called with a :class:`ssesync.Writer` before the route's arguments.
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import ssesync
 import ssesync.commands
+import ssesync.options
 from tests.syntax import parsed, statements
 
 ROOT = Path(ssesync.__file__).parent.parent
@@ -63,7 +64,7 @@ MAY = {
     "thread_start": {"locks", "text"},
     "reactor": {"locks", "text", "executor", "errors", "pollers", "thread_start", "timers"},
     "json_encoder": set(),
-    "event": {"errors", "json_encoder"},
+    "event": {"errors", "json_encoder", "validation"},
     "validation": {"errors"},
     "retry": {"errors", "text", "validation"},
     "settings": {"errors", "event", "validation"},
@@ -76,7 +77,10 @@ MAY = {
     "keeper": LEAVES | {"wire", "reactor", "server", "detached", "channels"},
 }
 # Doors of the house, which open on all rooms.
-DOORS = {"ssesync", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli", "ssesync.__main__"}
+DOORS = {
+    *("ssesync", "ssesync.options", "ssesync.gunicorn", "ssesync.prometheus", "ssesync.testing", "ssesync.cli"),
+    "ssesync.__main__",
+}
 # Imported only where it is loaded already, since there threads are greenlets and are to be treated as such.
 WHERE_LOADED = {"ssesync.greenlets": {"gevent"}}
 
@@ -155,7 +159,7 @@ def test_a_part_of_the_core_imports_only_what_lies_below_it() -> None:
 #: Modules of one room that know each other's types, for type checkers only. No module imports another of these at run
 #: time that imports it.
 KNOW_EACH_OTHER = (
-    {"errors", "event"},
+    {"errors", "event", "validation"},
     {"server.factory", "server.producer", "server.spec", "server.upstream"},
     {"server.detaching", "server.ending", "server.source"},
     {
@@ -264,7 +268,7 @@ def test_the_wire_is_pure() -> None:
 
 
 #: What the integrations may use.
-SHARED = {"ssesync": ssesync, "ssesync.wire": ssesync.wire, "ssesync.commands": ssesync.commands}
+SHARED = {each.__name__: each for each in (ssesync, ssesync.wire, ssesync.commands, ssesync.options)}
 
 
 def test_an_integration_uses_public_names_only_and_no_other_integration() -> None:

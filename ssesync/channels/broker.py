@@ -18,10 +18,11 @@ import logging
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import CloseReason, excerpt
 from ..json_encoder import dump_json
+from ..text import shown
 from ..validation import check_number, check_sockets
 from . import forks
 from .answer import answer
@@ -37,6 +38,11 @@ from .runs.methods import RunMethods
 from .starting import SharedStart
 from .subscribing import subscribe
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .policy import PolicyOptions
 
 __all__ = ["Broker", "open_brokers"]
 
@@ -58,6 +64,8 @@ class Broker(Publisher, RunMethods):
     POLICY = frozenset(Policy.__dataclass_fields__)
     #: Whether several processes can have the same log.
     is_shared = True
+    # Its URL, without options.
+    _address = "memory://"
     #: Takes any of these options, and raises :class:`SettingsError` for a value that can't work.
     check_policy = staticmethod(Policy)
 
@@ -128,7 +136,7 @@ class Broker(Publisher, RunMethods):
         until_type: str | Iterable[str] | None = None,
         envelope: Sequence[str | bytes] | None = None,
         key: str | None = None,
-        **policy: Any,
+        **policy: Unpack[PolicyOptions],
     ) -> Subscription:
         """Subscribe to channels: to all events from now on, after those that the log has after an id.
 
@@ -159,7 +167,8 @@ class Broker(Publisher, RunMethods):
         :raises ChannelError: no channel can have this name.
         :raises SettingsError: an option that does not exist or can't work.
         """
-        return subscribe(self, channels, patterns, last_event_id, since, last, until_type, envelope, key, policy)
+        options = cast("dict[str, Any]", policy)
+        return subscribe(self, channels, patterns, last_event_id, since, last, until_type, envelope, key, options)
 
     @property
     def broadcast_groups(self) -> BroadcastGroups:
@@ -257,6 +266,9 @@ class Broker(Publisher, RunMethods):
 
         :param environ: the WSGI environ of a request.
         """
+
+    def __repr__(self) -> str:
+        return shown(self, self._address, state="closed" if self._closed else "open")
 
     def __enter__(self) -> Broker:
         return self

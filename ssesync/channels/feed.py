@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import BrokerClosed, BrokerError, excerpt
 from ..event import Event
 from ..retry import FailureLog
+from ..text import shown
 from ..validation import check_number
 from . import forks, upstream
 from .broker import Broker
@@ -91,7 +92,7 @@ class ChannelFeed:
         channel: str,
         source: Callable[[], Iterable[Any]],
         *,
-        transform: Callable[[Event], Any | None] | None = None,
+        transform: Callable[[Any], Any | None] | None = None,
         exclusive: bool = True,
         lease: float = 5.0,
         name: str | None = None,
@@ -178,6 +179,9 @@ class ChannelFeed:
             # The name alone: a message may contain credentials from the URL.
             "last_error": None if self.last_error is None else type(self.last_error).__name__,
         }
+
+    def __repr__(self) -> str:
+        return shown(self, self.channel, state=self.state)
 
     def __enter__(self) -> ChannelFeed:
         return self.start()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..detached.source import Numbered
 from ..errors import ChannelError, EventError, excerpt
-from ..event import Event, warn_if_encoded
+from ..event import Event, ReceivedEvent, warn_if_encoded, written_id
 from ..json_encoder import dump_json
 from ..wire.decoder import Decoder
 from ..wire.encoder import encode
@@ -35,7 +35,7 @@ class Message(Numbered):
     channel: str
     #: Whether its channel is closed: nothing comes after it.
     final: bool = False
-    _event: Event | None
+    _event: ReceivedEvent | None
     _type: str | None = None
     _slot = -1  # where the slot of its data is, from the beginning
     _places: tuple[int, int, int] | None = None
@@ -101,7 +101,7 @@ class Message(Numbered):
         return self._type
 
     @property
-    def event(self) -> Event:
+    def event(self) -> ReceivedEvent:
         """The event, decoded, for readers that don't pass on the bytes."""
         if self._event is None:
             decoder = Decoder(max_event_size=len(self) + 1)
@@ -164,9 +164,9 @@ def body_of(item: Any, type: str | None, dumps: Callable[[Any], str | bytes] | N
             event = Event((dumps or dump_json)(item), type=type)
         except TypeError as error:
             raise TypeError(f"can't publish {excerpt(item)}: {error}") from error
-    if event.id is not None:
+    if (event_id := written_id(event)) is not None:
         raise EventError(
-            "id", event.id, "is set by the broker, or clients could not resume: publish the event without one"
+            "id", event_id, "is set by the broker, or clients could not resume: publish the event without one"
         )
     if event.data is None:
         raise EventError("data", None, "is not set, so no client would see the event")

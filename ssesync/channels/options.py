@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from ..errors import SettingsError, excerpt
+from ..errors import SettingsError, UnknownOption, excerpt
 from ..text import redact
 from ..validation import check_number, suggest
 
@@ -114,7 +114,7 @@ def checked_options(
         elif name in others:
             options[name] = value
         else:
-            raise SettingsError(f"unknown broker option {name!r}: {suggest(name, known, others)}")
+            raise UnknownOption(f"unknown broker option {name!r}: {suggest(name, known, others)}")
     return options
 
 

@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from ..errors import SettingsError, excerpt
-from ..event import Event
+from ..event import Event, ReceivedEvent
+from ..settings import QueueOptions
 from ..validation import check_number
 
-__all__ = ["Policy", "policy_of"]
+__all__ = ["DeliveryOptions", "Policy", "PolicyOptions", "policy_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +23,13 @@ class Policy:
     :raises SettingsError: a value that can't work.
     """
 
-    overflow: str = "disconnect"
+    overflow: Literal["disconnect", "drop_oldest", "coalesce"] = "disconnect"
     """``"disconnect"`` loses nothing: events that the full queue can't take are read from the log later. A subscriber
     that has read nothing for ``patience`` seconds by then is ended with the reason ``overflow``; its client reconnects
     and resumes. ``"drop_oldest"`` drops the oldest events, and reports their number in an event of the type
     ``dropped_event``. ``"coalesce"`` keeps the newest event of each key that ``coalesce`` returns."""
 
-    coalesce: Callable[[Event], Any] | None = None
+    coalesce: Callable[[ReceivedEvent], Any] | None = None
     """For ``overflow="coalesce"``: a function that returns an event's key; a newer event with the same key replaces it.
     ``None`` as a key: no other event replaces it. It is called on the thread that publishes or listens, or that serves
     all detached streams, while no lock is held: so it must be quick. Each event that the full queue could not take is
@@ -78,6 +79,20 @@ class Policy:
         elif function.__hash__ is None:
             function = id(function)
         return (function, *(getattr(self, name) for name in self.__dataclass_fields__ if name != "coalesce"))
+
+
+class DeliveryOptions(TypedDict, total=False):
+    """The options of :class:`Policy` that are no settings, for type checkers."""
+
+    overflow: Literal["disconnect", "drop_oldest", "coalesce"]
+    coalesce: Callable[[ReceivedEvent], Any] | None
+    patience: float
+    reset_event: str
+    dropped_event: str
+
+
+class PolicyOptions(DeliveryOptions, QueueOptions, total=False):
+    """The options of :class:`Policy`, for type checkers."""
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..event import Event
+from ..event import Event, ReceivedEvent
 from ..json_encoder import dump_json
 from ..wire.encoder import encode
 from .message import Message
@@ -209,7 +209,7 @@ def reset_message(policy: Policy, why: str, epoch: str, position: int) -> Messag
     return Message.make(epoch, position, "", encode(Event(dump_json({"reason": why}), type=policy.reset_event)))
 
 
-def coalescing_key(coalesce: Callable[[Event], Any], message: Message) -> Any:
+def coalescing_key(coalesce: Callable[[ReceivedEvent], Any], message: Message) -> Any:
     """Call the user's function for the key by which a message is coalesced. Never called while a lock is held.
 
     :param coalesce: the user's function.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import CloseReason
-from ..event import Event
+from ..event import ReceivedEvent
 from ..locks import make_lock
 from ..server.source import END, PENDING, End, Pending
 from .completion import NONE_CLOSED, Completion
@@ -114,7 +114,7 @@ class Subscriber(Endable):
         self._after()
         return self.reason
 
-    def _offer_coalescing(self, coalesce: Callable[[Event], Any], message: Message) -> None:
+    def _offer_coalescing(self, coalesce: Callable[[ReceivedEvent], Any], message: Message) -> None:
         # The user's function is called while the lock is not held, and only if the queue is full, as each call costs
         # the decoding of an event. One thread at a time offers messages: a second turn finds the same as the first.
         keys: dict[int, Any] = {}

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import CloseReason, StreamClosed
-from ..event import Event
+from ..event import ReceivedEvent
 from ..server.source import Source, Streamable
+from ..text import shown
 from .envelope import Envelope
 from .index import matches
 from .message import Message, body_of
@@ -50,7 +51,7 @@ class Subscription(Streamable):
         #: Its channels, and its patterns of channels.
         self.channels, self.patterns = channels, patterns
         self._source = SubscriptionSource(broker, channels, patterns, policy, key, until, envelope)
-        self._unread: list[Event] = []  # events that were taken and not returned yet, the last one first
+        self._unread: list[ReceivedEvent] = []  # events that were taken and not returned yet, the last one first
 
     def as_source(self) -> Source:
         """The source of a stream. For ``EventStream``.
@@ -135,7 +136,7 @@ class Subscription(Streamable):
         """
         return self._source.take(timeout)
 
-    def get(self, timeout: float | None = None) -> Event | None:
+    def get(self, timeout: float | None = None) -> ReceivedEvent | None:
         """Wait for an event.
 
         :param timeout: seconds; ``None``: without end.
@@ -152,7 +153,7 @@ class Subscription(Streamable):
                 return None
         return self._unread.pop()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[ReceivedEvent]:
         """The events, until the subscription is closed.
 
         :return: an iterator over them.
@@ -186,6 +187,10 @@ class Subscription(Streamable):
     def close(self) -> None:
         """End. Does nothing if it has ended."""
         self.cancel()
+
+    def __repr__(self) -> str:
+        state = "open" if self.reason is None else f"closed ({self.reason.value})"
+        return shown(self, *self.channels, *self.patterns, state=state)
 
     def __enter__(self) -> Subscription:
         return self

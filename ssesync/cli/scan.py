@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import EventTooLarge
@@ -76,7 +77,7 @@ class Scan:
         self.lines.feed(data)
         burst.whole = not self.lines.in_event
         try:
-            found = [] if self.too_large else self._decoder.feed(data)
+            found: Sequence[Event] = [] if self.too_large else self._decoder.feed(data)
         except EventTooLarge as error:
             found = error.events
             self.too_large = True

@@ -56,7 +56,7 @@ def json_line(arrived: Arrived, *, timing: bool, decode: bool = False) -> str:
     else:
         fields["type"] = event.type or "message"
         fields["data"] = _decoded(event.data) if decode else event.data
-        if event.id is not None:
+        if event.id:
             fields["id"] = event.id
     if arrived.retry is not None:
         fields["retry"] = arrived.retry
@@ -114,7 +114,7 @@ class Columns:
             return [*head, (": ", _COMMENT)], event.comment or ""
         kind = escape(event.type or "message")
         head += self._column("type", kind, _PLAIN_TYPE if kind == "message" else _TYPE)
-        if event.id is not None or self._widths["id"]:
+        if event.id or self._widths["id"]:
             head += self._column("id", f"#{escape(event.id)}" if event.id else "", _ID)
         if arrived.retry is not None:
             head += [(f"retry {arrived.retry} ms", _RETRY), ("  ", "")]

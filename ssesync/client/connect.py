@@ -42,6 +42,7 @@ from .session import on_connection
 from .transport import duplicate
 
 __all__ = [
+    "RESERVED",
     "Attempt",
     "RequestSpec",
     "causes",
@@ -52,7 +53,8 @@ __all__ = [
     "translate_error",
 ]
 
-_RESERVED = {"timeout": "connect_timeout and idle_timeout", "stream": "nothing: it is always on"}
+#: Options of requests that an event source does not take, and what takes their place.
+RESERVED = {"timeout": "connect_timeout and idle_timeout", "stream": "nothing: it is always on"}
 # White space around a header's value is no part of it (RFC 9110, section 5.5), and requests refuses it there.
 _WHITE_SPACE = " \t\v\f\x1c\x1d\x1e\x1f"
 
@@ -70,8 +72,8 @@ class RequestSpec:
     def __init__(
         self, session: requests.Session, method: str, varying: dict[str, Any], options: dict[str, Any]
     ) -> None:
-        for name in _RESERVED.keys() & options:
-            raise TypeError(f"EventSource takes no {name}=; use {_RESERVED[name]}")
+        for name in RESERVED.keys() & options:
+            raise TypeError(f"EventSource takes no {name}=; use {RESERVED[name]}")
         try:
             inspect.signature(session.request).bind(method, **varying, **options)
         except TypeError as error:

@@ -60,6 +60,11 @@ class Exchange:
         self._connect_timeout, self._read_timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
 
     @property
+    def url(self) -> str:
+        """The upstream's address."""
+        return str(self._request.url)
+
+    @property
     def idle_timeout(self) -> float | None:
         """Seconds to wait for the head."""
         timeout: float | None = self._read_timeout

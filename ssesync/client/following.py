@@ -17,7 +17,7 @@ import requests
 
 from ..cancel import CancelToken
 from ..errors import EventTooLarge, ReadError, StreamEnded
-from ..event import Event
+from ..event import ReceivedEvent
 from ..locks import Once
 from ..retry import Backoff, BackoffState, Clock
 from .connect import Attempt, RequestSpec, is_transient, is_unauthorized, retry_after, translate_error
@@ -59,7 +59,7 @@ class Options:
     reconnect: bool
     manual: bool
     """Whether only ``ack()`` sets the last event ID."""
-    until: str | Callable[[Event], object] | None
+    until: str | Callable[[ReceivedEvent], object] | None
     reader: dict[str, Any]
     """The other options of each :class:`Reader`."""
     backoff: Backoff
@@ -171,7 +171,7 @@ class Following:
             reader.close()  # or the connection would be kept until the next read
         self._resources.release()
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[ReceivedEvent]:
         """Read connection after connection.
 
         :return: the events, to the end of the stream. A final error is raised.
@@ -201,7 +201,7 @@ class Following:
         self._enter(State.CONNECTING)
         return self._token
 
-    def _connect_and_read(self, token: CancelToken) -> Generator[Event, None, Exception]:
+    def _connect_and_read(self, token: CancelToken) -> Generator[ReceivedEvent, None, Exception]:
         """Connect once, and yield the events. Returns the error that has ended the connection."""
         # Abandoned attempts on a caller's session end by their own timeouts, and restarts may be faster.
         while len(running := [attempt for attempt in self._attempts if attempt.running]) >= _MAX_ATTEMPTS:
@@ -225,7 +225,7 @@ class Following:
     def _prepare(self) -> Callable[[], requests.Response]:
         return self._options.request.prepare(self.last_event_id, self._options.timeout)
 
-    def _read(self, response: requests.Response, token: CancelToken) -> Iterator[Event]:
+    def _read(self, response: requests.Response, token: CancelToken) -> Iterator[ReceivedEvent]:
         options = self._options
         until = None if options.until is None else self._is_last
         reader = Reader(response, cancel=token, until=until, last_event_id=self.last_event_id or None, **options.reader)
@@ -239,7 +239,9 @@ class Following:
                 self._enter(State.OPEN)
                 if options.on_open is not None:
                     options.on_open(response)
-            for event in reader.events_and_comments() if self.with_comments else reader:
+            if self.with_comments:
+                reader.events_and_comments()
+            for event in reader:
                 self._delivered = self._delivered or event.data is not None
                 yield event
         finally:
@@ -251,7 +253,7 @@ class Following:
             if self._delivered:
                 self._backoff.record_open(options.clock.monotonic() - opened)
 
-    def _is_last(self, event: Event) -> bool:
+    def _is_last(self, event: ReceivedEvent) -> bool:
         until = self._options.until
         self._finished = bool(until(event)) if callable(until) else event.data == until
         return self._finished

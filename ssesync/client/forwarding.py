@@ -7,14 +7,18 @@ import functools
 import re
 import string
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import requests
 
-from ..validation import check_number
+from ..validation import check_names, check_number
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, set_last_event_id
 from .connect import get_response
+from .options import RelayOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["FORWARDED", "Forwarded", "Passing", "forwarded", "passed_headers", "passing_of", "relay_request"]
 
@@ -75,7 +79,7 @@ def relay_request(
     forward: Iterable[str] = FORWARDED,
     pass_headers: Iterable[str] = (),
     max_body: int | None = None,
-    **options: Any,
+    **options: Unpack[RelayOptions],
 ) -> requests.Response:
     """Send a client's request to an upstream: the same method, query, body and last event ID, and some of its headers.
 
@@ -91,6 +95,7 @@ def relay_request(
         precedence.
     :return: the response, with ``stream=True``, for :class:`Relay`.
     """
+    check_names(relay_request, options.keys(), RelayOptions)
     passing = Passing.checked(pass_headers, max_body)
     response = forwarded(request, url, session=session, forward=forward, **options).send()
     setattr(response, _PASSING, passing)

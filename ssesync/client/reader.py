@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import (
     ContentTypeError,
@@ -17,8 +17,9 @@ from ..errors import (
     StatusError,
     excerpt,
 )
-from ..event import Event
-from ..validation import check_number
+from ..event import Event, ReceivedEvent
+from ..text import shown
+from ..validation import check_number, refuse_unknown
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
 from .body import Body, BodyState
@@ -46,9 +47,9 @@ class Reader:
             for event in Reader(response):
                 print(event.type, event.data)
 
-    Each event is returned as soon as its blank line has arrived, whatever the framing of the body. Leaving the loop, by
-    ``break`` or an exception, closes the response. One thread reads; any thread may call :meth:`cancel` and
-    :meth:`close`.
+    Each event is returned as soon as its blank line has arrived, whatever the framing of the body, as a
+    :class:`ReceivedEvent`. Leaving the loop, by ``break`` or an exception, closes the response. One thread reads; any
+    thread may call :meth:`cancel` and :meth:`close`.
 
     :param source: a ``requests`` response got with ``stream=True``, or any iterable of bytes. Each response is read by
         one reader only. Interim responses (status 1xx) are skipped; a response that begins with one takes on the
@@ -56,8 +57,8 @@ class Reader:
     :param max_event_size: the bytes that one event may hold (16 MiB); see :class:`ssesync.wire.Decoder`.
     :param cancel: a signal that ends the reading: a :class:`ssesync.CancelToken`, an :class:`ssesync.EventStream` (this
         reader ends too when its client leaves), or a ``threading.Event``, which is checked every 0.1 s.
-    :param until: the event that ends a one-shot stream: its data (``"[DONE]"``) or a function of an
-        :class:`ssesync.Event`. That event is not returned, and the response is closed even if the server keeps it open.
+    :param until: the event that ends a one-shot stream: its data (``"[DONE]"``) or a function of a
+        :class:`ReceivedEvent`. That event is not returned, and the response is closed even if the server keeps it open.
     :param until_inclusive: return that event too, as the last one; its ID becomes the last event ID.
     :param until_required: raise :class:`IncompleteStream` when the stream ends without that event.
     :param idle_timeout: seconds without a byte, comments included, until :class:`IdleTimeout`. ``None``: the read
@@ -82,7 +83,7 @@ class Reader:
         *,
         max_event_size: int = MAX_EVENT_SIZE,
         cancel: Any = None,
-        until: str | Callable[[Event], object] | None = None,
+        until: str | Callable[[ReceivedEvent], object] | None = None,
         until_inclusive: bool = False,
         until_required: bool = False,
         idle_timeout: float | None = None,
@@ -90,7 +91,10 @@ class Reader:
         last_event_id: str | None = None,
         on_comment: Callable[[str], object] | None = None,
         check: bool = True,
+        **unknown: NoReturn,
     ) -> None:
+        if unknown:
+            refuse_unknown(Reader, unknown)
         _check_source(source)
         check_options(until, until_inclusive or until_required, event_timeout)
         if cancel is not None:
@@ -147,7 +151,7 @@ class Reader:
         """Whether :meth:`cancel` or :meth:`close` ended the stream before its own end."""
         return self._body.cancelled
 
-    def read(self) -> Event | None:
+    def read(self) -> ReceivedEvent | None:
         """Wait for the next event.
 
         :return: the event; ``None`` at the end of the stream and after a cancel.
@@ -158,7 +162,7 @@ class Reader:
         """
         return next(self._events, None)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[ReceivedEvent]:
         try:
             yield from self._events
         finally:
@@ -173,7 +177,7 @@ class Reader:
         self._with_comments = self._decoder.comments = True
         return iter(self)
 
-    def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
+    def for_each(self, fn: Callable[[ReceivedEvent], object], *, cancel: Any = None) -> None:
         """Call ``fn`` with every event until the end of the stream.
 
         :param fn: the function. An exception of it closes the response, and is raised to the caller.
@@ -202,14 +206,20 @@ class Reader:
         if unlink is not None:
             unlink()
 
+    def __repr__(self) -> str:
+        url = getattr(self.response, "url", None)
+        return shown(self, *([str(url)] if url else []), state=self._body.state.name.lower())
+
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _read_events(self) -> Iterator[Event]:
-        body, decoder, open_state = self._body, self._decoder, BodyState.OPEN
+    def _read_events(self) -> Iterator[ReceivedEvent]:
+        body, open_state = self._body, BodyState.OPEN
+        # Comments, which have no data, are yielded to events_and_comments() only.
+        decoder: Decoder[ReceivedEvent] = self._decoder  # type: ignore[assignment]
         too_large: EventTooLarge | None = None
         watchdog = None if self._event_timeout is None else Watchdog(self._event_timeout, body.cancel)
         try:
@@ -219,7 +229,7 @@ class Reader:
                 except EventTooLarge as error:
                     too_large = error
                     events = error.events
-                due: list[tuple[Event, int]] = []
+                due: list[tuple[ReceivedEvent, int]] = []
                 if decoder.retries:
                     due = [(events[at], retry) for at, retry in decoder.retries if at < len(events)]
                 for event in events:
@@ -237,11 +247,11 @@ class Reader:
                         continue
                     if self._until is not None and self._is_last(event):
                         if self._until_inclusive:
-                            self._last_event_id = event.id or ""
+                            self._last_event_id = event.id
                             self.close()
                             yield event
                         return
-                    self._last_event_id = event.id or ""
+                    self._last_event_id = event.id
                     yield event
                     if watchdog is not None:
                         watchdog.restart()
@@ -265,7 +275,7 @@ class Reader:
         if self._on_comment is not None:
             self._on_comment(event.comment or "")
 
-    def _is_last(self, event: Event) -> bool:
+    def _is_last(self, event: ReceivedEvent) -> bool:
         return bool(self._until(event)) if callable(self._until) else event.data == self._until
 
     def _check(self) -> None:

@@ -7,18 +7,18 @@ origin.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import requests
 
 from ..errors import ContentEncodingError, EventTooLarge, ReadError
-from ..event import Event
+from ..event import Event, ReceivedEvent, written_id
 from ..producing import Producing, Refusal, Tap, Target
-from ..text import escape
+from ..text import escape, shown
+from ..validation import check_names, refuse_unknown
 from ..wire.blocks import Blocks
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
@@ -26,8 +26,12 @@ from .body import Body
 from .coding import unsupported_coding
 from .exchange import Exchange
 from .forwarding import FORWARDED, Passing, forwarded, passed_headers, passing_of, relay_request
+from .options import RelayOptions
 from .reader import EXCERPT_SIZE, excerpt_of
 from .tap import can_tap, detect_truncation, has_ended, tap_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Relay", "relay_request"]
 
@@ -67,11 +71,14 @@ class Relay(Producing):
         self,
         upstream: Any,
         *,
-        transform: Callable[[Event], Event | Iterable[Any] | None] | None = None,
+        transform: Callable[[ReceivedEvent], Event | Iterable[Any] | None] | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
         pass_headers: Iterable[str] = (),
         max_body: int | None = None,
+        **unknown: NoReturn,
     ) -> None:
+        if unknown:
+            refuse_unknown(Relay, unknown)
         self._configure(transform, max_event_size, pass_headers, max_body)
         #: The answer in place of a stream, ``None`` for an event stream: status line, headers, body.
         self.answer: Refusal | None = None
@@ -87,11 +94,11 @@ class Relay(Producing):
         *,
         session: requests.Session | None = None,
         forward: Iterable[str] = FORWARDED,
-        transform: Callable[[Event], Event | Iterable[Any] | None] | None = None,
+        transform: Callable[[ReceivedEvent], Event | Iterable[Any] | None] | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
         pass_headers: Iterable[str] = (),
         max_body: int | None = None,
-        **options: Any,
+        **options: Unpack[RelayOptions],
     ) -> Relay:
         """Make a relay whose request is sent while no thread of the server waits: ``Relay(relay_request(…))``, but it
         returns at once.
@@ -118,6 +125,7 @@ class Relay(Producing):
         :param options: those of ``requests``.
         :return: the relay.
         """
+        check_names(cls.from_request, options.keys(), RelayOptions)
         relay = cls.__new__(cls)
         relay._configure(transform, max_event_size, pass_headers, max_body)
         relay.answer = None
@@ -127,7 +135,7 @@ class Relay(Producing):
 
     def _configure(
         self,
-        transform: Callable[[Event], Event | Iterable[Any] | None] | None,
+        transform: Callable[[ReceivedEvent], Event | Iterable[Any] | None] | None,
         max_event_size: int,
         pass_headers: Iterable[str],
         max_body: int | None,
@@ -214,6 +222,12 @@ class Relay(Producing):
         """See :class:`Producing`."""
         self._end = end
 
+    def __repr__(self) -> str:
+        if (exchange := self._exchange) is not None:
+            return shown(self, exchange.url, state="closed" if exchange.closed else "not sent")
+        url = getattr(self._upstream, "url", None)
+        return shown(self, *([str(url)] if url else []), state=self._body.state.name.lower())
+
     def close(self) -> None:
         """Close the upstream's connection, which ends the stream. From any thread, any number of times."""
         if self._end is not None:
@@ -236,9 +250,10 @@ class Relay(Producing):
             # would corrupt the error event.
             writer.write_raw(blocks.rest(), events=0)
 
-    def _pass_events(self, writer: Target, transform: Callable[[Event], Any]) -> None:
+    def _pass_events(self, writer: Target, transform: Callable[[ReceivedEvent], Any]) -> None:
         decoder = Decoder(max_event_size=self._max_event_size, retry_on_events=True)
         retry: int | None = None
+        last_id = ""
         for chunk in self._body:
             too_large = None
             try:
@@ -250,8 +265,11 @@ class Relay(Producing):
                 if retries.get(at, retry) != retry:
                     retry = retries[at]
                     writer.write(Event(retry=retry))
-                for item in [] if event is None else _items(transform(event), retry):
-                    writer.write(item)
+                if event is not None:
+                    is_reset = not event.id and last_id != ""
+                    for item in _items(transform(event), retry, is_reset=is_reset):
+                        writer.write(item)
+                        last_id = event.id
             if too_large is not None:
                 raise too_large
 
@@ -294,15 +312,24 @@ def _as_text(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [("Content-Type", _TEXT), *[pair for pair in headers if pair[0] != "Content-Type"]]
 
 
-def _items(result: Any, retry: int | None) -> Iterator[Any]:
-    """The results of a transform, one by one; ``retry`` is the reconnection time that was passed on last."""
+def _items(result: Any, retry: int | None, *, is_reset: bool) -> Iterator[Any]:
+    """List the results of a transform.
+
+    :param result: the results.
+    :param retry: the reconnection time that was passed on last.
+    :param is_reset: whether the upstream has reset the last event ID with this event.
+    :return: an iterator over the items to write.
+    """
     if result is None:
         return
     for item in [result] if isinstance(result, (Event, str, bytes, bytearray, Mapping)) else result:
         if isinstance(item, Event):
             # The decoder sets the type of events that have none; they are sent as they came.
-            if item.type == "message":
-                item = dataclasses.replace(item, type=None)
-            if item.retry is not None and item.retry == retry:
-                item = dataclasses.replace(item, retry=None)
+            item = Event(
+                item.data,
+                type=None if item.type == "message" else item.type,
+                id="" if is_reset and item.id == "" else written_id(item),
+                retry=None if item.retry == retry else item.retry,
+                comment=item.comment,
+            )
         yield item

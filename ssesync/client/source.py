@@ -5,20 +5,26 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import GeneratorType
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import requests
 
 from ..errors import excerpt
-from ..event import Event
+from ..event import Event, ReceivedEvent
 from ..retry import Backoff, Clock, SystemClock
+from ..text import shown
+from ..validation import check_names
 from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
 from .cancel_adapter import link, weakly
-from .connect import RequestSpec
+from .connect import RESERVED, RequestSpec
 from .following import Following, Options, Resources
+from .options import RequestOptions
 from .reader import check_options
 from .session import new_session
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["EventSource"]
 
@@ -111,7 +117,7 @@ class EventSource:
         idle_timeout: float | None = 45.0,
         event_timeout: float | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
-        until: str | Callable[[Event], object] | None = None,
+        until: str | Callable[[ReceivedEvent], object] | None = None,
         until_inclusive: bool = False,
         cancel: Any = None,
         should_retry: Callable[[Exception], bool | None] | None = None,
@@ -120,8 +126,11 @@ class EventSource:
         on_retry: Callable[[Exception, float, int], object] | None = None,
         on_comment: Callable[[str], object] | None = None,
         clock: Clock | None = None,
-        **options: Any,
+        **options: Unpack[RequestOptions],
     ) -> None:
+        # A session of another kind may take other options.
+        if session is None or type(session).request is requests.Session.request:
+            check_names(EventSource, options.keys() - RESERVED.keys(), RequestOptions)
         if commit not in ("taken", "manual"):
             raise ValueError(f"commit= takes 'taken' or 'manual', got {excerpt(commit)}")
         set_last_event_id({}, last_event_id)  # refused now rather than at the first reconnection
@@ -146,8 +155,9 @@ class EventSource:
             following.request.check_repeatable()
         resources = Resources(used if session is None else None)
         self._following = Following(following, resources, last_event_id or "")
-        self._events = cast("GeneratorType[Event, None, None]", self._following.events())
+        self._events = cast("GeneratorType[ReceivedEvent, None, None]", self._following.events())
         self._closed = False
+        self._url = url
         if cancel is not None:
             # Weakly: the signal may exist for long, and must not keep a source alive that was dropped.
             resources.unlink = unlink = weakref.finalize(self, link(cancel, weakly(self.cancel)))
@@ -184,14 +194,14 @@ class EventSource:
         """The newest response, with its status and headers; ``None`` before there was one."""
         return self._following.response
 
-    def read(self) -> Event | None:
+    def read(self) -> ReceivedEvent | None:
         """Wait for the next event, however many connections that takes.
 
         :return: the event; ``None`` at the end of the stream and after :meth:`close`.
         """
         return next(self._events, None)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[ReceivedEvent]:
         """Iterate, once.
 
         :raises RuntimeError: :meth:`close` was called, by any thread or at the end of an earlier iteration.
@@ -200,7 +210,7 @@ class EventSource:
             raise RuntimeError("this EventSource is closed, and can't be iterated again: make a new one")
         return self._iterate()
 
-    def _iterate(self) -> Iterator[Event]:
+    def _iterate(self) -> Iterator[ReceivedEvent]:
         try:
             yield from self._events
         finally:
@@ -215,7 +225,7 @@ class EventSource:
         self._following.with_comments = True
         return iter(self)
 
-    def for_each(self, fn: Callable[[Event], object], *, cancel: Any = None) -> None:
+    def for_each(self, fn: Callable[[ReceivedEvent], object], *, cancel: Any = None) -> None:
         """Call ``fn`` with every event until the end of the stream.
 
         :param fn: the function. An exception of it closes the source, and is raised to the caller.
@@ -258,6 +268,12 @@ class EventSource:
         # interrupted it while it holds the lock of a pool of connections.
         if not self._events.gi_running:
             self._following.release()
+
+    def __repr__(self) -> str:
+        # A function that makes the URL is not called here; the newest response has the URL.
+        response = self.response
+        url = self._url if isinstance(self._url, str) else "" if response is None else response.url
+        return shown(self, *([url] if url else []), state=self.state)
 
     def __enter__(self) -> EventSource:
         return self

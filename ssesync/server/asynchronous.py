@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed, excerpt
+from ..event import written_id
 from ..executor import callers
 from ..json_encoder import dump_json
 from ..locks import Once, Waiters
@@ -246,8 +247,8 @@ class AsyncSource(WriterSource):
                 data, events = encode(event), int(event.data is not None)
                 if not offer(data, events=events):
                     await self._wait_for_room(data, events)
-                if event.id is not None:
-                    self._resumable = event.id != ""
+                if (event_id := written_id(event)) is not None:
+                    self._resumable = event_id != ""
                 if after_step is not None:
                     after_step()
                 count += 1
@@ -272,8 +273,8 @@ class AsyncSource(WriterSource):
         if self.events or not self._begun():
             self._failure = None
             # A handler may wait, and so would all producers.
-            log = functools.partial(contextvars.copy_context().run, log_failure, self._spec.name, error)
-            callers().submit(log)
+            log = functools.partial(log_failure, self._spec.name, error)
+            callers().submit(functools.partial(contextvars.copy_context().run, log))
             self.error = error
         self.mailbox.close(CloseReason.ERROR)
 

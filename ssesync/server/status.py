@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import CloseReason
 from ..settings import Settings
+from ..text import shown
 from .detaching import Detached
 from .ending import Ending
 from .lifecycle import Lifecycle
@@ -34,6 +35,11 @@ class StreamStatus:
     def settings(self) -> Settings:
         """The stream's settings."""
         return self._spec.settings
+
+    def __repr__(self) -> str:
+        reason = "" if self.reason is None else f" ({self.reason.value})"
+        state = "ended" if self.closed else self._lifecycle.state.value
+        return shown(self, self.name, state=f"{state}{reason}")
 
     @property
     def name(self) -> str:

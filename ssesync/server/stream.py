@@ -38,6 +38,10 @@ from .writer import Writer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from typing_extensions import Unpack
+
+    from ..settings import SettingsOptions
+    from .options import EventStreamOptions, ResponseOptions
 
 __all__ = ["EventStream"]
 
@@ -95,7 +99,7 @@ class EventStream(Leaving):
         after_step: Callable[[], object] | None = None,
         key: str | Callable[[WSGIEnvironment], str | None] | None = None,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[SettingsOptions],
     ) -> None:
         check_callbacks(finished=finished, on_close=on_close)
         base, settings = settings or DEFAULTS, (settings or DEFAULTS).replace(**options)
@@ -132,7 +136,7 @@ class EventStream(Leaving):
         self._opened: float | None = None
 
     @classmethod
-    def from_writer(cls, function: Callable[[Writer], object], **options: Any) -> EventStream:
+    def from_writer(cls, function: Callable[[Writer], object], **options: Unpack[EventStreamOptions]) -> EventStream:
         """A stream that ``function`` writes to: it is called with a :class:`Writer`, and its return ends the stream.
 
         :param function: the function.
@@ -142,7 +146,7 @@ class EventStream(Leaving):
         return cls(cast(Any, WriterFunction(function)), **options)
 
     @classmethod
-    def refused(cls, why: str, **options: Any) -> EventStream:
+    def refused(cls, why: str, **options: Unpack[EventStreamOptions]) -> EventStream:
         """A refusal in place of a stream, which is counted as refused (see the setting ``refusal``).
 
         :param why: the text of the answer if that is a 503.
@@ -152,7 +156,9 @@ class EventStream(Leaving):
         return cls(cast(Any, Overload(why)), **options)
 
     @classmethod
-    def answering(cls, status: str, why: str, headers: Iterable[tuple[str, str]] = (), **options: Any) -> EventStream:
+    def answering(
+        cls, status: str, why: str, headers: Iterable[tuple[str, str]] = (), **options: Unpack[ResponseOptions]
+    ) -> EventStream:
         """Another answer in place of a stream, with the CORS headers of the stream.
 
         :param status: the status line without the protocol: ``"404 Not Found"``.

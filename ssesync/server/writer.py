@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from ..cancel import CancelToken
 from ..errors import CloseReason, StreamClosed
-from ..event import Event, warn_if_encoded
+from ..event import MEANT, Event, warn_if_encoded, written_id
 from ..json_encoder import dump_json
 from ..reactor import run_foreign
 from ..settings import DEFAULTS, Settings
+from ..text import shown
+from ..validation import refuse_unknown
 from ..wire.blocks import sets_id
 from ..wire.encoder import encode, encode_comment, encode_keep_alive
 from .mailbox import Mailbox
@@ -151,6 +153,10 @@ class Writer(Streamable):
         self._keep_alive = encode_keep_alive(settings.keep_alive_event)
         self._batch = _Batch()
 
+    def __repr__(self) -> str:
+        reason = self.reason
+        return shown(self, state="open" if reason is None else f"closed ({reason.value})")
+
     @property
     def closed(self) -> bool:
         """Whether the stream is over."""
@@ -174,6 +180,7 @@ class Writer(Streamable):
         id: str | int | None = None,
         retry: int | None = None,
         comment: str | None = None,
+        **unknown: NoReturn,
     ) -> None:
         """Write one event.
 
@@ -186,6 +193,8 @@ class Writer(Streamable):
         :raises EventError: a field's value can't be written; nothing was.
         :raises TypeError: a field is of a wrong type; nothing was written.
         """
+        if unknown:
+            refuse_unknown(Writer.write_event, unknown, meant=MEANT)
         if data is not None and not isinstance(data, (str, bytes, bytearray)):
             data = _to_json(data, self._dumps)
         event = Event(data, type=type, id=id, retry=retry, comment=comment)  # pyright: ignore[reportArgumentType]
@@ -199,7 +208,8 @@ class Writer(Streamable):
         :raises TypeError: an item of this type can't be sent.
         """
         event = to_event(item, self._dumps)
-        self._put(encode(event), int(event.data is not None), None if event.id is None else event.id != "")
+        event_id = written_id(event)
+        self._put(encode(event), int(event.data is not None), None if event_id is None else event_id != "")
 
     def write_raw(self, data: bytes, *, events: int) -> None:
         """Write bytes as they are: whole blocks of an event stream, which are not checked. For relays.

@@ -6,7 +6,7 @@ from collections import deque
 from wsgiref.headers import Headers
 
 from ..errors import excerpt
-from ..event import Event
+from ..event import Event, ReceivedEvent
 from ..wire.http import is_event_stream
 
 __all__ = ["READ_AHEAD", "Received"]
@@ -29,14 +29,14 @@ class Received:
         #: The status line without the protocol, empty before the answer.
         self.status = ""
         self.headers = Headers([])
-        self.pending: deque[Event] = deque()
+        self.pending: deque[ReceivedEvent] = deque()
         self.comments: deque[str] = deque(maxlen=_KEPT_COMMENTS)
         self.body = bytearray()
         #: The last event ID and the reconnection time in force after all that was received.
         self.last_event_id = ""
         self.retry: int | None = None
         self._count = 0
-        self._recent: deque[Event] = deque(maxlen=3)
+        self._recent: deque[ReceivedEvent] = deque(maxlen=3)
         self._added_bytes = self._taken_bytes = 0
 
     @property
@@ -73,7 +73,7 @@ class Received:
         :param retry: the reconnection time in force after them, in milliseconds.
         """
         for event in events:
-            if event.data is None:
+            if not isinstance(event, ReceivedEvent):
                 self.comments.append(event.comment or "")
             else:
                 self._added_bytes += len(event.data)
@@ -82,7 +82,7 @@ class Received:
                 self.pending.append(event)
         self.last_event_id, self.retry = last_event_id, retry
 
-    def take(self) -> Event | None:
+    def take(self) -> ReceivedEvent | None:
         """Take the oldest event.
 
         :return: the event; ``None`` if all were taken.
@@ -90,7 +90,7 @@ class Received:
         if not self.pending:
             return None
         event = self.pending.popleft()
-        self._taken_bytes += len(event.data or "")
+        self._taken_bytes += len(event.data)
         return event
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from wsgiref.headers import Headers
 
 from ..errors import CloseReason, ContentTypeError, StatusError
-from ..event import Event
+from ..event import Event, ReceivedEvent
 from ..locks import Waiters, make_rlock
 from ..server.registry import streams
 from ..server.stats import StreamStats
@@ -106,7 +106,7 @@ class OpenStream:
         """Why that stream ended or is ending, ``None`` while it is not."""
         return None if self._event_stream is None else self._event_stream.reason
 
-    def next(self, timeout: float | None = None) -> Event:
+    def next(self, timeout: float | None = None) -> ReceivedEvent:
         """Wait for the next event.
 
         :param timeout: seconds to wait at most.
@@ -122,7 +122,7 @@ class OpenStream:
             raise EndOfStream(f"the stream is over: {self}")
         return event
 
-    def take(self, count: int, timeout: float | None = None) -> list[Event]:
+    def take(self, count: int, timeout: float | None = None) -> list[ReceivedEvent]:
         """Wait for the next events. Raises the same errors as :meth:`next`.
 
         :param count: how many.
@@ -132,7 +132,7 @@ class OpenStream:
         until = _Deadline(self.timeout if timeout is None else timeout)
         return [self.next(until.left()) for _ in range(count)]
 
-    def rest(self, timeout: float | None = None) -> list[Event]:
+    def rest(self, timeout: float | None = None) -> list[ReceivedEvent]:
         """Wait for the end of the stream. Raises the same errors as :meth:`next`, except ``EndOfStream``.
 
         :param timeout: seconds to wait at most.
@@ -144,10 +144,10 @@ class OpenStream:
             events.append(event)
         return events
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[ReceivedEvent]:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> ReceivedEvent:
         event = self._take(None, "an event")
         if event is None:
             raise StopIteration
@@ -297,7 +297,7 @@ class OpenStream:
         if not self._changes.wait(ready, seconds):
             raise WaitTimeout(f"waited {seconds:.3g} s for {what}. {self}")
 
-    def _take(self, timeout: float | None, what: str) -> Event | None:
+    def _take(self, timeout: float | None, what: str) -> ReceivedEvent | None:
         received = self._received
         if not received.is_stream and received.status[:3] != "204":
             raise self._no_stream()
@@ -307,7 +307,7 @@ class OpenStream:
             ended = self._ended  # read before the events, as it is set after the last of them
             with self._taking:
                 if (event := received.take()) is not None:
-                    self._last_event_id = event.id or ""
+                    self._last_event_id = event.id
                     break
             if ended:
                 if self._error is not None:

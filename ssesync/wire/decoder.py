@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any, Generic, Literal, overload
 
 from ..errors import EventTooLarge
-from ..event import Event, UncheckedEvent
+from ..event import E, Event, ReceivedEvent, UncheckedEvent
 
 __all__ = ["Decoder"]
 
@@ -48,24 +49,34 @@ _BLOCKS = re.compile(_RUN + r"(\n?)|(.*\n)").findall
 _SAMPLE_FROM, _SAMPLE_TO = 256, 1024
 
 
-class Decoder:
+class Decoder(Generic[E]):
     """An incremental decoder of bytes to events.
 
-    A decoded event has ``type`` (``"message"`` if the stream names none), ``data``, and as ``id`` the last event ID in
-    force, ``None`` until the stream has set one.
+    A decoded event is a :class:`ssesync.ReceivedEvent`: ``type`` is ``"message"`` if the stream names none, ``id`` the
+    last event ID in force, ``""`` until the stream has set one.
 
     :param last_event_id: the ID that a resumed stream starts with.
     :param max_event_size: the bytes that one unfinished event may hold: its ``data``, ``id`` and ``event`` lines and
         the line that is still incomplete. 16 MiB by default; may be changed at any time. Comments and unknown fields
         are skipped without being buffered and do not count.
-    :param comments: return comments too, in their order among the events, as events that have only ``comment`` set, as
-        soon as their line is complete.
+    :param comments: return comments too, in their order among the events, as an :class:`ssesync.Event` that has only
+        ``comment`` set, as soon as their line is complete.
     :param retry_on_events: set ``retry`` of each event to the reconnection time that its own block sets. Without it
         ``retry`` is ``None``, and events compare equal whatever reconnection time their blocks set.
 
     Not thread-safe. After :class:`ssesync.EventTooLarge` the decoder is of no further use.
     """
 
+    @overload  # with comments, some of the events have no data
+    def __init__(
+        self: Decoder[ReceivedEvent], last_event_id: str | None = None, *, max_event_size: int = ...,
+        comments: Literal[False] = False, retry_on_events: bool = False,
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
+        self: Decoder[Event], last_event_id: str | None = None, *, max_event_size: int = ..., comments: bool,
+        retry_on_events: bool = False,
+    ) -> None: ...  # fmt: skip
     def __init__(
         self,
         last_event_id: str | None = None,
@@ -86,8 +97,7 @@ class Decoder:
         self._type = ""
         self._retry_on_events = retry_on_events
         self._block_retry: int | None = None  # of the pending block, with retry_on_events
-        self._id: str | None = last_event_id
-        self._committed_id: str | None = last_event_id
+        self._id = self._committed_id = last_event_id or ""
         self._idle = False  # nothing is pending: the next chunk starts a block
         self._started = False
         self._after_cr = False
@@ -97,16 +107,16 @@ class Decoder:
     @property
     def last_event_id(self) -> str:
         """The last event ID in force after everything that was fed, ``""`` if there is none."""
-        return self._committed_id or ""
+        return self._committed_id
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> list[E]:
         """Decode the next bytes of the stream.
 
         :param chunk: the bytes, cut anywhere.
         :return: the events that they complete, often none.
         :raises EventTooLarge: an event passes ``max_event_size``.
         """
-        out: list[Event] = []
+        out: list[Any] = []
         if self.retries:
             self.retries = []
         if self._idle and len(chunk) <= _SAMPLE_TO <= self.max_event_size:
@@ -160,7 +170,7 @@ class Decoder:
         )
         return out
 
-    def _decode_complete(self, chunk: bytes, out: list[Event]) -> None:
+    def _decode_complete(self, chunk: bytes, out: list[Any]) -> None:
         """Decode bytes that end in a blank line by the standard's rules, the usual blocks in bulk."""
         if self._data or self._type or self._block_retry is not None:
             # The rest of a block that an earlier chunk began.
@@ -183,12 +193,12 @@ class Decoder:
             event.type = "message"
             event.id = event_id
             event.retry = event.comment = None
-            event.__class__ = Event  # type: ignore[assignment]
-            out.append(event)  # type: ignore[arg-type]
+            event.__class__ = ReceivedEvent  # type: ignore[assignment]
+            out.append(event)
         if done < len(text):
             self._decode_rest(text[done:], out)
 
-    def _decode_rest(self, text: str, out: list[Event]) -> None:
+    def _decode_rest(self, text: str, out: list[Any]) -> None:
         pending = False
         plain = text.isascii()
         event_id = self._id
@@ -222,11 +232,11 @@ class Decoder:
             event.type = kind or "message"
             event.id = event_id
             event.retry = event.comment = None
-            event.__class__ = Event  # type: ignore[assignment]
-            out.append(event)  # type: ignore[arg-type]
+            event.__class__ = ReceivedEvent  # type: ignore[assignment]
+            out.append(event)
         self._id = self._committed_id = event_id
 
-    def _process(self, lines: Iterable[str], out: list[Event]) -> None:
+    def _process(self, lines: Iterable[str], out: list[Any]) -> None:
         """Process lines, without their ends, by the standard's field rules."""
         data = self._data
         for line in lines:
@@ -266,7 +276,7 @@ class Decoder:
             elif not name and self.comments:
                 out.append(Event(comment=value))
 
-    def _process_counted(self, line: bytes, out: list[Event]) -> None:
+    def _process_counted(self, line: bytes, out: list[Any]) -> None:
         """Process one line, and check the size of the buffered lines against the limit."""
         if not line:
             self._buffered = 0
@@ -280,7 +290,7 @@ class Decoder:
                 return
         self._process((line.decode("utf-8", "replace"),), out)
 
-    def _buffer_partial(self, piece: bytes, out: list[Event]) -> None:
+    def _buffer_partial(self, piece: bytes, out: list[Any]) -> None:
         line = self._partial
         if line.name is _SKIPPED or not piece:
             return
@@ -297,7 +307,7 @@ class Decoder:
         elif line.name is _SKIPPED or line.size > self.max_event_size:
             line.clear(_SKIPPED)
 
-    def _finish_line(self, chunk: bytes, out: list[Event]) -> bytes:
+    def _finish_line(self, chunk: bytes, out: list[Any]) -> bytes:
         """End the unfinished line with the chunk's first line. Both may be long, so only the line is joined.
 
         :return: the rest of the chunk.
@@ -316,7 +326,7 @@ class Decoder:
             self._process_counted(line, out)
         return chunk[end:]
 
-    def _check(self, size: int, out: list[Event]) -> None:
+    def _check(self, size: int, out: list[Any]) -> None:
         if size > self.max_event_size:
             raise EventTooLarge(size, self.max_event_size, out)
 
@@ -366,15 +376,15 @@ def _long_lines(chunk: bytes, end: int) -> Iterator[str]:
             start = stop + 1
 
 
-def _event(data: str, type: str, id: str | None) -> Event:
+def _event(data: str, type: str, id: str) -> Any:
     # Loops that make events have these lines inline: the call would cost a fifth of the whole event.
     event = UncheckedEvent()
     event.data = data
     event.type = type
     event.id = id
     event.retry = event.comment = None
-    event.__class__ = Event  # type: ignore[assignment]
-    return event  # type: ignore[return-value]
+    event.__class__ = ReceivedEvent  # type: ignore[assignment]
+    return event
 
 
 def _utf8(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 
-from ..event import Event
+from ..event import Event, ReceivedEvent
 
 __all__ = ["KEEP_ALIVE", "encode", "encode_comment", "encode_keep_alive"]
 
@@ -27,15 +27,16 @@ def encode(event: Event) -> bytes:
     text = ""
     if event.comment is not None:
         text = ": " + _lines(event.comment, ": ") + "\n"
-    if event.id is not None:
-        text += f"id: {event.id}\n"
+    # As in written_id(), whose call would cost a tenth of this function.
+    if (event_id := event.id) is not None and (event_id or event.__class__ is not ReceivedEvent):
+        text += f"id: {event_id}\n"
     if event.type is not None:
         text += f"event: {event.type}\n"
     if event.retry is not None:
         text += f"retry: {event.retry}\n"
     if event.data is not None:
         text += "data: " + _lines(event.data, "data: ") + "\n\n"
-    elif event.id is not None or event.type is not None:
+    elif event_id is not None or event.type is not None:
         text += "\n"
     return text.encode("utf-8")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BrokerError, excerpt
 from ...validation import check_number
@@ -15,6 +15,9 @@ from .record import RunRecord
 from .request import request_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..keywords import RunKeywords
     from .run import Run
     from .runs import Runs
 
@@ -48,7 +51,7 @@ class RunMethods(Backend):
         subject: str = "",
         fingerprint: str = "",
         restart: bool = False,
-        **options: Any,
+        **options: Unpack[RunKeywords],
     ) -> Run:
         """Start a run in this process, or join the one of this name, in whichever process it runs or has ended.
 
@@ -79,7 +82,7 @@ class RunMethods(Backend):
         :raises TypeError: the producer gives no events, or is asynchronous.
         """
         request = request_of(name, subject, fingerprint, restart=restart)
-        return self.runs.start(request, producer, args, options_of(options))
+        return self.runs.start(request, producer, args, options_of(cast("dict[str, Any]", options)))
 
     def queue_run(
         self,
@@ -89,7 +92,7 @@ class RunMethods(Backend):
         fingerprint: str = "",
         wait: float = 3600.0,
         restart: bool = False,
-        **options: Any,
+        **options: Unpack[RunKeywords],
     ) -> Run:
         """Add a run that a process begins later, by :meth:`open_run`: a task queue's worker, for one. Clients can
         follow it at once. Where there is a run of this name it is joined, as by :meth:`start_run`.
@@ -104,7 +107,8 @@ class RunMethods(Backend):
         :raises BrokerError: as for :meth:`start_run`.
         """
         check_number("wait", wait, above=0)
-        return self.runs.queue(request_of(name, subject, fingerprint, restart=restart), wait, options_of(options))
+        request = request_of(name, subject, fingerprint, restart=restart)
+        return self.runs.queue(request, wait, options_of(cast("dict[str, Any]", options)))
 
     def open_run(
         self,
@@ -113,7 +117,7 @@ class RunMethods(Backend):
         subject: str | None = None,
         fingerprint: str | None = None,
         restart: bool = False,
-        **options: Any,
+        **options: Unpack[RunKeywords],
     ) -> Run:
         """Produce a run on this thread: begin the one that was queued, or add it.
 
@@ -136,7 +140,7 @@ class RunMethods(Backend):
         :raises RunConflict: there is a run of this name that is running or has ended.
         """
         request = request_of(name, subject, fingerprint, optional=True, restart=restart)
-        return self.runs.open(request, options_of(options))
+        return self.runs.open(request, options_of(cast("dict[str, Any]", options)))
 
     def get_run(self, name: str, *, subject: str | None = "") -> Run:
         """Find a run.

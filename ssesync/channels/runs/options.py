@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import SettingsError, excerpt
+from ...errors import SettingsError, UnknownOption, excerpt
 from ...event import Event
 from ...server.checks import check_callbacks
 from ...server.producer import Scope
@@ -97,5 +97,5 @@ def options_of(given: dict[str, Any]) -> RunOptions:
     """
     for name in given:
         if name not in RunOptions.__dataclass_fields__:
-            raise SettingsError(f"unknown option {name!r} of a run: {suggest(name, RunOptions.__dataclass_fields__)}")
+            raise UnknownOption(f"unknown option {name!r} of a run: {suggest(name, RunOptions.__dataclass_fields__)}")
     return RunOptions(**given)

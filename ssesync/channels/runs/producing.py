@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ...cancel import CancelToken
@@ -83,8 +83,8 @@ class Function(Producer):
             _run_upstream(made, writer)
             return None
         check_iterable(made)
-        items: Iterator[Any] = iter(made)
-        return items
+        items: Iterable[Any] = made
+        return iter(items)
 
     def release(self) -> None:
         """See :class:`Producer`."""

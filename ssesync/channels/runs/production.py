@@ -10,7 +10,7 @@ from typing import Any
 
 from ...cancel import CancelToken
 from ...errors import CloseReason, EventError, StreamClosed
-from ...event import Event
+from ...event import Event, written_id
 from ...locks import Once, Waiters
 from ...reactor import run_foreign
 from ...text import escape
@@ -111,8 +111,8 @@ class Production:
         :raises EventError: it has an id.
         :raises StreamClosed: the run has ended.
         """
-        if event.id is not None:
-            raise EventError("id", event.id, "is given by the broker: write the event of a run without one")
+        if (event_id := written_id(event)) is not None:
+            raise EventError("id", event_id, "is given by the broker: write the event of a run without one")
         if event.data is None:
             return
         self._appender.wait_for_room(self._is_closed)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...cancel import CancelToken
 from ...errors import RunUnknown, StreamClosed
 from ...event import Event
 from ...server.source import Followable
+from ...text import shown
 from .ending import Ending
 from .production import Production
 from .record import RunRecord, RunState
 from .request import unknown
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..keywords import FollowerOptions
     from ..subscription import Subscription
     from .runs import Runs
 
@@ -175,7 +179,7 @@ class Run(Followable):
             if not self._record.state.ended and self._own_ending is None:
                 self._record = self._record._replace(state=RunState.INTERRUPTED)
 
-    def follow(self, last_event_id: str | None = None, **options: Any) -> Subscription:
+    def follow(self, last_event_id: str | None = None, **options: Unpack[FollowerOptions]) -> Subscription:
         """Subscribe to the run's events, from its start or after an event.
 
         :param last_event_id: the id that a client sent. One that is not known to the log, or not any more, begins with
@@ -185,7 +189,7 @@ class Run(Followable):
         :raises BrokerError: the log can't be reached or used.
         :raises RunUnknown: its time to be retained is over.
         """
-        return self._runs.current.follow(self._record, last_event_id, options)
+        return self._runs.current.follow(self._record, last_event_id, cast("dict[str, Any]", options))
 
     def __enter__(self) -> Run:
         return self
@@ -210,4 +214,4 @@ class Run(Followable):
         return isinstance(error, StreamClosed) and production.reason is not None
 
     def __repr__(self) -> str:
-        return f"<Run {self.name!r} {self.state.value}>"
+        return shown(self, self.name, state=self.state.value)

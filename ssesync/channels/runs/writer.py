@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ...cancel import CancelToken
 from ...errors import StreamClosed
-from ...event import Event, warn_if_encoded
+from ...event import MEANT, Event, warn_if_encoded
 from ...json_encoder import dump_json
 from ...server.mailbox import Mailbox
 from ...server.writer import Writer, WriterSource, to_event
+from ...validation import refuse_unknown
 from .options import RunOptions
 
 __all__ = ["RunSource", "RunWriter", "event_of"]
@@ -80,8 +81,11 @@ class RunWriter(Writer):
         id: str | int | None = None,
         retry: int | None = None,
         comment: str | None = None,
+        **unknown: NoReturn,
     ) -> None:
         """Write one event; see :class:`Writer`. Text is joined to other text, where the run has ``merge``."""
+        if unknown:
+            refuse_unknown(Writer.write_event, unknown, meant=MEANT)
         if isinstance(data, (str, bytes, bytearray)) and id is None and retry is None and comment is None:
             self._target.write(data, type)
         else:

@@ -68,7 +68,7 @@ def test_what_the_transform_gives_is_sent(transform: Any, data: list[str], upstr
 
 
 def test_an_event_that_is_given_back_as_it_is_goes_as_it_came(upstream: Upstream, ask: Ask) -> None:
-    body = b"data: a\n\nevent: token\ndata: b\n\nid: 7\ndata: c\ndata: d\n\n"
+    body = b"data: a\n\nevent: token\ndata: b\n\nid: 7\ndata: c\ndata: d\n\nid: \ndata: e\n\ndata: f\n\n"
     assert relayed(ask(upstream(whole(body))), lambda event: event)[1] == body
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import enum
 import json
 import pickle
@@ -12,7 +13,7 @@ import pytest
 
 from ssesync import EventStream, Writer, open_broker
 from ssesync.errors import EventError
-from ssesync.event import Event
+from ssesync.event import Event, ReceivedEvent
 from ssesync.wire import Decoder, encode
 
 from ...cases import each_case
@@ -252,7 +253,7 @@ class TestCopies:
     @each_case("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_an_event_can_be_pickled(self, event, protocol):
         again = pickle.loads(pickle.dumps(event, protocol))
-        assert type(again) is Event
+        assert type(again) is type(event)
         assert again == event
         assert encode(again) == encode(event)
 
@@ -438,3 +439,37 @@ class TestEncodedTwice:
         monkeypatch.setattr("ssesync.event._warned", False)
         Writer().write(Event("data: a\n\n"))
         assert caplog.records == []
+
+
+# Events that were read
+
+
+class TestReceived:
+    def test_data_type_and_id_are_always_text(self):
+        (event,) = Decoder().feed(b"data\n\n")
+        assert type(event) is ReceivedEvent
+        assert (event.data, event.type, event.id) == ("", "message", "")
+        without_id = dataclasses.replace(decoded(), id=None, type=None)
+        assert (without_id.type, without_id.id) == ("message", "")
+
+    def test_it_is_equal_to_an_event_with_the_same_fields(self):
+        event = ReceivedEvent("a")
+        for same in (Event("a", type="message"), Event("a", type="message", id="")):
+            assert event == same
+            assert same == event
+            assert hash(event) == hash(same)
+        assert event not in (Event("a"), Event("b", type="message"), Event("a", type="message", id="1"), "a")
+        assert Event("a", id="") != Event("a")
+
+    def test_an_empty_id_is_not_written(self):
+        assert encode(ReceivedEvent("a")) == encode(Event("a", type="message"))
+        assert encode(ReceivedEvent("a", id=7)) == encode(Event("a", type="message", id="7"))
+        assert encode(Event("a", id="")).startswith(b"id: \n")
+        with open_broker("memory://") as broker:
+            assert broker.publish("a", ReceivedEvent("a"))
+            with pytest.raises(EventError, match="set by the broker"):
+                broker.publish("a", ReceivedEvent("a", id="1"))
+
+    def test_its_repr_makes_it_again(self):
+        for event in (ReceivedEvent("a"), ReceivedEvent("", type="t", id="1", retry=5)):
+            assert eval(repr(event)) == event

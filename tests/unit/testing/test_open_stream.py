@@ -219,7 +219,7 @@ def test_a_wait_that_times_out_lists_the_events_that_arrived() -> None:
             stream.next(timeout=0.05)
     assert str(caught.value) == (
         "waited 0.05 s for an event. GET /: 200 OK, text/event-stream; charset=utf-8; 1 event came, the last: "
-        "Event('one', type='first'); 2 comments came, the last: 'hello'; the body is open"
+        "ReceivedEvent('one', type='first'); 2 comments came, the last: 'hello'; the body is open"
     )
     assert isinstance(caught.value, TimeoutError)
 

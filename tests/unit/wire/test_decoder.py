@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssesync.errors import EventTooLarge
-from ssesync.event import Event
+from ssesync.event import Event, ReceivedEvent
 from ssesync.wire import Decoder
 from tests.profiles import examples, times
 
@@ -543,8 +543,8 @@ def test_retry_of_five_thousand_digits_is_a_number_no_one_waits_out():
 # State between events
 
 
-def test_an_id_is_none_until_the_stream_sets_one():
-    assert [event.id for event in decode([b"data: a\n\nid\ndata: b\n\nid: 1\ndata: c\n\n"]).events] == [None, "", "1"]
+def test_an_id_is_empty_until_the_stream_sets_one():
+    assert [event.id for event in decode([b"data: a\n\nid: 1\ndata: b\n\nid\ndata: c\n\n"]).events] == ["", "1", ""]
 
 
 def test_a_resumed_stream_starts_with_its_last_event_id():
@@ -577,7 +577,8 @@ def test_a_comment_is_given_as_soon_as_its_line_ends_and_in_its_place():
 
 def test_a_decoded_event_is_an_event_like_any_other():
     (event,) = decode([b"id: 1\nevent: t\ndata: a\n\n"]).events
-    assert type(event) is Event
+    assert type(event) is ReceivedEvent
+    assert isinstance(event, Event)
     assert hash(event) == hash(Event("a", id="1", type="t"))
     assert (event.retry, event.comment) == (None, None)
     with pytest.raises(AttributeError):

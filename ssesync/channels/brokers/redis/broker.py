@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ....errors import BrokerError, SettingsError
-from ....text import escape
+from ....text import escape, redact
 from ....validation import check_number
 from ...entry import Entry
 from ...log import Page
@@ -73,6 +73,7 @@ class RedisBroker(RedisRuns):
         if not prefix or "{" in prefix or "}" in prefix:
             raise SettingsError(f"prefix takes text without braces, got {prefix!r}")
         self._prefix = f"{{{prefix}}}"
+        self._address = "redis://"
         self._index_size = index_size
         self._make_client = make_client
         self._own = own
@@ -115,7 +116,9 @@ class RedisBroker(RedisRuns):
             make_client()
         except (ValueError, TypeError) as error:
             raise SettingsError(f"the broker's URL can't be used: {error}") from error
-        return cls(make_client, limits, **ours)
+        broker = cls(make_client, limits, **ours)
+        broker._address = redact(url.partition("?")[0])  # the object has no password
+        return broker
 
     def _reset(self) -> None:
         super()._reset()

@@ -56,6 +56,7 @@ class SQLiteBroker(Broker):
         check_number("busy_timeout", busy_timeout, above=0)
         # Absolute, as it is opened later, and again: the process may have changed its directory by then.
         self._path = Path(path).absolute()
+        self._address = f"sqlite:///{self._path}"
         self._poll = poll
         self._busy_timeout = busy_timeout
         super().__init__(limits)

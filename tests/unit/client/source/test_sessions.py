@@ -148,7 +148,8 @@ class TestSession:
         [
             ({"timeout": 5}, "use connect_timeout and idle_timeout"),
             ({"stream": True}, "it is always on"),
-            ({"reconect": True}, "unexpected keyword argument 'reconect'"),
+            ({"reconect": True}, "did you mean 'reconnect'?"),
+            ({"reconect": True, "session": requests.Session()}, "did you mean 'reconnect'?"),
         ],
     )
     def test_an_option_that_does_not_exist_is_refused_at_once(self, options: dict[str, Any], message: str) -> None:

@@ -19,6 +19,8 @@ FORWARD = ("Authorization", "X-Api-Key", "Anthropic-Version", "Anthropic-Beta", 
 PASS = ("X-Request-Id", "Request-Id", "Retry-After")
 # Bytes of an answer that was not requested as a stream.
 MAX_BODY = 16 * 1024 * 1024
+# Bytes of a request: images are large.
+MAX_REQUEST = 32 * 1024 * 1024
 # Seconds to connect, and seconds without a byte of the model, keep-alives included.
 TIMEOUT = (5, 120)
 
@@ -42,9 +44,18 @@ def create_app():
     app = Flask(__name__)
     # An answer can't be resumed: when the server stops it waits for unfinished answers, this many seconds at most.
     app.config["SSESYNC"] = {"error_event": error_event, "drain_timeout": 10}
+    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
     sse.init_app(app)
     upstream = os.environ["UPSTREAM"].rstrip("/")
     key = os.environ.get("UPSTREAM_KEY")
+
+    @app.before_request
+    def require_json():
+        """Pages of other sites can send forms and plain text, which must not use the gateway's key."""
+        if request.path.startswith("/v1/") and not request.is_json:
+            error = {"message": "Content-Type must be application/json.", "type": "invalid_request_error", "code": None}
+            return {"type": "error", "error": error}, 415
+        return None
 
     def pass_on(path):
         """Answer with the upstream's answer. Neither the wait for it nor the stream takes a thread."""

@@ -25,6 +25,7 @@ from jsonrpc import (
     check,
     decoded,
     failure,
+    is_id,
     notification,
     response,
 )
@@ -113,7 +114,7 @@ def post():
         raise RPCError(INVALID_REQUEST, "Content-Type must be application/json.", status=415)
     try:
         message = json.loads(request.get_data())
-        json.dumps(message, ensure_ascii=False).encode()  # an event can't carry half a surrogate pair
+        json.dumps(message, ensure_ascii=False, allow_nan=False).encode()  # an event can't carry half a surrogate pair
     except (ValueError, RecursionError):
         raise RPCError(PARSE_ERROR, "The body is not JSON.", status=400) from None
     check(message)
@@ -182,7 +183,10 @@ def ended_early(id):
 
 def progress_token(params):
     meta = params.get("_meta")
-    return meta.get("progressToken") if isinstance(meta, dict) else None
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    if not (token is None or is_id(token)):
+        raise RPCError(INVALID_PARAMS, "progressToken must be a whole number, or text of at most 100 characters.")
+    return token
 
 
 # 2026-07-28: each request stands for itself. A client that closes an answer cancels it.

@@ -29,11 +29,16 @@ def notification(method, params):
     return {"jsonrpc": "2.0", "method": method, "params": params}
 
 
+def is_id(value):
+    """Whether a client may choose this id of a request or token for its progress, which the answer repeats."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and len(str(value)) <= 100
+
+
 def check(message):
     """Refuse what is no single message of JSON-RPC."""
     if isinstance(message, dict) and message.get("jsonrpc") == "2.0":
         id, method, params = message.get("id"), message.get("method"), message.get("params", {})
-        has_id = isinstance(id, (str, int)) and not isinstance(id, bool) and len(str(id)) <= 100
+        has_id = is_id(id)
         if "method" not in message and has_id and ("result" in message) != ("error" in message):
             return message
         if isinstance(method, str) and isinstance(params, dict) and (has_id or "id" not in message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import re
 import signal
@@ -169,6 +171,18 @@ def test_a_browser_without_a_key_is_given_the_gateway_s(system: llm.Running) -> 
     assert requests.post(f"{system.url}/v1/chat/completions", json=body, timeout=llm.TIMEOUT).status_code == 200
     # The inner gateway has none to give.
     assert requests.post(f"{system.urls[1]}/v1/chat/completions", json=body, timeout=llm.TIMEOUT).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["v1/chat/completions", "v1/messages", "answers"])
+def test_forms_of_other_sites_and_huge_requests_are_refused(system: llm.Running, path: str) -> None:
+    body = json.dumps({"model": "any", "messages": MESSAGES, "max_tokens": 3})
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = requests.post(f"{system.url}/{path}", body, headers={"Content-Type": kind}, timeout=llm.TIMEOUT)
+        assert answer.status_code == 415
+    connection = http.client.HTTPConnection(system.url.removeprefix("http://"), timeout=llm.TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/{path}", headers={"Content-Type": "application/json", "Content-Length": 2**40})
+        assert connection.getresponse().status == 413
 
 
 def test_a_model_that_is_not_there_is_an_error_the_client_understands(

@@ -404,6 +404,12 @@ def test_notifications_that_a_session_missed_are_sent_when_it_comes_back(server:
 
 
 PING = rpc("ping")
+COUNT = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": "count"}
+
+
+def with_token(token: Any) -> dict[str, Any]:
+    """A call whose progress token each of its messages repeats."""
+    return rpc("tools/call", name="count", arguments={"to": 1}, _meta={**ENVELOPE, "progressToken": token})
 
 
 @pytest.mark.parametrize(
@@ -412,6 +418,7 @@ PING = rpc("ping")
         ("{", {}, 400, -32700),
         ("[" * 100_000, {}, 400, -32700),
         (json.dumps({**PING, "id": "\ud800"}), {}, 400, -32700),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": NaN}}', {}, 400, -32700),
         ([PING], {}, 400, -32600),
         ({"id": 1, "method": "ping"}, {}, 400, -32600),
         ({**PING, "id": None}, {}, 400, -32600),
@@ -428,6 +435,8 @@ PING = rpc("ping")
         (PING, {"MCP_Protocol_Version": "2030-01-01"}, 400, -32022),
         (PING, {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "ping"}, 400, -32602),
         ({**PING, "params": {"_meta": ENVELOPE}}, {"MCP_Protocol_Version": "2026-07-28"}, 400, -32020),
+        (with_token("x" * 101), COUNT, 400, -32602),
+        (with_token(["x"]), COUNT, 400, -32602),
     ],
 )
 def test_a_wrong_request_gets_the_protocol_s_error(

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import requests
 
-from ..validation import check_names, check_number
+from ..validation import check_number
 from ..wire.http import HOP_BY_HOP, MEDIA_TYPE, get_last_event_id, set_last_event_id
 from .connect import get_response
-from .options import RelayOptions
+from .options import RelayOptions, check_request_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -95,7 +95,7 @@ def relay_request(
         precedence.
     :return: the response, with ``stream=True``, for :class:`Relay`.
     """
-    check_names(relay_request, options.keys(), RelayOptions)
+    check_request_options(relay_request, session, options.keys(), RelayOptions)
     passing = Passing.checked(pass_headers, max_body)
     response = forwarded(request, url, session=session, forward=forward, **options).send()
     setattr(response, _PASSING, passing)

@@ -18,7 +18,7 @@ from ..errors import ContentEncodingError, EventTooLarge, ReadError
 from ..event import Event, ReceivedEvent, written_id
 from ..producing import Producing, Refusal, Tap, Target
 from ..text import escape, shown
-from ..validation import check_names, refuse_unknown
+from ..validation import refuse_unknown
 from ..wire.blocks import Blocks
 from ..wire.decoder import MAX_EVENT_SIZE, Decoder
 from ..wire.http import is_event_stream
@@ -26,7 +26,7 @@ from .body import Body
 from .coding import unsupported_coding
 from .exchange import Exchange
 from .forwarding import FORWARDED, Passing, forwarded, passed_headers, passing_of, relay_request
-from .options import RelayOptions
+from .options import RelayOptions, check_request_options
 from .reader import EXCERPT_SIZE, excerpt_of
 from .tap import can_tap, detect_truncation, has_ended, tap_of
 
@@ -125,7 +125,7 @@ class Relay(Producing):
         :param options: those of ``requests``.
         :return: the relay.
         """
-        check_names(cls.from_request, options.keys(), RelayOptions)
+        check_request_options(cls.from_request, session, options.keys(), RelayOptions)
         relay = cls.__new__(cls)
         relay._configure(transform, max_event_size, pass_headers, max_body)
         relay.answer = None

@@ -13,13 +13,12 @@ from ..errors import excerpt
 from ..event import Event, ReceivedEvent
 from ..retry import Backoff, Clock, SystemClock
 from ..text import shown
-from ..validation import check_names
 from ..wire.decoder import MAX_EVENT_SIZE
 from ..wire.http import set_last_event_id
 from .cancel_adapter import link, weakly
 from .connect import RESERVED, RequestSpec
 from .following import Following, Options, Resources
-from .options import RequestOptions
+from .options import RequestOptions, check_request_options
 from .reader import check_options
 from .session import new_session
 
@@ -128,9 +127,7 @@ class EventSource:
         clock: Clock | None = None,
         **options: Unpack[RequestOptions],
     ) -> None:
-        # A session of another kind may take other options.
-        if session is None or type(session).request is requests.Session.request:
-            check_names(EventSource, options.keys() - RESERVED.keys(), RequestOptions)
+        check_request_options(EventSource, session, options.keys() - RESERVED.keys(), RequestOptions)
         if commit not in ("taken", "manual"):
             raise ValueError(f"commit= takes 'taken' or 'manual', got {excerpt(commit)}")
         set_last_event_id({}, last_event_id)  # refused now rather than at the first reconnection

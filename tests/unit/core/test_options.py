@@ -12,7 +12,18 @@ import requests
 
 import ssesync_django
 import ssesync_flask
-from ssesync import Event, EventSource, EventStream, Reader, Relay, Settings, SettingsError, UnknownOption, open_broker
+from ssesync import (
+    Event,
+    EventSource,
+    EventStream,
+    Reader,
+    Relay,
+    Settings,
+    SettingsError,
+    UnknownOption,
+    open_broker,
+    relay_request,
+)
 from ssesync import options as sets
 from ssesync.channels.policy import Policy
 from ssesync.channels.runs.options import RunOptions
@@ -72,8 +83,6 @@ def relayed(**options: Any) -> Relay:
 
 
 def requested(**options: Any) -> requests.Response:
-    from ssesync import relay_request
-
     return relay_request({}, "http://127.0.0.1/", **options)
 
 
@@ -121,3 +130,20 @@ def test_the_error_for_an_unknown_name_names_the_nearest(function: Callable[...,
 def test_a_name_that_is_like_none_is_refused_with_a_list() -> None:
     with pytest.raises(UnknownOption, match=r"^test_a_.*\(\) takes no 'zzz': there are max_pending_events"):
         check_names(test_a_name_that_is_like_none_is_refused_with_a_list, {"zzz"}, QueueOptions)
+
+
+class OtherSession(requests.Session):
+    """One with an option of its own, such as that of ``requests-cache``."""
+
+    def request(self, *args: Any, expire_after: int, **options: Any) -> requests.Response:  # type: ignore[override]
+        response = requests.Response()
+        response.status_code, response.headers["X-Expire"] = expire_after, "yes"
+        return response
+
+
+def test_a_session_of_another_kind_has_options_of_its_own() -> None:
+    environ, url, session = {"REQUEST_METHOD": "GET"}, "http://127.0.0.1/", OtherSession()
+    options: Any = {"session": session, "expire_after": 203}
+    EventSource(url, **options).close()
+    assert relay_request(environ, url, **options).status_code == 203
+    Relay.from_request(environ, url, **options).close()

@@ -29,6 +29,7 @@ FIRST = (
     "live/detached/test_finishing.py",
     "test_clone.py",
     "docs/test_examples.py",
+    "sdk/test_clients.py",
     "live/keeper/test_moving.py",
     "live/keeper/test_series.py",
     "load/test_endings_aborted.py",

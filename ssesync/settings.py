@@ -262,7 +262,9 @@ class Settings:
             if name.lower() not in known:
                 if name in _STREAM_OPTIONS:
                     raise UnknownOption(f"{name} is no setting: give it to a view, a response or an EventStream")
-                raise UnknownOption(f"unknown option {name!r}: {suggest(name.lower(), known, _STREAM_OPTIONS)}")
+                key = f"SSESYNC_{name.upper()}"
+                hint = f"its key is {key}" if key in _KEYS else suggest(name.lower(), known, _STREAM_OPTIONS)
+                raise UnknownOption(f"unknown option {name!r}: {hint}")
             changes[name.lower()] = value
         return dataclasses.replace(self, **changes)
 

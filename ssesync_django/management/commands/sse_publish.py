@@ -31,14 +31,21 @@ class Command(BaseCommand):
         )
         parser.add_argument("--type", help="the event's type, for addEventListener() in browsers")
         parser.add_argument("--json", action="store_true", help="check that the data is JSON, and send it compactly")
+        parser.add_argument(
+            "--final",
+            action="store_true",
+            help="close the channel: the streams of its subscribers end after the event",
+        )
 
-    def handle(self, *args: Any, channel: str, data: str, type: str | None, json: bool, **options: Any) -> None:
+    def handle(
+        self, *args: Any, channel: str, data: str, type: str | None, json: bool, final: bool, **options: Any
+    ) -> None:
         """Publish.
 
         :raises django.core.management.base.CommandError: it was not published.
         """
         try:
-            event_id = publish(channel, make_event(data, type, as_json=json, stdin=sys.stdin))
+            event_id = publish(channel, make_event(data, type, as_json=json, stdin=sys.stdin), final=final)
         except (SSEError, ValueError) as error:
             raise CommandError(str(error)) from error
         if event_id:

@@ -36,6 +36,7 @@ def test_settings_are_frozen_and_travel() -> None:
     "options, message",
     [
         ({"keepalive": 5}, "unknown option 'keepalive': did you mean 'keep_alive'"),
+        ({"BROKER": "memory://"}, "unknown option 'BROKER': its key is SSESYNC_BROKER"),
         ({"KEEPALIVE": 5}, "did you mean 'keep_alive'"),
         ({"zzz": 5}, "there are keep_alive, keep_alive_event, retry"),
     ],

@@ -52,6 +52,12 @@ def test_text_is_published_and_its_id_printed(url: str) -> None:
     assert (event.data, event.type) == ("hello\nworld", "note")
 
 
+def test_a_final_event_closes_the_channel(url: str) -> None:
+    assert published(url, "over", "--final").data == "over"
+    with pytest.raises(CommandError, match="closed"):
+        call("a", "more")
+
+
 @pytest.mark.parametrize("args", [[], ["-"]])
 def test_standard_input_is_published_without_its_last_line_end(url: str, args: list[str]) -> None:
     assert published(url, *args, stdin="one\ntwo\n").data == "one\ntwo"

@@ -72,7 +72,7 @@ def test_nine_clients_lose_nothing_by_one_that_stalls_and_that_one_catches_up(se
     def stall(event: Event) -> None:
         if event.data and event.data.startswith(f"{server.count // 2} "):
             stalls.set()
-            goes_on.wait(60)
+            goes_on.wait(300)
 
     def await_all(of: list[Follower]) -> None:
         await_that(lambda: all(len(each.events) == server.published for each in of), "all events came")
@@ -106,7 +106,7 @@ def test_nine_clients_lose_nothing_by_one_that_stalls_and_that_one_catches_up(se
     for follower in live:
         check_same(follower.events, stalled.events)
     assert next(iter(server.state()["reasons"]["stalled"])) == "overflow"
-    assert len(stalled.workers) == 2
+    assert len(stalled.workers) >= 2  # more, if it is so slow again while it catches up
     assert disturbed < 5 * undisturbed + 2
     assert pending <= 1 * MB + server.size
     # Ten times what may wait for a client, or be a page of the log, and the memory broker's log; and not all that was

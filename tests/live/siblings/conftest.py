@@ -36,8 +36,8 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path, runtime: Path) -> Iter
     """Starts a server, which ends with the test, and leaves no socket."""
     with contextlib.ExitStack() as stack:
 
-        def start(kind: str, *options: str, **environment: str) -> Gunicorn:
-            url = f"sqlite:///{tmp_path}/log.db"
+        def start(kind: str, *options: str, folder: Path = tmp_path, **environment: str) -> Gunicorn:
+            url = f"sqlite:///{folder}/log.db"
             if kind == "redis":
                 url = f"{request.getfixturevalue('redis_server').url}?prefix={uuid.uuid4().hex}"
             if kind == "memory":

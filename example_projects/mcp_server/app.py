@@ -337,6 +337,11 @@ def following(id):
     return {"envelope": envelope, "error_event": Event.from_json(error), "drain": "finish"}
 
 
+def stop_call(session, name):
+    with contextlib.suppress(NotFound):  # its time to be retained is over
+        sse.stop_run(name, subject=session.id)
+
+
 def post_in_session(message):
     session = current_session()
     method, params = message.get("method"), message.get("params", {})
@@ -344,8 +349,7 @@ def post_in_session(message):
         if method == "notifications/cancelled":
             for name, id in session.calls().items():
                 if id == params.get("requestId"):
-                    with contextlib.suppress(NotFound):  # it has ended
-                        sse.stop_run(name, subject=session.id)
+                    stop_call(session, name)
         return Response(status=202)
     if method == "ping":
         return response(g.id, {})
@@ -384,5 +388,7 @@ def end_session():
         raise MethodNotAllowed(["POST"])
     session = current_session()
     sessions.remove(session)
+    for name in session.calls():
+        stop_call(session, name)
     sse.revoke(session.id)
     return Response(status=204)

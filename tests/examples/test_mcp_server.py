@@ -9,6 +9,7 @@ import runpy
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,13 @@ def stateless(server: Server, method: str, id: int | str = 1, **params: Any) -> 
     names = {"Mcp_Name": params["name"]} if "name" in params else {}
     message = rpc(method, id, **params, _meta=ENVELOPE)
     return send(server, message, MCP_Protocol_Version="2026-07-28", Mcp_Method=method, **names)
+
+
+def await_file(path: Path) -> None:
+    until = time.monotonic() + TIMEOUT
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} was not written"
+        time.sleep(0.01)
 
 
 def begin(server: Server) -> str:
@@ -205,6 +213,13 @@ def test_the_official_client_cancels_a_tool_and_listens_until_the_server_stops(t
     (tmp_path / "extended.py").write_text(WITH_ENDLESS_TOOL)
     options = ["--pythonpath", str(tmp_path), "--graceful-timeout", "3"]
     with serving(tmp_path, "extended:create_app()", *options) as server:
+        # The calls of a session end with it.
+        session = begin(server)
+        with send(server, call("work", path=str(tmp_path / "stopped")), session) as answer, Reader(answer) as reader:
+            assert reader.read() is not None
+            take(reader)
+            assert send(server, None, session, method="DELETE").status_code == 204
+        await_file(tmp_path / "stopped")
         # A call of a session, which does not end before the server does.
         answer = send(server, call("work", "endless", path=str(tmp_path / "interrupted")), begin(server))
         asyncio.run(asyncio.wait_for(use(server), TIMEOUT))

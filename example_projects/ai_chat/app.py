@@ -81,6 +81,8 @@ def start(chat, id, question, again=False):
     check(chat)
     if not (is_text(id) and is_text(question)):
         abort(400)
+    if again:
+        stop(chat)  # an answer that is still being made is of no use any more
     number = store().ask(chat, id, question, again)
     arguments = store(), chat, number, current_app.config["PAUSE"]
     run = sse.start_run(run_name(chat, number), answer, *arguments, subject=SUBJECT)

@@ -151,6 +151,21 @@ def test_both_kinds_of_clients_have_the_same_answer(server: Server) -> None:
     assert lines[-2:] == ['{"type":"finish"}', "[DONE]"]
 
 
+def test_the_model_ends_an_answer_that_is_to_be_made_again(server: Server, model: Model) -> None:
+    chat, question = uuid.uuid4().hex, f"wait {uuid.uuid4()}"
+    number = requests.post(f"{server.url}chats/{chat}", json={"id": "1", "question": question}, timeout=TIMEOUT).json()
+    with read(f"{server.url}chats/{chat}/answers/{number['number']}") as reader:
+        assert reader.read() is not None
+        message = {"id": "1", "role": "user", "parts": [{"type": "text", "text": question}]}
+        body = {"id": chat, "messages": [message], "trigger": "regenerate-message"}
+        with get(f"{server.url}api/chat", method="POST", json=body) as response:
+            assert response.status_code == 200
+            *_, end = [event.json() for event in reader if event.type != "ping"]
+            assert end["state"] == "stopped"
+            model.go_on(question)
+            assert response.text.endswith('data: {"type":"finish"}\n\ndata: [DONE]\n\n')
+
+
 @pytest.mark.parametrize("path", ["chats/short", "chats/short/questions", f"chats/{'a' * 16}/answers/7"])
 def test_what_does_not_exist_is_answered_404(server: Server, path: str) -> None:
     with get(server.url + path) as response:

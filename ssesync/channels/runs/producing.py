@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from ...cancel import CancelToken
@@ -83,7 +83,7 @@ class Function(Producer):
             _run_upstream(made, writer)
             return None
         check_iterable(made)
-        items: Iterable[Any] = made
+        items: Any = made
         return iter(items)
 
     def release(self) -> None:

@@ -83,8 +83,9 @@ class Function(Producer):
             _run_upstream(made, writer)
             return None
         check_iterable(made)
-        items: Any = made
-        return iter(items)
+        given: Any = made
+        items: Iterator[Any] = iter(given)
+        return items
 
     def release(self) -> None:
         """See :class:`Producer`."""

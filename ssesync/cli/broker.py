@@ -12,6 +12,7 @@ import click
 
 from ..channels.opening import open_broker
 from ..errors import SettingsError
+from .failure import Misconfigured
 
 if TYPE_CHECKING:
     from ..channels.broker import Broker
@@ -42,19 +43,19 @@ def find_broker(file: str | None) -> Broker:
 
     :param file: the file with its URL; ``None``: the environment variable.
     :return: the broker. It is not memory://.
-    :raises click.UsageError: there is no URL, or it can't work.
+    :raises Misconfigured: there is no URL, or it can't work.
     """
     url, where = (os.environ.get(_VARIABLE, ""), f"the environment variable {_VARIABLE}")
     if file is not None:
         url, where = _read(Path(file)), file
     if not url:
-        raise click.UsageError(f"{where} has no broker's URL: give it the one that the workers have")
+        raise Misconfigured(f"{where} has no broker's URL: give it the one that the workers have")
     try:
         broker = open_broker(url)
     except SettingsError as error:
-        raise click.UsageError(f"{where}: {error}") from error
+        raise Misconfigured(f"{where}: {error}") from error
     if not broker.is_shared:
-        raise click.UsageError(f"{where}: the log of memory:// is within one process: use sqlite:// or redis://")
+        raise Misconfigured(f"{where}: the log of memory:// is within one process: use sqlite:// or redis://")
     return broker
 
 
@@ -62,7 +63,7 @@ def _read(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH):
-                click.echo(f"Warning: other users can read {path}, which may have the broker's password", err=True)
+                click.echo(f"ssesync: other users can read {path}, which may have the broker's password", err=True)
             return file.readline().strip()
     except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path} can't be read: {error}") from error
+        raise Misconfigured(f"{path} can't be read: {error}") from error

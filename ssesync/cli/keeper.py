@@ -19,6 +19,7 @@ from ..errors import SettingsError
 from ..text import escape
 from ..validation import check_sockets
 from .broker import broker_file, find_broker
+from .failure import Failure
 
 __all__ = ["keeper"]
 
@@ -108,7 +109,7 @@ def keeper(
         process.open()
         process.listen(replace=replace)
     except (OSError, UpgradeError) as error:
-        raise click.ClickException(str(error)) from error
+        raise Failure(str(error)) from error
     sys.exit(process.run())
 
 
@@ -139,7 +140,7 @@ def _print_status(path: str) -> None:
     try:
         described = ask_status(path)
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"the keeper at {path} does not answer: {error}") from error
+        raise Failure(f"the keeper at {path} does not answer: {error}") from error
     click.echo(json.dumps(described, indent=2))
 
 
@@ -154,7 +155,7 @@ def _serve_metrics(host: str, port: int, *, waits: bool) -> None:
 
         from ..prometheus import StreamsCollector
     except ModuleNotFoundError as error:
-        raise click.ClickException("--metrics needs prometheus_client: pip install 'ssesync[prometheus]'") from error
+        raise Failure("--metrics needs prometheus_client: pip install 'ssesync[prometheus]'") from error
     registry = CollectorRegistry()
     registry.register(StreamsCollector())
     try:

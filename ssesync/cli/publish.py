@@ -9,6 +9,7 @@ import click
 from ..commands import make_event
 from ..errors import SSEError
 from .broker import broker_file, find_broker
+from .failure import Failure
 
 __all__ = ["publish"]
 
@@ -31,4 +32,4 @@ def publish(channel: str, data: str, type_: str | None, as_json: bool, final: bo
             event = make_event(data, type_, as_json=as_json, stdin=sys.stdin)
             click.echo(broker.publish(channel, event, final=final))
         except (SSEError, ValueError) as error:
-            raise click.ClickException(str(error)) from error
+            raise Failure(str(error)) from error

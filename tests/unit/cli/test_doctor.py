@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ssesync.server.framing import make_preamble
+from ssesync.settings import Settings
 from ssesync.testing import CHUNKED, FIN, HOLD, Answer, FakeSSEServer, Pause, RecordedRequest, chunk, head
 
 from ...cases import each_case
@@ -105,6 +107,13 @@ ILL: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
     "no body": ({}, {"First byte": ("problem", "headers after")}),
     "a reconnection time that is none": ({"body": "retry: 10\ndata: a\n\n"}, {"retry:": ("advice", "10 ms")}),
 }
+
+
+def test_a_stream_needs_no_reconnection_time(server: FakeSSEServer):
+    preamble = make_preamble(Settings()).decode()  # of the library's default
+    assert "retry:" not in preamble
+    server.answer(times=None, body=f"{preamble}data: a\n\n")
+    assert doctor(server.url, "--seconds", "5")[1]["retry:"] == ("ok", "none: browsers wait for 3 to 5 s")
 
 
 @pytest.mark.parametrize("name", ILL)

@@ -70,6 +70,15 @@ def test_a_process_without_a_shared_broker_reaches_nobody() -> None:
     assert flask("memory://", "tail").exit_code == 2
 
 
+def test_an_error_is_one_line_that_names_the_program(tmp_path: Path) -> None:
+    log = f"sqlite:///{tmp_path}/log"
+    for url, channel, status in ((log, "a*", 1), (f"sqlite:///{tmp_path}/missing/log", "a", 1), ("", "a", 2)):
+        done = publish(url, channel, "x")
+        assert (done.exit_code, done.stdout) == (status, "")
+        assert done.stderr.startswith("ssesync: ")
+        assert done.stderr.count("\n") == 1
+
+
 def test_a_configuration_is_checked(tmp_path: Path) -> None:
     done = flask(f"sqlite:///{tmp_path}/log", "check")
     assert (done.exit_code, done.stdout) == (0, "The configuration has no errors.\n")

@@ -15,9 +15,10 @@ from django.core.management import call_command
 from .feed import WORDS
 from .test_examples import BLOCKS, run
 
+PROCESSES = "docs/guide/client-processes.md"
 
-def example(name: str, feed: str) -> dict[str, Any]:
-    page = "docs/guide/following.md"
+
+def example(name: str, feed: str, page: str = "docs/guide/following.md") -> dict[str, Any]:
     return run(next(each for each in BLOCKS if each.page == page and each.options.get("name") == name), feed)
 
 
@@ -59,7 +60,7 @@ def test_a_crash_in_the_middle_of_an_event_neither_loses_nor_doubles_it(feed: st
 
 
 def test_the_thread_in_the_web_application_keeps_the_newest_event(feed: str) -> None:
-    names = example("board", feed)
+    names = example("board", feed, PROCESSES)
     names["start"]()
     for thread in threading.enumerate():
         if thread.name == "news":
@@ -71,5 +72,5 @@ def test_the_thread_in_the_web_application_keeps_the_newest_event(feed: str) -> 
 @pytest.mark.usefixtures("_sigterm_is_given_back")
 def test_the_management_command_writes_every_event(feed: str) -> None:
     written = io.StringIO()
-    call_command(example("command", feed)["Command"](stdout=written))
+    call_command(example("command", feed, PROCESSES)["Command"](stdout=written))
     assert written.getvalue().split() == WORDS

@@ -1,4 +1,4 @@
-"""For gunicorn: ``gunicorn -k gthread --threads 32 wsgi``."""
+"""For gunicorn: ``gunicorn --threads 4 -c python:ssesync.gunicorn wsgi``."""
 
 import os
 

@@ -46,9 +46,14 @@ class Executor:
         if len(self._unfinished) > self._size - len(self._names):
             self._start_thread()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all calls were made."""
+        return not self._unfinished
+
     def wait(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds until all calls were made."""
-        self._finished.wait(lambda: not self._unfinished, timeout)
+        self._finished.wait(lambda: self.is_idle, timeout)
 
     def _start_thread(self) -> None:
         try:

@@ -17,6 +17,7 @@ from types import FrameType
 
 from ..errors import CloseReason
 from ..event import Event
+from ..executor import callers
 from ..reactor import reactor, reactor_if_any, run_foreign
 from ..settings import Settings
 from ..text import escape
@@ -33,6 +34,8 @@ _QUICK = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(sig
 _USUAL = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
 # Seconds that a process waits after a signal for its streams to send their last bytes.
 _LAST_BYTES_SECONDS = 5.0
+# Seconds that it waits after them for ``on_close`` and for the lines in the log.
+_CALLS_SECONDS = 2.0
 #: Seconds of gunicorn's graceful timeout that are left to send the last bytes, and to exit.
 RESERVE = 2.0
 
@@ -188,10 +191,16 @@ class _Handler:
     def _again_when_drained(self, signum: int) -> None:
         # A stalled client does not read its last bytes: the process does not wait longer for it.
         deadline = time.monotonic() + max(seconds_to_finish(), default=0.0) + _LAST_BYTES_SECONDS
+        ended = 0.0
 
         def check() -> bool:
-            if (streams.all() or streams.work_to_finish()) and time.monotonic() < deadline:
+            nonlocal ended
+            now = time.monotonic()
+            if (streams.all() or streams.work_to_finish()) and now < deadline:
                 return True
+            ended = ended or now
+            if not callers().is_idle and now < ended + _CALLS_SECONDS:
+                return True  # on_close, and the log's line of each stream
             os.kill(os.getpid(), signum)
             return False
 

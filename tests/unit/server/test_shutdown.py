@@ -231,6 +231,25 @@ print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, ssesync.streams.stoppin
     assert done.stdout == "True False\n", done.stderr
 
 
+def test_a_process_is_terminated_by_the_signal_after_the_calls_for_its_streams_but_for_one_that_hangs() -> None:
+    done = run("""
+import os, signal, threading, time, ssesync
+from ssesync.executor import callers
+ssesync.drain_on_signal()
+stream = ssesync.EventStream(ssesync.Writer())
+stream.open({"REQUEST_METHOD": "GET", "HTTP_ACCEPT": "text/event-stream"})
+callers().submit(threading.Event().wait)
+for number in range(8):  # on the threads that are left
+    callers().submit(lambda number=number: (time.sleep(0.1), os.write(1, b"%d " % number)))
+signal.raise_signal(signal.SIGTERM)
+b"".join(stream)
+stream.close()
+signal.pause()
+""")
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert sorted(done.stdout.split()) == [str(number) for number in range(8)]
+
+
 def test_a_process_with_streams_is_terminated_by_the_signal_after_their_end() -> None:
     done = run("""
 import signal, sys, time, ssesync

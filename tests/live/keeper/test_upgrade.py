@@ -81,7 +81,7 @@ class Keepers:
     def upgrade(self, **options: Any) -> None:
         """Replace the keeper that runs, which must exit with 0."""
         before, self.running = self.running, self.start("--replace", **options)
-        assert before.wait(30) == 0, self.log.read_text()
+        assert before.wait(90) == 0, self.log.read_text()
         await_that(lambda: self.is_settled(self.running), "the next keeper has all")
 
     def is_settled(self, process: subprocess.Popen[bytes]) -> bool:
@@ -118,15 +118,15 @@ def test_a_second_keeper_is_an_error_and_so_is_a_second_one_that_replaces(site: 
     keepers = Keepers.__new__(Keepers)
     keepers.site, keepers.path, keepers.log = site, site.keeper.path, site.folder / "keepers.log"
     keepers.log.touch()
-    assert keepers.start().wait(30) == 1
+    assert keepers.start().wait(90) == 1
     assert "another process listens at" in keepers.log.read_text()
     first = keepers.start("--replace", step="offered")
     await_that(lambda: is_stopped(first), "the first one waits")
-    assert keepers.start("--replace").wait(30) == 1
+    assert keepers.start("--replace").wait(90) == 1
     assert "another process is replacing it" in keepers.log.read_text()
     first.send_signal(signal.SIGCONT)
     assert site.keeper.process is not None
-    assert site.keeper.process.wait(30) == 0
+    assert site.keeper.process.wait(90) == 0
     await_that(lambda: keepers.is_settled(first), "the first one is the keeper")
 
 
@@ -149,7 +149,7 @@ def test_a_service_manager_is_notified_of_an_upgrade_in_the_background(
             assert manager.recv(1000) == b"MAINPID=%d" % pid
             assert manager.recv(1000).startswith(b"READY=1\n")
             assert site.keeper.process is not None
-            assert site.keeper.process.wait(30) == 0
+            assert site.keeper.process.wait(90) == 0
         finally:
             os.kill(pid, signal.SIGTERM)
         assert manager.recv(1000) == b"STOPPING=1"
@@ -171,7 +171,7 @@ def test_whichever_process_is_killed_or_stopped_loses_no_client_of_the_other_one
         await_that(lambda: keepers.is_settled(keepers.running), f"there is one keeper: {case}")
         other = following if keeper == "running" else running
         codes = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 0, signal.SIGSTOP: int(keeper == "running")}
-        assert other.wait(30) == codes[signum], case
+        assert other.wait(90) == codes[signum], case
         site.follow(workers, 1)  # the path works
         await_that(lambda: len(keepers.status()["streams"]) == 7 + number, f"it has all clients: {case}")  # noqa: B023
         again = {len(each.workers) - before for each, before in zip(site.followers, connections, strict=False)}
